@@ -1,0 +1,1 @@
+"""What client and daemon share on the wire."""
