@@ -1,0 +1,44 @@
+"""Bounds of everything that crosses the wire, each with its reason. Both ends check them before they use a value."""
+
+PROTOCOL_VERSION = 1
+"""Raised when an old client and a new daemon can no longer understand each other."""
+
+MAX_INLINE_BYTES = 3 * 2**20
+"""Payloads up to this travel inside a message; gRPC's default limit is 4 MiB and the rest of the message needs room."""
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+"""gRPC's own default, kept: no single message makes either side allocate more."""
+
+CHUNK_BYTES = 1 * 2**20
+"""A streamed blob's piece: large enough that per-message cost vanishes, small enough to interleave."""
+
+MAX_GRAPH_BYTES = 32 * 2**20
+"""A 4-layer DiT is about 100 KB; a graph of a hundred thousand nodes stays below this."""
+
+MAX_BLOB_BYTES = 512 * 2**20
+"""Larger than any shared object or cubin; a constant folded into an entry may be large."""
+
+MAX_ARTIFACT_BYTES = 1024 * 2**20
+"""All blobs of one artifact together."""
+
+MAX_BLOBS = 4096
+"""Blobs of one artifact; a graph of a thousand kernels has about as many."""
+
+MAX_MANIFEST_BYTES = 2 * 2**20
+"""About 200 bytes a blob, and a guard expression."""
+
+MAX_ENTRIES_PER_LOOKUP = 16
+"""Entries of one key that differ in their guards; a lookup answers with the newest of them."""
+
+MAX_HAVE = 64
+"""Manifests that a client names as tried already."""
+
+MAX_ENVIRONMENT_FIELDS = 64
+MAX_ENVIRONMENT_TEXT = 8192
+"""Per field; the longest is the list of the CPU's flags."""
+
+MAX_KEY_TEXT = 256
+"""torch's keys are 53 characters."""
+
+MAX_NAME_TEXT = 1024
+"""Names of programs, interpreters, blobs and operators."""

@@ -1,0 +1,67 @@
+"""msgpack with the settings that make it safe and canonical here.
+
+Reading is strict and bounded by the length of the input: text must be UTF-8, map keys must be text, no extension types,
+no trailing bytes, and no length prefix may promise more than the input holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from compile_wire.errors import MalformedError
+
+MAX_DEPTH = 64
+"""Nesting of any value; expression trees of symbolic shapes are the deepest."""
+
+
+def pack(value: object) -> bytes:
+    """Return `value` in msgpack. Maps keep the order they were made in; callers make them in a fixed order."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True, strict_types=True)
+    return packed
+
+
+def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
+    """Return the value in `data`; raise `MalformedError` where it is too big, too deep or not msgpack."""
+    if len(data) > max_bytes:
+        raise MalformedError(f"{what} has {len(data)} bytes, more than {max_bytes}")
+    size = len(data)
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_refuse_extension,
+            max_str_len=size,
+            max_bin_len=size,
+            max_array_len=size,
+            max_map_len=size,
+            max_ext_len=0,
+        )
+    except MalformedError:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise MalformedError(f"{what} is not msgpack: {type(error).__name__}") from error
+    _check_depth(value, what)
+    return value
+
+
+def _refuse_extension(code: int, data: bytes) -> object:
+    raise MalformedError(f"extension type {code} is not used here ({len(data)} bytes)")
+
+
+def _check_depth(value: object, what: str) -> None:
+    """Walk without recursion: the depth is the sender's choice, our stack is not."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, list):
+                below.extend(part for part in item if isinstance(part, (list, dict)))
+            elif isinstance(item, dict):
+                below.extend(part for part in item.values() if isinstance(part, (list, dict)))
+        if not below:
+            return
+        level = below
+    raise MalformedError(f"{what} is nested deeper than {MAX_DEPTH}")
