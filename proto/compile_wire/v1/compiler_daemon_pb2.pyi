@@ -60,12 +60,17 @@ class HandshakeRequest(_message.Message):
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    INTERPRETER_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """compile_wire.limits.PROTOCOL_VERSION of the client."""
     client_version: _builtins.str
     """The client package's version, for logs."""
     program: _builtins.str
     """Name of the trainer's program ("benches.multires"), for statistics only."""
+    interpreter: _builtins.str
+    """Python interpreter of the client, so that a worker of the same virtual environment can be started while the trainer
+    still traces its first graph. Used as in CompileGraphRequest; empty is the daemon's own.
+    """
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Everything that decides whether an artifact can run in this process; see docs/cache-key.md. No paths."""
@@ -77,10 +82,11 @@ class HandshakeRequest(_message.Message):
         client_version: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         program: _builtins.str = ...,
+        interpreter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "environment", b"environment", "program", b"program", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "environment", b"environment", "interpreter", b"interpreter", "program", b"program", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
