@@ -1,1 +1,1 @@
-"""(to be written)"""
+"""The lab's benches: `python -m benches.multires`, `.gradients`, `.backbones`. See docs/lab.md."""

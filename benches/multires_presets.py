@@ -1,0 +1,122 @@
+"""What `benches.multires` runs under each preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diffusion.backbone import BackboneConfig
+from diffusion.buckets import BucketConfig
+from diffusion.data import Checkerboards, ImageSource
+from diffusion.errors import ConfigError, PresetError
+from diffusion.optimizer import OptimizerConfig
+from diffusion.parametrization import Mode, Target
+from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, Schedule
+from diffusion.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """How a trained model is looked at and measured."""
+
+    times: int = 3
+    """How often during training the panel is taken, evenly spaced, the last at the end."""
+    images: int = 256
+    """Samples per resolution and metric."""
+    max_resolution: int = 32
+    """Metrics are taken up to this side; larger images are only drawn."""
+    sampler_steps: int = 24
+    nulls: int = 20
+    """Independent true draws behind each null mean and spread."""
+    validation_bins: int = 8
+    validation_images: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.times, self.images - 1, self.sampler_steps, self.nulls - 1, self.validation_bins) < 1:
+            raise ConfigError("evaluation needs at least one time, two images, one sampler step and two nulls")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiresConfig:
+    """One run: the same backbone trained once per mode, on all resolutions together."""
+
+    preset: str
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    buckets: BucketConfig = field(default_factory=BucketConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    schedule: Schedule = field(default_factory=LinearLogSNR)
+    source: ImageSource = field(default_factory=Checkerboards)
+    target: Target = Target.V
+    modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
+    evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)
+    """None trains only, which is what a compiler's workload needs."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 writes none."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.modes:
+            raise ConfigError("at least one mode is needed")
+        if self.checkpoint_every < 0:
+            raise ConfigError(f"checkpoint_every must not be negative, got {self.checkpoint_every}")
+
+
+def _demo() -> MultiresConfig:
+    # One local and one global layer, no modulation: 22 kernels a resolution instead of 42, so that a machine with two
+    # cores compiles all three resolutions from nothing in well under a minute.
+    return MultiresConfig(
+        preset="demo",
+        backbone=BackboneConfig(
+            width=48, depth=2, heads=3, hidden=96, interface_depth=0, global_every=2, reflections=1, modulation=False
+        ),
+        buckets=BucketConfig(tokens_per_step=2048),
+        train=TrainConfig(steps=9),
+        modes=(Mode.NAIVE,),
+        evaluation=None,
+    )
+
+
+def _cpu() -> MultiresConfig:
+    return MultiresConfig(
+        preset="cpu",
+        backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
+        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
+        train=TrainConfig(steps=140, compile=False),
+        schedule=ResolutionShifted(inner=CosineLogSNR()),
+        evaluation=EvaluationConfig(times=2, images=128, max_resolution=16, sampler_steps=12, nulls=10),
+    )
+
+
+def _cpu_long() -> MultiresConfig:
+    return MultiresConfig(
+        preset="cpu-long",
+        backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
+        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
+        train=TrainConfig(steps=2800, compile=False),
+        schedule=ResolutionShifted(inner=CosineLogSNR()),
+        evaluation=EvaluationConfig(times=4),
+        checkpoint_every=700,
+    )
+
+
+def _gpu() -> MultiresConfig:
+    return MultiresConfig(
+        preset="gpu",
+        backbone=BackboneConfig(width=256, depth=8, heads=8, hidden=512, interface_depth=2),
+        buckets=BucketConfig(tokens_per_step=65536, visits=(2, 1, 1)),
+        train=TrainConfig(steps=20000, optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
+        schedule=ResolutionShifted(inner=CosineLogSNR()),
+        modes=(Mode.NAIVE, Mode.FACTORIZED, Mode.FACTORIZED_NLL),
+        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, sampler_steps=64, nulls=50),
+        checkpoint_every=2000,
+        device="cuda",
+    )
+
+
+PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": _cpu_long, "gpu": _gpu}
+
+
+def preset(name: str) -> MultiresConfig:
+    """Return a preset; raise `PresetError` for a name nobody defined."""
+    if name not in PRESETS:
+        raise PresetError(name, tuple(PRESETS))
+    return PRESETS[name]()
