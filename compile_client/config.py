@@ -1,0 +1,127 @@
+"""The client's settings, read from the environment once.
+
+=============================  =======================================================================  ================
+variable                       meaning                                                                  default
+=============================  =======================================================================  ================
+TORCH_COMPILE_CLIENT           `1` switches the client on                                               off
+COMPILER_DAEMON_DIR            the daemon's directory: token, signing secret, socket                    (1)
+COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT` of a loopback interface                      (2)
+TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
+TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
+TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
+TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
+=============================  =======================================================================  ================
+
+(1) `$XDG_CACHE_HOME/compiler-daemon`, else `~/.cache/compiler-daemon`.
+(2) The address that the running daemon wrote into its directory, else the socket `daemon.sock` there.
+
+A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_GRAPH_TIMEOUT_S = 600.0
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientConfig:
+    """How the client behaves; the defaults are those of an empty environment."""
+
+    enabled: bool = False
+    directory: Path
+    address: str = ""
+    """Empty: ask the directory, at each new connection, since a daemon may be restarted at another address."""
+    graph_timeout_s: float = _GRAPH_TIMEOUT_S
+    """All waits for one graph together. A large model compiles for minutes; torch would take them as well."""
+    read_only: bool = False
+    report: Path | None = None
+    log_level: int = logging.INFO
+    complaints: tuple[str, ...] = ()
+
+    connect_s: float = 0.2
+    """A daemon of this machine accepts at once; whoever does not is not worth a wait."""
+    answer_s: float = 2.0
+    """For an answer that needs no compile. A machine whose cores are busy with compiles answers late, not never."""
+    silence_s: float = 10.0
+    """A compile's stream has an event every few seconds; a longer silence means a stopped daemon."""
+    min_transfer_bytes_per_s: float = 4 * 2**20
+    """A blob gets `answer_s` plus its size over this. Slower than this, a local compile is the better choice."""
+    flush_s: float = 10.0
+    """What the end of a process may wait for artifacts that are still to be published."""
+    publish_queue_items: int = 64
+    publish_queue_bytes: int = 256 * 2**20
+    """Artifacts on their way to the daemon are held in the trainer's memory: beyond this they are dropped."""
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> ClientConfig:
+        """Return the settings in `env`; never raises."""
+        complaints: list[str] = []
+        report = env.get("TORCH_COMPILE_CLIENT_REPORT", "")
+        return cls(
+            enabled=_switch(env, "TORCH_COMPILE_CLIENT", complaints),
+            directory=_directory(env, complaints),
+            address=env.get("COMPILER_DAEMON_ADDRESS", ""),
+            graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),
+            read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
+            report=Path(report).absolute() if report else None,
+            log_level=_level(env, complaints),
+            complaints=tuple(complaints),
+        )
+
+
+def _switch(env: Mapping[str, str], name: str, complaints: list[str]) -> bool:
+    text = env.get(name, "").strip()
+    if text not in {"", "0", "1"}:
+        complaints.append(f"{name} is 1 or 0, not {text[:40]!r}; it counts as 0")
+    return text == "1"
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float, complaints: list[str]) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds <= 0:
+        complaints.append(f"{name} is a positive number of seconds, not {text[:40]!r}; {default:g} is used")
+        return default
+    return seconds
+
+
+def _level(env: Mapping[str, str], complaints: list[str]) -> int:
+    name = "TORCH_COMPILE_CLIENT_LOG"
+    text = env.get(name, "").strip().lower() or "info"
+    if text not in _LEVELS:
+        complaints.append(f"{name} is one of {', '.join(_LEVELS)}, not {text[:40]!r}; info is used")
+    return _LEVELS.get(text, logging.INFO)
+
+
+def _directory(env: Mapping[str, str], complaints: list[str]) -> Path:
+    given = env.get("COMPILER_DAEMON_DIR", "")
+    if given:
+        return Path(given).absolute()
+    cache = env.get("XDG_CACHE_HOME", "")
+    if not cache.startswith("/"):  # the XDG specification: a relative path is invalid and is ignored
+        home = env.get("HOME") or os.path.expanduser("~")
+        if not home.startswith("/"):
+            complaints.append("this user has no home directory; set COMPILER_DAEMON_DIR")
+            home = "/nonexistent"
+        cache = f"{home}/.cache"
+    return Path(cache) / "compiler-daemon"

@@ -1,0 +1,266 @@
+"""The wire in plain values: every call of the protocol, with a deadline, and with errors of this package only.
+
+This is the one module of the client that imports grpc and protobuf; `compile_client.connection` imports it when a
+daemon has answered the probe. Nothing here is trusted or verified: see there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import grpc
+
+from compile_client.artifact import CompileEvent, Queued, Refusal, Running
+from compile_client.errors import (
+    ClientError,
+    DrainingError,
+    FullError,
+    HandshakeNeededError,
+    InternalError,
+    InvalidError,
+    LateError,
+    MalformedAnswerError,
+    MissingError,
+    OverdueError,
+    ReadOnlyError,
+    RefusedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from compile_client.listening import heard
+from compile_wire.digest import Digest
+from compile_wire.limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+
+T = TypeVar("T")
+
+_MAX_DETAILS = 300
+_MAX_PHASE = 40
+_MAX_FIELDS = 64
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel after trouble shares no broken transport with the old one
+    ("grpc.enable_http_proxy", 0),  # a cluster's http_proxy has no business with a daemon of this machine
+    ("grpc.enable_retries", 0),  # one attempt; what follows trouble is decided in compile_client.link
+)
+
+_ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: LateError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.FAILED_PRECONDITION: HandshakeNeededError,
+    grpc.StatusCode.NOT_FOUND: MissingError,
+    grpc.StatusCode.PERMISSION_DENIED: ReadOnlyError,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidError,
+    grpc.StatusCode.UNIMPLEMENTED: RefusedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: FullError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The daemon's answer to a handshake."""
+
+    protocol_version: int
+    server_version: str
+    environment_id: str
+    refusal: str
+    facts: bytes
+    facts_signature: bytes
+    may_publish: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An artifact as it came, unverified."""
+
+    manifest: bytes
+    signature: bytes
+    blobs: tuple[tuple[str, bytes], ...]
+
+
+class Rpc:
+    """One gRPC channel. Safe to call from any thread; every method raises only `ClientError`."""
+
+    def __init__(self, target: str, token: str) -> None:
+        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._stub = pb_grpc.CompileServiceStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def close(self) -> None:
+        """End the channel; calls under way end with `UnavailableError`."""
+        self._channel.close()
+
+    def handshake(
+        self, environment: Mapping[str, str], *, protocol: int, version: str, program: str, timeout_s: float
+    ) -> Welcome:
+        """Introduce this process."""
+        request = pb.HandshakeRequest(
+            protocol_version=protocol, client_version=version, environment=environment, program=program
+        )
+        answer = self._guarded(lambda: self._stub.Handshake(request, timeout=timeout_s, metadata=self._metadata))
+        return Welcome(
+            protocol_version=answer.protocol_version,
+            server_version=answer.server_version,
+            environment_id=answer.environment_id,
+            refusal=_plain(answer.refusal, _MAX_DETAILS),
+            facts=answer.facts,
+            facts_signature=answer.facts_signature,
+            may_publish=answer.may_publish,
+        )
+
+    def lookup(self, environment_id: str, key: str, have: Collection[Digest], *, timeout_s: float) -> list[Entry]:
+        """Ask for what is stored under a key."""
+        request = pb.LookupArtifactRequest(environment_id=environment_id, key=key, have=have)
+        answer = self._guarded(lambda: self._stub.LookupArtifact(request, timeout=timeout_s, metadata=self._metadata))
+        return [_entry(entry) for entry in answer.entries]
+
+    def compile(
+        self,
+        environment_id: str,
+        key: str,
+        graph: bytes | Digest,
+        have: Collection[Digest],
+        *,
+        interpreter: str,
+        program: str,
+        timeout_s: float,
+        silence_s: float,
+    ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
+        """Ask for a compile and yield its events, and None about once a second between them.
+
+        Raises `OverdueError` where the deadline passes while the daemon reports progress, `LateError` where it has
+        been silent for `silence_s`.
+        """
+        request = pb.CompileGraphRequest(
+            environment_id=environment_id,
+            key=key,
+            graph=_graph(graph),
+            have=have,
+            interpreter=interpreter,
+            program=program,
+        )
+        call = self._guarded(lambda: self._stub.CompileGraph(request, timeout=timeout_s, metadata=self._metadata))
+        try:
+            for answer in heard(call, timeout_s=timeout_s, silence_s=silence_s):
+                yield None if answer is None else _event(answer)
+        except grpc.RpcError as error:
+            raise _overdue_or(_translated(error), timeout_s) from error
+        finally:
+            call.cancel()
+
+    def read_blob(self, digest: Digest, *, timeout_s: float) -> Generator[bytes, None, None]:
+        """Yield a blob's pieces as they come; the caller bounds their sum."""
+        request = pb.ReadBlobRequest(sha256=digest)
+        call = self._guarded(lambda: self._stub.ReadBlob(request, timeout=timeout_s, metadata=self._metadata))
+        try:
+            for answer in call:
+                yield answer.data
+        except grpc.RpcError as error:
+            raise _translated(error) from error
+        finally:
+            call.cancel()
+
+    def write_blob(self, digest: Digest, data: bytes, *, timeout_s: float) -> None:
+        """Store a blob."""
+
+        def pieces() -> Iterator[pb.WriteBlobRequest]:
+            view = memoryview(data)
+            yield pb.WriteBlobRequest(sha256=digest, size=len(data), data=bytes(view[:CHUNK_BYTES]))
+            for start in range(CHUNK_BYTES, len(data), CHUNK_BYTES):
+                yield pb.WriteBlobRequest(data=bytes(view[start : start + CHUNK_BYTES]))
+
+        self._guarded(lambda: self._stub.WriteBlob(pieces(), timeout=timeout_s, metadata=self._metadata))
+
+    def publish(
+        self,
+        environment_id: str,
+        key: str,
+        manifest: bytes,
+        blobs: Mapping[Digest, bytes],
+        graph: bytes | Digest | None,
+        *,
+        program: str,
+        timeout_s: float,
+    ) -> None:
+        """Hand in an artifact; blobs that are not given here must have been written."""
+        request = pb.PublishArtifactRequest(
+            environment_id=environment_id,
+            key=key,
+            manifest=manifest,
+            blobs=[pb.Blob(sha256=digest, data=data) for digest, data in blobs.items()],
+            graph=_graph(graph) if graph is not None else None,
+            program=program,
+        )
+        self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._metadata))
+
+    @staticmethod
+    def _guarded(call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            raise _translated(error) from error
+        except ValueError as error:  # how grpc says that another thread has closed the channel
+            raise UnavailableError(f"the connection was closed ({error})") from error
+
+
+def _overdue_or(error: ClientError, timeout_s: float) -> ClientError:
+    """A deadline that passes on a live stream says nothing against the daemon."""
+    if type(error) is LateError:
+        return OverdueError(f"the compile took longer than the {timeout_s:.3g} s that were left for it")
+    return error
+
+
+def _event(answer: pb.CompileGraphResponse) -> CompileEvent | Entry | Refusal:
+    match answer.WhichOneof("event"):
+        case "queued":
+            return Queued(answer.queued.position)
+        case "running":
+            running = answer.running
+            expected_s = running.expected_s if math.isfinite(running.expected_s) else 0.0
+            return Running(running.elapsed_s, _plain(running.phase, _MAX_PHASE), expected_s)
+        case "artifact":
+            return _entry(answer.artifact)
+        case "refused":
+            refused = answer.refused
+            if refused.reason == pb.Refused.REASON_DRAINING:
+                raise DrainingError("the daemon stops")
+            fields = tuple(_plain(field, _MAX_DETAILS) for field in refused.fields[:_MAX_FIELDS])
+            return Refusal(_reason_name(refused.reason), _plain(refused.message, _MAX_DETAILS), fields)
+        case _:
+            raise MalformedAnswerError("an event of the compile is of no kind known here")
+
+
+def _reason_name(reason: pb.Refused.Reason.ValueType) -> str:
+    try:
+        return pb.Refused.Reason.Name(reason).removeprefix("REASON_").lower()
+    except ValueError:  # a newer daemon's reason
+        return "unspecified"
+
+
+def _entry(entry: pb.ArtifactEntry) -> Entry:
+    return Entry(entry.manifest, entry.signature, tuple((blob.sha256, blob.data) for blob in entry.blobs))
+
+
+def _graph(graph: bytes | Digest) -> pb.Graph:
+    return pb.Graph(data=graph) if isinstance(graph, bytes) else pb.Graph(sha256=graph)
+
+
+def _translated(error: grpc.RpcError) -> ClientError:
+    status = cast("grpc.Call", error)  # what grpc raises is both; its types say only the one
+    code = status.code()
+    details = _plain(status.details() or "", _MAX_DETAILS)
+    kind = _ERRORS.get(code, InternalError)
+    return kind(f"the daemon answered {code.name}" + (f": {details}" if details else ""))
+
+
+def _plain(text: str, max_length: int) -> str:
+    """Return text of the daemon's as it may appear in a log: one line, no control characters, not too long."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:max_length]

@@ -1,0 +1,274 @@
+"""The daemon as torch's hook sees it: it has an artifact, makes one, or has nothing to say.
+
+`DaemonClient` is where trouble ends. Guarantees: no method raises, whatever the daemon does or does not do (only
+`KeyboardInterrupt` and `SystemExit` pass through); every wait for one graph lies inside one deadline; each kind of
+trouble is counted and said once. An artifact that is returned is verified (see `compile_client.connection`).
+
+Not guaranteed: that an artifact's guards hold, which is torch's to say; that what `publish_later` was given arrives.
+
+    client = DaemonClient(config, environment)
+    request = client.begin_graph(key)
+    for artifact in request.lookup():
+        ...                                 # install it, ask torch's own lookup again
+    outcome = request.compile(graph)        # Artifact, Refusal, or None after trouble
+    ...                                     # torch compiles here, and then
+    client.publish_later(LocalCompile(...))
+    client.close()                          # also at the end of the process, by itself
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from typing import TypeVar
+
+from compile_client.artifact import Artifact, LocalCompile, Refusal
+from compile_client.breaker import CircuitBreaker
+from compile_client.config import ClientConfig
+from compile_client.connection import Connection
+from compile_client.deadline import Deadline
+from compile_client.errors import ClientError, InternalError
+from compile_client.link import Link
+from compile_client.notices import Notices, logger, set_up_logging
+from compile_client.progress import Progress
+from compile_client.publisher import Publisher
+from compile_client.report import Report, ReportFile
+from compile_wire.digest import Digest
+from compile_wire.facts import Facts
+from compile_wire.limits import MAX_NAME_TEXT
+
+T = TypeVar("T")
+
+_HERE = "torch compiles here"
+
+
+class DaemonClient:
+    """Everything that a process has to do with the daemon. Safe to call from any thread.
+
+    A forked child starts anew: no connection, no thread, counters at zero; it reports only if it compiles.
+    """
+
+    _notices: Notices
+    _report: Report
+    _link: Link
+    _publisher: Publisher
+    _closed: bool
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        program: str | None = None,
+        env: MutableMapping[str, str] | None = None,
+    ) -> None:
+        """Cheap: nothing is opened. `environment` describes this process; it is called when a daemon listens.
+
+        `env` is where the process's report is claimed, its own environment by default.
+        """
+        set_up_logging(config.log_level)
+        self.config = config
+        self._environment = environment
+        self._program = program_name() if program is None else program
+        self._file = ReportFile(config.report, os.environ if env is None else env) if config.report else None
+        self._abandoned: list[object] = []
+        self._start_afresh(Notices())
+        for complaint in config.complaints:
+            self._notices.once(complaint, complaint)
+        this: weakref.ref[DaemonClient] = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _after_fork(this))
+        atexit.register(self.close)
+
+    @property
+    def report(self) -> Report:
+        """This process's counters; ask anew each time, since a forked child has others."""
+        return self._report
+
+    def available(self) -> bool:
+        """Whether a daemon can be asked now; connects where that was not done yet.
+
+        Counts what it finds wrong. Before `begin_graph` it is not needed: a request finds out by itself.
+        """
+        return self._try(lambda: self._link.call(self._deadline(), lambda _: True)) or False
+
+    def facts(self) -> Facts:
+        """Return what the daemon knows of this environment; nothing where it is not connected."""
+        connection = self._link.connection
+        return connection.facts if connection is not None else Facts()
+
+    def environment_id(self) -> Digest | None:
+        """Return the name of this process's environment; None where no daemon is connected."""
+        connection = self._link.connection
+        return connection.environment_id if connection is not None else None
+
+    def may_publish(self) -> bool:
+        """Whether it is worth packing an artifact: connected, and neither side forbids it."""
+        connection = self._link.connection
+        return connection is not None and connection.may_publish and not self.config.read_only
+
+    def begin_graph(self, key: str) -> GraphRequest:
+        """Start the dealings about one graph. From now on its deadline runs."""
+        return GraphRequest(self, key, self._deadline())
+
+    def publish_later(self, compiled: LocalCompile) -> bool:
+        """Queue what was compiled here for the daemon; return at once, False where it was dropped."""
+        if self.config.read_only:
+            return False
+        return self._try(lambda: self._publisher.offer(compiled)) or False
+
+    def trouble(self, error: ClientError, consequence: str = _HERE) -> None:
+        """Count a trouble and say it once: for trouble that the caller has with an artifact, as `InstallError`."""
+        self._report.count_fallback(error.reason)
+        self._notices.trouble(error, consequence)
+        logger.debug("%s", error.reason, exc_info=error)
+
+    def close(self) -> None:
+        """Publish what is waiting, within its bound; hang up; report. Called at exit; a second call does nothing."""
+        atexit.unregister(self.close)
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._publisher.flush(self.config.flush_s)
+            self._link.close()
+        finally:  # also when an impatient user interrupts the flush
+            line = self._report.line()
+            if line:
+                logger.info("%s", line)
+            if self._file is not None:
+                self._file.write(self._report)
+
+    def _ask(self, deadline: Deadline, exchange: Callable[[Connection], T]) -> T | None:
+        """Return the answer to one graph's question, or None after trouble, which is then counted and said."""
+        start = time.monotonic()
+        try:
+            return self._try(lambda: self._link.call(deadline, exchange))
+        finally:
+            self._report.count_wait(time.monotonic() - start)
+
+    def _try(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except ClientError as error:
+            self.trouble(error)
+        except Exception as error:  # noqa: BLE001 - the facade's promise: a fault of ours must not stop a training
+            self.trouble(InternalError(f"the compile client failed ({type(error).__name__}: {error})"))
+            logger.debug("a fault of the compile client", exc_info=error)
+        return None
+
+    def _publish(self, compiled: LocalCompile) -> None:
+        """In the publisher's thread: hand one artifact in, and let no trouble out."""
+        deadline = Deadline(self.config.graph_timeout_s)
+        try:
+            self._link.call(deadline, lambda connection: connection.publish(compiled, deadline))
+        except ClientError as error:
+            self._not_published(error.reason)
+            self._notices.trouble(error, "what was compiled here is not published")
+        except Exception as error:  # noqa: BLE001 - as in `_try`
+            self._not_published(InternalError.reason)
+            logger.debug("a fault of the compile client", exc_info=error)
+        else:
+            self._report.count_published()
+
+    def _not_published(self, reason: str) -> None:
+        self._report.count_unpublished(reason)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self.config.graph_timeout_s)
+
+    def _start_afresh(self, notices: Notices, *, forked_in_call: bool = False) -> None:
+        self._closed = False
+        self._notices = notices
+        self._report = Report()
+        self._link = Link(self.config, self._environment, self._program, CircuitBreaker(), usable=not forked_in_call)
+        self._publisher = Publisher(
+            self._publish,
+            self._not_published,
+            max_items=self.config.publish_queue_items,
+            max_bytes=self.config.publish_queue_bytes,
+        )
+
+    def _forked(self) -> None:
+        """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""
+        # Kept, not freed: gRPC's own clean-up would take locks of threads that do not exist here.
+        self._abandoned.extend((self._link, self._publisher))
+        self._start_afresh(Notices(self._notices.said()), forked_in_call=self._link.busy)
+
+
+class GraphRequest:
+    """One graph's dealings with the daemon. All its waits lie inside one deadline; after trouble it asks no more.
+
+    Used by one thread. Never raises.
+    """
+
+    def __init__(self, client: DaemonClient, key: str, deadline: Deadline) -> None:
+        self._client = client
+        self._key = key
+        self._deadline = deadline
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether trouble has ended it: torch compiles here."""
+        return self._ended
+
+    def lookup(self, have: Collection[Digest] = ()) -> list[Artifact]:
+        """Return what the daemon has under the key, newest first, less `have`. Empty on a miss and after trouble.
+
+        Entries that fail verification are left out and counted; they are a miss, not the end of the request.
+        """
+        if self._ended:
+            return []
+        found = self._client._ask(self._deadline, lambda connection: connection.lookup(self._key, have, self._deadline))
+        if found is None:
+            self._ended = True
+            return []
+        for error in found.rejected:
+            self._client.trouble(error, "it is not used")
+        return found.artifacts
+
+    def compile(self, graph: bytes, have: Collection[Digest] = ()) -> Artifact | Refusal | None:
+        """Have the graph compiled; return the artifact, the daemon's refusal, or None after trouble.
+
+        A refusal is counted here. The waiting user is kept informed on standard error.
+        """
+        if self._ended:
+            return None
+        client = self._client
+        with Progress(max(1, client.report.graphs), self._key) as progress:
+            outcome = client._ask(
+                self._deadline,
+                lambda connection: connection.compile(
+                    self._key,
+                    graph,
+                    have,
+                    interpreter=sys.executable or "",
+                    on_event=progress.update,
+                    deadline=self._deadline,
+                ),
+            )
+        if outcome is None:
+            self._ended = True
+        elif isinstance(outcome, Refusal):
+            client.report.count_refusal(outcome.reason)
+            logger.debug("graph %s refused: %s: %s %s", self._key, outcome.reason, outcome.message, outcome.fields)
+        return outcome
+
+
+def program_name() -> str:
+    """Return how this program is called, as `python -m NAME` or the script's file name; never a path."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and isinstance(spec.name, str):
+        return spec.name.removesuffix(".__main__")[:MAX_NAME_TEXT]
+    return os.path.basename(sys.argv[0] if sys.argv else "")[:MAX_NAME_TEXT]
+
+
+def _after_fork(this: weakref.ref[DaemonClient]) -> None:
+    client = this()
+    if client is not None:
+        client._forked()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_daemon import FakeDaemon
+
+from compile_client.config import ClientConfig
+from compile_client.service import DaemonClient
+
+ENVIRONMENT = {"python": "cp311", "torch": "2.13.0", "cpu": "avx2"}
+KEY = "akey" + "a" * 49
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """The daemon's directory: a socket's path must be short, and the directory private."""
+    path = tmp_path / "d"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def daemon(directory: Path) -> Iterator[FakeDaemon]:
+    with FakeDaemon(directory) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def make_client(directory: Path) -> Iterator[Callable[..., DaemonClient]]:
+    """Make clients with short deadlines; those that are still open at the end are closed."""
+    clients: list[DaemonClient] = []
+
+    def make(environment: Callable[[], dict[str, str]] = lambda: ENVIRONMENT, **settings: Any) -> DaemonClient:
+        config = ClientConfig.from_environment({"COMPILER_DAEMON_DIR": str(directory)})
+        shortened = {"answer_s": 0.5, "silence_s": 0.5, "flush_s": 5.0, "graph_timeout_s": 20.0}
+        client = DaemonClient(replace(config, **(shortened | settings)), environment, program="test", env={})
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(make_client: Callable[..., DaemonClient]) -> DaemonClient:
+    return make_client()
