@@ -1,0 +1,174 @@
+"""Wiring: builds every room, passes each what it needs, and takes all of it down again in the opposite order.
+
+No policy here, and no state that outlives `serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+
+from compiler_daemon.address import Address, UnixAddress
+from compiler_daemon.cache import Cache
+from compiler_daemon.condition import Condition
+from compiler_daemon.config import DaemonConfig
+from compiler_daemon.environments import Environments
+from compiler_daemon.flights import Flights
+from compiler_daemon.handshake import Handshakes
+from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
+from compiler_daemon.listener import clear_socket
+from compiler_daemon.metrics import Counters
+from compiler_daemon.pool import Pool
+from compiler_daemon.rpc.admin_service import AdminServicer
+from compiler_daemon.rpc.compile_service import CompileServicer
+from compiler_daemon.rpc.server import RpcServer
+from compiler_daemon.store import Store, StoreConfig
+
+logger = logging.getLogger(__name__)
+
+_SAVE_COUNTS_S = 1.0
+_TIDY_S = 600.0
+_LAST_ANSWERS_S = 2.0
+"""After the drain: for streams that still hand over what was compiled."""
+
+
+async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until a signal or a Shutdown call ends it, gracefully; a second signal ends it at once.
+
+    `on_ready` is called once, with the address, when calls are answered. Raises `StartError` or `StoreError` where the
+    daemon cannot start; what was begun by then has been undone.
+    """
+    os.umask(0o077)
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+    async with contextlib.AsyncExitStack() as scope:
+        prepare_directory(config.directory)
+        scope.enter_context(_lock(config.directory))
+        if isinstance(config.address, UnixAddress):
+            clear_socket(config.address)
+        scope.enter_context(_signals(stop, stop_now))
+        await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+
+        identity = Identity.open(config.directory)
+        counters = Counters()
+        store = await asyncio.to_thread(Store.open, _store_config(config))
+        scope.push_async_callback(asyncio.to_thread, store.close)
+        environments = Environments(store, secret=identity.secret)
+        await environments.load()
+        pool = Pool(
+            config.pool, scratch=config.scratch, logs=config.logs, counters=counters, on_hello=environments.note_hello
+        )
+        cache = Cache(
+            store, environments, secret=identity.secret, allow_publish=config.allow_publish, counters=counters
+        )
+        flights = Flights(config.flights, cache=cache, environments=environments, pool=pool, counters=counters)
+        condition = Condition(store=store, pool=pool, counters=counters, directory=config.directory)
+        scope.push_async_callback(condition.save)
+        scope.push_async_callback(pool.close)
+        scope.push_async_callback(flights.drain, 0)
+        await scope.enter_async_context(_running(pool.run()))
+        await scope.enter_async_context(_running(condition.run(every_s=_SAVE_COUNTS_S)))
+        await scope.enter_async_context(_running(cache.run(every_s=_TIDY_S)))
+
+        server = RpcServer(
+            CompileServicer(
+                handshakes=Handshakes(environments, pool, counters=counters),
+                cache=cache,
+                flights=flights,
+                interpreter=config.pool.interpreter,
+                server_version=_version(),
+            ),
+            AdminServicer(condition=condition, shutdown=stop.set, server_version=_version()),
+            token=identity.token,
+            condition=condition,
+            counters=counters,
+            with_reflection=config.reflection,
+        )
+        scope.push_async_callback(server.stop, 0)
+        address = await server.listen(config.address)
+        scope.callback(_unlink, address)
+        condition.address = str(address)
+        DaemonNote(address=str(address), pid=os.getpid(), started=time.time()).write(config.directory)
+        scope.callback(DaemonNote.remove, config.directory)
+        logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
+        on_ready(str(address))
+
+        await stop.wait()
+        logger.info("draining")
+        condition.draining = True
+        await server.say_not_serving()
+        await _unless(stop_now, flights.drain(config.drain_s))
+        await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
+    logger.info("stopped")
+
+
+def _store_config(config: DaemonConfig) -> StoreConfig:
+    return StoreConfig(root=config.store_root, max_bytes=config.store_max_bytes, address=str(config.address))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("compiler-daemon")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _unlink(address: Address) -> None:
+    if isinstance(address, UnixAddress):
+        address.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    lock = DirectoryLock(directory)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, stop_now: asyncio.Event) -> Iterator[None]:
+    """The first signal sets `stop`, every later one `stop_now`."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Work in the background while the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        for result in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("background work ended early", exc_info=result)
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do the work, or leave it where it is once the event is set."""
+    task, waiter = asyncio.create_task(work), asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    for pending in (task, waiter):
+        pending.cancel()
+    await asyncio.gather(task, waiter, return_exceptions=True)

@@ -1,0 +1,254 @@
+"""Artifacts as clients see them: found, handed out, taken in.
+
+Guarantees: what is handed out was signed by this daemon and had all its blobs a moment ago; anything else is a miss,
+and counted. What is taken in is complete, belongs to the key and environment it is stored under, and is signed only
+after both were checked. The bytes of an artifact are never interpreted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import ExitStack
+
+from compile_wire.digest import Digest, check_digest, digest_of
+from compile_wire.errors import DigestError, MalformedError, SignatureError
+from compile_wire.limits import CHUNK_BYTES, MAX_ENTRIES_PER_LOOKUP, MAX_GRAPH_BYTES, MAX_INLINE_BYTES
+from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_digest
+from compile_wire.signature import sign_artifact, verify_artifact
+from compiler_daemon import metrics
+from compiler_daemon.environments import Environments
+from compiler_daemon.errors import PublishForbiddenError
+from compiler_daemon.jobs import Entry, GraphSource, Job, Product
+from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError
+
+logger = logging.getLogger(__name__)
+
+
+class Cache:
+    """The store behind keys, environments and signatures."""
+
+    def __init__(
+        self,
+        store: Store,
+        environments: Environments,
+        *,
+        secret: bytes,
+        allow_publish: bool,
+        counters: metrics.Counters,
+    ) -> None:
+        self._store = store
+        self._environments = environments
+        self._secret = secret
+        self._counters = counters
+        self.allow_publish = allow_publish
+
+    async def lookup(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
+        """Return the artifacts under the key that the client has not tried, newest first; none is a miss."""
+        entries = await self.find(environment, key, have)
+        self._counters.add(metrics.LOOKUPS)
+        self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
+        if entries:
+            self._counters.add_seconds(metrics.SECONDS_SAVED, entries[0].compile_s)
+        return entries
+
+    async def find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
+        """As `lookup`, but not counted."""
+        self._environments.fields(environment)
+        return await asyncio.to_thread(self._find, environment, key, have)
+
+    async def graph(self, source: GraphSource) -> bytes:
+        """Return a graph's bytes; raise `MalformedError` where there are none or too many."""
+        if source.sha256 is None:
+            return _checked_graph(source.data or b"")
+        return await asyncio.to_thread(self._stored_graph, source.sha256)
+
+    async def publish(
+        self,
+        environment: Digest,
+        key: str,
+        manifest: bytes,
+        *,
+        blobs: Mapping[Digest, bytes],
+        graph: GraphSource | None,
+        program: str,
+    ) -> bool:
+        """Take in what a client compiled; return whether it was new."""
+        if not self.allow_publish:
+            raise PublishForbiddenError
+        self._environments.fields(environment)
+        decoded = self._check_manifest(manifest, environment=environment, key=key, origin="trainer")
+        spec = await self.graph(graph) if graph else None
+        if spec is not None and decoded.graph not in ("", digest_of(spec)):
+            raise MalformedError("the manifest names another graph than the one given")
+        named = {blob.sha256 for blob in decoded.blobs}
+        if not blobs.keys() <= named:
+            raise MalformedError("a blob came with the artifact that its manifest does not name")
+        stored = await asyncio.to_thread(self._publish, decoded, manifest, blobs, spec, program)
+        if stored:
+            self._counters.add(metrics.ARTIFACTS_PUBLISHED)
+        return stored
+
+    async def adopt(self, job: Job, product: Product) -> Entry:
+        """Sign and store what a worker made of a job, whose blobs are stored; return it as clients receive it.
+
+        Raises `WireError` where the product is not what the job asked for.
+        """
+        decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin="worker")
+        if decoded.graph not in ("", digest_of(job.graph)):
+            raise MalformedError("the worker's manifest names another graph than the job's")
+        entry = await asyncio.to_thread(self._adopt, job, product, decoded)
+        await self._environments.note_facts(job.environment, product.facts)
+        return entry
+
+    def put_blob(self, digest: Digest, data: bytes) -> None:
+        """Store a blob that a worker hands over; called in the worker's thread."""
+        self._store.put_blob(digest, data)
+
+    async def read_blob(self, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """Yield a blob in chunks. It is not evicted meanwhile."""
+        with self._store.pin([digest]):
+            chunks = self._store.iter_blob(digest, CHUNK_BYTES)
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                yield chunk
+        self._counters.add(metrics.BLOBS_READ)
+
+    async def write_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
+        """Store a blob from its chunks; return whether it was new. What does not match leaves nothing behind."""
+        if not self.allow_publish and size > MAX_GRAPH_BYTES:
+            # Without the right to publish, a client still hands in graphs to be compiled.
+            raise PublishForbiddenError
+        if await asyncio.to_thread(self._store.has_blob, digest):
+            return False
+        scope = ExitStack()
+        try:
+            writer = await asyncio.to_thread(scope.enter_context, self._store.blob_writer(digest, size))
+            async for chunk in chunks:
+                await asyncio.to_thread(writer.write, chunk)
+            stored = await asyncio.to_thread(writer.commit)
+        finally:
+            await asyncio.to_thread(scope.close)
+        self._counters.add(metrics.BLOBS_WRITTEN)
+        return stored
+
+    async def expected_seconds(self, environment: Digest, key: str) -> float:
+        """Return how long this graph took before; 0 where nobody knows."""
+        return await asyncio.to_thread(self._store.expected_seconds, environment, key) or 0.0
+
+    async def run(self, *, every_s: float) -> None:
+        """Remove what has expired and what belongs to nothing, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await asyncio.to_thread(self._store.collect)
+            except StoreError as error:
+                logger.warning("the store could not be tidied: %s", error)
+
+    # Below: in threads.
+
+    def _find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
+        entries: list[Entry] = []
+        room = MAX_INLINE_BYTES
+        for stored in self._store.find(environment, key, exclude=tuple(have), limit=MAX_ENTRIES_PER_LOOKUP):
+            overhead = len(stored.manifest) + len(stored.signature)
+            if entries and overhead > room:
+                break  # the client asks again when none of these fits, and names them in `have`
+            entry = self._entry(stored, environment, key, room - overhead)
+            if entry is not None:
+                room -= overhead + sum(len(data) for data in entry.blobs.values())
+                entries.append(entry)
+        return entries
+
+    def _entry(self, stored: StoredArtifact, environment: Digest, key: str, room: int) -> Entry | None:
+        """Return an artifact with its blobs where they fit; None where it cannot be used any more."""
+        decoded = decode_manifest(stored.manifest)
+        refs = {blob.sha256: blob.size for blob in decoded.blobs}
+        try:
+            verify_artifact(self._secret, stored.signature, key=key, environment=environment, manifest=stored.manifest)
+            inline = sum(refs.values()) <= room
+            blobs = {digest: self._store.read_blob(digest) for digest in refs} if inline else {}
+        except (BlobMissingError, SignatureError) as error:
+            self._counters.add(metrics.ENTRIES_UNUSABLE)
+            logger.warning("the artifact %s of key %s is a miss: %s", stored.digest[:12], key[:16], error)
+            return None
+        return Entry(
+            manifest=stored.manifest,
+            signature=stored.signature,
+            digest=stored.digest,
+            compile_s=decoded.compile_s,
+            blobs=blobs,
+        )
+
+    def _stored_graph(self, digest: Digest) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            for chunk in self._store.iter_blob(digest, CHUNK_BYTES):
+                size += len(chunk)
+                if size > MAX_GRAPH_BYTES:
+                    break
+                parts.append(chunk)
+        except BlobMissingError:
+            # The blob that brought a graph goes with a later collection; the graph itself was kept with its request.
+            return self._store.get_graph(digest)
+        return _checked_graph(b"".join(parts), size)
+
+    def _publish(
+        self,
+        decoded: Manifest,
+        manifest: bytes,
+        blobs: Mapping[Digest, bytes],
+        graph: bytes | None,
+        program: str,
+    ) -> bool:
+        for digest, data in blobs.items():
+            check_digest(data, digest)
+        digests = [blob.sha256 for blob in decoded.blobs]
+        with self._store.pin(digests):
+            for digest, data in blobs.items():
+                self._store.put_blob(digest, data)
+            return self._keep(decoded, manifest, graph, program)
+
+    def _adopt(self, job: Job, product: Product, decoded: Manifest) -> Entry:
+        with self._store.pin([blob.sha256 for blob in decoded.blobs]):
+            try:
+                self._keep(decoded, product.manifest, job.graph, job.program)
+            except BlobMissingError as error:
+                raise MalformedError(f"the worker did not hand over what it promised: {error}") from error
+            self._store.note_compile(job.environment, job.key, product.seconds)
+            stored = StoredArtifact(
+                manifest=product.manifest,
+                signature=self._sign(decoded, product.manifest),
+                digest=manifest_digest(product.manifest),
+                blobs=tuple({blob.sha256 for blob in decoded.blobs}),
+            )
+            entry = self._entry(stored, job.environment, job.key, MAX_INLINE_BYTES - len(product.manifest))
+        if entry is None:
+            raise DigestError("the artifact could not be read back from the store")
+        return entry
+
+    def _keep(self, decoded: Manifest, manifest: bytes, graph: bytes | None, program: str) -> bool:
+        stored = self._store.put_artifact(manifest, self._sign(decoded, manifest), program=program)
+        if graph is not None:
+            self._store.put_graph(decoded.environment, decoded.key, graph, program=program)
+        return stored
+
+    def _sign(self, decoded: Manifest, manifest: bytes) -> bytes:
+        return sign_artifact(self._secret, key=decoded.key, environment=decoded.environment, manifest=manifest)
+
+    @staticmethod
+    def _check_manifest(manifest: bytes, *, environment: Digest, key: str, origin: Origin) -> Manifest:
+        decoded = decode_manifest(manifest)
+        if decoded.key != key or decoded.environment != environment:
+            raise MalformedError("the manifest belongs to another key or environment")
+        if decoded.origin != origin:
+            raise MalformedError(f"the manifest's origin is {decoded.origin}, not {origin}")
+        return decoded
+
+
+def _checked_graph(data: bytes, size: int | None = None) -> bytes:
+    size = len(data) if size is None else size
+    if not 0 < size <= MAX_GRAPH_BYTES:
+        raise MalformedError(f"a graph has from 1 to {MAX_GRAPH_BYTES} bytes, not {size}")
+    return data

@@ -1,0 +1,90 @@
+"""The daemon's state now, put together from its rooms for an operator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from compiler_daemon import metrics
+from compiler_daemon.jobs import WorkerView
+from compiler_daemon.pool import Pool
+from compiler_daemon.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConditionView:
+    """One look at the daemon."""
+
+    pid: int
+    uptime_s: float
+    address: str
+    directory: str
+    draining: bool
+    workers: Sequence[WorkerView]
+    queued: int
+    artifacts: int
+    blobs: int
+    store_bytes: int
+    store_max_bytes: int
+    rss_bytes: int
+    counters: Mapping[str, int]
+
+
+class Condition:
+    """Where to look."""
+
+    def __init__(self, *, store: Store, pool: Pool, counters: metrics.Counters, directory: Path) -> None:
+        self._store = store
+        self._pool = pool
+        self._counters = counters
+        self._directory = directory
+        self._started = time.monotonic()
+        self._process = psutil.Process()
+        self.address = ""
+        self.draining = False
+
+    async def look(self) -> ConditionView:
+        """Ask everybody."""
+        usage = await asyncio.to_thread(self._store.usage)
+        counters = Counter(await asyncio.to_thread(self._store.counts))
+        counters.update(self._counters.pending())
+        return ConditionView(
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started,
+            address=self.address,
+            directory=str(self._directory),
+            draining=self.draining,
+            workers=await self._pool.views(),
+            queued=self._pool.queued,
+            artifacts=usage.artifacts,
+            blobs=usage.blobs,
+            store_bytes=usage.bytes,
+            store_max_bytes=usage.max_bytes,
+            rss_bytes=self._process.memory_info().rss,
+            counters=counters,
+        )
+
+    async def run(self, *, every_s: float) -> None:
+        """Hand the counts to the store until cancelled, so that a kill loses little of them."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.save()
+
+    async def save(self) -> None:
+        """Hand the counts to the store; one that cannot take them now gets them next time."""
+        if taken := self._counters.take():
+            try:
+                await asyncio.to_thread(self._store.add_counts, taken)
+            except StoreError as error:
+                self._counters.give_back(taken)
+                logger.debug("the counters wait: %s", error)

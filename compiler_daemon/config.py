@@ -1,0 +1,157 @@
+"""Settings: frozen, keyword-only, units in names. The environment is read in `Place.resolve` and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from compiler_daemon.address import Address, TcpAddress, parse_address
+from compiler_daemon.errors import AddressError
+
+DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
+ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
+SOCKET_NAME = "daemon.sock"
+
+
+def default_workers() -> int:
+    """Half of the cores this process may use: one compile keeps about two busy, and the trainers need the rest."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def default_memory_bytes() -> int:
+    """Half of the machine's memory for one job: a second one, and the trainers, must still fit."""
+    return psutil.virtual_memory().total // 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """Worker processes: how many, how they are started, and what each may use."""
+
+    command: tuple[str, ...] = ("-P", "-m", "compiler_daemon.worker")
+    """What the interpreter is given. `-P`: a worker never imports from the directory it happens to run in."""
+    interpreter: str = field(default_factory=lambda: sys.executable)
+    """For clients that name none. A virtual environment's python is a symbolic link, and is never resolved."""
+    max_workers: int = field(default_factory=default_workers)
+    memory_bytes: int = field(default_factory=default_memory_bytes)
+    """Resident memory of a worker and all its children together during a job."""
+    wall_s: float = 900.0
+    """A job that runs longer is killed."""
+    start_s: float = 120.0
+    """From start to hello: importing torch from a cold network disk takes most of a minute."""
+    watch_s: float = 0.5
+    """How often memory is looked at during a job."""
+    jobs_per_worker: int = 200
+    """A worker is replaced after so many: torch's own caches only ever grow."""
+    idle_s: float = 900.0
+    """A worker that nobody has needed for so long ends."""
+    open_files: int = 4096
+    """A worker's limit; a compile with all its children's pipes opens a few hundred."""
+    log_bytes: int = 4 * 2**20
+    """Each worker's log is cut when it is longer."""
+    retry_start_s: float = 30.0
+    """An interpreter whose worker did not come up is not tried again before that."""
+    hello_valid_s: float = 300.0
+    """How long a worker's statement of its environment stands for others of the same interpreter: a virtual environment
+    changes when somebody upgrades it, and asking anew costs the start of a worker."""
+    prewarm: bool = True
+    """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
+
+    def __post_init__(self) -> None:
+        if self.max_workers < 1:
+            raise ValueError(f"there must be at least one worker, not {self.max_workers}")
+        if min(self.wall_s, self.start_s, self.watch_s, self.memory_bytes, self.jobs_per_worker) <= 0:
+            raise ValueError("limits of workers must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlightConfig:
+    """How compiles are queued and what their waiters hear."""
+
+    max_queued: int = 256
+    """Graphs that may wait for a worker; at 20 s each this is more than an hour of one worker's time."""
+    event_s: float = 1.0
+    """A waiter hears something at least so often."""
+    quarantine_s: float = 600.0
+    """A graph that has killed two workers is refused for so long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DaemonConfig:
+    """Everything that one daemon needs to know."""
+
+    directory: Path
+    address: Address
+    insecure_loopback: bool = False
+    """Allows a TCP listener on the loopback interface, where every user of the machine can connect."""
+    reflection: bool = False
+    allow_publish: bool = True
+    store_max_bytes: int = 20 * 2**30
+    drain_s: float = 60.0
+    """A graceful stop waits so long for running jobs, then hands them back."""
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    flights: FlightConfig = field(default_factory=FlightConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.address, TcpAddress) and not (self.insecure_loopback and self.address.is_loopback):
+            raise AddressError(
+                f"{self.address} is a plain TCP address, over which token and artifacts travel unprotected: "
+                "use unix:PATH, or a loopback address together with --insecure-loopback"
+            )
+        if self.store_max_bytes <= 0:
+            raise ValueError(f"the store's limit must be positive, got {self.store_max_bytes}")
+
+    @property
+    def store_root(self) -> Path:
+        """Where artifacts live."""
+        return self.directory / "store"
+
+    @property
+    def scratch(self) -> Path:
+        """Where workers compile; emptied at every start."""
+        return self.directory / "scratch"
+
+    @property
+    def logs(self) -> Path:
+        """Where workers' stderr goes."""
+        return self.directory / "log"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a daemon is, or will be."""
+
+    directory: Path
+    address: Address | None
+    """None where nobody named one."""
+
+    @classmethod
+    def resolve(cls, environ: Mapping[str, str], *, directory: Path | None, address: str | None) -> Place:
+        """Argument over environment over default; the only reader of the environment.
+
+        Raises `AddressError` where the address is none.
+        """
+        named = address or environ.get(ADDRESS_VARIABLE)
+        return cls(
+            directory=_resolve_directory(environ, directory),
+            address=parse_address(named) if named else None,
+        )
+
+    @property
+    def default_address(self) -> Address:
+        """Where a daemon of this directory listens unless told otherwise."""
+        return parse_address(f"unix:{self.directory / SOCKET_NAME}")
+
+
+def _resolve_directory(environ: Mapping[str, str], argument: Path | None) -> Path:
+    if argument is not None:
+        return Path(os.path.abspath(argument))
+    if named := environ.get(DIRECTORY_VARIABLE):
+        return Path(os.path.abspath(Path(named).expanduser()))
+    cache = environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules: a relative path is to be ignored.
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "compiler-daemon"

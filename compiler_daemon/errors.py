@@ -1,0 +1,113 @@
+"""What can go wrong, and what the wire calls it (`code`, read in one place: `rpc/status.py`).
+
+DaemonError
+  StartError                -> FAILED_PRECONDITION   the daemon cannot start; the text says what to do
+    DirectoryError                                   the directory is not only ours
+    RunningError                                     another daemon serves this directory or address
+    AddressError                                     the address cannot be used
+  UnauthenticatedError      -> UNAUTHENTICATED       no token, or a wrong one
+  EnvironmentUnknownError   -> FAILED_PRECONDITION   handshake first, or again after a restart
+  PublishForbiddenError     -> PERMISSION_DENIED     this daemon takes no artifacts from clients
+  QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
+  DrainingError             -> UNAVAILABLE           the daemon stops
+  JobRefusedError           -> FAILED_PRECONDITION   the graph will not be compiled here; `flights` makes it an answer
+  WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `flights` retries once
+
+`compiler_daemon.store.errors` has the store's own tree, `compile_wire.errors` that of malformed bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+RefusalReason = Literal[
+    "KEY_MISMATCH",
+    "UNSUPPORTED",
+    "ENVIRONMENT",
+    "COMPILE_ERROR",
+    "WORKER_LOST",
+    "UNCACHEABLE",
+    "DRAINING",
+    "LIMIT",
+]
+"""The names of the protocol's `Refused.Reason`, without their prefix."""
+
+
+class DaemonError(Exception):
+    """The base of everything the daemon raises on purpose."""
+
+    code: ClassVar[str] = "INTERNAL"
+    """The name of a gRPC status code."""
+
+
+class StartError(DaemonError):
+    """The daemon cannot start."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class DirectoryError(StartError):
+    """The daemon's directory cannot be trusted or used."""
+
+
+class RunningError(StartError):
+    """Another daemon is there already."""
+
+
+class AddressError(StartError):
+    """The address cannot be used."""
+
+
+class UnauthenticatedError(DaemonError):
+    """The caller did not show the token."""
+
+    code = "UNAUTHENTICATED"
+
+
+class EnvironmentUnknownError(DaemonError):
+    """No handshake has named this environment."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, environment: str) -> None:
+        super().__init__(f"the environment {environment[:12]} is not known here: handshake first")
+
+
+class PublishForbiddenError(DaemonError):
+    """Clients may only read."""
+
+    code = "PERMISSION_DENIED"
+
+    def __init__(self) -> None:
+        super().__init__("this daemon takes no artifacts from clients")
+
+
+class QueueFullError(DaemonError):
+    """No more graphs may wait."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DrainingError(DaemonError):
+    """The daemon stops and takes no new work."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the daemon stops")
+
+
+class JobRefusedError(DaemonError):
+    """The graph will not be compiled here; trying again would end the same way."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, reason: RefusalReason, message: str, fields: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reason: RefusalReason = reason
+        self.fields = tuple(fields)
+
+
+class WorkerLostError(DaemonError):
+    """A worker died, or sent what it must not; another may do better."""

@@ -1,0 +1,246 @@
+"""Single flight: one compile per key and environment, however many ask.
+
+Guarantees: of all who ask for a key while it is being compiled, one compile serves all. Each waiter has its own stream
+and its own deadline; one that goes disturbs no other, and when all have gone the compile is still finished and stored.
+A worker that dies costs one retry on another; failures are not remembered, except for graphs that kill workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Collection
+
+from compile_wire.digest import Digest
+from compile_wire.errors import WireError
+from compiler_daemon import metrics
+from compiler_daemon.cache import Cache
+from compiler_daemon.config import FlightConfig
+from compiler_daemon.environments import Environments
+from compiler_daemon.errors import (
+    DaemonError,
+    DrainingError,
+    JobRefusedError,
+    QueueFullError,
+    RefusalReason,
+    WorkerLostError,
+)
+from compiler_daemon.jobs import Entry, Event, Job, Product, QueuedEvent, Refusal, RunningEvent
+from compiler_daemon.pool import Pool
+from compiler_daemon.quarantine import FlightKey, GraphQuarantine
+from compiler_daemon.store import StoreError
+from compiler_daemon.worker_process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 2
+_DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
+
+
+class _Flight:
+    """One compile under way, and what its waiters are to hear."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.started: float | None = None
+        self.position = 0
+        self.phase = "starting"
+        self.expected_s = 0.0
+        self.outcome: Entry | Refusal | DaemonError | StoreError | None = None
+        self._changed = asyncio.Event()
+
+    def event(self) -> QueuedEvent | RunningEvent:
+        """What a waiter hears now."""
+        if self.started is None:
+            return QueuedEvent(position=self.position)
+        return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
+
+    def tell(self) -> None:
+        """Wake the waiters: something has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self, timeout_s: float) -> None:
+        """Wait until something changes, or for `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def move(self, position: int) -> None:
+        """Note the place in the queue."""
+        if position != self.position:
+            self.position = position
+            self.tell()
+
+    def enter(self, phase: str) -> None:
+        """Note what is being done."""
+        if self.started is None:
+            self.started = time.monotonic()
+        self.phase = phase
+        self.tell()
+
+    def land(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
+        """Note how it ended."""
+        self.outcome = outcome
+        self.tell()
+
+
+class Flights:
+    """Compiles under way, by key."""
+
+    def __init__(
+        self,
+        config: FlightConfig,
+        *,
+        cache: Cache,
+        environments: Environments,
+        pool: Pool,
+        counters: metrics.Counters,
+    ) -> None:
+        self._config = config
+        self._cache = cache
+        self._environments = environments
+        self._pool = pool
+        self._counters = counters
+        self._quarantine = GraphQuarantine(lasts_s=config.quarantine_s)
+        self._flights: dict[FlightKey, _Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._landed = 0
+
+    async def compile(self, job: Job, have: Collection[Digest]) -> AsyncGenerator[Event, None]:
+        """Yield what happens, at last an `Entry` or a `Refusal`. Ending the iteration early disturbs nobody.
+
+        Raises `EnvironmentUnknownError`, `QueueFullError`, and what the store raises where a result cannot be kept.
+        """
+        self._counters.add(metrics.COMPILES_ASKED)
+        if found := await self._find(job, have):
+            self._counters.add(metrics.COMPILES_FOUND)
+            yield found[0]
+            return
+        # Twice: who joins a flight may get what it has tried already, and then has a right to its own.
+        for _ in range(_TRIES):
+            outcome: Entry | Refusal | DaemonError | StoreError | None = self._refusal(job)
+            if outcome is None:
+                flight = self._join(job)
+                while flight.outcome is None:
+                    yield flight.event()
+                    if flight.outcome is None:
+                        await flight.change(self._config.event_s)
+                outcome = flight.outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+            if isinstance(outcome, Refusal) or outcome.digest not in have:
+                yield outcome
+                return
+        yield self._refuse("UNCACHEABLE", "the compile gave an artifact that was tried already")
+
+    async def drain(self, limit_s: float) -> None:
+        """Take no new graphs, hand back those that wait, and give those that run until the limit."""
+        self._draining = True
+        self._pool.hand_back()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _find(self, job: Job, have: Collection[Digest]) -> list[Entry]:
+        """Look into the store; again where a compile landed meanwhile, because it may have been this one."""
+        while True:
+            landed = self._landed
+            found = await self._cache.find(job.environment, job.key, have)
+            if found or landed == self._landed:
+                return found
+
+    def _refusal(self, job: Job) -> Refusal | None:
+        if self._draining:
+            return self._refuse("DRAINING", _DRAINING.message)
+        if reason := self._quarantine.reason((job.environment, job.key)):
+            return self._refuse("WORKER_LOST", reason)
+        return None
+
+    def _refuse(self, reason: RefusalReason, message: str, fields: tuple[str, ...] = ()) -> Refusal:
+        self._counters.add(metrics.COMPILES_REFUSED)
+        self._counters.add(f"{metrics.COMPILES_REFUSED}.{reason.lower()}")
+        return Refusal(reason=reason, message=message, fields=fields)
+
+    def _join(self, job: Job) -> _Flight:
+        key = (job.environment, job.key)
+        if flight := self._flights.get(key):
+            self._counters.add(metrics.COMPILES_JOINED)
+            return flight
+        if self._pool.queued >= self._config.max_queued:
+            raise QueueFullError(f"{self._pool.queued} graphs wait for a worker already")
+        flight = self._flights[key] = _Flight(job)
+        task = asyncio.create_task(self._fly(key, flight))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _fly(self, key: FlightKey, flight: _Flight) -> None:
+        job = flight.job
+        self._counters.add(metrics.COMPILES_STARTED)
+        outcome: Entry | Refusal | DaemonError | StoreError = _DRAINING
+        try:
+            outcome = await self._attempt(key, flight)
+            self._counters.add(metrics.COMPILES_DONE)
+            logger.info("compiled %s for %s in %.1f s", job.key[:16], job.program or "?", outcome.compile_s)
+        except JobRefusedError as error:
+            outcome = self._refuse(error.reason, str(error), error.fields)
+            logger.info("refused %s: %s, %s", job.key[:16], error.reason, error)
+        except DrainingError:
+            outcome = self._refuse("DRAINING", _DRAINING.message)
+        except (DaemonError, StoreError) as error:
+            outcome = error
+            self._counters.add(metrics.COMPILES_FAILED)
+            logger.warning("%s could not be kept: %s", job.key[:16], error)
+        except Exception:
+            outcome = DaemonError("internal error")
+            raise
+        finally:
+            del self._flights[key]
+            self._landed += 1
+            flight.land(outcome)
+
+    async def _attempt(self, key: FlightKey, flight: _Flight) -> Entry:
+        job = flight.job
+        flight.expected_s = await self._cache.expected_seconds(job.environment, job.key)
+        fields = self._environments.fields(job.environment)
+        deaths: list[str] = []
+        for _ in range(_TRIES):
+            try:
+                async with self._pool.lease(job.environment, fields, job.interpreter, on_place=flight.move) as worker:
+                    flight.enter("starting")
+                    product = await worker.compile(job, on_phase=flight.enter, sink=self._cache.put_blob)
+                    flight.enter("storing")
+                    entry = await self._adopt(job, product, worker)
+            except WorkerLostError as error:
+                deaths.append(str(error))
+                logger.warning("a worker was lost over %s: %s", job.key[:16], error)
+                self._counters.add(metrics.WORKERS_LOST)
+                self._note_death(key, str(error))
+            except JobRefusedError as error:
+                if error.reason == "LIMIT":
+                    self._counters.add(metrics.WORKERS_OVER_LIMIT)
+                    self._note_death(key, str(error))
+                raise
+            else:
+                self._quarantine.forgive(key)
+                self._counters.add_seconds(metrics.COMPILE_SECONDS, product.seconds)
+                return entry
+        raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
+
+    async def _adopt(self, job: Job, product: Product, worker: WorkerProcess) -> Entry:
+        try:
+            return await self._cache.adopt(job, product)
+        except WireError as error:
+            await worker.end(grace_s=0)
+            raise WorkerLostError(f"the worker handed over something else: {error}") from error
+
+    def _note_death(self, key: FlightKey, reason: str) -> None:
+        if self._quarantine.note_death(key, reason):
+            self._counters.add(metrics.GRAPHS_QUARANTINED)

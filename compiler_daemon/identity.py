@@ -1,0 +1,175 @@
+"""What makes a directory a daemon's: its permissions, token, signing secret, and the note of who serves it.
+
+Guarantees: the directory is entered only if it is ours alone. Token and secret are made once, complete or not at all,
+readable by their owner only. One process at a time holds the lock; the kernel releases it however that process ends.
+Neither token nor secret is ever logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from compile_wire.signature import SECRET_BYTES
+from compiler_daemon.errors import DirectoryError, RunningError
+
+TOKEN_NAME = "token"  # noqa: S105  # the file's name, not a token
+SECRET_NAME = "secret"  # noqa: S105  # the file's name, not a secret
+NOTE_NAME = "daemon.json"
+LOCK_NAME = "daemon.lock"
+
+_MAX_FILE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What clients show, and what artifacts are signed with."""
+
+    token: str
+    secret: bytes
+
+    @classmethod
+    def open(cls, directory: Path) -> Identity:
+        """Read both from a prepared directory; make what is not there yet."""
+        token = _read_or_make(directory / TOKEN_NAME, secrets.token_hex(32).encode())
+        secret = _read_or_make(directory / SECRET_NAME, secrets.token_bytes(SECRET_BYTES))
+        if len(secret) != SECRET_BYTES:
+            raise DirectoryError(
+                f"{directory / SECRET_NAME} has {len(secret)} bytes, not {SECRET_BYTES}: move it away and start again; "
+                "artifacts signed with the old one will be compiled anew"
+            )
+        return cls(token=token.decode("ascii", "replace").strip(), secret=secret)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DaemonNote:
+    """Who serves a directory: how `status`, `stop` and clients find the daemon."""
+
+    address: str
+    pid: int
+    started: float
+    """Seconds since the epoch."""
+
+    def write(self, directory: Path) -> None:
+        """Replace the directory's note."""
+        _write_private(directory / NOTE_NAME, json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, directory: Path) -> DaemonNote | None:
+        """Return the directory's note; None where there is none that can be read."""
+        try:
+            fields = json.loads(read_private(directory / NOTE_NAME))
+            return cls(address=str(fields["address"]), pid=int(fields["pid"]), started=float(fields["started"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Take the note away; no note is fine."""
+        (directory / NOTE_NAME).unlink(missing_ok=True)
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the directory if need be; raise `DirectoryError` unless it is ours alone."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise DirectoryError(f"{directory} cannot be used: {error.strerror}; choose another with --dir") from error
+    if status.st_uid != os.geteuid():
+        raise DirectoryError(f"{directory} belongs to user {status.st_uid}: choose another with --dir")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise DirectoryError(f"others may write to {directory}: look at what is in it, then `chmod 700 {directory}`")
+    if status.st_mode & 0o077:
+        # Readable by others is repaired: nothing can have been put in, and the secrets inside are 0600 themselves.
+        directory.chmod(0o700)
+
+
+def read_private(path: Path) -> bytes:
+    """Return the bytes of one of our small files; raise `DirectoryError` where others could have written or read it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise DirectoryError(f"{path} is not ours alone: `chmod 600 {path}`, or move it away if it may be known")
+        return file.read(_MAX_FILE_BYTES)
+
+
+class DirectoryLock:
+    """The right to serve a directory, for one process at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / LOCK_NAME
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; raise `RunningError`, naming the holder, where another process has it."""
+        descriptor = self._open()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            note = DaemonNote.read(self._directory)
+            where = f" at {note.address}" if note else ""
+            raise RunningError(
+                f"process {holder or 'of unknown number'} serves {self._directory} already{where}: "
+                "stop it with `compiler-daemon stop`, or choose another directory with --dir"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back. The file stays: removing it would let two processes hold two different ones."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def is_held(self) -> bool:
+        """Whether any process holds the lock now."""
+        if not self._path.exists():
+            return False
+        descriptor = self._open()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _read_or_make(path: Path, fresh: bytes) -> bytes:
+    if not path.exists():
+        _write_private(path, fresh)
+    try:
+        return read_private(path)
+    except OSError as error:
+        raise DirectoryError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a 0600 file, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise DirectoryError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,101 @@
+"""The domain's values: what is asked, what a worker gives, what a waiter hears. No behaviour, no wire types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compile_wire.digest import Digest
+from compiler_daemon.errors import RefusalReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One graph to compile, for one environment."""
+
+    environment: Digest
+    key: str
+    """The key that torch computed in the client; the worker must arrive at the same."""
+    graph: bytes
+    interpreter: str
+    """The Python that may start a worker for it."""
+    program: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Product:
+    """What a worker hands over: its blobs have gone to the store already."""
+
+    manifest: bytes
+    facts: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hello:
+    """How a worker introduces itself."""
+
+    environment: Digest
+    fields: Mapping[str, str]
+    facts: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphSource:
+    """A graph as a client gives it: the bytes themselves, or the digest of a blob written before."""
+
+    data: bytes | None = None
+    sha256: Digest | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An artifact as a client receives it."""
+
+    manifest: bytes
+    signature: bytes
+    digest: Digest
+    compile_s: float
+    blobs: Mapping[Digest, bytes]
+    """All of them, or none where they are too large for a message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuedEvent:
+    """The job waits for a worker."""
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningEvent:
+    """A worker is at it."""
+
+    elapsed_s: float
+    phase: str
+    expected_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """The daemon will not compile this graph; the client does."""
+
+    reason: RefusalReason
+    message: str
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerView:
+    """A worker as an operator sees it."""
+
+    pid: int
+    environment: str
+    state: str
+    key: str
+    elapsed_s: float
+    jobs_done: int
+    rss_bytes: int
+
+
+Event = QueuedEvent | RunningEvent | Entry | Refusal

@@ -1,0 +1,78 @@
+"""The names of all counters in one table, and the counters themselves.
+
+Counts are kept here and handed to the store once a second, so that they survive a restart; a kill loses the last
+second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+HANDSHAKES = "handshakes"
+HANDSHAKES_REFUSED = "handshakes_refused"
+UNAUTHENTICATED = "unauthenticated"
+
+LOOKUPS = "lookups"
+LOOKUP_HITS = "lookup_hits"
+LOOKUP_MISSES = "lookup_misses"
+ENTRIES_UNUSABLE = "entries_unusable"  # stored, but a blob or the signature is not what it should be
+
+COMPILES_ASKED = "compiles_asked"
+COMPILES_JOINED = "compiles_joined"  # asked for while the same key was under way
+COMPILES_STARTED = "compiles_started"
+COMPILES_DONE = "compiles_done"
+COMPILES_FOUND = "compiles_found"  # asked for, but stored by then
+COMPILES_FAILED = "compiles_failed"  # the result could not be stored
+COMPILES_REFUSED = "compiles_refused"  # each also as compiles_refused.<reason>
+COMPILE_SECONDS = "compile_seconds"
+SECONDS_SAVED = "seconds_saved"  # compile seconds of the artifacts that lookups found
+
+GRAPHS_QUARANTINED = "graphs_quarantined"
+WORKERS_STARTED = "workers_started"
+WORKERS_FAILED = "workers_failed"  # did not come up
+WORKERS_LOST = "workers_lost"  # died or broke the protocol during a job
+WORKERS_OVER_LIMIT = "workers_over_limit"
+
+ARTIFACTS_PUBLISHED = "artifacts_published"
+BLOBS_READ = "blobs_read"
+BLOBS_WRITTEN = "blobs_written"
+
+
+class Counters:
+    """Counts by name, from the moment they were last taken. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: Counter[str] = Counter()
+        self._milliseconds: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Count."""
+        with self._lock:
+            self._pending[name] += amount
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Count whole seconds; what is left over is carried to the next call."""
+        with self._lock:
+            milliseconds = self._milliseconds[name] + round(seconds * 1000)
+            self._pending[name] += milliseconds // 1000
+            self._milliseconds[name] = milliseconds % 1000
+
+    def pending(self) -> Counter[str]:
+        """Return what has not been taken yet."""
+        with self._lock:
+            return self._pending.copy()
+
+    def take(self) -> dict[str, int]:
+        """Return what has been counted since the last call, and start again from zero."""
+        with self._lock:
+            taken = {name: amount for name, amount in self._pending.items() if amount}
+            self._pending.clear()
+        return taken
+
+    def give_back(self, taken: Mapping[str, int]) -> None:
+        """Undo a `take` whose counts could not be stored."""
+        with self._lock:
+            self._pending.update(taken)

@@ -1,0 +1,103 @@
+"""The operator's calls to a running daemon, for `status` and `stop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+
+from compile_wire.limits import MAX_MESSAGE_BYTES
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon.config import Place
+from compiler_daemon.errors import DaemonError
+from compiler_daemon.identity import TOKEN_NAME, DaemonNote, read_private
+
+_CALL_S = 10.0
+
+
+class NotRunningError(DaemonError):
+    """No daemon answers there."""
+
+    code = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorClient:
+    """Calls to the daemon of a directory."""
+
+    address: str
+    token: str
+
+    @classmethod
+    def of(cls, place: Place) -> OperatorClient:
+        """Find the daemon: the address that was named, else the one in the directory's note, else the default.
+
+        Raises `NotRunningError` where the directory has never been a daemon's.
+        """
+        note = DaemonNote.read(place.directory)
+        address = str(place.address) if place.address else note.address if note else str(place.default_address)
+        return cls(address, _token(place.directory))
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's state, as JSON would have it."""
+        with self._calls() as (stub, metadata):
+            response = stub.GetStatus(pb.GetStatusRequest(), timeout=_CALL_S, metadata=metadata)
+        fields: dict[str, Any] = json_format.MessageToDict(
+            response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return {name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()}
+
+    def shutdown(self) -> None:
+        """Tell the daemon to stop; it drains after this has returned."""
+        with self._calls() as (stub, metadata):
+            stub.Shutdown(pb.ShutdownRequest(), timeout=_CALL_S, metadata=metadata)
+
+    @contextmanager
+    def _calls(self) -> Iterator[tuple[pb_grpc.AdminServiceStub, tuple[tuple[str, str]]]]:
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+        with grpc.insecure_channel(self.address, options=options) as channel:
+            try:
+                yield pb_grpc.AdminServiceStub(channel), (("authorization", f"Bearer {self.token}"),)
+            except grpc.RpcError as error:
+                raise _explain(error, self.address) from error
+
+
+def _token(directory: Path) -> str:
+    try:
+        return read_private(directory / TOKEN_NAME).decode("ascii", "replace").strip()
+    except OSError:
+        raise NotRunningError(
+            f"no daemon runs on {directory}: start one with `compiler-daemon serve`, or name another with --dir"
+        ) from None
+
+
+def _explain(error: grpc.RpcError, address: str) -> DaemonError:
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return NotRunningError(f"no daemon answers at {address}: start one with `compiler-daemon serve`")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DaemonError(f"the daemon at {address} did not answer within {_CALL_S:.0f} s: look at its log")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return DaemonError(f"the daemon at {address} has another token: name its directory with --dir")
+        case code:
+            return DaemonError(f"the daemon at {address} answered {code.name}: {error.details()}")
+
+
+def _numbers(value: Any) -> Any:
+    """Protobuf's JSON writes 64-bit integers as text; here they are numbers again."""
+    if isinstance(value, dict):
+        return {name: part if name in _TEXTS else _numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    return value
+
+
+_TEXTS = frozenset({"server_version", "address", "directory", "environment_id", "state", "key"})

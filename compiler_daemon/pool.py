@@ -1,0 +1,314 @@
+"""A bounded number of warm workers, and who may use which.
+
+Guarantees: a job for an environment is only ever given to a worker that has stated this environment. Requests are
+served in the order they came, except that a later one may take a worker that no earlier one can use. An interpreter
+that cannot serve an environment is found out once, not once a request. After `close` no process is left.
+
+All of it runs on one event loop; there are no locks. Every change (a request, a worker ready, idle or gone) ends in one
+pass over the waiting requests, `_dispatch`, which holds the whole policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compile_wire.digest import Digest
+from compile_wire.environment import differing_fields
+from compiler_daemon import metrics
+from compiler_daemon.config import PoolConfig
+from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
+from compiler_daemon.jobs import Hello, WorkerView
+from compiler_daemon.worker_process import Berth, WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+_END_GRACE_S = 2.0
+_CARE_S = 1.0
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Request:
+    """Somebody waits for a worker."""
+
+    environment: Digest
+    fields: Mapping[str, str]
+    interpreter: str
+    granted: asyncio.Future[WorkerProcess]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """What starting a worker of an interpreter has taught: its environment, or why it did not come up."""
+
+    hello: Hello | None
+    failure: str
+    until: float
+
+
+class Pool:
+    """Workers, started when they are needed and kept warm."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        scratch: Path,
+        logs: Path,
+        counters: metrics.Counters,
+        on_hello: Callable[[Hello], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._scratch = scratch
+        self._logs = logs
+        self._counters = counters
+        self._on_hello = on_hello
+        self._starting: list[WorkerProcess] = []
+        self._idle: list[WorkerProcess] = []
+        self._busy: list[WorkerProcess] = []
+        self._ending: list[WorkerProcess] = []
+        self._requests: list[_Request] = []
+        self._known: dict[str, _Known] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return len(self._requests)
+
+    async def run(self) -> None:
+        """Look after idle workers until cancelled: note who has died, end who is needed no more."""
+        while True:
+            await asyncio.sleep(_CARE_S)
+            now = time.monotonic()
+            for worker in list(self._idle):
+                worker.trim_log()
+                if not worker.is_usable or now - worker.idle_since > self._config.idle_s:
+                    self._retire(worker)
+            self._dispatch()
+
+    def prewarm(self, environment: Digest, interpreter: str) -> None:
+        """Start a worker in the background, where none is there for the environment and there is room."""
+        known = self._recall(interpreter)
+        if self._closed or not self._config.prewarm or (known and (known.failure or not _states(known, environment))):
+            return
+        here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
+        coming = any(worker.berth.interpreter == interpreter for worker in self._starting)
+        if not here and not coming and self._count() < self._config.max_workers:
+            self._begin(interpreter)
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self,
+        environment: Digest,
+        fields: Mapping[str, str],
+        interpreter: str,
+        *,
+        on_place: Callable[[int], None],
+    ) -> AsyncIterator[WorkerProcess]:
+        """Wait for a worker of the environment and have it for one job; `on_place` hears the place in the queue.
+
+        Raises `JobRefusedError` where no worker of the interpreter can serve the environment, `DrainingError` where
+        the pool closes first.
+        """
+        if self._closed:
+            raise DrainingError
+        request = _Request(
+            environment=environment,
+            fields=fields,
+            interpreter=interpreter,
+            granted=asyncio.get_running_loop().create_future(),
+        )
+        self._requests.append(request)
+        try:
+            self._dispatch()
+            while not request.granted.done():
+                on_place(self._requests.index(request))
+                await asyncio.wait({request.granted}, timeout=_CARE_S)
+            worker = request.granted.result()
+        except asyncio.CancelledError:
+            if request.granted.done() and not request.granted.cancelled() and not request.granted.exception():
+                self._release(request.granted.result())
+            raise
+        finally:
+            if request in self._requests:
+                self._requests.remove(request)
+        try:
+            yield worker
+        finally:
+            self._release(worker)
+
+    async def views(self) -> list[WorkerView]:
+        """Return what an operator sees of each worker."""
+        states = (("starting", self._starting), ("idle", self._idle), ("busy", self._busy))
+        workers = [(state, worker) for state, group in states for worker in group]
+        return [
+            WorkerView(
+                pid=worker.pid,
+                environment=worker.hello.environment if worker.hello else "",
+                state=state,
+                key=worker.job.key if worker.job else "",
+                elapsed_s=time.monotonic() - worker.job_started if worker.job else 0.0,
+                jobs_done=worker.jobs_done,
+                rss_bytes=await worker.rss_bytes(),
+            )
+            for state, worker in workers
+        ]
+
+    def hand_back(self) -> None:
+        """Take no more requests, and fail those that wait; jobs that run go on."""
+        self._closed = True
+        for request in self._requests:
+            if not request.granted.done():
+                request.granted.set_exception(DrainingError())
+        self._requests.clear()
+
+    async def close(self) -> None:
+        """End every worker, busy ones, too."""
+        self.hand_back()
+        workers = [*self._starting, *self._idle, *self._busy]
+        await asyncio.gather(*(worker.end(grace_s=_END_GRACE_S if worker in self._idle else 0) for worker in workers))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _dispatch(self) -> None:
+        """Give each waiting request what it can have now: a worker, a refusal, or a start on its behalf."""
+        coming = Counter(worker.berth.interpreter for worker in self._starting)
+        for request in list(self._requests):
+            if request.granted.done():
+                self._requests.remove(request)
+            elif worker := self._find_idle(request.environment):
+                self._idle.remove(worker)
+                self._busy.append(worker)
+                self._grant(request, worker)
+            elif refusal := self._refusal(request):
+                self._requests.remove(request)
+                request.granted.set_exception(refusal)
+            elif coming[request.interpreter]:
+                coming[request.interpreter] -= 1
+            elif self._make_room():
+                self._begin(request.interpreter)
+
+    def _grant(self, request: _Request, worker: WorkerProcess) -> None:
+        self._requests.remove(request)
+        request.granted.set_result(worker)
+
+    def _find_idle(self, environment: Digest) -> WorkerProcess | None:
+        """The worker used last, so that those not needed grow old and end."""
+        for worker in reversed(self._idle):
+            if _serves(worker, environment) and worker.is_usable:
+                return worker
+        return None
+
+    def _refusal(self, request: _Request) -> JobRefusedError | None:
+        known = self._recall(request.interpreter)
+        if known is None or _states(known, request.environment):
+            return None
+        if known.hello is None:
+            return JobRefusedError("ENVIRONMENT", known.failure)
+        return JobRefusedError(
+            "ENVIRONMENT",
+            "the daemon's worker runs in another environment than this process",
+            differing_fields(known.hello.fields, request.fields),
+        )
+
+    def _recall(self, interpreter: str) -> _Known | None:
+        known = self._known.get(interpreter)
+        if known and known.until < time.monotonic():
+            del self._known[interpreter]
+            return None
+        return known
+
+    def _make_room(self) -> bool:
+        """Whether one more worker may start now; where none may, an idle one that the request cannot use gives way."""
+        if self._closed:
+            return False
+        if self._count() < self._config.max_workers:
+            return True
+        if self._idle and not self._ending:
+            self._retire(self._idle[0])
+        return False
+
+    def _count(self) -> int:
+        return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
+
+    def _begin(self, interpreter: str) -> None:
+        taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
+        free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
+        scratch = self._scratch / hashlib.sha256(interpreter.encode()).hexdigest()[:16]
+        worker = WorkerProcess(self._config, Berth(interpreter=interpreter, scratch=scratch, log=free))
+        self._starting.append(worker)
+        self._spawn_task(self._start(worker))
+
+    async def _start(self, worker: WorkerProcess) -> None:
+        interpreter, failure, hello = worker.berth.interpreter, "", None
+        try:
+            hello = await worker.start()
+        except WorkerLostError as error:
+            failure = str(error)
+            logger.warning("%s: %s", interpreter, failure)
+        finally:
+            self._starting.remove(worker)
+            if hello is None or self._closed:
+                await asyncio.shield(worker.end(grace_s=0))
+        self._counters.add(metrics.WORKERS_STARTED if hello else metrics.WORKERS_FAILED)
+        lasts_s = self._config.hello_valid_s if hello else self._config.retry_start_s
+        self._known[interpreter] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
+        if hello and not self._closed:
+            logger.info("worker %d is ready for environment %s", worker.pid, hello.environment[:12])
+            self._idle.append(worker)
+        self._dispatch()
+        if hello:
+            await self._on_hello(hello)
+
+    def _release(self, worker: WorkerProcess) -> None:
+        self._busy.remove(worker)
+        self._idle.append(worker)
+        if self._closed or not worker.is_usable or worker.jobs_done >= self._config.jobs_per_worker:
+            self._retire(worker)
+        self._dispatch()
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        self._idle.remove(worker)
+        self._ending.append(worker)
+        self._spawn_task(self._end(worker))
+
+    async def _end(self, worker: WorkerProcess) -> None:
+        try:
+            await worker.end(grace_s=_END_GRACE_S)
+        finally:
+            self._ending.remove(worker)
+        self._dispatch()
+        alive = (*self._starting, *self._idle, *self._busy)
+        if not any(other.berth.scratch == worker.berth.scratch for other in alive):
+            # The last of its kind: what it compiled is in the store, and scratch must not grow for ever.
+            await asyncio.to_thread(_discard, worker.berth.scratch)
+
+    def _spawn_task(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _serves(worker: WorkerProcess, environment: Digest) -> bool:
+    return worker.hello is not None and worker.hello.environment == environment
+
+
+def _states(known: _Known, environment: Digest) -> bool:
+    return known.hello is not None and known.hello.environment == environment
+
+
+def _discard(scratch: Path) -> None:
+    """Move aside, then delete: a worker started in between finds an empty place, not one that is being emptied."""
+    aside = scratch.with_name(f".{scratch.name}.{time.monotonic_ns()}")
+    with contextlib.suppress(OSError):
+        scratch.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""AdminService: what an operator asks."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon.condition import Condition
+from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.pack import pack_worker
+
+
+class AdminServicer(pb_grpc.AdminServiceServicer):
+    """The daemon's state, and its end."""
+
+    def __init__(self, *, condition: Condition, shutdown: Callable[[], None], server_version: str) -> None:
+        self._condition = condition
+        self._shutdown = shutdown
+        self._server_version = server_version
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """See the protocol."""
+        now = await self._condition.look()
+        return pb.GetStatusResponse(
+            server_version=self._server_version,
+            pid=now.pid,
+            uptime_s=now.uptime_s,
+            address=now.address,
+            directory=now.directory,
+            draining=now.draining,
+            workers=[pack_worker(view) for view in now.workers],
+            queued=now.queued,
+            artifacts=now.artifacts,
+            blobs=now.blobs,
+            store_bytes=now.store_bytes,
+            store_max_bytes=now.store_max_bytes,
+            rss_bytes=now.rss_bytes,
+            counters=now.counters,
+        )
+
+    async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownResponse:
+        """See the protocol."""
+        self._shutdown()
+        return pb.ShutdownResponse()

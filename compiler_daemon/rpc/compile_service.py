@@ -1,0 +1,114 @@
+"""CompileService: unpack, one call into the domain, pack."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from compile_wire.digest import parse_digest
+from compile_wire.errors import MalformedError
+from compile_wire.limits import MAX_BLOB_BYTES, PROTOCOL_VERSION
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon.cache import Cache
+from compiler_daemon.errors import JobRefusedError
+from compiler_daemon.flights import Flights
+from compiler_daemon.handshake import Handshakes, Welcome
+from compiler_daemon.jobs import Job, Refusal
+from compiler_daemon.rpc import unpack
+from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.pack import pack_entry, pack_event
+
+
+class CompileServicer(pb_grpc.CompileServiceServicer):
+    """What a trainer's process asks."""
+
+    def __init__(
+        self, *, handshakes: Handshakes, cache: Cache, flights: Flights, interpreter: str, server_version: str
+    ) -> None:
+        self._handshakes = handshakes
+        self._cache = cache
+        self._flights = flights
+        self._interpreter = interpreter
+        self._server_version = server_version
+
+    async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
+        """See the protocol."""
+        unpack.unpack_program(request.program)
+        unpack.unpack_program(request.client_version)
+        interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
+        answer = await self._handshakes.greet(request.protocol_version, request.environment, interpreter)
+        response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
+        if isinstance(answer, Welcome):
+            response.environment_id = answer.environment
+            response.facts = answer.facts.facts
+            response.facts_signature = answer.facts.signature
+            response.may_publish = self._cache.allow_publish
+        else:
+            response.refusal = answer
+        return response
+
+    async def LookupArtifact(self, request: pb.LookupArtifactRequest, context: Context) -> pb.LookupArtifactResponse:
+        """See the protocol."""
+        entries = await self._cache.lookup(
+            parse_digest(request.environment_id), unpack.unpack_key(request.key), unpack.unpack_have(request.have)
+        )
+        return pb.LookupArtifactResponse(entries=[pack_entry(entry) for entry in entries])
+
+    async def CompileGraph(
+        self, request: pb.CompileGraphRequest, context: Context
+    ) -> AsyncIterator[pb.CompileGraphResponse]:
+        """See the protocol."""
+        try:
+            job = await self._job(request, context)
+        except JobRefusedError as error:
+            yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
+            return
+        async with aclosing(self._flights.compile(job, unpack.unpack_have(request.have))) as events:
+            async for event in events:
+                yield pack_event(event)
+
+    async def PublishArtifact(self, request: pb.PublishArtifactRequest, context: Context) -> pb.PublishArtifactResponse:
+        """See the protocol."""
+        stored = await self._cache.publish(
+            parse_digest(request.environment_id),
+            unpack.unpack_key(request.key),
+            request.manifest,
+            blobs=unpack.unpack_blobs(request.blobs),
+            graph=unpack.unpack_graph(request.graph) if request.HasField("graph") else None,
+            program=unpack.unpack_program(request.program),
+        )
+        return pb.PublishArtifactResponse(stored=stored)
+
+    async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
+        """See the protocol."""
+        async with aclosing(self._cache.read_blob(parse_digest(request.sha256))) as chunks:
+            async for chunk in chunks:
+                yield pb.ReadBlobResponse(data=chunk)
+
+    async def WriteBlob(
+        self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Context
+    ) -> pb.WriteBlobResponse:
+        """See the protocol."""
+        first = await anext(request_iterator, None)
+        if first is None or first.size > MAX_BLOB_BYTES:
+            raise MalformedError(f"the first message names a digest and a size of at most {MAX_BLOB_BYTES}")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.data
+            async for message in request_iterator:
+                yield message.data
+
+        stored = await self._cache.write_blob(parse_digest(first.sha256), first.size, chunks())
+        return pb.WriteBlobResponse(stored=stored)
+
+    async def _job(self, request: pb.CompileGraphRequest, context: Context) -> Job:
+        return Job(
+            environment=parse_digest(request.environment_id),
+            key=unpack.unpack_key(request.key),
+            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            interpreter=unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter),
+            program=unpack.unpack_program(request.program),
+        )

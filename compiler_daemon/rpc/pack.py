@@ -1,0 +1,49 @@
+"""Values to messages."""
+
+from __future__ import annotations
+
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.jobs import Entry, Event, QueuedEvent, Refusal, RunningEvent, WorkerView
+
+
+def pack_entry(entry: Entry) -> pb.ArtifactEntry:
+    """Return an artifact as a message."""
+    return pb.ArtifactEntry(
+        manifest=entry.manifest,
+        signature=entry.signature,
+        blobs=[pb.Blob(sha256=digest, data=data) for digest, data in entry.blobs.items()],
+    )
+
+
+def pack_event(event: Event) -> pb.CompileGraphResponse:
+    """Return what a waiter hears as a message."""
+    match event:
+        case QueuedEvent():
+            return pb.CompileGraphResponse(queued=pb.Queued(position=event.position))
+        case RunningEvent():
+            return pb.CompileGraphResponse(
+                running=pb.Running(elapsed_s=event.elapsed_s, phase=event.phase, expected_s=event.expected_s)
+            )
+        case Entry():
+            return pb.CompileGraphResponse(artifact=pack_entry(event))
+        case Refusal():
+            return pb.CompileGraphResponse(
+                refused=pb.Refused(
+                    reason=pb.Refused.Reason.Value(f"REASON_{event.reason}"),
+                    message=event.message,
+                    fields=event.fields,
+                )
+            )
+
+
+def pack_worker(view: WorkerView) -> pb.WorkerStatus:
+    """Return a worker as an operator sees it."""
+    return pb.WorkerStatus(
+        pid=view.pid,
+        environment_id=view.environment,
+        state=view.state,
+        key=view.key,
+        elapsed_s=view.elapsed_s,
+        jobs_done=view.jobs_done,
+        rss_bytes=view.rss_bytes,
+    )

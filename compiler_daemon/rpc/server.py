@@ -1,0 +1,85 @@
+"""The gRPC server: every call through the same interceptors, health per service and overall, reflection on demand."""
+
+from __future__ import annotations
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
+from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyped]  # as above
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # as above
+
+from compile_wire.limits import MAX_MESSAGE_BYTES
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon import metrics
+from compiler_daemon.address import Address, TcpAddress
+from compiler_daemon.condition import Condition
+from compiler_daemon.errors import AddressError
+from compiler_daemon.rpc.access_log import log_access
+from compiler_daemon.rpc.admin_service import AdminServicer
+from compiler_daemon.rpc.around import AroundInterceptor
+from compiler_daemon.rpc.auth import require_token
+from compiler_daemon.rpc.compile_service import CompileServicer
+from compiler_daemon.rpc.drain import refuse_while
+from compiler_daemon.rpc.status import to_status
+
+_MAX_CONCURRENT_CALLS = 1024
+"""Calls beyond are refused with RESOURCE_EXHAUSTED; each waiter of a compile is one."""
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Without it a second daemon could bind the same port, and the kernel would deal out calls between the two.
+    ("grpc.so_reuseport", 0),
+]
+
+
+class RpcServer:
+    """The daemon's door."""
+
+    def __init__(
+        self,
+        compile_service: CompileServicer,
+        admin_service: AdminServicer,
+        *,
+        token: str,
+        condition: Condition,
+        counters: metrics.Counters,
+        with_reflection: bool,
+    ) -> None:
+        self._server = grpc.aio.server(
+            # The first is the outermost: the log sees the final status, and nothing is done before the token was seen.
+            interceptors=[
+                AroundInterceptor(log_access),
+                AroundInterceptor(to_status),
+                AroundInterceptor(require_token(token, counters)),
+                AroundInterceptor(refuse_while(lambda: condition.draining)),
+            ],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=_MAX_CONCURRENT_CALLS,
+        )
+        self._services = [service.full_name for service in pb.DESCRIPTOR.services_by_name.values()]
+        self._health = health_aio.HealthServicer()
+        pb_grpc.add_CompileServiceServicer_to_server(compile_service, self._server)
+        pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if with_reflection:
+            reflection.enable_server_reflection((*self._services, reflection.SERVICE_NAME), self._server)
+
+    async def listen(self, address: Address) -> Address:
+        """Begin to answer; return the address with the port that the system chose. Raises `AddressError`."""
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise AddressError(f"{address} cannot be bound: choose another --address") from error
+        await self._server.start()
+        for service in self._services:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return TcpAddress(address.host, port) if isinstance(address, TcpAddress) else address
+
+    async def say_not_serving(self) -> None:
+        """Tell probers and balancers to go elsewhere; calls are still answered."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls; cut those off that take longer than `grace_s`. Stopping twice is fine."""
+        await self._server.stop(grace_s)

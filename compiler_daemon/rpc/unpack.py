@@ -1,0 +1,60 @@
+"""Messages to values, every bound checked on the way: after this, nothing in a request can be too long or malformed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compile_wire.digest import Digest, parse_digest
+from compile_wire.errors import MalformedError
+from compile_wire.limits import MAX_BLOBS, MAX_HAVE, MAX_KEY_TEXT, MAX_NAME_TEXT
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.interpreter import check_interpreter
+from compiler_daemon.jobs import GraphSource
+
+
+def unpack_key(key: str) -> str:
+    """Return torch's key for a graph."""
+    if not 0 < len(key) <= MAX_KEY_TEXT:
+        raise MalformedError(f"a key has from 1 to {MAX_KEY_TEXT} characters, not {len(key)}")
+    return key
+
+
+def unpack_program(program: str) -> str:
+    """Return the name of the client's program."""
+    if len(program) > MAX_NAME_TEXT:
+        raise MalformedError(f"a program's name has at most {MAX_NAME_TEXT} characters, not {len(program)}")
+    return program
+
+
+def unpack_have(have: Iterable[str]) -> frozenset[Digest]:
+    """Return the manifests that the client has tried."""
+    texts = list(have)
+    if len(texts) > MAX_HAVE:
+        raise MalformedError(f"`have` names at most {MAX_HAVE} manifests, not {len(texts)}")
+    return frozenset(parse_digest(text) for text in texts)
+
+
+def unpack_graph(graph: pb.Graph) -> GraphSource:
+    """Return a graph that must be there."""
+    match graph.WhichOneof("content"):
+        case "data":
+            return GraphSource(data=graph.data)
+        case "sha256":
+            return GraphSource(sha256=parse_digest(graph.sha256))
+        case _:
+            raise MalformedError("a graph is given by its bytes or by its digest")
+
+
+def unpack_blobs(blobs: Iterable[pb.Blob]) -> dict[Digest, bytes]:
+    """Return blobs by their digest."""
+    listed = list(blobs)
+    if len(listed) > MAX_BLOBS:
+        raise MalformedError(f"an artifact has at most {MAX_BLOBS} blobs, not {len(listed)}")
+    return {parse_digest(blob.sha256): blob.data for blob in listed}
+
+
+def unpack_interpreter(interpreter: str, *, peer: str, default: str) -> str:
+    """Return the interpreter of a client's worker: its own where it is on this host, else the daemon's."""
+    if not interpreter or not peer.startswith("unix:"):
+        return default
+    return check_interpreter(interpreter)

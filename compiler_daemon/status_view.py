@@ -1,0 +1,59 @@
+"""The daemon's state as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+
+def print_status(state: Mapping[str, Any]) -> None:
+    """Print what `GetStatus` answered."""
+    console = Console()
+    console.print(_overview(state))
+    if state["workers"]:
+        console.print(_workers(state["workers"]))
+    if state["counters"]:
+        console.print(_counters(state["counters"]))
+
+
+def _overview(state: Mapping[str, Any]) -> Table:
+    table = Table(show_header=False, box=None)
+    rows = {
+        "daemon": f"{state['server_version']}, process {state['pid']}" + (", draining" if state["draining"] else ""),
+        "address": state["address"],
+        "directory": state["directory"],
+        "up": f"{state['uptime_s']:.0f} s",
+        "memory": decimal(state["rss_bytes"]),
+        "store": f"{state['artifacts']} artifacts, {state['blobs']} blobs, "
+        f"{decimal(state['store_bytes'])} of {decimal(state['store_max_bytes'])}",
+        "waiting": f"{state['queued']} graphs",
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _workers(workers: list[Mapping[str, Any]]) -> Table:
+    table = Table("worker", "state", "environment", "key", "for", "jobs", "memory", box=None)
+    for worker in workers:
+        table.add_row(
+            str(worker["pid"]),
+            worker["state"],
+            worker["environment_id"][:12],
+            worker["key"][:16],
+            f"{worker['elapsed_s']:.1f} s" if worker["key"] else "",
+            str(worker["jobs_done"]),
+            decimal(worker["rss_bytes"]),
+        )
+    return table
+
+
+def _counters(counters: Mapping[str, int]) -> Table:
+    table = Table("counter", "since the store was made", box=None)
+    for name in sorted(counters):
+        table.add_row(name, str(counters[name]))
+    return table

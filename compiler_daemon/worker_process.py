@@ -1,0 +1,255 @@
+"""One worker process: started, greeted, given one job at a time, measured, and ended with everything below it.
+
+Guarantees: the event loop never waits for the worker; frames are read and written by a thread of the worker's own.
+A job that breaks a limit, or the protocol, costs the worker its life, never the daemon's. Whatever is left of a worker
+after `end` is a log file. When the daemon dies, the worker's stdin closes, and it ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from compile_wire.digest import Digest
+from compile_wire.errors import WireError
+from compile_wire.limits import MAX_ARTIFACT_BYTES, MAX_BLOBS
+from compiler_daemon.config import PoolConfig
+from compiler_daemon.errors import JobRefusedError, WorkerLostError
+from compiler_daemon.jobs import Hello, Job, Product
+from compiler_daemon.process_tree import ProcessTree
+from compiler_daemon.worker.protocol import read_frame, write_frame
+from compiler_daemon.worker_frames import BlobFrame, Done, Progress, read_hello, read_reply
+
+BlobSink = Callable[[Digest, bytes], object]
+"""Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
+
+_MAX_FRAMES = MAX_BLOBS + 1024
+"""Of one job: its blobs and far more progress than there are phases."""
+
+_FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
+"""What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Berth:
+    """What one worker is given: an interpreter, a place to compile in, and a log."""
+
+    interpreter: str
+    scratch: Path
+    log: Path
+
+    def environ(self, base: Mapping[str, str]) -> dict[str, str]:
+        """Return the worker's environment variables."""
+        kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN_PREFIXES)}
+        return kept | {
+            "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / "inductor"),
+            "TRITON_CACHE_DIR": str(self.scratch / "triton"),
+        }
+
+
+class WorkerProcess:
+    """A worker that has said hello."""
+
+    def __init__(self, config: PoolConfig, berth: Berth) -> None:
+        self._config = config
+        self.berth = berth
+        self.hello: Hello | None = None
+        self.job: Job | None = None
+        self.job_started = 0.0
+        self.jobs_done = 0
+        self.idle_since = time.monotonic()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker")
+        # Held while the process is started or its end begins: a worker that is ended before its thread got round to
+        # starting it must never be started.
+        self._birth = threading.Lock()
+        self._ended = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tree: ProcessTree | None = None
+        # A socket instead of two pipes: shutting it down wakes the thread that reads from it, even where a process that
+        # got away from the worker still holds the other end.
+        self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's number; 0 before it is started."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> Hello:
+        """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._config.start_s):
+                self.hello = await loop.run_in_executor(self._thread, self._greet)
+        except TimeoutError as error:
+            raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
+        except (OSError, WireError) as error:
+            raise WorkerLostError(f"no worker came up: {error}{self._last_words()}") from error
+        self.idle_since = time.monotonic()
+        return self.hello
+
+    async def compile(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product:
+        """Have the job done.
+
+        Raises `JobRefusedError` where the worker declines (it lives on) or the job broke a limit, `WorkerLostError`
+        where the worker died or broke the protocol, and whatever `sink` raises. Cancelling it ends the worker.
+        """
+        loop = asyncio.get_running_loop()
+        self.job, self.job_started = job, time.monotonic()
+        over_limit: list[str] = []
+        watch = asyncio.create_task(self._watch(over_limit))
+        healthy = False
+
+        def note_phase(phase: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended before this thread did
+                loop.call_soon_threadsafe(on_phase, phase)
+
+        try:
+            answer = await loop.run_in_executor(self._thread, self._converse, job, note_phase, sink)
+            healthy = True
+        except (OSError, WireError) as error:
+            if over_limit:
+                raise JobRefusedError("LIMIT", over_limit[0]) from error
+            raise WorkerLostError(f"{error}{self._last_words()}") from error
+        finally:
+            watch.cancel()
+            self.job, self.idle_since = None, time.monotonic()
+            if not healthy:
+                await asyncio.shield(self.end(grace_s=0))
+        self.jobs_done += 1
+        if isinstance(answer, JobRefusedError):
+            raise answer
+        return answer
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another job can be given to it."""
+        return not self._ended and not self.has_exited()
+
+    def has_exited(self) -> bool:
+        """Whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
+        if self._process is None:
+            return False
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    async def rss_bytes(self) -> int:
+        """Resident memory of the worker and its children."""
+        return await asyncio.to_thread(self._tree.rss_bytes) if self._tree else 0
+
+    async def end(self, *, grace_s: float) -> None:
+        """End the worker: ask, wait for `grace_s`, then kill it with everything below it. Ending twice is fine."""
+        await asyncio.to_thread(self._end, grace_s)
+        self._thread.shutdown(wait=False)
+
+    # Below: in threads.
+
+    def _greet(self) -> Hello:
+        with self._birth:
+            if self._ended:
+                raise WireError("the worker was ended before it was started")
+            self._spawn()
+        assert self._socket is not None
+        with self._socket.makefile("rb") as stream:
+            hello = read_hello(read_frame(stream))
+        return hello
+
+    def _spawn(self) -> None:
+        for directory in (self.berth.scratch, self.berth.log.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        with theirs, open(self.berth.log, "ab", buffering=0) as log:
+            log.write(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')} {self.berth.interpreter}\n".encode())
+            self._socket = ours
+            self._process = subprocess.Popen(
+                [self.berth.interpreter, *self._config.command],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=log,
+                env=self.berth.environ(os.environ),
+                cwd=self.berth.scratch,
+                start_new_session=True,
+            )
+        self._tree = ProcessTree(self._process.pid)
+        hard = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)[1]
+        wanted = self._config.open_files
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+    def _converse(self, job: Job, on_phase: Callable[[str], None], sink: BlobSink) -> Product | JobRefusedError:
+        assert self._socket is not None
+        number, started, received = self.jobs_done + 1, time.monotonic(), 0
+        with self._socket.makefile("wb") as out:
+            write_frame(out, {"type": "job", "id": number, "key": job.key, "graph": job.graph})
+        with self._socket.makefile("rb") as stream:
+            for _ in range(_MAX_FRAMES):
+                match read_reply(read_frame(stream), number):
+                    case Progress(phase):
+                        on_phase(phase)
+                    case BlobFrame(sha256, data):
+                        received += len(data)
+                        if received > MAX_ARTIFACT_BYTES:
+                            raise WireError(f"the worker sent more than {MAX_ARTIFACT_BYTES} bytes")
+                        sink(sha256, data)
+                    case Done(manifest, facts):
+                        return Product(manifest=manifest, facts=facts, seconds=time.monotonic() - started)
+                    case refused:
+                        return JobRefusedError(refused.reason, refused.message, refused.fields)
+        raise WireError(f"the worker sent more than {_MAX_FRAMES} frames")
+
+    async def _watch(self, over_limit: list[str]) -> None:
+        """Kill the worker when its job breaks a limit; the conversation then ends by itself."""
+        while not over_limit:
+            await asyncio.sleep(self._config.watch_s)
+            if (rss := await self.rss_bytes()) > self._config.memory_bytes:
+                over_limit.append(f"the compile used {rss >> 20} MiB, more than {self._config.memory_bytes >> 20}")
+            elif (elapsed := time.monotonic() - self.job_started) > self._config.wall_s:
+                over_limit.append(f"the compile ran for {elapsed:.0f} s, more than {self._config.wall_s:.0f}")
+            else:
+                self.trim_log()
+        await asyncio.to_thread(self._end, 0)
+
+    def trim_log(self) -> None:
+        """Cut the log when it is too long. The worker appends to it, so it goes on at the new end."""
+        with contextlib.suppress(OSError):
+            if self.berth.log.stat().st_size > self._config.log_bytes:
+                os.truncate(self.berth.log, 0)
+
+    def _end(self, grace_s: float) -> None:
+        with self._birth:
+            self._ended = True
+        if self._process is None or self._socket is None or self._tree is None:
+            return
+        with contextlib.suppress(OSError):
+            if grace_s > 0:
+                # End of its stdin tells an idle worker to go.
+                self._socket.shutdown(socket.SHUT_WR)
+                deadline = time.monotonic() + grace_s
+                while not self.has_exited() and time.monotonic() < deadline:
+                    time.sleep(0.02)
+        self._tree.kill()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.wait()
+        self._socket.close()
+
+    def _last_words(self) -> str:
+        """The last line of the worker's log, where the reason for its death usually stands."""
+        try:
+            with open(self.berth.log, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 2048))
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        except OSError:
+            return ""
+        return f" ({lines[-1][:200]})" if lines and not lines[-1].startswith("-- ") else ""
