@@ -10,6 +10,7 @@ Not guaranteed: that the artifact's guards hold for the graph at hand. That is t
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -73,11 +74,12 @@ class Connection:
         program: str,
     ) -> None:
         self._config = config
-        self._address = address
         self._rpc = rpc
         self._secret = credentials.secret
         self._environment = environment
         self._program = program
+        # A path of ours means something to the daemon only where both are one user on one host.
+        self._interpreter = sys.executable or "" if address.is_unix else ""
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
@@ -160,7 +162,6 @@ class Connection:
         graph: bytes,
         have: Collection[Digest],
         *,
-        interpreter: str,
         on_event: Callable[[CompileEvent | None], None],
         deadline: Deadline,
     ) -> Artifact | Refusal:
@@ -170,7 +171,7 @@ class Connection:
         """
         if len(graph) > MAX_GRAPH_BYTES:
             raise InvalidError(f"the graph has {len(graph)} bytes, more than {MAX_GRAPH_BYTES}")
-        return self._introduced(lambda: self._compile(key, graph, have, interpreter, on_event, deadline), deadline)
+        return self._introduced(lambda: self._compile(key, graph, have, on_event, deadline), deadline)
 
     def publish(self, compiled: LocalCompile, deadline: Deadline) -> None:
         """Hand in what was compiled here. Returns when the daemon has stored it."""
@@ -186,6 +187,7 @@ class Connection:
             protocol=PROTOCOL_VERSION,
             version=_version(),
             program=self._program,
+            interpreter=self._interpreter,
             timeout_s=deadline.within(self._config.answer_s),
         )
         if welcome.refusal:
@@ -214,7 +216,6 @@ class Connection:
         key: str,
         graph: bytes,
         have: Collection[Digest],
-        interpreter: str,
         on_event: Callable[[CompileEvent | None], None],
         deadline: Deadline,
     ) -> Artifact | Refusal:
@@ -224,7 +225,7 @@ class Connection:
             key,
             content,
             tuple(have)[-MAX_HAVE:],
-            interpreter=interpreter if self._address.is_unix else "",
+            interpreter=self._interpreter,
             program=self._program,
             timeout_s=deadline.within(self._config.graph_timeout_s),
             silence_s=self._config.silence_s,

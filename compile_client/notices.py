@@ -1,7 +1,7 @@
 """What the client says: each kind of trouble once, in plain words, through `logging`.
 
 The logger is `compile_client`. Where the program has set up logging, its handlers get the records; where it has not,
-they go to standard error in one plain form. Repetitions of what was said are logged at debug.
+they go to standard error as they are. Repetitions of what was said are logged at debug.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _PlainHandler(logging.Handler):
         if logging.getLogger().handlers:
             return
         try:
-            sys.stderr.write(f"compile daemon: {self.format(record)}\n")
+            sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):  # closed, or replaced by something without a write
             return
@@ -37,6 +37,11 @@ def set_up_logging(level: int) -> None:
     logger.setLevel(level)
     if _PLAIN not in logger.handlers:
         logger.addHandler(_PLAIN)
+
+
+def say(text: str, level: int = logging.INFO) -> None:
+    """Log one line that tells who speaks, whichever format the program's handlers have."""
+    logger.log(level, "compile daemon: %s", text)
 
 
 class Notices:
@@ -61,4 +66,4 @@ class Notices:
         with self._lock:
             first = kind not in self._said
             self._said.add(kind)
-        logger.log(level if first else logging.DEBUG, "%s", text)
+        say(text, level if first else logging.DEBUG)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compile_client.artifact import CompileEvent, Queued, Running
 from compile_client.deadline import Clock
-from compile_client.notices import logger
+from compile_client.notices import say
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -58,7 +58,7 @@ class Progress:
             self._show(self.text(waited))
         elif waited >= self._next_line_s:
             self._next_line_s = waited + LINE_EVERY_S
-            logger.info("%s", self.text(waited))
+            say(self.text(waited))
 
     def text(self, waited: float) -> str:
         """Return the line after so many seconds of waiting."""

@@ -3,7 +3,8 @@
 Guarantees: `offer` never waits for the daemon; what waits to be published is bounded in number and in bytes; the end of
 the process is delayed by at most the seconds given to `flush`.
 
-Not guaranteed: that what was offered arrives. Whatever is dropped is counted with its reason.
+Not guaranteed: that what was offered arrives. Whatever is dropped is counted with its reason. Since Python 3.12 a
+process that ends can start no thread, and gRPC needs one to stream: a blob too large for a message is dropped then.
 """
 
 from __future__ import annotations

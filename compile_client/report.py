@@ -13,6 +13,7 @@ forked ones, write only where they have something to say. A process that ends by
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import threading
@@ -21,7 +22,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-from compile_client.notices import logger
+from compile_client.notices import say
 
 _OWNER = "TORCH_COMPILE_CLIENT_REPORT_OWNER"
 """Set in a process's own environment, so that its children know that FILE is taken."""
@@ -180,7 +181,7 @@ class ReportFile:
             if not mine or not self._place(text, self._path, replace=False):
                 self._place(text, self._path.with_name(f"{self._path.name}.{os.getpid()}"), replace=True)
         except OSError as error:
-            logger.warning("the report cannot be written to %s (%s)", self._path, error.strerror)
+            say(f"the report cannot be written to {self._path} ({error.strerror})", logging.WARNING)
 
     @staticmethod
     def _place(text: str, path: Path, *, replace: bool) -> bool:

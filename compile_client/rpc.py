@@ -99,11 +99,22 @@ class Rpc:
         self._channel.close()
 
     def handshake(
-        self, environment: Mapping[str, str], *, protocol: int, version: str, program: str, timeout_s: float
+        self,
+        environment: Mapping[str, str],
+        *,
+        protocol: int,
+        version: str,
+        program: str,
+        interpreter: str,
+        timeout_s: float,
     ) -> Welcome:
         """Introduce this process."""
         request = pb.HandshakeRequest(
-            protocol_version=protocol, client_version=version, environment=environment, program=program
+            protocol_version=protocol,
+            client_version=version,
+            environment=environment,
+            program=program,
+            interpreter=interpreter,
         )
         answer = self._guarded(lambda: self._stub.Handshake(request, timeout=timeout_s, metadata=self._metadata))
         return Welcome(

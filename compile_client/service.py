@@ -33,7 +33,7 @@ from compile_client.connection import Connection
 from compile_client.deadline import Deadline
 from compile_client.errors import ClientError, InternalError
 from compile_client.link import Link
-from compile_client.notices import Notices, logger, set_up_logging
+from compile_client.notices import Notices, logger, say, set_up_logging
 from compile_client.progress import Progress
 from compile_client.publisher import Publisher
 from compile_client.report import Report, ReportFile
@@ -138,7 +138,7 @@ class DaemonClient:
         finally:  # also when an impatient user interrupts the flush
             line = self._report.line()
             if line:
-                logger.info("%s", line)
+                say(line)
             if self._file is not None:
                 self._file.write(self._report)
 
@@ -229,6 +229,8 @@ class GraphRequest:
             return []
         for error in found.rejected:
             self._client.trouble(error, "it is not used")
+        if found.rejected and not found.artifacts:  # the secret may be another by now: read it again
+            self._client._link.failed(found.rejected[0])
         return found.artifacts
 
     def compile(self, graph: bytes, have: Collection[Digest] = ()) -> Artifact | Refusal | None:
@@ -246,7 +248,6 @@ class GraphRequest:
                     self._key,
                     graph,
                     have,
-                    interpreter=sys.executable or "",
                     on_event=progress.update,
                     deadline=self._deadline,
                 ),

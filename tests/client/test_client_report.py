@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from compile_client.report import Report, ReportFile
+
+
+def read(path: Path) -> dict[str, object]:
+    fields: dict[str, object] = json.loads(path.read_text())
+    return fields
+
+
+def eventful() -> Report:
+    report = Report()
+    report.count_graph()
+    return report
+
+
+def test_a_fresh_report_has_every_counter_at_zero() -> None:
+    fields = Report().as_dict()
+
+    assert {name: value for name, value in fields.items() if name != "pid"} == {
+        "graphs": 0,
+        "hits_local": 0,
+        "hits": 0,
+        "compiled_by_daemon": 0,
+        "compiled_here": 0,
+        "published": 0,
+        "cpp_builds": 0,
+        "triton_compiles": 0,
+        "refused": {},
+        "fallbacks": {},
+        "unpublished": {},
+        "seconds_saved": 0.0,
+        "seconds_waited": 0.0,
+    }
+
+
+def test_the_line_says_what_happened() -> None:
+    report = Report()
+    for _ in range(3):
+        report.count_graph()
+        report.count_hit(saved_s=13.7)
+
+    assert report.line() == (
+        "3 graphs: 3 from the daemon's store (saved 41 s), 0 compiled by the daemon, 0 compiled here"
+    )
+
+
+def test_the_line_says_why_something_was_compiled_here() -> None:
+    report = Report()
+    for _ in range(4):
+        report.count_graph()
+    report.count_local_hit()
+    report.count_daemon_compile()
+    report.count_local_compile()
+    report.count_local_compile()
+    report.count_refusal("unsupported")
+    report.count_fallback("timeout")
+    report.count_published()
+
+    assert report.line() == (
+        "4 graphs: 1 from torch's own cache, 0 from the daemon's store (saved 0 s), 1 compiled by the daemon, "
+        "2 compiled here (timeout 1, unsupported 1), 1 published"
+    )
+
+
+def test_there_is_no_line_where_nothing_happened() -> None:
+    assert Report().line() == ""
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    report = Report()
+
+    def count() -> None:
+        for _ in range(2000):
+            report.count_graph()
+            report.count_fallback("absent")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert report.graphs == 8000
+    assert report.as_dict()["fallbacks"] == {"absent": 8000}
+
+
+def test_a_process_writes_its_file_even_where_nothing_happened(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+
+    ReportFile(path, {}).write(Report())
+
+    assert read(path)["graphs"] == 0
+    assert os.listdir(path.parent) == ["report.json"]
+
+
+def test_the_file_of_an_earlier_run_is_gone_when_a_process_starts(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+
+    file = ReportFile(path, {})
+    assert not path.exists()
+
+    file.write(Report())
+    assert read(path)["graphs"] == 0
+
+
+def test_two_processes_with_one_file_keep_both_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    first, second = ReportFile(path, {}), ReportFile(path, {})
+
+    second.write(eventful())
+    first.write(Report())
+
+    assert read(path)["graphs"] == 1
+    assert read(tmp_path / f"report.json.{os.getpid()}")["graphs"] == 0
+
+
+def test_a_child_leaves_the_file_to_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    env: dict[str, str] = {}
+    parent = ReportFile(path, env)
+    child_env = {name: value.replace(str(os.getpid()), "1") for name, value in env.items()}
+    child = ReportFile(path, child_env)
+
+    child.write(eventful())
+    parent.write(Report())
+
+    assert read(path)["graphs"] == 0
+    assert read(tmp_path / f"report.json.{os.getpid()}")["graphs"] == 1
+
+
+def test_a_child_that_did_nothing_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    env: dict[str, str] = {}
+    ReportFile(path, env)
+    child = ReportFile(path, {name: value.replace(str(os.getpid()), "1") for name, value in env.items()})
+
+    child.write(Report())
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_and_not_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    ReportFile(tmp_path / "file" / "report.json", {}).write(Report())
+
+    assert "report cannot be written" in caplog.text
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+
+    ReportFile(pipe, {}).write(Report())
+    reader.join(10)
+
+    assert json.loads(got[0])["graphs"] == 0
