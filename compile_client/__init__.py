@@ -1,1 +1,58 @@
-"""(to be written)"""
+"""The trainer's side: torch's compiles answered by a compile daemon where one is there, by torch itself where not.
+
+`TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on. `install()` and
+`uninstall()` do the same from code, and `torch.compile(backend="daemon")` for a single model.
+
+Importing this module costs next to nothing: neither torch nor grpc is imported before a graph is compiled.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["install", "uninstall"]
+
+
+def install() -> bool:
+    """Switch the client on in this process; return whether it is on.
+
+    Idempotent. False where this torch is unknown to the client: it has said so once, and torch compiles as always.
+    """
+    from compile_client import hook
+
+    return hook.install()
+
+
+def uninstall() -> None:
+    """Switch the client off and put back everything of torch's that it had replaced."""
+    from compile_client import hook
+
+    hook.uninstall()
+
+
+def _activate() -> None:
+    """Entry point of the group `torch.backends`: called at the end of `import torch`. Never raises."""
+    if os.environ.get("TORCH_COMPILE_CLIENT") != "1":
+        return
+    try:
+        from compile_client import hook
+
+        hook.arm()
+    except Exception:
+        import logging
+
+        logging.getLogger("compile_client").warning("the compile client is off: it failed to start", exc_info=True)
+
+
+def _daemon_backend(gm: Any, example_inputs: Sequence[Any], **kwargs: Any) -> Callable[..., Any]:
+    """Entry point of the group `torch_dynamo_backends`: `torch.compile(backend="daemon")`, inductor with the client on.
+
+    `mode=` and `options=` of `torch.compile` arrive here as keyword arguments and mean what they mean for inductor.
+    """
+    from compile_client import hook
+
+    return hook.compile_with_daemon(gm, example_inputs, **kwargs)

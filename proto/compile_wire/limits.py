@@ -42,3 +42,18 @@ MAX_KEY_TEXT = 256
 
 MAX_NAME_TEXT = 1024
 """Names of programs, interpreters, blobs and operators."""
+
+MAX_NODES = 200_000
+"""Nodes of one graph module; dynamo itself becomes unusable far below."""
+
+MAX_MODULES = 4096
+"""Graph modules nested in a graph: bodies of higher-order operators."""
+
+MAX_TABLE = 1_000_000
+"""Rows of the tables of sources and of expressions."""
+
+MAX_VALUES = 4_000_000
+"""Values in all arguments together."""
+
+MAX_RANK = 64
+"""torch's own limit on the dimensions of a tensor."""

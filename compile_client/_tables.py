@@ -1,0 +1,163 @@
+"""The tables of a GraphSpec: sources and symbolic expressions, each row once.
+
+Rows refer only to earlier rows, so reading them needs no recursion, and shared parts (the module that a hundred
+parameters belong to, a size that a hundred nodes have) are carried once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+import sympy
+import torch
+
+from compile_wire.graph_spec import Value
+
+
+class CannotCarryError(Exception):
+    """The graph has something that a GraphSpec does not carry; the text says what and where."""
+
+
+_LITERALS = (sympy.Integer, sympy.Rational, sympy.Float)
+
+HEADS = frozenset(
+    "Add Mul Pow Mod PythonMod FloorDiv ModularIndexing CleanDiv CeilDiv CeilToInt FloorToInt TruncToInt "
+    "TruncToFloat ToFloat FloatTrueDiv IntTrueDiv FloatPow PowByNatural RoundToInt Max Min Where LShift "
+    "RShift Identity Abs Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan And Or "
+    "Not Piecewise ExprCondPair IsNonOverlappingAndDenseIndicator OpaqueUnaryFn_sqrt OpaqueUnaryFn_exp "
+    "OpaqueUnaryFn_log OpaqueUnaryFn_log2".split()
+)
+"""Heads of expressions that are carried, by class name."""
+
+
+class Tables:
+    """Rows of sources and of expressions, made on demand."""
+
+    def __init__(self, shape_env: Any) -> None:
+        self.shape_env = shape_env
+        self.sources: list[Value] = []
+        self.expressions: list[Value] = []
+        self._source_rows: dict[Any, int] = {}
+        self._expression_rows: dict[Any, int] = {}
+        self._symbols: dict[Any, None] = {}
+
+    def source(self, source: Any) -> int:
+        """Return the row of a dynamo source."""
+        row = self._source_rows.get(source)
+        if row is not None:
+            return row
+        if not dataclasses.is_dataclass(source) or not isinstance(source, torch._guards.Source):
+            raise CannotCarryError(f"a source of type {type(source).__name__}")
+        fields: list[Value] = []
+        for field in dataclasses.fields(source):
+            if field.init:
+                fields += [field.name, self._source_value(getattr(source, field.name), source)]
+        self.sources.append([type(source).__name__, fields])
+        self._source_rows[source] = len(self.sources) - 1
+        return len(self.sources) - 1
+
+    def _source_value(self, value: Any, source: Any) -> Value:
+        if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum)):
+            return value
+        if isinstance(value, torch._guards.Source):
+            return ["S", self.source(value)]
+        if isinstance(value, enum.Enum):
+            return ["E", type(value).__name__, value.name]
+        if isinstance(value, tuple):
+            return ["t", *(self._source_value(item, source) for item in value)]
+        if isinstance(value, slice):
+            return ["s", *(self._source_value(item, source) for item in (value.start, value.stop, value.step))]
+        if isinstance(value, torch.dtype):
+            return ["dt", str(value).removeprefix("torch.")]
+        raise CannotCarryError(f"the source {source.name} holds a {type(value).__name__}")
+
+    def expression(self, expr: Any) -> int:
+        """Return the row of a sympy expression, children first."""
+        row = self._expression_rows.get(expr)
+        if row is not None:
+            return row
+        built = self._expression_row(expr)
+        self.expressions.append(built)
+        self._expression_rows[expr] = len(self.expressions) - 1
+        return len(self.expressions) - 1
+
+    def _expression_row(self, expr: Any) -> Value:
+        if isinstance(expr, sympy.Integer):
+            return ["Integer", str(int(expr))]
+        if isinstance(expr, sympy.Symbol):
+            self._symbols[expr] = None
+            return ["Symbol", str(expr)]
+        if isinstance(expr, sympy.Rational):
+            return ["Rational", str(expr.p), str(expr.q)]
+        if isinstance(expr, sympy.Float):
+            return ["Float", float(expr).hex()]
+        for head, constant in _CONSTANTS.items():
+            if expr is constant() or expr == constant():
+                return [head]
+        head = type(expr).__name__
+        if head not in HEADS:
+            raise CannotCarryError(f"the symbolic expression {expr} has a {head}")
+        return [head, *(self.expression(argument) for argument in expr.args)]
+
+    def symbol_used(self, symbol: Any) -> None:
+        """Note that the graph has this symbol."""
+        self._symbols[symbol] = None
+
+    def backed(self) -> dict[Any, Any]:
+        """Return every symbol of an input with its hint, in the order of their making.
+
+        All of them, not only those that the graph names: guards may speak of the others.
+        """
+        hints = backed_hints(self.shape_env)
+        loose = [symbol for symbol in self._symbols if symbol not in hints]
+        if loose:
+            raise CannotCarryError(f"symbol {loose[0]} stands for no input (data-dependent)")
+        return {symbol: _number(hint) for symbol, hint in hints.items()}
+
+    def guards(self) -> list[int]:
+        """Return the rows of what the shape environment has guarded on."""
+        if self.shape_env is None:
+            return []
+        rows = []
+        for guard in self.shape_env.guards:
+            if all(symbol in backed_hints(self.shape_env) for symbol in guard.expr.free_symbols):
+                try:
+                    rows.append(self.expression(guard.expr))
+                except CannotCarryError:  # a guard that dynamo checks by itself; the graph does not depend on it
+                    continue
+        return rows
+
+
+def backed_hints(shape_env: Any) -> dict[Any, Any]:
+    """Return the shape environment's symbols of inputs with their hints. Named `var_to_val` before torch 2.13."""
+    if shape_env is None:
+        return {}
+    found = getattr(shape_env, "backed_var_to_val", None)
+    return dict(found if found is not None else shape_env.var_to_val)
+
+
+def _number(hint: Any) -> Any:
+    if isinstance(hint, sympy.Integer):
+        return int(hint)
+    if isinstance(hint, sympy.Float):
+        return float(hint)
+    return hint
+
+
+def _int_oo() -> Any:
+    from torch.utils._sympy.numbers import int_oo
+
+    return int_oo
+
+
+_CONSTANTS = {
+    "int_oo": _int_oo,
+    "-int_oo": lambda: -_int_oo(),
+    "oo": lambda: sympy.oo,
+    "-oo": lambda: -sympy.oo,
+    "true": lambda: sympy.true,
+    "false": lambda: sympy.false,
+}
+"""Constants that have no arguments, by the head of their row."""

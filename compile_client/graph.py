@@ -1,0 +1,170 @@
+"""One graph on its way through torch: what was asked of the daemon, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
+from compile_client.errors import InstallError
+from compile_wire.errors import MalformedError
+from compile_wire.torch_side.state import read_state
+from compile_wire.torch_side.versions import TorchVersion, store_key
+
+if TYPE_CHECKING:
+    import torch
+
+    from compile_client.installer import Installer
+    from compile_client.service import DaemonClient
+    from compile_wire.digest import Digest
+    from compile_wire.torch_side.kernels import Kernels
+
+_logger = logging.getLogger("compile_client")
+
+_MAX_COMPILES = 3
+"""How often the daemon is asked for another compile because the guards of what it sent did not hold."""
+
+
+class Graph:
+    """Used by the one thread that compiles it."""
+
+    def __init__(
+        self,
+        gm: torch.fx.GraphModule,
+        example_inputs: Any,
+        *,
+        client: DaemonClient,
+        installer: Installer,
+        kernels: Kernels,
+        version: TorchVersion,
+        served: bool,
+    ) -> None:
+        self.served = served
+        """Whether a daemon was there when the graph began."""
+        self.key: str | None = None
+        """torch's key, once torch has computed it."""
+        self.local_hit = False
+        self.entry: bytes | None = None
+        """What torch saved after compiling here."""
+        self.guards = ""
+        self.installing = False
+        self._gm = gm
+        self._inputs = example_inputs
+        self._client = client
+        self._installer = installer
+        self._kernels = kernels
+        self._version = version
+        self._used: tuple[Artifact, bool] | None = None
+        self._spec: bytes | None = None
+        self._why_not = ""
+        self._objects: dict[str, str] = {}
+        self._hits_before = _torch_hits()
+        if served and not version.key_before_passes:
+            self._capture(dynamic_shapes=False)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Note the objects that the graph loads meanwhile."""
+        with self._kernels.recorded() as objects:
+            self._objects = objects
+            yield
+
+    def serve(self, ask_torch: Callable[[], Any], *, dynamic_shapes: bool) -> Any:
+        """Try to make torch's lookup succeed; return its answer, None for a miss."""
+        assert self.key is not None
+        request = self._client.begin_graph(store_key(self.key, self._version, read_state()))
+        have: list[Digest] = []
+        for artifact in request.lookup():
+            have.append(artifact.digest)
+            if (found := self._try(artifact, ask_torch, compiled=False)) is not None:
+                return found
+        spec = self._capture(dynamic_shapes=dynamic_shapes)
+        if spec is None:
+            self._client.report.count_refusal("not_carried")
+            return None
+        for _ in range(_MAX_COMPILES):
+            outcome = request.compile(spec, have)
+            if outcome is None or isinstance(outcome, Refusal):
+                return None
+            if outcome.digest in have:
+                return None
+            have.append(outcome.digest)
+            if (found := self._try(outcome, ask_torch, compiled=True)) is not None:
+                return found
+        return None
+
+    def end(self, seconds: float) -> None:
+        """torch is done with the graph, after so many seconds: count what came of it, and publish what is new."""
+        report = self._client.report
+        loaded = _torch_hits() > self._hits_before
+        if self.local_hit and loaded:
+            report.count_local_hit()
+        elif self._used is not None and loaded:
+            artifact, compiled = self._used
+            if compiled:
+                report.count_daemon_compile()
+            else:
+                report.count_hit(artifact.manifest.compile_s)
+        else:
+            report.count_local_compile()
+            if self.key is None and self.served:
+                report.count_refusal("uncacheable")
+            if self._used is not None:
+                raise InstallError("torch could not load an artifact of the daemon's, and compiled by itself")
+            if self.entry is not None and self._client.may_publish():
+                self._publish(seconds)
+
+    def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
+        assert self.key is not None
+        self.installing = True
+        try:
+            self._installer.install(artifact, self.key)
+        except InstallError as error:
+            self._client.trouble(error)
+            return None
+        finally:
+            self.installing = False
+        found = ask_torch()
+        if found is not None:
+            self._used = (artifact, compiled)
+        return found
+
+    def _capture(self, *, dynamic_shapes: bool) -> bytes | None:
+        from compile_client.capture import CannotCarryError, capture
+
+        if self._spec is None and not self._why_not:
+            try:
+                self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
+            except (CannotCarryError, MalformedError) as error:
+                self._why_not = str(error)
+                _logger.info("graph %s is compiled here: the daemon cannot be given it: %s", self.key, error)
+        return self._spec
+
+    def _publish(self, seconds: float) -> None:
+        from compile_wire.torch_side.objects import stripped
+
+        assert self.key is not None
+        assert self.entry is not None
+        names = list(self._objects)
+        objects = stripped([self._objects[name] for name in names])
+        self._client.publish_later(
+            LocalCompile(
+                key=store_key(self.key, self._version, read_state()),
+                guards=self.guards,
+                compile_s=seconds,
+                parts=(
+                    Part("entry", "", self.entry),
+                    *(Part("object", name, data) for name, data in zip(names, objects, strict=True)),
+                ),
+                graph=self._spec,
+            )
+        )
+
+
+def _torch_hits() -> int:
+    """How many graphs torch has loaded from its cache so far: a lookup may succeed and the loading still fail."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["aot_autograd"]["autograd_cache_hit"])

@@ -1,0 +1,133 @@
+"""Where the client touches torch: seven functions, replaced when inductor is first imported.
+
+`compile_fx`, `AOTAutogradCache._lookup`, `.save` and `._write_to_local_cache` see a graph on its way; `codecache.write`
+and `_precompile_header` see its kernels; `VecISA.check_build` and `CppBuilder.build` see what torch does by itself.
+Whatever the client does, torch's own function decides: ours may make it find something, and nothing else.
+
+Guarantees: nothing is replaced unless all signatures are as known; `uninstall` puts everything back; no exception of
+ours reaches torch, and none of torch's is swallowed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from compile_wire.torch_side.patches import Patches
+
+_TARGET = "torch._inductor.compile_fx"
+
+_logger = logging.getLogger("compile_client")
+_lock = threading.RLock()
+_patches: Patches | None = None
+
+
+def arm() -> None:
+    """Install as soon as inductor is imported; at once where it is already."""
+    if _TARGET in sys.modules:
+        install()
+    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport())
+
+
+def install() -> bool:
+    """Replace the functions; return whether they are replaced. Idempotent."""
+    global _patches  # noqa: PLW0603 - one process has one torch
+    with _lock:
+        if _patches is not None:
+            return True
+        from torch._inductor import compile_fx as compile_fx_module
+
+        from compile_wire.torch_side.versions import surprises, torch_version
+
+        version = torch_version()
+        found = surprises()
+        if found or version is None:
+            _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
+            return False
+        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+        from torch._inductor import codecache, cpu_vec_isa
+        from torch._inductor.cpp_builder import CppBuilder
+
+        from compile_client.trainer import Trainer
+        from compile_wire.torch_side.patches import Patches
+
+        trainer = Trainer(version)
+        patches = Patches()
+        patches.replace(compile_fx_module, "compile_fx", trainer.compiling)
+        patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
+        patches.replace(AOTAutogradCache, "save", trainer.saving)
+        patches.replace(AOTAutogradCache, "_write_to_local_cache", trainer.writing_entry)
+        patches.replace(codecache, "write", trainer.kernels.writing)
+        patches.replace(codecache, "_precompile_header", trainer.kernels.precompiling)
+        patches.replace(cpu_vec_isa.VecISA, "check_build", trainer.probes.checking)
+        patches.replace(CppBuilder, "build", trainer.building)
+        trainer.count_triton()
+        _patches = patches
+        return True
+
+
+def uninstall() -> None:
+    """Put everything back. What torch has compiled stays valid."""
+    global _patches  # noqa: PLW0603 - as above
+    with _lock:
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _AfterImport)]
+        if _patches is not None:
+            _patches.undo()
+            _patches = None
+
+
+def compile_with_daemon(
+    gm: Any, example_inputs: Sequence[Any], *, mode: str | None = None, options: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """Compile as inductor would, with the client on: the backend "daemon"."""
+    import torch
+
+    install()
+    compiled: Callable[..., Any] = torch._TorchCompileInductorWrapper(mode, options, None)(gm, example_inputs)
+    return compiled
+
+
+class _AfterImport:
+    """A finder that finds nothing by itself: it installs the client when inductor's `compile_fx` has been imported."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != _TARGET:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type] # a finder by its methods, as the protocol allows
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment] # delegates to the loader that it stands for
+        return spec
+
+
+class _Loader:
+    """Runs the module's own loader, then installs."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        try:
+            install()
+        except Exception:
+            _logger.warning("the compile client is off: it failed to install", exc_info=True)

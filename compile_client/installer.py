@@ -1,0 +1,91 @@
+"""Puts what the daemon sent where torch looks for it.
+
+An entry goes into torch's own local cache, by torch's own function; objects go into a folder beside it under their
+relocatable names, and from there to the places that torch asks for, when it asks. Nothing is ever loaded here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+from contextlib import suppress
+
+from compile_client.artifact import Artifact
+from compile_client.errors import InstallError, UnsafeError
+
+_FOLDER = "compile_daemon"
+
+
+class Installer:
+    """Files of artifacts. Safe to use from several threads, and from several processes on one cache directory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._checked: set[str] = set()
+
+    def install(self, artifact: Artifact, torch_key: str) -> None:
+        """Write the artifact's files; raise `InstallError` where that cannot be done."""
+        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+
+        try:
+            folder = self._folder()
+            for blob in artifact.manifest.blobs:
+                if blob.role == "object":
+                    _write_once(os.path.join(folder, blob.name), artifact.blobs[blob.sha256])
+            for blob in artifact.manifest.blobs:
+                if blob.role == "entry":
+                    AOTAutogradCache._write_to_local_cache(torch_key, artifact.blobs[blob.sha256])
+        except OSError as error:
+            raise InstallError(f"an artifact could not be written: {error}") from error
+
+    def place(self, name: str, path: str) -> bool:
+        """Put the object `name` at `path`, where torch will load it from; return whether it is there."""
+        source = os.path.join(self._folder(), name)
+        if not os.path.exists(source):
+            return False
+        with suppress(FileExistsError):
+            try:
+                os.link(source, path)
+            except OSError as error:
+                if isinstance(error, FileExistsError):
+                    raise
+                with open(source, "rb") as file:  # a file system without hard links
+                    _write_once(path, file.read())
+        return True
+
+    def _folder(self) -> str:
+        from torch._inductor.runtime.runtime_utils import cache_dir
+
+        folder = os.path.join(cache_dir(), _FOLDER)
+        with self._lock:
+            if folder not in self._checked:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                _check_private(folder)
+                self._checked.add(folder)
+        return folder
+
+
+def _check_private(folder: str) -> None:
+    """What lies here will be loaded as code: nobody else may have put it here."""
+    found = os.stat(folder, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise UnsafeError(f"{folder} belongs to another user, or others may write to it")
+
+
+def _write_once(path: str, data: bytes) -> None:
+    """Write a file whose name says its content; a file of that name and size is there already or half of one is not."""
+    with suppress(OSError):
+        if os.stat(path).st_size == len(data):
+            return
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".installing-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o700)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

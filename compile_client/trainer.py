@@ -1,0 +1,190 @@
+"""The trainer's side of each replaced function: what happens to a graph on its way through torch.
+
+compile_fx           a graph begins: it is counted, and compiled under the daemon's settings if one is there
+  _lookup            torch knows the key. Its own cache has it: nothing of ours runs. Else the daemon is asked, what it
+                     sends is put where torch looks, and torch looks again
+  save, _write...    torch compiled by itself: the entry is kept for publishing
+compile_fx           the graph ends: the outcome is counted; what was compiled here is published in the background
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compile_client.config import ClientConfig
+from compile_client.errors import InstallError, InternalError
+from compile_client.graph import Graph
+from compile_client.installer import Installer
+from compile_client.service import DaemonClient
+from compile_wire.torch_side.environment import process_environment
+from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.probes import Probes
+from compile_wire.torch_side.settings import daemon_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compile_wire.torch_side.versions import TorchVersion
+
+_logger = logging.getLogger("compile_client")
+
+
+class Trainer:
+    """One process's dealings with torch's compiler. Its methods wrap torch's functions."""
+
+    def __init__(self, version: TorchVersion) -> None:
+        self.client = DaemonClient(ClientConfig.from_environment(os.environ), process_environment)
+        self.installer = Installer()
+        self.kernels = Kernels(self.installer.place)
+        self.probes = Probes(self._known_probes)
+        self._version = version
+        self._local = threading.local()
+
+    def compiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
+
+        @functools.wraps(original)
+        def compile_fx(gm: Any, example_inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._current() is not None or not isinstance(gm, torch.fx.GraphModule):
+                return original(gm, example_inputs, *args, **kwargs)
+            graph = self._begin(gm, example_inputs)
+            if graph is None:
+                return original(gm, example_inputs, *args, **kwargs)
+            start = time.monotonic()
+            self._local.graph = graph
+            try:
+                with contextlib.ExitStack() as stack:
+                    if graph.served:
+                        stack.enter_context(daemon_settings())
+                        stack.enter_context(graph.recording())
+                    compiled = original(gm, example_inputs, *args, **kwargs)
+            finally:
+                self._local.graph = None
+            self._end(graph, time.monotonic() - start)
+            return compiled
+
+        return compile_fx
+
+    def looking_up(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache._lookup`."""
+
+        @functools.wraps(original)
+        def lookup(
+            key: str, local: bool, remote: bool, args: Any, cache_info: Any, aot_config: Any, *rest: Any, **kwargs: Any
+        ) -> Any:
+            def ask_torch() -> Any:
+                return original(key, local, remote, args, cache_info, aot_config, *rest, **kwargs)
+
+            found = ask_torch()
+            graph = self._current()
+            if graph is None or graph.key is not None:
+                return found
+            graph.key = key
+            if found is not None:
+                graph.local_hit = True
+                return found
+            if not graph.served:
+                return None
+            try:
+                return graph.serve(ask_torch, dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
+            except Exception as error:
+                self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+                _logger.debug("a fault of the compile client", exc_info=True)
+                return None
+
+        return lookup
+
+    def saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache.save`: what may be published carries no text of the trainer's source files."""
+
+        @functools.wraps(original)
+        def save(key: str, entry: Any, remote: bool, *args: Any, **kwargs: Any) -> Any:
+            graph = self._current()
+            if graph is not None and graph.served and graph.key == key:
+                with contextlib.suppress(Exception):
+                    graph.guards = entry.guards_expr or ""
+                    for name in ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str"):
+                        if hasattr(entry, name):  # logs' copies of the graph, with the lines it came from
+                            setattr(entry, name, None)
+            return original(key, entry, remote, *args, **kwargs)
+
+        return save
+
+    def writing_entry(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache._write_to_local_cache`."""
+
+        @functools.wraps(original)
+        def write(key: str, content: bytes) -> Any:
+            graph = self._current()
+            if graph is not None and graph.key == key and not graph.installing:
+                graph.entry = content
+            return original(key, content)
+
+        return write
+
+    def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `CppBuilder.build`: each call runs the C++ compiler."""
+
+        @functools.wraps(original)
+        def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
+            self.client.report.count_cpp_build()
+            return original(builder, *args, **kwargs)
+
+        return build
+
+    def count_triton(self) -> None:
+        """Have triton, where there is one, tell of each kernel that it compiles."""
+        try:
+            from triton import knobs
+        except ImportError:
+            return
+        before = knobs.compilation.listener
+
+        def listener(*args: Any, **kwargs: Any) -> None:
+            if not kwargs.get("cache_hit", False):
+                self.client.report.count_triton_compile()
+            if before is not None:
+                before(*args, **kwargs)
+
+        knobs.compilation.listener = listener
+
+    def _current(self) -> Graph | None:
+        return getattr(self._local, "graph", None)
+
+    def _known_probes(self) -> Mapping[str, bool]:
+        return self.client.facts().vec_isa
+
+    def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
+        try:
+            self.client.report.count_graph()
+            served = not torch.compiler.config.force_disable_caches and self.client.available()
+            return Graph(
+                gm,
+                example_inputs,
+                client=self.client,
+                installer=self.installer,
+                kernels=self.kernels,
+                version=self._version,
+                served=served,
+            )
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            return None
+
+    def _end(self, graph: Graph, seconds: float) -> None:
+        try:
+            graph.end(seconds)
+        except InstallError as error:
+            self.client.trouble(error)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)

@@ -1,0 +1,210 @@
+"""One worker's compiler: a GraphSpec in, messages out, the last of them the artifact or the reason why there is none.
+
+It proves what it compiles: torch computes the key of the rebuilt graph, and only if that is the key that the trainer
+asked for is anything compiled. A difference is an answer, too, with the parts of the key that differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+from torch._functorch import config as functorch_config
+from torch._functorch._aot_autograd import autograd_cache
+from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+from torch._inductor import codecache, compile_fx, cpu_vec_isa
+from torch._inductor import config as inductor_config
+
+from compile_wire.digest import digest_of
+from compile_wire.environment import environment_id
+from compile_wire.errors import MalformedError
+from compile_wire.facts import Facts, encode_facts
+from compile_wire.graph_spec import GraphSpec, decode_graph, graph_digest
+from compile_wire.manifest import BlobRef, Manifest, encode_manifest
+from compile_wire.torch_side.environment import process_environment
+from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.objects import stripped
+from compile_wire.torch_side.patches import Patches
+from compile_wire.torch_side.probes import Probes
+from compile_wire.torch_side.state import apply_state
+from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
+from compiler_daemon.worker.rebuild import rebuild
+from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+
+_logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class _KeyDiffersError(BaseException):
+    """The rebuilt graph has another key. Not an `Exception`: torch takes those for a reason to compile uncached."""
+
+
+@dataclass
+class _Job:
+    """What torch does with the graph at hand."""
+
+    key: str
+    spec: GraphSpec
+    torch_key: str = ""
+    found_key: str = ""
+    entry: bytes = b""
+    guards: str = ""
+    objects: dict[str, str] = field(default_factory=dict)
+
+
+class Compiler:
+    """The compiler of this process. One job at a time."""
+
+    def __init__(self) -> None:
+        version = torch_version()
+        assert version is not None
+        self._version: TorchVersion = version
+        self._job: _Job | None = None
+        self._environment = environment_id(process_environment())
+        self._probes = Probes(dict)
+        self._kernels = Kernels()
+        patches = Patches()
+        patches.replace(autograd_cache, "autograd_cache_key", self._keying)
+        patches.replace(AOTAutogradCache, "_lookup", self._looking_up)
+        patches.replace(AOTAutogradCache, "save", self._saving)
+        patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
+        patches.replace(codecache, "write", self._kernels.writing)
+        patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
+
+    def facts(self) -> Facts:
+        """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
+        try:
+            cpu_vec_isa.valid_vec_isa_list()
+        except Exception:
+            _logger.warning("the instruction sets could not be probed", exc_info=True)
+        return Facts(vec_isa=self._probes.seen)
+
+    def run(self, job_id: int, key: str, graph: bytes) -> Iterator[Message]:
+        """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+        try:
+            yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
+            job = _Job(key=key, spec=decode_graph(graph))
+            start = time.monotonic()
+            yield {"type": "progress", "id": job_id, "phase": "compiling"}
+            self._compile(job)
+            seconds = time.monotonic() - start
+            if not job.entry:
+                reason = next(iter(counters["aot_autograd"]), "")
+                yield _refused(job_id, "UNCACHEABLE", f"torch did not cache the graph ({reason})")
+                return
+            yield {"type": "progress", "id": job_id, "phase": "packing"}
+            yield from self._packed(job_id, job, graph, seconds)
+        except MalformedError as error:
+            yield _refused(job_id, "UNSUPPORTED", str(error))
+        except _KeyDiffersError as error:
+            yield _refused(job_id, "KEY_MISMATCH", str(error), fields=error.args[1:])
+        except Exception as error:
+            _logger.warning("compile failed", exc_info=True)
+            yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
+        finally:
+            self._job = None
+            self._clean()
+
+    def _compile(self, job: _Job) -> None:
+        if job.spec.torch != str(torch.__version__):
+            raise MalformedError(f"the graph was captured by torch {job.spec.torch}, this is {torch.__version__}")
+        counters.clear()
+        with (
+            functorch_config.patch(functorch_patch(job.spec.functorch)),
+            inductor_config.patch(inductor_patch(job.spec.inductor)),
+            self._kernels.recorded() as objects,
+        ):
+            apply_state(job.spec.state)
+            rebuilt = rebuild(job.spec)
+            context = torch._guards.TracingContext(rebuilt.fake_mode)
+            job.objects = objects
+            self._job = job
+            with torch._guards.tracing(context):
+                compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
+
+    def _packed(self, job_id: int, job: _Job, graph: bytes, seconds: float) -> Iterator[Message]:
+        names = list(job.objects)
+        contents = [("entry", "", job.entry)]
+        contents += [
+            ("object", name, data)
+            for name, data in zip(names, stripped([job.objects[name] for name in names]), strict=True)
+        ]
+        refs = []
+        for role, name, data in contents:
+            digest = digest_of(data)
+            refs.append(BlobRef(role=role, name=name, sha256=digest, size=len(data)))  # type: ignore[arg-type] # literals
+            yield {"type": "blob", "id": job_id, "sha256": digest, "data": data}
+        manifest = Manifest(
+            key=job.key,
+            environment=self._environment,
+            guards=job.guards,
+            graph=graph_digest(graph),
+            compile_s=seconds,
+            origin="worker",
+            blobs=tuple(refs),
+        )
+        yield {
+            "type": "done",
+            "id": job_id,
+            "manifest": encode_manifest(manifest),
+            "facts": encode_facts(Facts(vec_isa=self._probes.seen)),
+        }
+
+    def _keying(self, original: Any) -> Any:
+        def autograd_cache_key(gm: Any, inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._job is not None:
+                # The trainer passed real tensors where we pass fakes, and torch reads this field off that.
+                config = dataclasses.replace(config, dynamic_shapes=self._job.spec.dynamic_shapes)
+            return original(gm, inputs, config, *args, **kwargs)
+
+        return autograd_cache_key
+
+    def _looking_up(self, original: Any) -> Any:
+        def lookup(key: str, *args: Any, **kwargs: Any) -> Any:
+            job = self._job
+            if job is None or job.torch_key:
+                return None
+            found = store_key(key, self._version, job.spec.state)
+            if found != job.key:
+                raise _KeyDiffersError(f"the rebuilt graph has the key {found}, not {job.key}")
+            job.torch_key = key
+            return None
+
+        return lookup
+
+    def _saving(self, original: Any) -> Any:
+        def save(key: str, entry: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._job is not None and key == self._job.torch_key:
+                self._job.guards = entry.guards_expr or ""
+                for name in ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str"):
+                    if hasattr(entry, name):
+                        setattr(entry, name, None)
+            return original(key, entry, *args, **kwargs)
+
+        return save
+
+    def _writing_entry(self, original: Any) -> Any:
+        def write(key: str, content: bytes) -> None:
+            if self._job is not None and key == self._job.torch_key:
+                self._job.entry = content
+
+        return write
+
+    def _clean(self) -> None:
+        """Forget the graph: the next one must not see its modules, nor the process keep them."""
+        torch.set_grad_enabled(True)
+        for cache in (codecache.PyCodeCache, codecache.CppCodeCache, codecache.CppPythonBindingsCodeCache):
+            cache.cache_clear()
+        gc.collect()
+
+
+def _refused(job_id: int, reason: str, message: str, *, fields: Any = ()) -> Message:
+    return {"type": "refused", "id": job_id, "reason": reason, "message": message, "fields": list(fields)}

@@ -1,0 +1,182 @@
+"""Rebuild: a `GraphSpec` becomes an FX graph with fake inputs, such that torch computes the key that the trainer had.
+
+The spec comes from outside. It is data of a checked form; what it names is looked up in closed tables (operators,
+sources, heads of expressions, settings), and nothing of it is ever evaluated as text.
+
+What equality of keys takes, beyond the nodes: a lazy graph module; the module's attributes in dynamo's order; the
+placeholders' types, sources and static marks; fake inputs whose symbols carry the trainer's names; and no generated
+code before torch itself asks for it. (Run on torch 2.13.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from compile_wire.errors import MalformedError
+from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
+from compile_wire.torch_side.operators import check_method, resolve
+from compiler_daemon.worker.shapes import Shapes
+from compiler_daemon.worker.values import Values
+
+_TYPES: dict[str, Any] = {
+    "Tensor": torch.Tensor,
+    "Parameter": torch.nn.Parameter,
+    "SymInt": torch.SymInt,
+    "SymFloat": torch.SymFloat,
+    "SymBool": torch.SymBool,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "FakeTensor": FakeTensor,
+}
+
+
+class Present:
+    """Stands for an example value that is not carried. Whoever looks into it gets an error, never a wrong value."""
+
+    def __repr__(self) -> str:
+        return "Present()"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rebuilt:
+    """A graph as a backend would have received it."""
+
+    gm: torch.fx.GraphModule
+    inputs: list[Any]
+    fake_mode: FakeTensorMode
+
+
+def rebuild(spec: GraphSpec) -> Rebuilt:
+    """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit together."""
+    shapes = Shapes(spec)
+    fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
+    values = Values(shapes, fake_mode)
+    inputs = [values.decode(value, ()) for value in spec.inputs]
+    gm = _module(spec, 0, shapes, values, inputs)
+    params = {name: shapes.source(row) for name, row in spec.params}
+    _set_like_dynamo(gm, spec.modules[0], params)
+    gm.meta["dynamo_compile_id"] = torch._guards.CompileId(frame_id=0, frame_compile_id=0)
+    return Rebuilt(gm=gm, inputs=inputs, fake_mode=fake_mode)
+
+
+def _module(
+    spec: GraphSpec, row: int, shapes: Shapes, values: Values, inputs: list[Any] | None
+) -> torch.fx.GraphModule:
+    module = spec.modules[row]
+    children = {
+        name: _module(spec, body, shapes, values, None)
+        for name, body in zip(module.children, module.bodies, strict=True)
+    }
+    graph = torch.fx.Graph()
+    nodes: list[torch.fx.Node] = []
+    placeholders = 0
+    for node in module.nodes:
+        made = _node(graph, node, nodes, shapes, values, children)
+        if node.op == "placeholder" and inputs is not None:
+            if placeholders >= len(inputs):
+                raise MalformedError("the graph has more placeholders than inputs")
+            made.meta["example_value"] = inputs[placeholders]
+            placeholders += 1
+        nodes.append(made)
+    if inputs is not None and placeholders != len(inputs):
+        raise MalformedError("the graph has fewer placeholders than inputs")
+    if [node.op for node in module.nodes].count("output") != 1 or module.nodes[-1].op != "output":
+        raise MalformedError("a graph ends with its one output")
+    return _graph_module(graph, module, children, values, lazy=row == 0)
+
+
+def _graph_module(
+    graph: torch.fx.Graph, module: ModuleSpec, children: dict[str, Any], values: Values, *, lazy: bool
+) -> torch.fx.GraphModule:
+    root = torch.nn.Module()
+    for name, child in children.items():
+        if not name.isidentifier() or hasattr(root, name):
+            raise MalformedError(f"a body cannot be called {name!r:.60}")
+        root.add_module(name, child)
+    with torch.fx._lazy_graph_module._use_lazy_graph_module(lazy):
+        gm = torch.fx._lazy_graph_module._make_graph_module(root, graph)
+    gm.training = module.training
+    scalars = values.decode(module.scalars, ())
+    for name, value in scalars.items():
+        if not isinstance(name, str) or (name.startswith("__") and name != "__name__") or name in gm.__dict__:
+            raise MalformedError(f"a graph module has no attribute {name!r:.60}")
+        gm.__dict__[name] = value
+    if not lazy:
+        _order(gm, module.attributes)
+    return gm
+
+
+def _set_like_dynamo(gm: torch.fx.GraphModule, module: ModuleSpec, params: dict[str, Any]) -> None:
+    dynamo = {
+        "shape_env": None,
+        "compile_subgraph_reason": None,
+        "_param_name_to_source": params,
+        "_source_to_user_stacks": {},
+        "_backend_id": None,
+    }
+    for name in module.attributes:
+        if name in dynamo:
+            gm.__dict__[name] = dynamo[name]
+    gm.__dict__.setdefault("_param_name_to_source", params)
+    _order(gm, module.attributes)
+
+
+def _order(gm: torch.fx.GraphModule, attributes: list[str]) -> None:
+    """Put the attributes into the order that they had: torch's key hashes the dictionary as it stands."""
+    if "shape_env" in attributes and "shape_env" not in gm.__dict__:
+        gm.__dict__["shape_env"] = None
+    have = dict(gm.__dict__)
+    gm.__dict__.clear()
+    for name in attributes:
+        if name in have:
+            gm.__dict__[name] = have.pop(name)
+    gm.__dict__.update(have)
+
+
+def _node(
+    graph: torch.fx.Graph,
+    spec: NodeSpec,
+    nodes: list[torch.fx.Node],
+    shapes: Shapes,
+    values: Values,
+    children: dict[str, Any],
+) -> torch.fx.Node:
+    if spec.op == "call_function":
+        target = resolve(spec.target)
+    else:
+        target = spec.target
+        _check_target(spec, children)
+    args, kwargs = values.decode(spec.args, nodes), values.decode(spec.kwargs, nodes)
+    if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+        raise MalformedError(f"node {spec.name}: arguments are a tuple and a dict")
+    if spec.op == "call_method" and not (args and isinstance(args[0], torch.fx.Node)):
+        raise MalformedError(f"node {spec.name} calls a method of something that is no node")
+    if spec.type and spec.type not in _TYPES:
+        raise MalformedError(f"node {spec.name} is annotated with {spec.type!r:.60}")
+    node = graph.create_node(spec.op, target, args, kwargs, name=spec.name, type_expr=_TYPES.get(spec.type))
+    if node.name != spec.name:
+        raise MalformedError(f"a node cannot be called {spec.name!r:.60}")
+    if spec.value is not None:
+        node.meta["example_value"] = Present()
+    if spec.source >= 0:
+        node._dynamo_source = shapes.source(spec.source)
+    if spec.op == "placeholder":
+        node.meta["tensor_dict"] = {"_dynamo_static_input_type": spec.static} if spec.static else {}
+    node.meta.update(values.decode(spec.meta, nodes))
+    return node
+
+
+def _check_target(spec: NodeSpec, children: dict[str, Any]) -> None:
+    if spec.op == "call_method":
+        check_method(spec.target)
+    elif spec.op == "get_attr" and spec.target not in children:
+        raise MalformedError(f"node {spec.name} reads {spec.target!r:.60}, which is no body of its graph")
+    elif spec.op == "call_module":
+        raise MalformedError(f"node {spec.name} calls a module")
+    elif not spec.target.isidentifier():
+        raise MalformedError(f"node {spec.name} has no name for its target: {spec.target!r:.60}")

@@ -1,0 +1,208 @@
+"""Symbolic shapes from a spec: sources, expressions, and a shape environment with the trainer's symbols.
+
+Expressions are built bottom-up from rows with constructors of a closed table; no text is ever parsed as mathematics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import sympy
+from torch._dynamo import source as dynamo_sources
+from torch._guards import Source
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._sympy import functions as torch_functions
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from compile_wire.errors import MalformedError
+from compile_wire.graph_spec import GraphSpec, SymbolSpec, Value
+from compile_wire.torch_side.state import dtype_of
+
+_SYMPY_HEADS = (
+    "Add Mul Pow Abs Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan And Or Not Piecewise "
+    "ExprCondPair"
+).split()
+_TORCH_HEADS = (
+    "Mod PythonMod FloorDiv ModularIndexing CleanDiv CeilDiv CeilToInt FloorToInt TruncToInt TruncToFloat ToFloat "
+    "FloatTrueDiv IntTrueDiv FloatPow PowByNatural RoundToInt Max Min Where LShift RShift Identity "
+    "IsNonOverlappingAndDenseIndicator OpaqueUnaryFn_sqrt OpaqueUnaryFn_exp OpaqueUnaryFn_log OpaqueUnaryFn_log2"
+).split()
+
+_HEADS: dict[str, Any] = {
+    **{
+        name: getattr(sympy.functions.elementary.piecewise, name, None) or getattr(sympy, name) for name in _SYMPY_HEADS
+    },
+    **{name: getattr(torch_functions, name) for name in _TORCH_HEADS if hasattr(torch_functions, name)},
+}
+_CONSTANTS: dict[str, Any] = {
+    "int_oo": int_oo,
+    "-int_oo": -int_oo,
+    "oo": sympy.oo,
+    "-oo": -sympy.oo,
+    "true": sympy.true,
+    "false": sympy.false,
+}
+_MAX_DIGITS = 64
+
+_SOURCES: dict[str, type[Any]] = {
+    name: found
+    for name, found in vars(dynamo_sources).items()
+    if isinstance(found, type) and issubclass(found, Source) and dataclasses.is_dataclass(found)
+}
+_ENUMS: dict[str, Any] = {"TensorProperty": dynamo_sources.TensorProperty}
+
+
+class Shapes:
+    """The sources, expressions and symbols of one spec."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self.shape_env = ShapeEnv()
+        self._sources: list[Any] = []
+        for head, fields in spec.sources:
+            self._sources.append(self._source(head, fields))
+        self._symbols = {symbol.name: self._symbol(symbol) for symbol in spec.symbols}
+        self._expressions: list[Any] = []
+        for row in spec.expressions:
+            self._expressions.append(self._expression(row))
+        for symbol in spec.symbols:
+            self._refine(symbol)
+
+    def source(self, row: int) -> Any:
+        """Return the source in that row."""
+        return self._sources[row]
+
+    def expression(self, row: int) -> Any:
+        """Return the expression in that row."""
+        return self._expressions[row]
+
+    def number(self, row: int, kind: str) -> Any:
+        """Return the symbolic number of that expression, with its hint."""
+        expr = self.expression(row)
+        hint = expr.xreplace(self._hints())
+        try:
+            if kind == "int":
+                return self.shape_env.create_symintnode(expr, hint=int(hint))
+            if kind == "float":
+                return self.shape_env.create_symfloatnode(expr, hint=float(hint))
+            return self.shape_env.create_symboolnode(expr)
+        except (TypeError, ValueError) as error:
+            raise MalformedError(f"the expression {expr} has no value for its symbols' hints") from error
+
+    def _hints(self) -> dict[Any, Any]:
+        found = getattr(self.shape_env, "backed_var_to_val", None)
+        return dict(found if found is not None else self.shape_env.var_to_val)
+
+    def _source(self, head: str, fields: list[Value]) -> Any:
+        kind = _SOURCES.get(head)
+        if kind is None:
+            raise MalformedError(f"this torch has no source {head!r:.60}")
+        allowed = {field.name for field in dataclasses.fields(kind) if field.init}
+        named = {name: self._source_value(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        if not set(named) <= allowed:
+            raise MalformedError(f"a {head} has no {sorted(set(named) - allowed)[:3]}")
+        try:
+            return kind(**named)
+        except Exception as error:
+            raise MalformedError(f"a {head} cannot be made of its fields: {type(error).__name__}") from error
+
+    def _source_value(self, value: Value) -> Any:
+        if not isinstance(value, list):
+            return value
+        tag, items = value[0], value[1:]
+        if tag == "S":
+            return self._sources[items[0]]
+        if tag == "E":
+            try:
+                return _ENUMS[items[0]][items[1]]
+            except KeyError:
+                raise MalformedError(f"no member {items[1]!r:.40} of {items[0]!r:.40}") from None
+        if tag == "t":
+            return tuple(self._source_value(item) for item in items)
+        if tag == "s":
+            return slice(*(self._source_value(item) for item in items))
+        if tag == "dt":
+            return dtype_of(items[0])
+        raise MalformedError(f"a source holds no value tagged {tag!r:.20}")
+
+    def _symbol(self, spec: SymbolSpec) -> Any:
+        if spec.source < 0:
+            raise MalformedError(f"symbol {spec.name} has no source")
+        try:
+            symbol = self.shape_env.create_symbol(
+                spec.hint,
+                source=self.source(spec.source),
+                dynamic_dim=DimDynamic.DYNAMIC,
+                positive=spec.positive,
+                do_not_specialize_zero_one=True,
+            )
+        except Exception as error:
+            raise MalformedError(f"symbol {spec.name} cannot be made: {type(error).__name__}") from error
+        if str(symbol) != spec.name:
+            raise MalformedError(f"the source of symbol {spec.name} makes a symbol called {symbol}")
+        return symbol
+
+    def _refine(self, spec: SymbolSpec) -> None:
+        symbol = self._symbols[spec.name]
+        lower = -sympy.oo if spec.lower is None else self.expression(spec.lower)
+        upper = sympy.oo if spec.upper is None else self.expression(spec.upper)
+        try:
+            self.shape_env.var_to_range[symbol] = ValueRanges(lower, upper)
+        except Exception as error:
+            raise MalformedError(f"symbol {spec.name} cannot range from {lower} to {upper}") from error
+        if spec.replacement >= 0:
+            self.shape_env.replacements[symbol] = self.expression(spec.replacement)
+
+    def _expression(self, row: list[Value]) -> Any:
+        head, arguments = row[0], row[1:]
+        if head in _CONSTANTS:
+            return _CONSTANTS[head]
+        if (literal := _LITERALS.get(head)) is not None:
+            return literal(arguments)
+        if head == "Symbol":
+            if len(arguments) != 1 or arguments[0] not in self._symbols:
+                raise MalformedError(f"no symbol {arguments[:1]!r:.40}")
+            return self._symbols[arguments[0]]
+        made = _HEADS.get(head)
+        if made is None:
+            raise MalformedError(f"no expression has the head {head!r:.60}")
+        try:
+            return made(*(self._expressions[argument] for argument in arguments))
+        except Exception as error:
+            raise MalformedError(f"no {head} of these arguments: {type(error).__name__}") from error
+
+
+def _integer(text: object) -> int:
+    if not isinstance(text, str) or len(text) > _MAX_DIGITS or not text.lstrip("-").isdecimal():
+        raise MalformedError(f"not an integer: {text!r:.40}")
+    return int(text)
+
+
+def _float(text: object) -> float:
+    if not isinstance(text, str) or len(text) > _MAX_DIGITS:
+        raise MalformedError(f"not a number: {text!r:.40}")
+    try:
+        return float.fromhex(text)
+    except ValueError:
+        raise MalformedError(f"not a number: {text!r:.40}") from None
+
+
+def _one(arguments: list[Value]) -> Value:
+    if len(arguments) != 1:
+        raise MalformedError("a literal has one part")
+    return arguments[0]
+
+
+def _rational(arguments: list[Value]) -> Any:
+    if len(arguments) != 2 or not (denominator := _integer(arguments[1])):
+        raise MalformedError("a rational has two parts, the second not zero")
+    return sympy.Rational(_integer(arguments[0]), denominator)
+
+
+_LITERALS: dict[str, Callable[[list[Value]], Any]] = {
+    "Integer": lambda arguments: sympy.Integer(_integer(_one(arguments))),
+    "Rational": _rational,
+    "Float": lambda arguments: sympy.Float(_float(_one(arguments))),
+}

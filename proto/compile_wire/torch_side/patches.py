@@ -1,0 +1,27 @@
+"""Replacing attributes of torch's, and putting them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Patches:
+    """Attributes that were replaced. Undone in reverse; what somebody else has replaced meanwhile is left alone."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any]] = []
+
+    def replace(self, owner: Any, name: str, wrap: Any) -> None:
+        """Set `owner.name` to `wrap(original)`; a static method stays one."""
+        held = vars(owner)[name]
+        static = isinstance(held, staticmethod)
+        new = wrap(held.__func__ if static else held)
+        self._done.append((owner, name, held, staticmethod(new) if static else new))
+        setattr(owner, name, self._done[-1][3])
+
+    def undo(self) -> None:
+        """Put everything back."""
+        while self._done:
+            owner, name, held, new = self._done.pop()
+            if vars(owner).get(name) is new:
+                setattr(owner, name, held)

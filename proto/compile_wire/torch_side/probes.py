@@ -1,0 +1,50 @@
+"""torch's probes of the CPU's instruction sets: recorded where they are run, answered where the answers are known.
+
+For each instruction set torch builds a test library and loads it in a child process, once a process. The verdict
+depends on the compiler, torch and the CPU's flags, all of which the environment names.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class Probes:
+    """Verdicts by probe. Safe to use from several threads."""
+
+    def __init__(self, known: Callable[[], Mapping[str, bool]]) -> None:
+        """`known()` returns the verdicts that may be taken over."""
+        self._known = known
+        self._lock = threading.Lock()
+        self._seen: dict[str, bool] = {}
+
+    @property
+    def seen(self) -> dict[str, bool]:
+        """The verdicts that this process found out or took over."""
+        with self._lock:
+            return dict(self._seen)
+
+    def checking(self, original: Callable[[Any, str], bool]) -> Callable[[Any, str], bool]:
+        """Wrap `torch._inductor.cpu_vec_isa.VecISA.check_build`."""
+
+        @functools.wraps(original)
+        def check_build(isa: Any, code: str) -> bool:
+            name = probe_name(isa, code)
+            verdict = self._known().get(name)
+            if verdict is None:
+                verdict = original(isa, code)
+            with self._lock:
+                self._seen[name] = verdict
+            return verdict
+
+        return check_build
+
+
+def probe_name(isa: Any, code: str) -> str:
+    """Return what is asked: the instruction set, its compiler flags, and the probed code."""
+    flags = " ".join(isa.build_arch_flags().split())
+    return f"{isa} {flags} {hashlib.sha256(code.encode()).hexdigest()[:16]}"

@@ -1,0 +1,96 @@
+"""What differs between the versions of torch that are supported: one table, and the signatures that must hold.
+
+| torch       | graph that the key is of            | left out of torch's key                       |
+|-------------|-------------------------------------|-----------------------------------------------|
+| 2.11, 2.12  | after inductor's pre-grad passes    | autocast dtype, default dtype, thread count   |
+| 2.13 - 2.15 | as dynamo made it                   | nothing known                                 |
+
+Run here: 2.13. The others are written from their sources (2.12 and 2.14: taken to be like their neighbours) and held by
+the signatures below: where one differs, the client stays off and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from compile_wire.graph_spec import Value
+from compile_wire.packing import pack
+
+OLDEST, NEWEST = (2, 11), (2, 15)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchVersion:
+    """What the code needs to know about one version."""
+
+    key_before_passes: bool
+    """The key is computed before the graph is changed, so that the graph can be captured when the key is known."""
+    key_complete: bool
+    """torch's key holds all settings; where not, ours adds those that it leaves out."""
+
+
+def torch_version() -> TorchVersion | None:
+    """Return what is known of this torch; None where it is too old or too new to be known."""
+    import torch
+
+    parts = str(torch.__version__).split(".")[:2]
+    try:
+        version = (int(parts[0]), int(parts[1]))
+    except (ValueError, IndexError):
+        return None
+    if not OLDEST <= version <= NEWEST:
+        return None
+    modern = version >= (2, 13)
+    return TorchVersion(key_before_passes=modern, key_complete=modern)
+
+
+def surprises() -> list[str]:
+    """Return in words what of torch is not as it should be; empty means that every touched function is as known."""
+    import torch
+
+    if torch_version() is None:
+        span = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+        return [f"torch {torch.__version__} is not one of the versions known ({span})"]
+    try:
+        expected = _expected()
+    except (ImportError, AttributeError) as error:
+        return [f"torch has changed: {error}"]
+    found = []
+    for name, function, parameters in expected:
+        actual = list(inspect.signature(function).parameters)
+        if actual[: len(parameters)] != parameters:
+            found.append(f"{name} takes ({', '.join(actual)}), expected ({', '.join(parameters)})")
+    return found
+
+
+def _expected() -> list[tuple[str, Any, list[str]]]:
+    """Every function that is replaced or called with arguments of ours."""
+    from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+    from torch._inductor import codecache, compile_fx, cpu_vec_isa
+    from torch._inductor.cpp_builder import CppBuilder
+
+    return [
+        ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
+        (
+            "AOTAutogradCache._lookup",
+            AOTAutogradCache._lookup,
+            ["key", "local", "remote", "args", "cache_info", "aot_config"],
+        ),
+        ("AOTAutogradCache.save", AOTAutogradCache.save, ["key", "entry", "remote"]),
+        ("AOTAutogradCache._write_to_local_cache", AOTAutogradCache._write_to_local_cache, ["key", "content"]),
+        ("codecache.write", codecache.write, ["content", "extension", "extra"]),
+        ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
+        ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
+        ("CppBuilder.build", CppBuilder.build, ["self"]),
+    ]
+
+
+def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value]) -> str:
+    """Return the key under which the daemon files a graph: torch's, and what this version leaves out of it."""
+    if version.key_complete:
+        return torch_key
+    left_out = [state["autocast"], state["default_dtype"], state["threads"]]
+    return f"{torch_key}-{hashlib.sha256(pack(left_out)).hexdigest()[:16]}"
