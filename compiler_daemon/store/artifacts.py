@@ -1,0 +1,251 @@
+"""Artifacts: manifests that can be found by environment and key, with all their blobs in place.
+
+Guarantee: an artifact whose put returned is found again after any crash, and one that is found is complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from compile_wire.digest import Digest
+from compile_wire.errors import MalformedError
+from compile_wire.manifest import Manifest, decode_manifest, manifest_digest
+from compiler_daemon.store.blobs import Blobs
+from compiler_daemon.store.directory import Directory
+from compiler_daemon.store.errors import BlobMissingError, StoreError, StoreVanishedError
+from compiler_daemon.store.index import Index
+from compiler_daemon.store.pins import Pins
+from compiler_daemon.store.records import ArtifactRecord, encode_artifact
+from compiler_daemon.store.removal import forget_artifacts
+from compiler_daemon.store.room import Room
+from compiler_daemon.store.rows import ArtifactRow, StoredArtifact
+from compiler_daemon.store.shelves import Found, Shelves
+from compiler_daemon.store.stamps import Stamps
+
+logger = logging.getLogger(__name__)
+
+_RECORD_COLUMNS = "manifest, signature, program, created, pinned"
+_ROW_COLUMNS = "digest, environment, key, graph, bytes, compile_s, origin, program, created, used, hits, pinned"
+
+
+class Artifacts:
+    """The artifacts of a store. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        index: Index,
+        shelves: Shelves,
+        blobs: Blobs,
+        room: Room,
+        pins: Pins,
+        stamps: Stamps,
+    ) -> None:
+        self._directory = directory
+        self._index = index
+        self._shelves = shelves
+        self._blobs = blobs
+        self._room = room
+        self._pins = pins
+        self._stamps = stamps
+
+    def put(self, manifest: bytes, signature: bytes, *, program: str) -> bool:
+        """Store an artifact; return whether it was new. See `Store.put_artifact`."""
+        decoded = decode_manifest(manifest)
+        digest = manifest_digest(manifest)
+        sizes = blob_sizes(decoded)
+        new = ArtifactRecord(manifest=manifest, signature=signature, program=program, created=time.time(), pinned=False)
+        data = encode_artifact(new)
+        with self._pins.pin([digest, *sizes]):
+            self._check_blobs(sizes)
+            known = self._record(digest)
+            if known is not None and known.signature == signature:
+                return False
+            with self._room.reserved(len(data)):
+                # Signed anew, as after a change of secrets: what the user and time have added stays.
+                record = new if known is None else known.with_signature(signature)
+                self._write(digest, record, decoded)
+        return known is None
+
+    def find(self, environment: Digest, key: str, *, exclude: Collection[Digest], limit: int) -> list[StoredArtifact]:
+        """Return complete artifacts of a key, newest first. See `Store.find`."""
+        with self._index.reading() as connection:
+            digests = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT digest FROM artifacts WHERE environment = ? AND key = ? ORDER BY created DESC, rowid DESC",
+                    (environment, key),
+                )
+            ]
+        found: list[StoredArtifact] = []
+        for digest in digests:
+            if len(found) >= limit:
+                break
+            if digest not in exclude and (artifact := self._complete(digest)) is not None:
+                self._stamps.note(digest)
+                found.append(artifact)
+        return found
+
+    def rows(self, environment: Digest | None) -> list[ArtifactRow]:
+        """Return the list of artifacts, newest first."""
+        self._stamps.flush()
+        where, values = ("WHERE environment = ?", (environment,)) if environment is not None else ("", ())
+        with self._index.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_ROW_COLUMNS} FROM artifacts {where} ORDER BY created DESC, rowid DESC",  # noqa: S608  # constants
+                values,
+            ).fetchall()
+        return [
+            ArtifactRow(
+                digest=digest,
+                environment=env,
+                key=key,
+                graph=graph,
+                bytes=size,
+                compile_s=compile_s,
+                origin=origin,
+                program=program,
+                created=created,
+                used=used,
+                hits=hits,
+                pinned=bool(pinned),
+            )
+            for digest, env, key, graph, size, compile_s, origin, program, created, used, hits, pinned in rows
+        ]
+
+    def remove(self, digest: Digest) -> bool:
+        """Remove an artifact; return whether there was one. See `Store.remove`."""
+        with self._index.lock:
+            if self._record(digest) is None:
+                return False
+            with self._index.writing() as connection:
+                forget_artifacts(connection, self._shelves, [digest])
+            with self._directory.trouble("remove an artifact"):
+                self._shelves.artifacts.sync(digest)
+            return True
+
+    def set_pinned(self, digest: Digest, pinned: bool) -> None:
+        """Set or clear a user's pin. See `Store.set_pinned`."""
+        with self._index.lock:
+            record = self._record(digest)
+            if record is None:
+                raise BlobMissingError([digest], "no such artifact")
+            if record.pinned != pinned:
+                record = record.with_pinned(pinned)
+                self._write(digest, record, decode_manifest(record.manifest))
+
+    def _write(self, digest: Digest, record: ArtifactRecord, manifest: Manifest) -> None:
+        data = encode_artifact(record)
+        with self._directory.trouble("store an artifact"):
+            file = self._shelves.artifacts.put(digest, data)
+        try:
+            with self._index.writing() as connection:
+                # Again, now that no blob can go: one may have been found damaged in the meantime.
+                self._check_blobs(blob_sizes(manifest))
+                insert_artifact(connection, record, manifest, file)
+        except BaseException:
+            with suppress(StoreError, OSError), self._index.lock:
+                if self._record(digest) is None:
+                    self._shelves.artifacts.remove(digest)
+            raise
+
+    def _record(self, digest: Digest) -> ArtifactRecord | None:
+        with self._index.reading() as connection:
+            row = connection.execute(
+                f"SELECT {_RECORD_COLUMNS} FROM artifacts WHERE digest = ?",  # noqa: S608  # a constant
+                (digest,),
+            ).fetchone()
+        if row is None:
+            return None
+        manifest, signature, program, created, pinned = row
+        return ArtifactRecord(
+            manifest=manifest, signature=signature, program=program, created=created, pinned=bool(pinned)
+        )
+
+    def _check_blobs(self, sizes: Mapping[Digest, int]) -> None:
+        if missing := self._blobs.missing(sizes):
+            raise BlobMissingError(missing, "a blob of the artifact is not stored: write it first")
+        with self._index.reading() as connection:
+            for blob, size in sizes.items():
+                row = connection.execute("SELECT bytes FROM blobs WHERE digest = ?", (blob,)).fetchone()
+                if row is not None and row[0] != size:
+                    raise MalformedError(f"blob {blob[:12]} has {row[0]} bytes, and the manifest says {size}")
+
+    def _complete(self, digest: Digest) -> StoredArtifact | None:
+        """The artifact where it is whole; None, and gone from the index, where it is not."""
+        # Touched before its files are looked at: from here on eviction leaves it alone.
+        if not self._pins.touch(digest):
+            return None
+        with self._index.reading() as connection:
+            row = connection.execute("SELECT manifest, signature FROM artifacts WHERE digest = ?", (digest,)).fetchone()
+            blobs = connection.execute(
+                "SELECT blob, bytes FROM artifact_blobs LEFT JOIN blobs ON digest = blob WHERE artifact = ?", (digest,)
+            ).fetchall()
+        if row is None:
+            return None
+        manifest, signature = row
+        broken = [blob for blob, size in blobs if not self._blobs.in_place(blob, -1 if size is None else size)]
+        if not broken and manifest_digest(manifest) == digest:
+            return StoredArtifact(
+                digest=digest, manifest=manifest, signature=signature, blobs=tuple(blob for blob, _ in blobs)
+            )
+        try:
+            for blob in broken:
+                self._blobs.give_up(blob)
+            if not broken:
+                self._forget_row(digest)
+        except StoreVanishedError:
+            raise
+        except StoreError as error:
+            logger.warning("artifact %s is damaged and could not be removed: %s", digest, error)
+        return None
+
+    def _forget_row(self, digest: Digest) -> None:
+        """Drop a row that is not what its record says. The record stays; the next start reads it again."""
+        logger.warning("the index entry of artifact %s is damaged; it is a miss until the next start", digest)
+        with self._index.writing() as connection:
+            connection.execute("DELETE FROM artifact_blobs WHERE artifact = ?", (digest,))
+            connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
+
+
+def blob_sizes(manifest: Manifest) -> dict[Digest, int]:
+    """Return the distinct blobs of a manifest; raise `MalformedError` where it gives one of them two sizes."""
+    sizes: dict[Digest, int] = {}
+    for blob in manifest.blobs:
+        if sizes.setdefault(blob.sha256, blob.size) != blob.size:
+            raise MalformedError(f"the manifest gives blob {blob.sha256[:12]} two sizes")
+    return sizes
+
+
+def insert_artifact(connection: sqlite3.Connection, record: ArtifactRecord, manifest: Manifest, file: Found) -> None:
+    """Write the rows of an artifact whose record is `file`; where it has some, only what may change about it."""
+    digest = record.digest
+    connection.execute(
+        """INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
+           ON CONFLICT (digest) DO UPDATE SET signature = excluded.signature, pinned = excluded.pinned,
+           record_bytes = excluded.record_bytes, record_ns = excluded.record_ns""",
+        (
+            digest,
+            manifest.environment,
+            manifest.key,
+            manifest.graph,
+            record.manifest,
+            record.signature,
+            record.program,
+            manifest.origin,
+            manifest.total_bytes,
+            file.bytes,
+            file.modified_ns,
+            manifest.compile_s,
+            record.created,
+            record.created,
+            record.pinned,
+        ),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO artifact_blobs VALUES (?, ?)", [(digest, blob) for blob in blob_sizes(manifest)]
+    )

@@ -1,0 +1,84 @@
+"""Writing a blob in chunks: room is taken first, bytes are counted and hashed as they come, nothing half is seen."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from compile_wire.digest import Digest
+from compile_wire.errors import DigestError, MalformedError
+from compile_wire.limits import MAX_BLOB_BYTES
+from compiler_daemon.store.blobs import Blobs
+from compiler_daemon.store.directory import Directory
+from compiler_daemon.store.errors import BlobDamagedError
+from compiler_daemon.store.pins import Pins
+from compiler_daemon.store.room import Room
+from compiler_daemon.store.shelves import Draft, Shelves
+
+
+class BlobWriter:
+    """One blob on its way in; a context manager. Leaving it without `commit` removes what was written.
+
+    Not safe to share between threads, but its calls may come from different threads one after the other.
+    """
+
+    def __init__(
+        self, directory: Directory, shelves: Shelves, blobs: Blobs, room: Room, pins: Pins, digest: Digest, size: int
+    ) -> None:
+        if not 0 <= size <= MAX_BLOB_BYTES:
+            raise MalformedError(f"a blob has from 0 to {MAX_BLOB_BYTES} bytes, not {size}")
+        self._directory = directory
+        self._shelves = shelves
+        self._blobs = blobs
+        self._room = room
+        self._pins = pins
+        self._digest = digest
+        self._size = size
+        self._written = 0
+        self._sha256 = hashlib.sha256()
+        self._draft: Draft | None = None
+        """None where the blob is stored already: then its bytes are checked and dropped."""
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._pins.pin([self._digest]))
+            if self._blobs.missing([self._digest]):
+                stack.enter_context(self._room.reserved(self._size))
+                with self._directory.trouble("begin a blob"):
+                    self._draft = self._shelves.blobs.draft()
+                stack.callback(self._draft.discard)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk; raise `DigestError` where there is more than was announced."""
+        self._written += len(chunk)
+        if self._written > self._size:
+            raise DigestError(f"blob {self._digest[:12]} is longer than the {self._size} bytes announced")
+        self._sha256.update(chunk)
+        if self._draft is not None:
+            with self._directory.trouble("write a blob"):
+                self._draft.write(chunk)
+
+    def commit(self) -> bool:
+        """Make the blob visible, durably; return whether it was new. Once, as the last call.
+
+        Raises `DigestError` where size or digest are not those announced.
+        """
+        if self._written != self._size:
+            raise DigestError(f"blob {self._digest[:12]} has {self._written} bytes, not the {self._size} announced")
+        if self._sha256.hexdigest() != self._digest:
+            raise DigestError(f"{self._size} bytes do not match their digest {self._digest[:12]}")
+        if self._draft is not None:
+            return self._blobs.shelve(self._draft, self._digest, self._size)
+        if self._blobs.missing([self._digest]):
+            raise BlobDamagedError(self._digest)  # found damaged since we began: the caller has to send it again
+        return False

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from store_samples import ENVIRONMENT, assert_whole, config, found, sample
+
+from compiler_daemon.store import Store
+
+ROUNDS = 20
+
+WRITER = """
+import sys
+from pathlib import Path
+from store_samples import ENVIRONMENT, config, put, sample
+from compiler_daemon.store import Store
+
+store = Store.open(config(Path(sys.argv[1]), grace_s=30.0))
+for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
+    put(store, sample(seed, key=f"key {seed % 5}", size=30_000))
+    store.put_graph(ENVIRONMENT, f"key {seed}", b"graph %d" % seed, program="train.py")
+    store.add_counts({"puts": 1})
+    print(seed, flush=True)
+"""
+
+
+def killed_writer(root: Path, first: int, after_s: float) -> list[int]:
+    """Run a process that puts one artifact after the other; kill it; return the seeds whose puts had returned."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(root), str(first)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parent)},
+    ) as process:
+        assert process.stdout is not None
+        seeds = [int(process.stdout.readline())]
+        time.sleep(after_s)
+        process.kill()
+        return seeds + [int(line) for line in process.stdout if line.endswith("\n")]
+
+
+@pytest.mark.timeout(120)
+def test_nothing_whose_put_returned_is_lost_by_kills_and_nothing_half_is_seen(root: Path) -> None:
+    chance = random.Random()
+    returned: list[int] = []
+    unfinished = 0
+    for number in range(ROUNDS):
+        seeds = killed_writer(root, number * 100_000, chance.uniform(0.0, 0.05))
+        returned += seeds
+
+        with Store.open(config(root)) as store:
+            unfinished += store.scan_report.temporary_files + store.scan_report.adopted_blobs
+            assert store.scan_report.index_set_aside == ""
+            for seed in seeds:
+                assert_whole(store, sample(seed, size=30_000, key=f"key {seed % 5}"), key=f"key {seed % 5}")
+            keys = {row.key: row.graph for row in store.graphs()}
+            assert all(store.get_graph(keys[f"key {seed}"]) == b"graph %d" % seed for seed in seeds)
+            # At most the put that the kill met is there without having been told of.
+            assert len(returned) <= len(store.artifacts()) <= len(returned) + number + 1
+            assert store.counts()["puts"] >= len(returned)
+            assert store.usage().quarantined == 0
+
+    with Store.open(config(root)) as store:
+        everything = [artifact for key in range(5) for artifact in store.find(ENVIRONMENT, f"key {key}", limit=10**6)]
+        for artifact in everything:
+            for blob in artifact.blobs:
+                store.read_blob(blob)
+        assert len(everything) == len(store.artifacts()) == store.usage().artifacts
+        assert found(store, key="key 0")
+    print(f"{len(returned)} puts returned, {unfinished} unfinished files found after {ROUNDS} kills")  # noqa: T201  # shown when it fails
