@@ -36,8 +36,10 @@ logger = logging.getLogger(__name__)
 
 _SAVE_COUNTS_S = 1.0
 _TIDY_S = 600.0
-_LAST_ANSWERS_S = 2.0
-"""After the drain: for streams that still hand over what was compiled."""
+_LAST_READS_S = 2.0
+"""After the drain: for clients that were just given an artifact to begin reading its blobs."""
+_LAST_ANSWERS_S = 5.0
+"""For calls under way to end by themselves; without any, nothing is waited for."""
 
 
 async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> None:
@@ -104,9 +106,14 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         logger.info("draining")
         condition.draining = True
         await server.say_not_serving()
-        await _unless(stop_now, flights.drain(config.drain_s))
+        await _unless(stop_now, _drain(flights, config.drain_s))
         await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
     logger.info("stopped")
+
+
+async def _drain(flights: Flights, limit_s: float) -> None:
+    if await flights.drain(limit_s):
+        await asyncio.sleep(_LAST_READS_S)
 
 
 def _store_config(config: DaemonConfig) -> StoreConfig:

@@ -231,7 +231,11 @@ class Cache:
     def _keep(self, decoded: Manifest, manifest: bytes, graph: bytes | None, program: str) -> bool:
         stored = self._store.put_artifact(manifest, self._sign(decoded, manifest), program=program)
         if graph is not None:
-            self._store.put_graph(decoded.environment, decoded.key, graph, program=program)
+            try:
+                self._store.put_graph(decoded.environment, decoded.key, graph, program=program)
+            except StoreError as error:
+                # Kept for replay and for explaining misses; the artifact is good without it.
+                logger.warning("the graph of key %s is not kept: %s", decoded.key[:16], error)
         return stored
 
     def _sign(self, decoded: Manifest, manifest: bytes) -> bytes:

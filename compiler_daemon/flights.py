@@ -41,10 +41,10 @@ _DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
 class _Flight:
     """One compile under way, and what its waiters are to hear."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, position: int) -> None:
         self.job = job
         self.started: float | None = None
-        self.position = 0
+        self.position = position
         self.phase = "starting"
         self.expected_s = 0.0
         self.outcome: Entry | Refusal | DaemonError | StoreError | None = None
@@ -138,15 +138,20 @@ class Flights:
                 return
         yield self._refuse("UNCACHEABLE", "the compile gave an artifact that was tried already")
 
-    async def drain(self, limit_s: float) -> None:
-        """Take no new graphs, hand back those that wait, and give those that run until the limit."""
+    async def drain(self, limit_s: float) -> bool:
+        """Take no new graphs, hand back those that wait, and give those that run until the limit.
+
+        Returns whether waiters were given an artifact whose blobs they have yet to read.
+        """
         self._draining = True
         self._pool.hand_back()
+        flights = list(self._flights.values())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limit_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
 
     async def _find(self, job: Job, have: Collection[Digest]) -> list[Entry]:
         """Look into the store; again where a compile landed meanwhile, because it may have been this one."""
@@ -173,9 +178,10 @@ class Flights:
         if flight := self._flights.get(key):
             self._counters.add(metrics.COMPILES_JOINED)
             return flight
-        if self._pool.queued >= self._config.max_queued:
-            raise QueueFullError(f"{self._pool.queued} graphs wait for a worker already")
-        flight = self._flights[key] = _Flight(job)
+        waiting = sum(flight.started is None for flight in self._flights.values())
+        if waiting >= self._config.max_queued:
+            raise QueueFullError(f"{waiting} graphs wait for a worker already")
+        flight = self._flights[key] = _Flight(job, position=waiting)
         task = asyncio.create_task(self._fly(key, flight))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

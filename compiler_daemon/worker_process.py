@@ -89,13 +89,13 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._config.start_s):
-                self.hello = await loop.run_in_executor(self._thread, self._greet)
+                hello = await loop.run_in_executor(self._thread, self._greet)
         except TimeoutError as error:
             raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
         except (OSError, WireError) as error:
             raise WorkerLostError(f"no worker came up: {error}{self._last_words()}") from error
-        self.idle_since = time.monotonic()
-        return self.hello
+        self.hello, self.idle_since = hello, time.monotonic()
+        return hello
 
     async def compile(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product:
         """Have the job done.
@@ -209,9 +209,14 @@ class WorkerProcess:
         raise WireError(f"the worker sent more than {_MAX_FRAMES} frames")
 
     async def _watch(self, over_limit: list[str]) -> None:
-        """Kill the worker when its job breaks a limit; the conversation then ends by itself."""
+        """Kill the worker when its job breaks a limit; the conversation then ends by itself.
+
+        A worker that has died is ended, too: where a child of its own outlives it, the socket would stay open.
+        """
         while not over_limit:
             await asyncio.sleep(self._config.watch_s)
+            if self.has_exited():
+                break
             if (rss := await self.rss_bytes()) > self._config.memory_bytes:
                 over_limit.append(f"the compile used {rss >> 20} MiB, more than {self._config.memory_bytes >> 20}")
             elif (elapsed := time.monotonic() - self.job_started) > self._config.wall_s:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_process import DaemonProcess
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Starts daemons that end with the test. Tests with settings of their own, or that end the daemon, use this."""
+    with ExitStack() as scope:
+
+        def start(name: str = "d", **settings: Any) -> DaemonProcess:
+            return scope.enter_context(DaemonProcess(tmp_path / name, **settings))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[DaemonProcess]:
+    """One daemon for all tests that only need one: each uses keys of its own."""
+    with tempfile.TemporaryDirectory(prefix="daemon-") as directory, DaemonProcess(Path(directory) / "d") as daemon:
+        daemon.handshake()
+        yield daemon
+
+
+@pytest.fixture
+def daemon(shared_daemon: DaemonProcess) -> DaemonProcess:
+    shared_daemon.handshake()
+    return shared_daemon
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that no other test has used."""
+    return f"key-{next(_numbers)}"

@@ -1,0 +1,29 @@
+"""Serves like `compiler-daemon serve`, with settings that the command line does not offer: argument one, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from compiler_daemon.cli import serve_config
+from compiler_daemon.config import DaemonConfig, FlightConfig, Place, PoolConfig
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    place = Place.resolve({}, directory=Path(settings["directory"]), address=settings.get("address"))
+    serve_config(
+        DaemonConfig(
+            directory=place.directory,
+            address=place.address or place.default_address,
+            pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
+            flights=FlightConfig(**settings.get("flights", {})),
+            **settings.get("daemon", {}),
+        ),
+        verbose=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

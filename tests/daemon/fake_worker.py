@@ -1,0 +1,153 @@
+"""A worker without torch: a real process that speaks the worker's protocol and does what the graph's text says.
+
+A graph is the name of a method below and its arguments: `ok 0.5` takes half a second. What follows a `#` only makes
+graphs different.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compile_wire.digest import digest_of
+from compile_wire.environment import environment_id
+from compile_wire.facts import Facts, encode_facts
+from compile_wire.manifest import BlobRef, Manifest, encode_manifest
+from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
+
+FACTS = encode_facts(Facts(vec_isa={"avx2": True}))
+
+
+class FakeWorker:
+    def __init__(self, fields: dict[str, str], journal: Path) -> None:
+        self.fields = fields
+        self.journal = journal
+        self.out = sys.stdout.buffer
+
+    def run(self) -> None:
+        write_frame(
+            self.out, {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": self.fields, "facts": FACTS}
+        )
+        while (message := read_frame(sys.stdin.buffer)) is not None:
+            with open(self.journal, "a") as journal:
+                journal.write(f"{os.getpid()} {message['key']}\n")
+            words = message["graph"].decode().partition("#")[0].split()
+            behaviour: Callable[..., None] = getattr(self, words[0].replace("-", "_"))
+            behaviour(message, *words[1:])
+
+    def say(self, job: dict[str, Any], kind: str, **fields: object) -> None:
+        write_frame(self.out, {"type": kind, "id": job["id"], **fields})
+
+    def ok(self, job: dict[str, Any], seconds: str = "0") -> None:
+        self.say(job, "progress", phase="rebuilding")
+        self.say(job, "progress", phase="compiling")
+        time.sleep(float(seconds))
+        self.say(job, "progress", phase="packing")
+        self.hand_over(job, b"entry of " + job["key"].encode(), b"object")
+
+    def big(self, job: dict[str, Any], size: str, seconds: str = "0") -> None:
+        time.sleep(float(seconds))
+        self.hand_over(job, b"entry", bytes(int(size)))
+
+    def hand_over(self, job: dict[str, Any], *blobs: bytes, key: str = "", send: int | None = None) -> None:
+        for data in blobs[:send]:
+            self.say(job, "blob", sha256=digest_of(data), data=data)
+        manifest = Manifest(
+            key=key or job["key"],
+            environment=environment_id(self.fields),
+            guards="",
+            graph=digest_of(job["graph"]),
+            compile_s=time.time() % 1000,
+            origin="worker",
+            blobs=tuple(
+                BlobRef(
+                    role="object" if number else "entry",
+                    name=f"object-{number}" if number else "",
+                    sha256=digest_of(data),
+                    size=len(data),
+                )
+                for number, data in enumerate(blobs)
+            ),
+        )
+        self.say(job, "done", manifest=encode_manifest(manifest), facts=FACTS)
+
+    def crash(self, job: dict[str, Any]) -> None:
+        sys.stderr.write("the fake worker falls over\n")
+        sys.stderr.flush()
+        os._exit(9)
+
+    def crash_once(self, job: dict[str, Any], marker: str) -> None:
+        if not Path(marker).exists():
+            Path(marker).touch()
+            self.crash(job)
+        self.ok(job)
+
+    def hang(self, job: dict[str, Any]) -> None:
+        time.sleep(600)
+
+    def refuse(self, job: dict[str, Any], reason: str) -> None:
+        self.say(job, "refused", reason=reason, message="because of the test", fields=["shape: 1, 2"])
+
+    def spam(self, job: dict[str, Any]) -> None:
+        for _ in range(100_000):
+            self.say(job, "progress", phase="compiling")
+
+    def garbage(self, job: dict[str, Any]) -> None:
+        self.out.write(b"\xff" * 64)
+        self.out.flush()
+        self.hang(job)
+
+    def silent_end(self, job: dict[str, Any]) -> None:
+        os._exit(0)
+
+    def allocate(self, job: dict[str, Any], mib: str) -> None:
+        # In a child: it is the tree that is limited, not the worker.
+        code = f"import time; data = b'x' * ({mib} << 20); time.sleep(600)"
+        subprocess.Popen([sys.executable, "-c", code])
+        self.hang(job)
+
+    def grandchild(self, job: dict[str, Any], file: str) -> None:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        Path(file).write_text(str(child.pid))
+        self.hang(job)
+
+    def orphan(self, job: dict[str, Any], file: str) -> None:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path(file).write_text(str(child.pid))
+        os._exit(9)
+
+    def wrong_key(self, job: dict[str, Any]) -> None:
+        self.hand_over(job, b"entry", key="another key")
+
+    def missing_blob(self, job: dict[str, Any]) -> None:
+        self.hand_over(job, b"entry", b"never sent " + job["key"].encode(), send=1)
+
+    def wrong_blob(self, job: dict[str, Any]) -> None:
+        self.say(job, "blob", sha256=digest_of(b"this"), data=b"that")
+        self.hang(job)
+
+    def environ(self, job: dict[str, Any], file: str) -> None:
+        Path(file).write_text(json.dumps({"environ": dict(os.environ), "cwd": os.getcwd(), "sid": os.getsid(0)}))
+        self.ok(job)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fields", type=json.loads, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--never-ready", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.never_ready:
+        raise SystemExit("no torch in this environment")
+    FakeWorker(arguments.fields, arguments.journal).run()
+
+
+if __name__ == "__main__":
+    main()
