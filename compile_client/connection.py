@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
 
 from compile_client.address import Address, find_address, probe
@@ -300,6 +299,8 @@ class Connection:
 
 
 def _version() -> str:
+    from importlib import metadata  # as heavy as all the rest of this module, and needed once a connection
+
     try:
         return metadata.version("compiler-daemon")
     except metadata.PackageNotFoundError:  # run from a source tree that is not installed

@@ -7,7 +7,8 @@ waits for the first's handshake within its own deadline.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from compile_client.breaker import CircuitBreaker
@@ -54,33 +55,28 @@ class Link:
 
     def call(self, deadline: Deadline, exchange: Callable[[Connection], T]) -> T:
         """Return what `exchange` makes of a live connection; its trouble is remembered for the next call."""
-        if not self._usable:
-            raise ForkedError("this process was forked while another thread talked to the daemon")
-        self._count(1)
-        try:
-            return self._call(deadline, exchange)
-        finally:
-            self._count(-1)
+        with self._under_way():
+            connection = self._connected(deadline)
+            try:
+                with connection.in_use():
+                    answer = exchange(connection)
+            except ClientError as error:
+                self.failed(error, connection)
+                raise
+            except Exception as error:
+                trouble = InternalError(f"the compile client failed ({type(error).__name__}: {error})")
+                self.failed(trouble, connection)
+                raise trouble from error
+            self._breaker.succeeded()
+            return answer
 
-    def _count(self, change: int) -> None:
-        with self._count_lock:
-            self._calls += change
+    def reach(self, deadline: Deadline) -> None:
+        """Return when a daemon is connected.
 
-    def _call(self, deadline: Deadline, exchange: Callable[[Connection], T]) -> T:
-        self._breaker.check()
-        connection = self._connected(deadline)
-        try:
-            with connection.in_use():
-                answer = exchange(connection)
-        except ClientError as error:
-            self.failed(error, connection)
-            raise
-        except Exception as error:
-            trouble = InternalError(f"the compile client failed ({type(error).__name__}: {error})")
-            self.failed(trouble, connection)
-            raise trouble from error
-        self._breaker.succeeded()
-        return answer
+        Says nothing to the breaker where it succeeds: a daemon that greets and then answers nothing is in trouble.
+        """
+        with self._under_way():
+            self._connected(deadline)
 
     def failed(self, error: ClientError, connection: Connection | None = None) -> None:
         """Tell the breaker of a trouble, and give up the connection where it may be to blame."""
@@ -101,6 +97,19 @@ class Link:
             doomed, self._connection = self._connection, None
         if doomed is not None:
             doomed.retire()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        if not self._usable:
+            raise ForkedError("this process was forked while another thread talked to the daemon")
+        self._breaker.check()
+        with self._count_lock:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._count_lock:
+                self._calls -= 1
 
     def _connected(self, deadline: Deadline) -> Connection:
         connection = self._connection

@@ -24,7 +24,6 @@ from compile_client.errors import (
     LateError,
     MalformedAnswerError,
     MissingError,
-    OverdueError,
     ReadOnlyError,
     RefusedError,
     UnauthenticatedError,
@@ -158,12 +157,14 @@ class Rpc:
             interpreter=interpreter,
             program=program,
         )
-        call = self._guarded(lambda: self._stub.CompileGraph(request, timeout=timeout_s, metadata=self._metadata))
+        # `heard` tells apart whether the graph or the daemon is late; gRPC's own deadline would come in between.
+        margin_s = timeout_s + silence_s
+        call = self._guarded(lambda: self._stub.CompileGraph(request, timeout=margin_s, metadata=self._metadata))
         try:
             for answer in heard(call, timeout_s=timeout_s, silence_s=silence_s):
                 yield None if answer is None else _event(answer)
         except grpc.RpcError as error:
-            raise _overdue_or(_translated(error), timeout_s) from error
+            raise _translated(error) from error
         finally:
             call.cancel()
 
@@ -222,13 +223,6 @@ class Rpc:
             raise UnavailableError(f"the connection was closed ({error})") from error
 
 
-def _overdue_or(error: ClientError, timeout_s: float) -> ClientError:
-    """A deadline that passes on a live stream says nothing against the daemon."""
-    if type(error) is LateError:
-        return OverdueError(f"the compile took longer than the {timeout_s:.3g} s that were left for it")
-    return error
-
-
 def _event(answer: pb.CompileGraphResponse) -> CompileEvent | Entry | Refusal:
     match answer.WhichOneof("event"):
         case "queued":
@@ -269,7 +263,10 @@ def _translated(error: grpc.RpcError) -> ClientError:
     code = status.code()
     details = _plain(status.details() or "", _MAX_DETAILS)
     kind = _ERRORS.get(code, InternalError)
-    return kind(f"the daemon answered {code.name}" + (f": {details}" if details else ""))
+    if kind is LateError:  # gRPC's own words are about streams
+        return kind("the daemon did not answer in time")
+    what = "the daemon went away" if kind is UnavailableError else f"the daemon answered {code.name}"
+    return kind(what + (f": {details}" if details else ""))
 
 
 def _plain(text: str, max_length: int) -> str:

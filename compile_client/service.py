@@ -93,7 +93,12 @@ class DaemonClient:
 
         Counts what it finds wrong. Before `begin_graph` it is not needed: a request finds out by itself.
         """
-        return self._try(lambda: self._link.call(self._deadline(), lambda _: True)) or False
+
+        def reach() -> bool:
+            self._link.reach(self._deadline())
+            return True
+
+        return self._try(reach) or False
 
     def facts(self) -> Facts:
         """Return what the daemon knows of this environment; nothing where it is not connected."""

@@ -31,12 +31,12 @@ def daemon(directory: Path) -> Iterator[FakeDaemon]:
 
 @pytest.fixture
 def make_client(directory: Path) -> Iterator[Callable[..., DaemonClient]]:
-    """Make clients with short deadlines; those that are still open at the end are closed."""
+    """Make clients; those that are still open at the end are closed. Deadlines are long for a busy machine's sake."""
     clients: list[DaemonClient] = []
 
     def make(environment: Callable[[], dict[str, str]] = lambda: ENVIRONMENT, **settings: Any) -> DaemonClient:
         config = ClientConfig.from_environment({"COMPILER_DAEMON_DIR": str(directory)})
-        shortened = {"answer_s": 0.5, "silence_s": 0.5, "flush_s": 5.0, "graph_timeout_s": 20.0}
+        shortened = {"answer_s": 5.0, "silence_s": 5.0, "flush_s": 5.0, "graph_timeout_s": 20.0}
         client = DaemonClient(replace(config, **(shortened | settings)), environment, program="test", env={})
         clients.append(client)
         return client

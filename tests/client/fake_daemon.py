@@ -50,7 +50,7 @@ class Faults:
     """Answers with an artifact that is signed correctly, for another key."""
     wrong_facts_signature: bool = False
     damaged_blob: bool = False
-    longer_blob: bool = False
+    endless_blob: bool = False
     lost_blobs: bool = False
     broken_manifest: bool = False
     never_inline: bool = False
@@ -98,6 +98,11 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def rotate_secret(self) -> None:
+        """Sign with another secret from now on, as after the directory was made anew."""
+        self.secret = bytes(reversed(self.secret))
+        (self.directory / "secret").write_bytes(self.secret)
 
     def start(self) -> None:
         self._environments.clear()
@@ -233,8 +238,8 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         self._arrive("ReadBlob", request, context)
         for start in range(min(half, CHUNK_BYTES), len(data), CHUNK_BYTES):
             yield pb.ReadBlobResponse(data=self._mangled(data)[start : start + CHUNK_BYTES])
-        if self.faults.longer_blob:
-            yield pb.ReadBlobResponse(data=b"more")
+        while self.faults.endless_blob and context.is_active():
+            yield pb.ReadBlobResponse(data=bytes(CHUNK_BYTES))
 
     def WriteBlob(
         self, request_iterator: Iterator[pb.WriteBlobRequest], context: grpc.ServicerContext

@@ -105,10 +105,34 @@ def test_a_wrong_answer_to_a_compile_is_never_returned(
 def test_a_blob_longer_than_its_manifest_says_is_not_read_on(daemon: FakeDaemon, client: DaemonClient) -> None:
     daemon.put(KEY, ENVIRONMENT, b"entry" * 100)
     daemon.faults.never_inline = True
-    daemon.faults.longer_blob = True
+    daemon.faults.endless_blob = True
 
     assert client.begin_graph(KEY).lookup() == []
     assert fallbacks(client) == {"bad_digest": 1}
+
+
+def test_a_secret_that_was_replaced_costs_one_miss(daemon: FakeDaemon, client: DaemonClient) -> None:
+    daemon.put(KEY, ENVIRONMENT, b"entry")
+    assert client.begin_graph(KEY).lookup()
+
+    daemon.rotate_secret()
+
+    assert client.begin_graph(KEY).lookup() == []
+    assert client.begin_graph(KEY).lookup()
+    assert fallbacks(client) == {"bad_signature": 1}
+
+
+def test_entries_that_would_fill_the_memory_are_left_out(
+    daemon: FakeDaemon, client: DaemonClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compile_client.connection.MAX_ARTIFACT_BYTES", 250)
+    for content in (b"a", b"b", b"c"):
+        newest = daemon.put(KEY, ENVIRONMENT, content * 100)
+
+    found = client.begin_graph(KEY).lookup()
+
+    assert len(found) == 2
+    assert found[0].digest == newest
 
 
 def test_one_bad_entry_does_not_cost_the_good_one(daemon: FakeDaemon, client: DaemonClient) -> None:
@@ -154,7 +178,8 @@ def test_facts_that_are_not_signed_are_not_taken_over(daemon: FakeDaemon, client
 
 
 @pytest.mark.parametrize("call", ["Handshake", "LookupArtifact", "CompileGraph", "ReadBlob"])
-def test_a_daemon_that_hangs_costs_a_bounded_time(daemon: FakeDaemon, client: DaemonClient, call: str) -> None:
+def test_a_daemon_that_hangs_costs_a_bounded_time(daemon: FakeDaemon, make_client: Make, call: str) -> None:
+    client = make_client(answer_s=0.8, silence_s=0.8)
     daemon.faults.hang.add(call)
     daemon.faults.never_inline = True
     daemon.put(KEY, ENVIRONMENT, b"entry" * 100)
@@ -198,6 +223,27 @@ def test_a_daemon_that_comes_back_is_used_again(daemon: FakeDaemon, client: Daem
     assert fallbacks(client) == {"unavailable": 1}
 
 
+def test_a_daemon_restarted_between_two_graphs_is_not_even_noticed(daemon: FakeDaemon, client: DaemonClient) -> None:
+    daemon.put(KEY, ENVIRONMENT, b"entry")
+    assert client.begin_graph(KEY).lookup()
+    daemon.stop()
+    daemon.start()
+
+    assert client.begin_graph(KEY).lookup()
+    assert fallbacks(client) == {}
+
+
+def test_a_daemon_that_greets_and_never_answers_is_left_alone(daemon: FakeDaemon, make_client: Make) -> None:
+    client = make_client(answer_s=0.1)
+    daemon.faults.hang.add("LookupArtifact")
+
+    for _ in range(5):
+        if client.available():
+            assert client.begin_graph(KEY).lookup() == []
+
+    assert fallbacks(client) == {"timeout": 2, "breaker": 3}
+
+
 def test_a_stopped_process_is_asked_a_few_times_and_then_left_alone(directory: Path, make_client: Make) -> None:
     (directory / "token").touch(mode=0o600)
     (directory / "token").write_text("t")
@@ -219,7 +265,7 @@ def test_someone_who_is_no_daemon_is_no_more_than_a_miss(directory: Path, make_c
     (directory / "token").write_text("t")
     (directory / "secret").touch(mode=0o600)
     (directory / "secret").write_bytes(bytes(32))
-    client = make_client()
+    client = make_client(answer_s=0.8)
 
     with RawListener(directory / "daemon.sock", greeting=b"HTTP/1.1 200 OK\r\n\r\n\x00\xff" * 20):
         assert client.begin_graph(KEY).lookup() == []
@@ -231,7 +277,7 @@ def test_someone_who_is_no_daemon_is_no_more_than_a_miss(directory: Path, make_c
 def test_progress_without_end_stops_at_the_deadline_and_says_nothing_against_the_daemon(
     daemon: FakeDaemon, make_client: Make
 ) -> None:
-    client = make_client(graph_timeout_s=0.7)
+    client = make_client(graph_timeout_s=1.0)
     daemon.faults.never_finishes = True
     start = time.monotonic()
 
@@ -346,6 +392,12 @@ def test_a_fault_of_ours_is_trouble_and_no_crash(
     daemon.put(KEY, ENVIRONMENT, b"entry")
 
     assert client.begin_graph(KEY).lookup() == []
+    assert fallbacks(client) == {"internal": 1}
+
+
+def test_a_fault_of_the_caller_is_trouble_and_no_crash(client: DaemonClient) -> None:
+    assert not client.publish_later(None)  # type: ignore[arg-type]  # that is the fault
+
     assert fallbacks(client) == {"internal": 1}
 
 
