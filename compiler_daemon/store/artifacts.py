@@ -12,14 +12,14 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from compile_wire.digest import Digest
-from compile_wire.errors import MalformedError
+from compile_wire.errors import MalformedError, WireError
 from compile_wire.manifest import Manifest, decode_manifest, manifest_digest
 from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError, StoreError, StoreVanishedError
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
-from compiler_daemon.store.records import ArtifactRecord, encode_artifact
+from compiler_daemon.store.records import ArtifactRecord, decode_artifact, encode_artifact
 from compiler_daemon.store.removal import forget_artifacts
 from compiler_daemon.store.room import Room
 from compiler_daemon.store.rows import ArtifactRow, StoredArtifact
@@ -197,19 +197,20 @@ class Artifacts:
             for blob in broken:
                 self._blobs.give_up(blob)
             if not broken:
-                self._forget_row(digest)
+                self._read_again(digest)
         except StoreVanishedError:
             raise
-        except StoreError as error:
+        except (StoreError, WireError) as error:
             logger.warning("artifact %s is damaged and could not be removed: %s", digest, error)
         return None
 
-    def _forget_row(self, digest: Digest) -> None:
-        """Drop a row that is not what its record says. The record stays; the next start reads it again."""
-        logger.warning("the index entry of artifact %s is damaged; it is a miss until the next start", digest)
-        with self._index.writing() as connection:
-            connection.execute("DELETE FROM artifact_blobs WHERE artifact = ?", (digest,))
-            connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
+    def _read_again(self, digest: Digest) -> None:
+        """Make a damaged row again from its record; without a sound record the next start drops the artifact."""
+        logger.warning("the index entry of artifact %s is damaged; it is read from its record again", digest)
+        with self._index.lock, self._directory.trouble("read an artifact's record"):
+            record, _ = decode_artifact(self._shelves.artifacts.read(digest), digest)
+            with self._index.writing() as connection:
+                connection.execute("UPDATE artifacts SET manifest = ? WHERE digest = ?", (record.manifest, digest))
 
 
 def blob_sizes(manifest: Manifest) -> dict[Digest, int]:

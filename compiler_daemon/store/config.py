@@ -26,7 +26,8 @@ class StoreConfig:
     """Never evict an entry read this recently: a client may be about to ask for its blobs."""
 
     orphan_grace_s: float = 3600.0
-    """Blobs of no artifact are kept this long: an uploader sends the blobs first and the manifest last."""
+    """Blobs of no artifact are kept this long: an uploader sends the blobs first and the manifest last.
+    Where room lacks, those from before the daemon's start go at once."""
 
     max_graph_bytes: int = 2**30
     """Bound of the kept requests, beside `max_bytes`: about ten thousand graphs of 100 KB. The oldest go first."""

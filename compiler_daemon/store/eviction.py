@@ -51,16 +51,15 @@ class Planner:
         """How many of a blob's artifacts the plan has so far."""
         self.plan = plan
 
-    def add_orphans(self, *, now: float) -> None:
-        """Plan blobs of no artifact that have waited longer than an uploader needs."""
-        grace_s = self._config.orphan_grace_s
+    def add_orphans(self, *, created_before: float) -> None:
+        """Plan blobs of no artifact made before that time, but for those an uploader has asked about since."""
         rows = self._connection.execute(
             """SELECT digest, bytes FROM blobs WHERE created <= ?
                AND NOT EXISTS (SELECT 1 FROM artifact_blobs WHERE blob = digest)""",
-            (now - grace_s,),
+            (created_before,),
         ).fetchall()
         for digest, size in rows:
-            if self._take([digest], grace_s):
+            if self._take([digest], self._config.orphan_grace_s):
                 self.plan.blobs.append(digest)
                 self.plan.orphans += 1
                 self.plan.bytes += size

@@ -35,6 +35,7 @@ class Room:
         self._pins = pins
         self._stamps = stamps
         self._reserved_bytes = 0
+        self._opened = time.time()
 
     @contextmanager
     def reserved(self, size: int) -> Iterator[None]:
@@ -55,7 +56,7 @@ class Room:
         """Remove orphans and expired artifacts, then the least recently used down to the low-water mark."""
         with self._planning(dry_run=dry_run) as (planner, used):
             now = time.time()
-            planner.add_orphans(now=now)
+            planner.add_orphans(created_before=now - self._config.orphan_grace_s)
             planner.add_expired(now=now)
             planner.add_least_recent(free_bytes=used - self._low_water_bytes())
         return planner.plan.report(dry_run=dry_run)
@@ -69,7 +70,8 @@ class Room:
                 return
         target = self._low_water_bytes() if size <= self._low_water_bytes() else limit
         with self._planning(dry_run=False) as (planner, used):
-            planner.add_orphans(now=time.time())
+            # No upload outlives the daemon: who goes on with one asks first which blobs are missing, and so keeps them.
+            planner.add_orphans(created_before=max(self._opened, time.time() - self._config.orphan_grace_s))
             planner.add_least_recent(free_bytes=used + size - target)
             if used + size - planner.plan.bytes > limit:
                 raise StoreFullError(

@@ -125,7 +125,10 @@ class Store:
         return self._blobs.read(digest)
 
     def iter_blob(self, digest: Digest, chunk_bytes: int) -> Iterator[bytes]:
-        """Yield a blob's bytes in chunks, verified: raises as `read_blob`, before the last chunk is handed out."""
+        """Yield a blob's bytes in chunks, verified: raises as `read_blob`, before the last chunk is handed out.
+
+        Nothing is read before the first chunk is asked for; what has been handed out is not to be used before the end.
+        """
         if chunk_bytes <= 0:
             raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}")
         return self._blobs.chunks(digest, chunk_bytes)

@@ -158,18 +158,27 @@ def test_all_artifacts_that_share_a_damaged_blob_are_misses(store: Store, root: 
     assert store.read_blob(first.blob_digests[0]) == first.blobs[0]
 
 
-def test_changed_manifest_in_the_index_is_a_miss_until_the_record_is_read_again(root: Path) -> None:
+def test_changed_manifest_in_the_index_is_a_miss_and_then_read_from_the_record_again(store: Store, root: Path) -> None:
     item = sample(1)
-    with Store.open(config(root)) as store:
-        put(store, item)
-        with sqlite3.connect(root / "index.sqlite3") as other:
-            other.execute("UPDATE artifacts SET manifest = ?", (sample(2).manifest,))
-        other.close()
+    put(store, item)
+    with sqlite3.connect(root / "index.sqlite3") as other:
+        other.execute("UPDATE artifacts SET manifest = ?", (sample(2).manifest,))
+    other.close()
 
-        assert found(store) == []
+    assert found(store) == []
+    assert_whole(store, item)
 
-    with Store.open(config(root)) as store:
-        assert_whole(store, item)
+
+def test_changed_size_in_the_index_is_a_miss_and_then_put_right(store: Store, root: Path) -> None:
+    item = sample(1)
+    put(store, item)
+    with sqlite3.connect(root / "index.sqlite3") as other:
+        other.execute("UPDATE blobs SET bytes = 7")
+    other.close()
+
+    assert found(store) == []
+    assert_whole(store, item)
+    assert store.usage().quarantined == 0
 
 
 def test_lookups_count_hits_and_stamp_the_last_use(root: Path) -> None:

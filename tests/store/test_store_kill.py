@@ -19,7 +19,7 @@ from pathlib import Path
 from store_samples import ENVIRONMENT, config, put, sample
 from compiler_daemon.store import Store
 
-store = Store.open(config(Path(sys.argv[1]), grace_s=30.0))
+store = Store.open(config(Path(sys.argv[1]), max_bytes=int(sys.argv[3])))
 for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
     put(store, sample(seed, key=f"key {seed % 5}", size=30_000))
     store.put_graph(ENVIRONMENT, f"key {seed}", b"graph %d" % seed, program="train.py")
@@ -28,16 +28,19 @@ for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
 """
 
 
-def killed_writer(root: Path, first: int, after_s: float) -> list[int]:
-    """Run a process that puts one artifact after the other; kill it; return the seeds whose puts had returned."""
+def killed_writer(root: Path, first: int, after_s: float, *, puts: int = 1, max_bytes: int = 2**30) -> list[int]:
+    """Run a process that puts one artifact after the other; kill it `after_s` after the first `puts`.
+
+    Returns the seeds of all whose puts had returned.
+    """
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(root), str(first)],
+        [sys.executable, "-c", WRITER, str(root), str(first), str(max_bytes)],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": str(Path(__file__).parent)},
     ) as process:
         assert process.stdout is not None
-        seeds = [int(process.stdout.readline())]
+        seeds = [int(process.stdout.readline()) for _ in range(puts)]
         time.sleep(after_s)
         process.kill()
         return seeds + [int(line) for line in process.stdout if line.endswith("\n")]
@@ -72,3 +75,21 @@ def test_nothing_whose_put_returned_is_lost_by_kills_and_nothing_half_is_seen(ro
         assert len(everything) == len(store.artifacts()) == store.usage().artifacts
         assert found(store, key="key 0")
     print(f"{len(returned)} puts returned, {unfinished} unfinished files found after {ROUNDS} kills")  # noqa: T201  # shown when it fails
+
+
+@pytest.mark.timeout(120)
+def test_kills_during_eviction_leave_whole_artifacts_within_the_limit(root: Path) -> None:
+    chance = random.Random()
+    limit = 400_000
+    for number in range(5):
+        seeds = killed_writer(root, number * 100_000, chance.uniform(0.0, 0.05), puts=8, max_bytes=limit)
+
+        with Store.open(config(root, max_bytes=limit)) as store:
+            kept = {row.digest for row in store.artifacts()}
+            assert 3 <= len(kept) <= 6
+            assert store.usage().bytes <= limit
+            files = [path for kind in ("blobs", "artifacts") for path in (root / kind).rglob("*") if path.is_file()]
+            assert sum(path.stat().st_size for path in files) == store.usage().bytes
+            for seed in seeds[-3:]:
+                assert_whole(store, sample(seed, size=30_000, key=f"key {seed % 5}"), key=f"key {seed % 5}")
+            assert {digest for key in range(5) for digest in found(store, key=f"key {key}")} == kept

@@ -179,8 +179,8 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=25,
+    stateful_step_count=25,
     deadline=None,  # other jobs share the machine
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -21,7 +21,7 @@ from store_samples import (
 )
 
 from compile_wire.digest import digest_of
-from compiler_daemon.store import BlobMissingError, Store
+from compiler_daemon.store import BlobMissingError, Store, StoreDamagedError
 
 INDEX = "index.sqlite3"
 FIELDS = {"python": "3.11", "torch": "2.13"}
@@ -128,6 +128,20 @@ def test_garbage_in_the_write_ahead_log_loses_nothing(root: Path, file: str, who
         log.write(random.Random(1).randbytes(path.stat().st_size))
 
     with Store.open(config(copy)) as store:
+        assert_filled(store)
+
+
+def test_index_damaged_while_it_is_open_is_said_in_words_and_rebuilt_by_the_next_start(root: Path) -> None:
+    with Store.open(config(root)) as store:
+        fill(store)
+    with Store.open(config(root)) as store:
+        overwrite(root / INDEX)
+
+        with pytest.raises(StoreDamagedError, match="restart the daemon"):
+            put(store, sample(100))
+        assert store.read_blob(sample(1).blob_digests[0]) == sample(1).blobs[0]
+
+    with Store.open(config(root)) as store:
         assert_filled(store)
 
 

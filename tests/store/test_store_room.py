@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from store_samples import assert_whole, blob_path, config, found, noise, put, sample, sample_of
+from store_samples import ENVIRONMENT, assert_whole, blob_path, config, found, noise, put, sample, sample_of
 
 from compile_wire.digest import digest_of
-from compiler_daemon.store import Store, StoreConfig, StoreFullError
+from compiler_daemon.store import Store, StoreConfig, StoreError, StoreFullError
 
 
 def test_full_store_evicts_the_least_recently_used(root: Path) -> None:
@@ -95,7 +96,7 @@ def test_user_pins_keep_artifacts_from_eviction_also_after_a_restart(root: Path)
         assert_whole(store, sample(1, size=5000))
 
         store.set_pinned(sample(1, size=5000).digest, False)
-        store.find(digest_of(b"an environment"), "key", exclude={sample(1, size=5000).digest}, limit=99)
+        store.find(ENVIRONMENT, "key", exclude={sample(1, size=5000).digest}, limit=99)
         for seed in range(12, 22):
             put(store, sample(seed, size=5000))
         assert sample(1, size=5000).digest not in found(store)
@@ -115,6 +116,45 @@ def test_blobs_that_a_client_reads_are_not_evicted_meanwhile(root: Path) -> None
         for seed in range(12, 22):
             put(store, sample(seed, size=5000))
         assert not store.has_blob(item.blob_digests[1])
+
+
+def test_live_readers_never_lose_what_they_have_found(root: Path) -> None:
+    done = threading.Event()
+    trouble: list[BaseException] = []
+    reads = 0
+
+    def read() -> None:
+        nonlocal reads
+        while not done.is_set():
+            try:
+                for artifact in store.find(ENVIRONMENT, "key", limit=4):
+                    with store.pin(artifact.blobs):
+                        for blob in artifact.blobs:
+                            store.read_blob(blob)
+                            reads += 1
+                time.sleep(0.001)
+            except StoreError as error:  # handed to the test's own thread
+                trouble.append(error)
+
+    with Store.open(config(root, max_bytes=200_000, low_water=0.5, grace_s=0.2)) as store:
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        evicted = full = 0
+        for seed in range(60):
+            try:
+                put(store, sample(seed, size=5000))
+            except StoreFullError:
+                full += 1
+                time.sleep(0.05)
+            evicted = seed + 1 - full - store.usage().artifacts
+        done.set()
+        for reader in readers:
+            reader.join()
+
+    assert not trouble
+    assert evicted > 20
+    assert reads > 20
 
 
 def test_entry_read_a_moment_ago_is_not_evicted(root: Path) -> None:
@@ -206,6 +246,20 @@ def test_orphans_go_only_after_the_uploader_had_its_time(root: Path) -> None:
 
         assert store.collect().orphans == 1
         assert not store.has_blob(digest_of(data))
+
+
+def test_orphans_that_a_killed_daemon_left_do_not_fill_the_store(root: Path) -> None:
+    left, asked_for, new = noise(1, 4000), noise(2, 4000), noise(3, 4000)
+    with Store.open(config(root, max_bytes=10_000)) as store:
+        store.put_blob(digest_of(left), left)
+        store.put_blob(digest_of(asked_for), asked_for)
+
+    with Store.open(config(root, max_bytes=10_000)) as store:
+        assert store.collect().orphans == 0
+        assert store.has_blob(digest_of(asked_for))
+        store.put_blob(digest_of(new), new)
+
+        assert store.missing_blobs(map(digest_of, (left, asked_for, new))) == [digest_of(left)]
 
 
 def test_clock_set_back_does_not_keep_entries_for_ever(root: Path) -> None:
