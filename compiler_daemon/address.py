@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler_daemon.errors import AddressError
+from compiler_daemon.errors import UsageError
 
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's `sun_path` has 108 bytes, the last of them zero."""
@@ -48,12 +48,12 @@ Address = UnixAddress | TcpAddress
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that `text` names; raise `AddressError`, saying what to do, where it is none."""
+    """Return the address that `text` names; raise `UsageError`, saying what to do, where it is none."""
     if text.startswith("unix:"):
         return _unix(text.removeprefix("unix:"))
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise AddressError(f"{text!r} is no address: write unix:PATH or HOST:PORT")
+        raise UsageError(f"{text!r} is no address: write unix:PATH or HOST:PORT")
     return TcpAddress(host.removeprefix("[").removesuffix("]"), int(port))
 
 
@@ -61,10 +61,10 @@ def _unix(text: str) -> UnixAddress:
     # Made absolute here: the daemon and those who read its address from a file may run in different directories.
     path = Path(os.path.abspath(text.removeprefix("//") if text.startswith("///") else text))
     if not text or "\0" in text:
-        raise AddressError("a Unix address needs a path: write unix:PATH")
+        raise UsageError("a Unix address needs a path: write unix:PATH")
     length = len(os.fsencode(path))
     if length > MAX_SOCKET_PATH_BYTES:
-        raise AddressError(
+        raise UsageError(
             f"the socket's path has {length} bytes and the system allows {MAX_SOCKET_PATH_BYTES}: {path}; "
             "choose a shorter one with --address unix:PATH"
         )

@@ -71,7 +71,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             store, environments, secret=identity.secret, allow_publish=config.allow_publish, counters=counters
         )
         flights = Flights(config.flights, cache=cache, environments=environments, pool=pool, counters=counters)
-        condition = Condition(store=store, pool=pool, counters=counters, directory=config.directory)
+        condition = Condition(store=store, pool=pool, flights=flights, counters=counters, directory=config.directory)
         scope.push_async_callback(condition.save)
         scope.push_async_callback(pool.close)
         scope.push_async_callback(flights.drain, 0)

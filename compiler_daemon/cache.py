@@ -216,7 +216,10 @@ class Cache:
                 self._keep(decoded, product.manifest, job.graph, job.program)
             except BlobMissingError as error:
                 raise MalformedError(f"the worker did not hand over what it promised: {error}") from error
-            self._store.note_compile(job.environment, job.key, product.seconds)
+            try:
+                self._store.note_compile(job.environment, job.key, product.seconds)
+            except StoreError as error:
+                logger.warning("the time of key %s is not kept: %s", job.key[:16], error)
             stored = StoredArtifact(
                 manifest=product.manifest,
                 signature=self._sign(decoded, product.manifest),

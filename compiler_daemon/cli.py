@@ -14,12 +14,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 
 from compiler_daemon.config import DaemonConfig, Place, PoolConfig
-from compiler_daemon.errors import DaemonError
+from compiler_daemon.errors import DaemonError, UsageError
 
 _GIB = 2**30
 
@@ -44,9 +44,9 @@ def run() -> None:
     """Run the command line and exit."""
     try:
         cli(prog_name="compiler-daemon")
-    except DaemonError as error:
-        _fail(error)
-    except (ValueError, OSError) as error:
+    except UsageError as error:
+        _fail(error, code=2)
+    except (DaemonError, OSError) as error:
         _fail(error)
 
 
@@ -161,6 +161,6 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def _fail(error: Any) -> None:
+def _fail(error: Exception, *, code: int = 1) -> NoReturn:
     typer.echo(f"compiler-daemon: {error}", err=True)
-    raise SystemExit(1)
+    raise SystemExit(code)

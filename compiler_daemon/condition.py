@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from compiler_daemon import metrics
-from compiler_daemon.jobs import WorkerView
+from compiler_daemon.flights import Flights
+from compiler_daemon.jobs import QuarantinedView, WorkerView
 from compiler_daemon.pool import Pool
 from compiler_daemon.store import Store, StoreError
 
@@ -38,14 +39,18 @@ class ConditionView:
     store_max_bytes: int
     rss_bytes: int
     counters: Mapping[str, int]
+    quarantined: Sequence[QuarantinedView]
 
 
 class Condition:
     """Where to look."""
 
-    def __init__(self, *, store: Store, pool: Pool, counters: metrics.Counters, directory: Path) -> None:
+    def __init__(
+        self, *, store: Store, pool: Pool, flights: Flights, counters: metrics.Counters, directory: Path
+    ) -> None:
         self._store = store
         self._pool = pool
+        self._flights = flights
         self._counters = counters
         self._directory = directory
         self._started = time.monotonic()
@@ -72,6 +77,7 @@ class Condition:
             store_max_bytes=usage.max_bytes,
             rss_bytes=self._process.memory_info().rss,
             counters=counters,
+            quarantined=self._flights.quarantined(),
         )
 
     async def run(self, *, every_s: float) -> None:

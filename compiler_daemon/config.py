@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from compiler_daemon.address import Address, TcpAddress, parse_address
-from compiler_daemon.errors import AddressError
+from compiler_daemon.errors import UsageError
 
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
@@ -43,8 +43,10 @@ class PoolConfig:
     """A job that runs longer is killed."""
     start_s: float = 120.0
     """From start to hello: importing torch from a cold network disk takes most of a minute."""
+    cpu_s: float = 7200.0
+    """Processor time of a worker and all its children together for one job."""
     watch_s: float = 0.5
-    """How often memory is looked at during a job."""
+    """How often a job's memory and time are looked at."""
     jobs_per_worker: int = 200
     """A worker is replaced after so many: torch's own caches only ever grow."""
     idle_s: float = 900.0
@@ -64,7 +66,7 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if self.max_workers < 1:
             raise ValueError(f"there must be at least one worker, not {self.max_workers}")
-        if min(self.wall_s, self.start_s, self.watch_s, self.memory_bytes, self.jobs_per_worker) <= 0:
+        if min(self.wall_s, self.cpu_s, self.start_s, self.watch_s, self.memory_bytes, self.jobs_per_worker) <= 0:
             raise ValueError("limits of workers must be positive")
 
 
@@ -74,6 +76,8 @@ class FlightConfig:
 
     max_queued: int = 256
     """Graphs that may wait for a worker; at 20 s each this is more than an hour of one worker's time."""
+    max_queued_bytes: int = 512 * 2**20
+    """Of the graphs that wait: they are kept in memory."""
     event_s: float = 1.0
     """A waiter hears something at least so often."""
     quarantine_s: float = 600.0
@@ -98,7 +102,7 @@ class DaemonConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.address, TcpAddress) and not (self.insecure_loopback and self.address.is_loopback):
-            raise AddressError(
+            raise UsageError(
                 f"{self.address} is a plain TCP address, over which token and artifacts travel unprotected: "
                 "use unix:PATH, or a loopback address together with --insecure-loopback"
             )
@@ -133,7 +137,7 @@ class Place:
     def resolve(cls, environ: Mapping[str, str], *, directory: Path | None, address: str | None) -> Place:
         """Argument over environment over default; the only reader of the environment.
 
-        Raises `AddressError` where the address is none.
+        Raises `UsageError` where the address is none.
         """
         named = address or environ.get(ADDRESS_VARIABLE)
         return cls(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from compiler_daemon.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
+_MAX_ENVIRONMENTS = 256
+"""Kept in memory; with the longest fields that the wire allows, one takes a megabyte."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SignedFacts:
@@ -29,33 +33,38 @@ class SignedFacts:
 
 
 class Environments:
-    """Environments by their id."""
+    """Environments by their id; those not heard of for longest are forgotten first, and must be named again."""
 
     def __init__(self, store: Store, *, secret: bytes) -> None:
         self._store = store
         self._secret = secret
-        self._fields: dict[Digest, Mapping[str, str]] = {}
+        self._fields: OrderedDict[Digest, Mapping[str, str]] = OrderedDict()
 
     async def load(self) -> None:
         """Learn what earlier runs knew."""
-        known = await asyncio.to_thread(self._store.environments)
-        self._fields.update(known)
+        for environment, fields in (await asyncio.to_thread(self._store.environments)).items():
+            self._remember(environment, fields)
 
     async def register(self, fields: Mapping[str, str]) -> Digest:
         """Remember an environment and return its id; raise `MalformedError` where it breaks a bound."""
         check_environment(fields)
         environment = environment_id(fields)
         if environment not in self._fields:
-            await asyncio.to_thread(self._store.put_environment, dict(fields))
-            self._fields[environment] = dict(fields)
+            try:
+                await asyncio.to_thread(self._store.put_environment, dict(fields))
+            except StoreError as error:
+                # What is stored can still be looked up; only a restart forgets the environment.
+                logger.warning("environment %s is not kept: %s", environment[:12], error)
+        self._remember(environment, dict(fields))
         return environment
 
     def fields(self, environment: Digest) -> Mapping[str, str]:
         """Return an environment's fields; raise `EnvironmentUnknownError` where no handshake has named it."""
         try:
-            return self._fields[environment]
+            self._fields.move_to_end(environment)
         except KeyError:
             raise EnvironmentUnknownError(environment) from None
+        return self._fields[environment]
 
     async def facts(self, environment: Digest) -> SignedFacts:
         """Return what is known about an environment."""
@@ -64,14 +73,20 @@ class Environments:
         return SignedFacts(facts=facts, signature=signature)
 
     async def note_facts(self, environment: Digest, facts: bytes) -> None:
-        """Keep what a worker of the environment has found out."""
+        """Keep what a worker of the environment has found out. A store that cannot take it costs speed only."""
         if facts:
-            await asyncio.to_thread(self._store.put_facts, environment, facts)
+            try:
+                await asyncio.to_thread(self._store.put_facts, environment, facts)
+            except StoreError as error:
+                logger.warning("the facts of environment %s are not kept: %s", environment[:12], error)
 
     async def note_hello(self, hello: Hello) -> None:
-        """Keep what a worker says when it comes up. A store that cannot take it costs speed only."""
-        try:
-            await self.register(hello.fields)
-            await self.note_facts(hello.environment, hello.facts)
-        except StoreError as error:
-            logger.warning("the facts of environment %s are not kept: %s", hello.environment[:12], error)
+        """Keep what a worker says when it comes up."""
+        await self.register(hello.fields)
+        await self.note_facts(hello.environment, hello.facts)
+
+    def _remember(self, environment: Digest, fields: Mapping[str, str]) -> None:
+        self._fields[environment] = fields
+        self._fields.move_to_end(environment)
+        while len(self._fields) > _MAX_ENVIRONMENTS:
+            self._fields.popitem(last=False)

@@ -5,6 +5,7 @@ DaemonError
     DirectoryError                                   the directory is not only ours
     RunningError                                     another daemon serves this directory or address
     AddressError                                     the address cannot be used
+    UsageError                                       what was asked for can never be; exit code 2
   UnauthenticatedError      -> UNAUTHENTICATED       no token, or a wrong one
   EnvironmentUnknownError   -> FAILED_PRECONDITION   handshake first, or again after a restart
   PublishForbiddenError     -> PERMISSION_DENIED     this daemon takes no artifacts from clients
@@ -57,6 +58,10 @@ class RunningError(StartError):
 
 class AddressError(StartError):
     """The address cannot be used."""
+
+
+class UsageError(StartError):
+    """What was asked for can never be: a slip of the command line."""
 
 
 class UnauthenticatedError(DaemonError):

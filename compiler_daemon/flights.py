@@ -26,7 +26,7 @@ from compiler_daemon.errors import (
     RefusalReason,
     WorkerLostError,
 )
-from compiler_daemon.jobs import Entry, Event, Job, Product, QueuedEvent, Refusal, RunningEvent
+from compiler_daemon.jobs import Entry, Event, Job, Product, QuarantinedView, QueuedEvent, Refusal, RunningEvent
 from compiler_daemon.pool import Pool
 from compiler_daemon.quarantine import FlightKey, GraphQuarantine
 from compiler_daemon.store import StoreError
@@ -153,6 +153,10 @@ class Flights:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
 
+    def quarantined(self) -> list[QuarantinedView]:
+        """Return the graphs that are refused for a while."""
+        return self._quarantine.views()
+
     async def _find(self, job: Job, have: Collection[Digest]) -> list[Entry]:
         """Look into the store; again where a compile landed meanwhile, because it may have been this one."""
         while True:
@@ -178,10 +182,10 @@ class Flights:
         if flight := self._flights.get(key):
             self._counters.add(metrics.COMPILES_JOINED)
             return flight
-        waiting = sum(flight.started is None for flight in self._flights.values())
-        if waiting >= self._config.max_queued:
-            raise QueueFullError(f"{waiting} graphs wait for a worker already")
-        flight = self._flights[key] = _Flight(job, position=waiting)
+        waiting = [len(flight.job.graph) for flight in self._flights.values() if flight.started is None]
+        if len(waiting) >= self._config.max_queued or sum(waiting) > self._config.max_queued_bytes:
+            raise QueueFullError(f"{len(waiting)} graphs of {sum(waiting)} bytes wait for a worker already")
+        flight = self._flights[key] = _Flight(job, position=len(waiting))
         task = asyncio.create_task(self._fly(key, flight))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -28,10 +28,11 @@ class Handshakes:
         self._pool = pool
         self._counters = counters
 
-    async def greet(self, version: int, fields: Mapping[str, str], interpreter: str) -> Welcome | str:
+    async def greet(self, version: int, fields: Mapping[str, str], interpreter: str | None) -> Welcome | str:
         """Return a welcome, or in words why the client is not welcome; raise `MalformedError` for a bad environment.
 
-        A worker for the client is started meanwhile, so that its first graph does not wait for `import torch`.
+        A worker for the client is started meanwhile, so that its first graph does not wait for `import torch`; none
+        where its interpreter is None.
         """
         self._counters.add(metrics.HANDSHAKES)
         if version != PROTOCOL_VERSION:
@@ -42,5 +43,6 @@ class Handshakes:
                 f"upgrade the {older} to the version of the other"
             )
         environment = await self._environments.register(fields)
-        self._pool.prewarm(environment, interpreter)
+        if interpreter is not None:
+            self._pool.prewarm(environment, interpreter)
         return Welcome(environment=environment, facts=await self._environments.facts(environment))

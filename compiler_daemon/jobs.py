@@ -98,4 +98,14 @@ class WorkerView:
     rss_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuarantinedView:
+    """A graph that is refused for a while."""
+
+    environment: Digest
+    key: str
+    reason: str
+    left_s: float
+
+
 Event = QueuedEvent | RunningEvent | Entry | Refusal

@@ -100,4 +100,4 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-_TEXTS = frozenset({"server_version", "address", "directory", "environment_id", "state", "key"})
+_TEXTS = frozenset({"server_version", "address", "directory", "environment_id", "state", "key", "reason"})

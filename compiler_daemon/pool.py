@@ -77,6 +77,9 @@ class Pool:
         self._ending: list[WorkerProcess] = []
         self._requests: list[_Request] = []
         self._known: dict[str, _Known] = {}
+        # Workers of one interpreter share what they have built; a worker that has done its share begins a new place, so
+        # that the old one can go with the last who uses it.
+        self._generations: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -243,7 +246,8 @@ class Pool:
     def _begin(self, interpreter: str) -> None:
         taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
-        scratch = self._scratch / hashlib.sha256(interpreter.encode()).hexdigest()[:16]
+        name = hashlib.sha256(interpreter.encode()).hexdigest()[:16]
+        scratch = self._scratch / f"{name}-{self._generations[interpreter]}"
         worker = WorkerProcess(self._config, Berth(interpreter=interpreter, scratch=scratch, log=free))
         self._starting.append(worker)
         self._spawn_task(self._start(worker))
@@ -272,7 +276,10 @@ class Pool:
     def _release(self, worker: WorkerProcess) -> None:
         self._busy.remove(worker)
         self._idle.append(worker)
-        if self._closed or not worker.is_usable or worker.jobs_done >= self._config.jobs_per_worker:
+        spent = worker.jobs_done >= self._config.jobs_per_worker
+        if spent:
+            self._generations[worker.berth.interpreter] += 1
+        if spent or self._closed or not worker.is_usable:
             self._retire(worker)
         self._dispatch()
 

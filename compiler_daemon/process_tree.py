@@ -10,11 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 
 _GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
 _MAX_ROUNDS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeUsage:
+    """What the processes of a tree use together."""
+
+    rss_bytes: int
+    cpu_s: float
+    """Since the tree began."""
 
 
 class ProcessTree:
@@ -26,10 +36,17 @@ class ProcessTree:
         # start times, so a number that the system has given to another process since is not taken for ours.
         self._seen: set[psutil.Process] = set()
 
-    def rss_bytes(self) -> int:
-        """Return the resident memory of all of them, and remember who they are."""
+    def usage(self) -> TreeUsage:
+        """Return what all of them use, and remember who they are."""
         self._look(with_session=False)
-        return sum(self._rss(process) for process in (self._leader, *self._seen))
+        rss_bytes, cpu_s = 0, 0.0
+        for process in (self._leader, *self._seen):
+            with contextlib.suppress(*_GONE), process.oneshot():
+                times = process.cpu_times()
+                # Children that have ended are in their parent's account, living ones in their own.
+                cpu_s += times.user + times.system + times.children_user + times.children_system
+                rss_bytes += process.memory_info().rss
+        return TreeUsage(rss_bytes=rss_bytes, cpu_s=cpu_s)
 
     def kill(self) -> None:
         """End all of them, and wait until they have ended.
@@ -76,10 +93,3 @@ class ProcessTree:
             return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         except _GONE:
             return False
-
-    @staticmethod
-    def _rss(process: psutil.Process) -> int:
-        try:
-            return int(process.memory_info().rss)
-        except _GONE:
-            return 0

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
+from compiler_daemon.jobs import QuarantinedView
 
 FlightKey = tuple[Digest, str]
 """Environment and key: what two askers must share to share a compile."""
@@ -52,12 +53,23 @@ class GraphQuarantine:
         record = self._current(key)
         if record is None or record.deaths < _DEATHS:
             return ""
-        left_s = record.last + self._lasts_s - time.monotonic()
+        left_s = self._left_s(record)
         return f"this graph has killed {record.deaths} workers and is not tried for {left_s:.0f} s: {record.reason}"
+
+    def views(self) -> list[QuarantinedView]:
+        """Return all graphs that are refused now."""
+        return [
+            QuarantinedView(environment=key[0], key=key[1], reason=record.reason, left_s=self._left_s(record))
+            for key, record in self._records.items()
+            if record.deaths >= _DEATHS and self._left_s(record) > 0
+        ]
+
+    def _left_s(self, record: _Record) -> float:
+        return record.last + self._lasts_s - time.monotonic()
 
     def _current(self, key: FlightKey) -> _Record | None:
         record = self._records.get(key)
-        if record is not None and time.monotonic() - record.last > self._lasts_s:
+        if record is not None and self._left_s(record) <= 0:
             del self._records[key]
             return None
         return record

@@ -16,6 +16,8 @@ def print_status(state: Mapping[str, Any]) -> None:
     console.print(_overview(state))
     if state["workers"]:
         console.print(_workers(state["workers"]))
+    if state["quarantined"]:
+        console.print(_quarantined(state["quarantined"]))
     if state["counters"]:
         console.print(_counters(state["counters"]))
 
@@ -49,6 +51,13 @@ def _workers(workers: list[Mapping[str, Any]]) -> Table:
             str(worker["jobs_done"]),
             decimal(worker["rss_bytes"]),
         )
+    return table
+
+
+def _quarantined(graphs: list[Mapping[str, Any]]) -> Table:
+    table = Table("refused graph", "for", "because", box=None)
+    for graph in graphs:
+        table.add_row(graph["key"][:16], f"{graph['left_s']:.0f} s", graph["reason"])
     return table
 
 

@@ -68,6 +68,8 @@ class WorkerProcess:
         self.job_started = 0.0
         self.jobs_done = 0
         self.idle_since = time.monotonic()
+        # It starts the process, too, and lives as long: a worker that asks the kernel to be killed with its parent is
+        # killed with the thread that started it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker")
         # Held while the process is started or its end begins: a worker that is ended before its thread got round to
         # starting it must never be started.
@@ -146,7 +148,7 @@ class WorkerProcess:
 
     async def rss_bytes(self) -> int:
         """Resident memory of the worker and its children."""
-        return await asyncio.to_thread(self._tree.rss_bytes) if self._tree else 0
+        return (await asyncio.to_thread(self._tree.usage)).rss_bytes if self._tree else 0
 
     async def end(self, *, grace_s: float) -> None:
         """End the worker: ask, wait for `grace_s`, then kill it with everything below it. Ending twice is fine."""
@@ -213,16 +215,19 @@ class WorkerProcess:
 
         A worker that has died is ended, too: where a child of its own outlives it, the socket would stay open.
         """
-        while not over_limit:
-            await asyncio.sleep(self._config.watch_s)
-            if self.has_exited():
-                break
-            if (rss := await self.rss_bytes()) > self._config.memory_bytes:
-                over_limit.append(f"the compile used {rss >> 20} MiB, more than {self._config.memory_bytes >> 20}")
-            elif (elapsed := time.monotonic() - self.job_started) > self._config.wall_s:
-                over_limit.append(f"the compile ran for {elapsed:.0f} s, more than {self._config.wall_s:.0f}")
-            else:
-                self.trim_log()
+        assert self._tree is not None
+        config, before = self._config, await asyncio.to_thread(self._tree.usage)
+        while not over_limit and not self.has_exited():
+            await asyncio.sleep(config.watch_s)
+            now = await asyncio.to_thread(self._tree.usage)
+            elapsed, cpu = time.monotonic() - self.job_started, now.cpu_s - before.cpu_s
+            if now.rss_bytes > config.memory_bytes:
+                over_limit.append(f"the compile used {now.rss_bytes >> 20} MiB, more than {config.memory_bytes >> 20}")
+            elif elapsed > config.wall_s:
+                over_limit.append(f"the compile ran for {elapsed:.0f} s, more than {config.wall_s:.0f}")
+            elif cpu > config.cpu_s:
+                over_limit.append(f"the compile took {cpu:.0f} s of processor time, more than {config.cpu_s:.0f}")
+            self.trim_log()
         await asyncio.to_thread(self._end, 0)
 
     def trim_log(self) -> None:

@@ -10,7 +10,7 @@ from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.condition import Condition
 from compiler_daemon.rpc.around import Context
-from compiler_daemon.rpc.pack import pack_worker
+from compiler_daemon.rpc.pack import pack_quarantined, pack_worker
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
@@ -39,6 +39,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             store_max_bytes=now.store_max_bytes,
             rss_bytes=now.rss_bytes,
             counters=now.counters,
+            quarantined=[pack_quarantined(view) for view in now.quarantined],
         )
 
     async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownResponse:

@@ -38,7 +38,11 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         """See the protocol."""
         unpack.unpack_program(request.program)
         unpack.unpack_program(request.client_version)
-        interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
+        interpreter: str | None
+        try:
+            interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
+        except JobRefusedError:
+            interpreter = None  # what is stored can be had all the same; a compile will be told why not
         answer = await self._handshakes.greet(request.protocol_version, request.environment, interpreter)
         response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
         if isinstance(answer, Welcome):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compiler_daemon.jobs import Entry, Event, QueuedEvent, Refusal, RunningEvent, WorkerView
+from compiler_daemon.jobs import Entry, Event, QuarantinedView, QueuedEvent, Refusal, RunningEvent, WorkerView
 
 
 def pack_entry(entry: Entry) -> pb.ArtifactEntry:
@@ -47,3 +47,8 @@ def pack_worker(view: WorkerView) -> pb.WorkerStatus:
         jobs_done=view.jobs_done,
         rss_bytes=view.rss_bytes,
     )
+
+
+def pack_quarantined(view: QuarantinedView) -> pb.QuarantinedGraph:
+    """Return a graph that is refused for a while."""
+    return pb.QuarantinedGraph(environment_id=view.environment, key=view.key, reason=view.reason, left_s=view.left_s)

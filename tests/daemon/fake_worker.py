@@ -92,6 +92,9 @@ class FakeWorker:
     def hang(self, job: dict[str, Any]) -> None:
         time.sleep(600)
 
+    def spin(self, job: dict[str, Any]) -> None:
+        subprocess.run([sys.executable, "-c", "while True: pass"], check=False)
+
     def refuse(self, job: dict[str, Any], reason: str) -> None:
         self.say(job, "refused", reason=reason, message="because of the test", fields=["shape: 1, 2"])
 

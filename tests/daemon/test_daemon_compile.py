@@ -206,6 +206,7 @@ def test_a_graph_that_loses_two_workers_is_refused_and_then_in_quarantine(
     assert reason_of(first) == reason_of(again) == "WORKER_LOST"
     assert isinstance(again, pb.Refused)
     assert "killed 2 workers" in again.message
+    assert key in {graph.key for graph in daemon.status().quarantined}
     workers = daemon.jobs(key)
     assert len(workers) == len(set(workers)) == 2
     assert not any(process_lives(pid) for pid in workers)
@@ -275,6 +276,17 @@ def test_a_job_over_its_memory_is_killed_even_where_a_child_holds_it(
     assert "MiB" in refused.message
     [worker] = daemon.jobs(key)
     assert not process_lives(worker)
+
+
+def test_a_job_over_its_processor_time_is_killed(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
+    daemon = start_daemon(pool={"cpu_s": 0.5})
+    daemon.handshake()
+
+    refused = daemon.compiled(key, b"spin")
+
+    assert reason_of(refused) == "LIMIT"
+    assert isinstance(refused, pb.Refused)
+    assert "processor time" in refused.message
 
 
 def test_what_a_crashed_worker_leaves_behind_is_killed(daemon: DaemonProcess, key: str, tmp_path: Path) -> None:

@@ -84,10 +84,10 @@ def test_status_of_nothing_fails_and_says_what_to_do(
     [
         (("serve", "--workers", "0"), 2, "workers"),
         (("dance",), 2, "dance"),
-        (("serve", "--address", "nonsense"), 1, "write unix:PATH or HOST:PORT"),
-        (("serve", "--address", "127.0.0.1:0"), 1, "--insecure-loopback"),
-        (("serve", "--address", "0.0.0.0:0", "--insecure-loopback"), 1, "plain TCP"),
-        (("serve", "--address", "unix:/tmp/" + "x" * 120), 1, "choose a shorter one with --address"),
+        (("serve", "--address", "nonsense"), 2, "write unix:PATH or HOST:PORT"),
+        (("serve", "--address", "127.0.0.1:0"), 2, "--insecure-loopback"),
+        (("serve", "--address", "0.0.0.0:0", "--insecure-loopback"), 2, "plain TCP"),
+        (("serve", "--address", "unix:/tmp/" + "x" * 120), 2, "choose a shorter one with --address"),
         (("serve", "--address", "unix:/nowhere/at/all/s"), 1, "does not exist"),
     ],
 )

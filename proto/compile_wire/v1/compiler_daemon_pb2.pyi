@@ -659,6 +659,36 @@ class WorkerStatus(_message.Message):
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
 
 @_typing.final
+class QuarantinedGraph(_message.Message):
+    """A graph that is refused for a while, because it has killed workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    environment_id: _builtins.str
+    key: _builtins.str
+    reason: _builtins.str
+    left_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        environment_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        left_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_id", b"environment_id", "key", b"key", "left_s", b"left_s", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantinedGraph: _TypeAlias = QuarantinedGraph  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -696,6 +726,7 @@ class GetStatusResponse(_message.Message):
     STORE_MAX_BYTES_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     pid: _builtins.int
     uptime_s: _builtins.float
@@ -714,6 +745,8 @@ class GetStatusResponse(_message.Message):
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counters by name, since the store was made; see compiler_daemon/metrics.py for the table."""
 
+    @_builtins.property
+    def quarantined(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantinedGraph]: ...
     def __init__(
         self,
         *,
@@ -731,10 +764,11 @@ class GetStatusResponse(_message.Message):
         store_max_bytes: _builtins.int = ...,
         rss_bytes: _builtins.int = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        quarantined: _abc.Iterable[Global___QuarantinedGraph] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "quarantined", b"quarantined", "queued", b"queued", "rss_bytes", b"rss_bytes", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
