@@ -91,7 +91,25 @@ def table_lost(path: Path) -> None:
     connection.close()
 
 
-DAMAGES = [overwrite, overwrite_middle, cut, cut_to_header, another_version, another_database, table_lost]
+def table_overwritten(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'artifact_blobs'").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+DAMAGES = [
+    overwrite,
+    overwrite_middle,
+    table_overwritten,
+    cut,
+    cut_to_header,
+    another_version,
+    another_database,
+    table_lost,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -216,11 +234,15 @@ def test_record_without_its_blobs_is_not_adopted(root: Path) -> None:
     blob_path(root, sample(3).blob_digests[1]).unlink()
 
     with Store.open(config(root)) as store:
-        assert found(store) == [sample(seed).digest for seed in (5, 4, 2, 1, 0)]
+        assert [row.digest for row in store.artifacts()] == [sample(seed).digest for seed in (5, 4, 2, 1, 0)]
+        assert not (root / "artifacts" / sample(3).digest[:2] / sample(3).digest).exists()
 
 
 @pytest.mark.parametrize("kind", ["artifacts", "requests", "graphs", "environments", "facts"])
-def test_one_changed_byte_in_any_file_beside_the_blobs_is_never_taken_for_true(root: Path, kind: str) -> None:
+@pytest.mark.parametrize("where", ["middle", "end"])
+def test_one_changed_byte_in_any_file_beside_the_blobs_is_never_taken_for_true(
+    root: Path, kind: str, where: str
+) -> None:
     with Store.open(config(root)) as store:
         fill(store)
         honest = [
@@ -230,7 +252,10 @@ def test_one_changed_byte_in_any_file_beside_the_blobs_is_never_taken_for_true(r
         ]
     files = [path for path in (root / kind).rglob("*") if path.is_file()]
     for path in files:
-        change_one_byte(path)
+        if where == "middle":
+            change_one_byte(path)
+        else:
+            path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
     (root / INDEX).unlink()
 
     with Store.open(config(root)) as store:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -191,6 +192,27 @@ def test_shared_blob_stays_until_its_last_artifact_goes(root: Path) -> None:
         assert not blob_path(root, digest_of(shared)).exists()
 
 
+def test_eviction_of_one_artifact_leaves_the_blobs_that_another_has(root: Path) -> None:
+    shared = noise(1, 5000)
+    first = sample_of([noise(2), shared], key="old")
+    second, third = sample_of([noise(3), shared], key="used"), sample_of([noise(4), shared], key="used")
+    with Store.open(config(root, max_age_s=0.4)) as store:
+        for item in (first, second, third):
+            put(store, item)
+        time.sleep(0.5)
+        found(store, key="used")
+
+        report = store.collect()
+
+        assert (report.artifacts, report.blobs) == (1, 1)
+        assert_whole(store, second, key="used")
+
+        time.sleep(0.5)
+        report = store.collect()
+        assert (report.artifacts, report.blobs) == (2, 3)
+        assert store.usage().bytes == 0
+
+
 def test_collect_removes_what_nobody_has_used_for_long(root: Path) -> None:
     with Store.open(config(root, max_age_s=0.5)) as store:
         put(store, sample(1, key="old"))
@@ -271,6 +293,20 @@ def test_clock_set_back_does_not_keep_entries_for_ever(root: Path) -> None:
     (root / "index.sqlite3").unlink()
 
     with Store.open(config(root, orphan_grace_s=0.1)) as store:
+        time.sleep(0.2)
+
+        assert store.collect().orphans == 1
+
+
+def test_clock_set_back_while_the_store_is_open_is_put_right_by_a_collection(root: Path) -> None:
+    data = noise(1)
+    with Store.open(config(root, orphan_grace_s=0.1)) as store:
+        store.put_blob(digest_of(data), data)
+        with sqlite3.connect(root / "index.sqlite3") as other:
+            other.execute("UPDATE blobs SET created = created + 1e6")
+        other.close()
+
+        store.collect()
         time.sleep(0.2)
 
         assert store.collect().orphans == 1
