@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 
+from compiler_daemon import __version__
 from compiler_daemon.address import Address, UnixAddress
 from compiler_daemon.cache import Cache
 from compiler_daemon.condition import Condition
@@ -85,9 +85,9 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 cache=cache,
                 flights=flights,
                 interpreter=config.pool.interpreter,
-                server_version=_version(),
+                server_version=__version__,
             ),
-            AdminServicer(condition=condition, shutdown=stop.set, server_version=_version()),
+            AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
             token=identity.token,
             condition=condition,
             counters=counters,
@@ -118,13 +118,6 @@ async def _drain(flights: Flights, limit_s: float) -> None:
 
 def _store_config(config: DaemonConfig) -> StoreConfig:
     return StoreConfig(root=config.store_root, max_bytes=config.store_max_bytes, address=str(config.address))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("compiler-daemon")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _unlink(address: Address) -> None:

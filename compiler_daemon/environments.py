@@ -76,7 +76,9 @@ class Environments:
         """Keep what a worker of the environment has found out. A store that cannot take it costs speed only."""
         if facts:
             try:
-                await asyncio.to_thread(self._store.put_facts, environment, facts)
+                # Nearly always known already, and a write waits for the disk.
+                if await asyncio.to_thread(self._store.get_facts, environment) != facts:
+                    await asyncio.to_thread(self._store.put_facts, environment, facts)
             except StoreError as error:
                 logger.warning("the facts of environment %s are not kept: %s", environment[:12], error)
 

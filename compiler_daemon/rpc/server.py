@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyped]  # as above
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # as above
 
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -63,6 +62,9 @@ class RpcServer:
         pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
+            # Imported for those who ask for it only.
+            from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # as above
+
             reflection.enable_server_reflection((*self._services, reflection.SERVICE_NAME), self._server)
 
     async def listen(self, address: Address) -> Address:

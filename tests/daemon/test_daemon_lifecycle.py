@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import signal
 import socket
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from daemon_process import DEADLINE_S, ENVIRONMENT, DaemonProcess, manifest_of, process_lives, wait_until
 
+import compiler_daemon
 from compile_wire.manifest import decode_manifest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 
@@ -330,6 +332,10 @@ def test_the_daemon_imports_no_torch_and_is_small_when_idle(
 
     assert not any(name.startswith(("libtorch", "libtriton", "_C.")) for name in mapped)
     assert status.rss_bytes < 60e6
+
+
+def test_the_version_is_the_packages() -> None:
+    assert compiler_daemon.__version__ == importlib.metadata.version("compiler-daemon")
 
 
 def test_no_room_of_the_daemon_imports_torch() -> None:

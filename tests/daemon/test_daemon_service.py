@@ -80,6 +80,10 @@ def test_facts_that_a_worker_found_are_signed_and_told_to_the_next_client(daemon
     assert decode_facts(welcome.facts).vec_isa == {"avx2": True}
 
 
+def test_a_client_whose_interpreter_cannot_be_started_is_welcome_all_the_same(daemon: DaemonProcess) -> None:
+    assert daemon.handshake(interpreter="/nowhere/python").environment_id == ENVIRONMENT
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"": "x"}, {"x": "y" * 10_000}, {str(number): "" for number in range(100)}],
@@ -227,6 +231,19 @@ def test_a_byte_changed_on_the_disk_is_a_miss_and_counted(daemon: DaemonProcess,
 
     assert code_of(lambda: daemon.read_blob(digest_of(content))) is grpc.StatusCode.NOT_FOUND
     assert daemon.status().counters["quarantined"] >= 1
+
+
+def test_a_full_store_refuses_what_does_not_fit_and_serves_on(
+    start_daemon: Callable[..., DaemonProcess], key: str
+) -> None:
+    daemon = start_daemon(daemon={"store_max_bytes": 2**20})
+    daemon.handshake()
+    large = bytes(2**21)
+
+    assert code_of(lambda: daemon.publish(key, manifest_of(key, large), large)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(lambda: daemon.compiled(key, f"big {2**21}".encode())) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert daemon.publish(key, manifest_of(key, b"small"), b"small")
+    assert len(daemon.lookup(key)) == 1
 
 
 # Blobs
