@@ -116,6 +116,16 @@ def test_writer_refuses_another_size_than_announced(store: Store, root: Path, si
     assert incoming(root) == []
 
 
+def test_writer_refuses_other_bytes_of_the_announced_size(store: Store, root: Path) -> None:
+    with store.blob_writer(NAME, len(DATA)) as writer:
+        writer.write(DATA[:-1] + b"!")
+        with pytest.raises(DigestError):
+            writer.commit()
+
+    assert not store.has_blob(NAME)
+    assert incoming(root) == []
+
+
 @pytest.mark.parametrize("size", [-1, MAX_BLOB_BYTES + 1])
 def test_writer_refuses_sizes_out_of_bounds(store: Store, size: int) -> None:
     with pytest.raises(MalformedError):
