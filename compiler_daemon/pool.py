@@ -77,6 +77,7 @@ class Pool:
         self._ending: list[WorkerProcess] = []
         self._requests: list[_Request] = []
         self._known: dict[str, _Known] = {}
+        self._failures: Counter[str] = Counter()
         # Workers of one interpreter share what they have built; a worker that has done its share begins a new place, so
         # that the old one can go with the last who uses it.
         self._generations: Counter[str] = Counter()
@@ -264,8 +265,11 @@ class Pool:
             if hello is None or self._closed:
                 await asyncio.shield(worker.end(grace_s=0))
         self._counters.add(metrics.WORKERS_STARTED if hello else metrics.WORKERS_FAILED)
-        lasts_s = self._config.hello_valid_s if hello else self._config.retry_start_s
-        self._known[interpreter] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
+        self._failures[interpreter] = 0 if hello else self._failures[interpreter] + 1
+        if hello or self._failures[interpreter] > 1:
+            # A single failure may have been the machine's and not the interpreter's; the next request tries again.
+            lasts_s = self._config.hello_valid_s if hello else self._config.retry_start_s
+            self._known[interpreter] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
         if hello and not self._closed:
             logger.info("worker %d is ready for environment %s", worker.pid, hello.environment[:12])
             self._idle.append(worker)

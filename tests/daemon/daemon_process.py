@@ -87,8 +87,7 @@ class DaemonProcess:
             "--journal",
             str(self.journal),
         ]
-        if self.settings.get("never_ready"):
-            worker.append("--never-ready")
+        worker += self.settings.get("worker", [])
         pool = {"command": worker, "max_workers": 2, "watch_s": 0.05, **self.settings.get("pool", {})}
         settings = {
             "directory": str(self.directory),

@@ -146,7 +146,11 @@ def main() -> None:
     parser.add_argument("--fields", type=json.loads, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--never-ready", action="store_true")
+    parser.add_argument("--not-ready-once", type=Path)
     arguments = parser.parse_args()
+    if arguments.not_ready_once and not arguments.not_ready_once.exists():
+        arguments.not_ready_once.touch()
+        raise SystemExit("the machine had a bad moment")
     if arguments.never_ready:
         raise SystemExit("no torch in this environment")
     FakeWorker(arguments.fields, arguments.journal).run()

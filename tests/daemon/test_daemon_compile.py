@@ -338,7 +338,7 @@ def test_a_worker_of_another_environment_is_not_used_and_the_fields_are_named(
 
 
 def test_a_worker_that_does_not_come_up_is_explained(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
-    daemon = start_daemon(never_ready=True)
+    daemon = start_daemon(worker=["--never-ready"])
     daemon.handshake()
 
     refused = daemon.compiled(key, b"ok")
@@ -346,6 +346,17 @@ def test_a_worker_that_does_not_come_up_is_explained(start_daemon: Callable[...,
     assert reason_of(refused) == "ENVIRONMENT"
     assert isinstance(refused, pb.Refused)
     assert "no torch in this environment" in refused.message
+
+
+def test_a_worker_that_fails_to_come_up_once_is_started_again(
+    start_daemon: Callable[..., DaemonProcess], key: str, tmp_path: Path
+) -> None:
+    daemon = start_daemon(worker=["--not-ready-once", str(tmp_path / "marker")])
+    daemon.handshake()
+
+    artifact_of(daemon.compiled(key, b"ok"))
+
+    assert daemon.status().counters["workers_failed"] == 1
 
 
 def test_a_handshake_warms_a_worker_up(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
