@@ -16,17 +16,22 @@ from typing import Annotated, Any, NoReturn
 import psutil
 import typer
 
+from benches.runs import RunFolder
 from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
+from diffusion.parametrization import Mode
 
 Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
 Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the preset's own by default.")]
 Seed = Annotated[int, typer.Option(help="The number that all randomness follows from.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the preset's by default.")]
 Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the configuration and stop.")]
 Compile = Annotated[bool | None, typer.Option(help="Use torch.compile for training; the preset decides by default.")]
 Resume = Annotated[Path | None, typer.Option(help="An earlier run folder of this bench to continue.")]
+ModeChoice = Annotated[
+    str | None, typer.Option("--mode", help="naive, factorized, factorized+nll, both (the first two) or all.")
+]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard events.")]
 
 
@@ -39,6 +44,27 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise ConfigError(f"{what} must be positive, got {text!r}")
     return numbers
+
+
+MODES = {mode.value: (mode,) for mode in Mode} | {"both": (Mode.NAIVE, Mode.FACTORIZED), "all": tuple(Mode)}
+
+
+def parse_modes(text: str) -> tuple[Mode, ...]:
+    """Return the modes that a name stands for; raise `ConfigError` for a name nobody defined."""
+    if text not in MODES:
+        raise ConfigError(f"unknown mode {text!r}; there are {', '.join(MODES)}")
+    return MODES[text]
+
+
+def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:
+    """Return a new numbered run folder, or the one to resume; tell people where it is."""
+    folder = (
+        RunFolder.create(out, bench, config, tensorboard=tensorboard)
+        if resume is None
+        else RunFolder.reopen(resume, config, tensorboard=tensorboard)
+    )
+    say(f"run folder {folder.path}")
+    return folder
 
 
 def check_device(device: str) -> None:

@@ -10,23 +10,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
 from benches import command_line as cli
 from benches.compile_counts import CompileCounts, start_counting
-from benches.multires_presets import MultiresConfig, preset
+from benches.multires_presets import MultiresConfig, evaluation_steps, preset
 from benches.runs import RunFolder, plain
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
-from diffusion.errors import ConfigError
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
-
-MODES = {mode.value: (mode,) for mode in Mode} | {"both": (Mode.NAIVE, Mode.FACTORIZED), "all": tuple(Mode)}
 
 
 def configured(
@@ -51,9 +47,7 @@ def configured(
     if compiled is not None:
         train = replace(train, compile=compiled)
     if mode is not None:
-        if mode not in MODES:
-            raise ConfigError(f"unknown mode {mode!r}; there are {', '.join(MODES)}")
-        config = replace(config, modes=MODES[mode])
+        config = replace(config, modes=cli.parse_modes(mode))
     if device is not None:
         config = replace(config, device=device)
     return replace(config, train=train)
@@ -74,16 +68,31 @@ def trainer_for(config: MultiresConfig, mode: Mode) -> Trainer:
     )
 
 
-def train(config: MultiresConfig, mode: Mode, folder: RunFolder) -> list[float]:
-    """Train one mode to the end, logging every step; return the losses in order."""
+def train(config: MultiresConfig, mode: Mode, folder: RunFolder, *, resume: bool) -> None:
+    """Train one mode to the end, logging every step; measure and save it on the way."""
     trainer = trainer_for(config, mode)
-    losses = []
-    with cli.progress(f"{mode.value:10}", config.train.steps) as advance:
+    checkpoint = folder.path / f"{mode.value}.pt"
+    if resume and checkpoint.exists():
+        from diffusion.checkpoints import load_checkpoint
+
+        load_checkpoint(trainer, checkpoint)
+        cli.say(f"{mode.value} continues at step {trainer.step}")
+    stops = set[int]()
+    if config.evaluation is not None:
+        stops = set(evaluation_steps(config.train.steps, config.evaluation.times))
+    with cli.progress(f"{mode.value:10}", config.train.steps - trainer.step) as advance:
         for record in trainer.steps():
-            folder.log({"mode": mode.value, **record._asdict()})
-            losses.append(record.loss)
+            folder.log({"kind": "step", "mode": mode.value, **record._asdict()})
             advance(f"{record.resolution} px  loss {record.loss:.4f}  {record.seconds:.2f} s")
-    return losses
+            if trainer.step in stops:
+                # Imported here: the demo trains only, and pays for no metric.
+                from benches.multires_evaluation import evaluate
+
+                evaluate(config, mode, trainer, folder)
+            if config.checkpoint_every and trainer.step % config.checkpoint_every == 0:
+                from diffusion.checkpoints import save_checkpoint
+
+                save_checkpoint(trainer, checkpoint)
 
 
 def document(config: MultiresConfig, folder: RunFolder, losses: list[float], counts: CompileCounts) -> dict[str, Any]:
@@ -108,12 +117,12 @@ def multires(
     resolutions: cli.Resolutions = None,
     steps: cli.Steps = None,
     seed: cli.Seed = 0,
-    mode: Annotated[
-        str | None, typer.Option(help="naive, factorized, factorized+nll, both (the first two) or all.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the preset's by default.")] = None,
+    mode: cli.ModeChoice = None,
+    device: cli.Device = None,
     compile: cli.Compile = None,
     out: cli.Out = Path("runs"),
+    resume: cli.Resume = None,
+    tensorboard: cli.TensorBoard = False,
     dry_run: cli.DryRun = False,
 ) -> None:
     """Train one model on several resolutions at once, naive against factorized."""
@@ -125,11 +134,15 @@ def multires(
         return
     cli.check_device(config.device)
     counts = start_counting()
-    losses: list[float] = []
-    with RunFolder.create(out, "multires", config) as folder:
-        cli.say(f"run folder {folder.path}")
+    with cli.open_folder(out, "multires", config, resume=resume, tensorboard=tensorboard) as folder:
         for chosen in config.modes:
-            losses += train(config, chosen, folder)
+            train(config, chosen, folder, resume=resume is not None)
+        if config.evaluation is None:
+            losses = [record["loss"] for record in folder.records()]
+        else:
+            from benches.multires_report import write_report
+
+            losses = write_report(config, folder, cli.seconds_since_start()).losses()
         cli.last_line(document(config, folder, losses, counts))
 
 

@@ -24,14 +24,17 @@ class EvaluationConfig:
     """Samples per resolution and metric."""
     max_resolution: int = 32
     """Metrics are taken up to this side; larger images are only drawn."""
+    drawn: int = 16
+    """Samples shown of each resolution."""
     sampler_steps: int = 24
     nulls: int = 20
     """Independent true draws behind each null mean and spread."""
     validation_bins: int = 8
-    validation_images: int = 64
+    validation_tokens: int = 8192
+    """Validation images of each resolution are as many as fit, at least 8."""
 
     def __post_init__(self) -> None:
-        if min(self.times, self.images - 1, self.sampler_steps, self.nulls - 1, self.validation_bins) < 1:
+        if min(self.times, self.images - 1, self.drawn, self.sampler_steps, self.nulls - 1, self.validation_bins) < 1:
             raise ConfigError("evaluation needs at least one time, two images, one sampler step and two nulls")
 
 
@@ -60,6 +63,15 @@ class MultiresConfig:
             raise ConfigError(f"checkpoint_every must not be negative, got {self.checkpoint_every}")
 
 
+FAST = OptimizerConfig(backbone_lr=6e-3, interface_lr=6e-3)
+"""The best of 2e-3, 4e-3, 6e-3 and 8e-3 in short runs at width 64; see docs/log.md."""
+
+
+def evaluation_steps(steps: int, times: int) -> tuple[int, ...]:
+    """Return after how many steps the model is looked at: evenly spaced, the last at the end."""
+    return tuple(sorted({max(1, round(steps * (i + 1) / times)) for i in range(times)}))
+
+
 def _demo() -> MultiresConfig:
     # One local and one global layer, no modulation: 22 kernels a resolution instead of 42, so that a machine with two
     # cores compiles all three resolutions from nothing in well under a minute.
@@ -76,13 +88,16 @@ def _demo() -> MultiresConfig:
 
 
 def _cpu() -> MultiresConfig:
+    # A quarter of cpu-long's sizes where that saves time; eager, because compiling costs more than the run.
     return MultiresConfig(
         preset="cpu",
         backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
-        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
-        train=TrainConfig(steps=140, compile=False),
+        buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
+        train=TrainConfig(steps=270, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(times=2, images=128, max_resolution=16, sampler_steps=12, nulls=10),
+        evaluation=EvaluationConfig(
+            times=2, images=128, drawn=8, max_resolution=16, sampler_steps=12, nulls=10, validation_tokens=4096
+        ),
     )
 
 
@@ -90,11 +105,11 @@ def _cpu_long() -> MultiresConfig:
     return MultiresConfig(
         preset="cpu-long",
         backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
-        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
-        train=TrainConfig(steps=2800, compile=False),
+        buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
+        train=TrainConfig(steps=3300, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(times=4),
-        checkpoint_every=700,
+        evaluation=EvaluationConfig(times=4, images=192, drawn=8, sampler_steps=16),
+        checkpoint_every=825,
     )
 
 

@@ -129,3 +129,12 @@ class RunFolder:
         self._log.close()
         if self._board is not None:
             self._board.close()
+
+
+def latest(records: list[dict[str, Any]], kind: str, *names: str) -> list[dict[str, Any]]:
+    """Return the records of a kind in order of appearance, the last of each identity: resumed runs repeat some."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        if record.get("kind") == kind:
+            found[tuple(record[name] for name in names)] = record
+    return list(found.values())

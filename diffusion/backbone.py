@@ -134,9 +134,9 @@ class GatedAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each modulated by the noise level and starting as the identity.
+    """Attention and feed-forward, each modulated by the noise level.
 
-    Scale and gate per branch as in adaLN-Zero (Peebles & Xie, arXiv 2212.09748, section 3.2), without shifts.
+    Scale and gate per branch as in adaLN (Peebles & Xie, arXiv 2212.09748, section 3.2), without shifts.
     """
 
     def __init__(self, config: BackboneConfig, *, everywhere: bool) -> None:
@@ -156,7 +156,9 @@ class Block(nn.Module):
         self.modulation = nn.Linear(config.width, 4 * config.width) if config.modulation else None
         if self.modulation is not None:
             nn.init.zeros_(self.modulation.weight)
-            nn.init.zeros_(self.modulation.bias)
+            # Gates start at 1, not at the 0 of adaLN-Zero: the short runs of this lab learn faster so (docs/log.md).
+            with torch.no_grad():
+                self.modulation.bias.view(4, -1).copy_(torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None])
 
     def forward(
         self,

@@ -60,3 +60,11 @@ class DenoisingObjective(nn.Module):
         if said.z_loss is not None:
             loss = loss + self.z_weight * said.z_loss
         return LossTerms(loss, mse_B.detach())
+
+    @torch.no_grad()
+    def error_map(self, x0_BCHW: Tensor, epsilon_BCHW: Tensor, logsnr_B: Tensor, where: Layout) -> Tensor:
+        """Return the squared error of the target per pixel, mean over channels, as error_BHW."""
+        z_BCHW = diffuse(x0_BCHW, epsilon_BCHW, logsnr_B)
+        wanted_BCHW = self.parametrization.of(x0_BCHW, epsilon_BCHW, logsnr_B)
+        said: Prediction = self.backbone(z_BCHW, logsnr_B, where)
+        return (said.target_BCHW.float() - wanted_BCHW).square().mean(dim=1)

@@ -1,0 +1,101 @@
+"""What `benches.gradients` runs under each preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diffusion.backbone import BackboneConfig
+from diffusion.buckets import BucketConfig
+from diffusion.data import Checkerboards, ImageSource
+from diffusion.errors import ConfigError, PresetError
+from diffusion.parametrization import Mode, Target
+from diffusion.schedules import LinearLogSNR, Schedule
+from diffusion.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GradientsConfig:
+    """One run: every target and mode is trained for a while, and measured before and after at every resolution."""
+
+    preset: str
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    buckets: BucketConfig = field(default_factory=BucketConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    schedule: Schedule = field(default_factory=LinearLogSNR)
+    source: ImageSource = field(default_factory=Checkerboards)
+    targets: tuple[Target, ...] = tuple(Target)
+    modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
+    times: int = 12
+    """Noise levels, denser at both ends."""
+    images: int = 16
+    """Single-image gradients at each noise level."""
+    bootstraps: int = 40
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.targets or not self.modes:
+            raise ConfigError("at least one target and one mode are needed")
+        if self.times < 2 or self.images < 4 or self.bootstraps < 2:
+            raise ConfigError("gradients need at least two times, four images and two bootstraps")
+
+
+SMALL = BackboneConfig(width=48, depth=4, heads=3, hidden=96)
+
+
+def _demo() -> GradientsConfig:
+    return GradientsConfig(
+        preset="demo",
+        backbone=SMALL,
+        buckets=BucketConfig(resolutions=(16, 32), tokens_per_step=512),
+        train=TrainConfig(steps=6, compile=False),
+        targets=(Target.V,),
+        modes=(Mode.NAIVE,),
+        times=4,
+        images=4,
+        bootstraps=8,
+    )
+
+
+def _cpu() -> GradientsConfig:
+    return GradientsConfig(
+        preset="cpu",
+        backbone=SMALL,
+        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
+        train=TrainConfig(steps=100, compile=False),
+        times=6,
+        images=4,
+        bootstraps=20,
+    )
+
+
+def _cpu_long() -> GradientsConfig:
+    return GradientsConfig(
+        preset="cpu-long",
+        backbone=SMALL,
+        buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
+        train=TrainConfig(steps=210, compile=False),
+    )
+
+
+def _gpu() -> GradientsConfig:
+    return GradientsConfig(
+        preset="gpu",
+        backbone=BackboneConfig(width=128, depth=8, heads=8, hidden=256),
+        buckets=BucketConfig(tokens_per_step=16384),
+        train=TrainConfig(steps=2000),
+        modes=tuple(Mode),
+        times=24,
+        images=64,
+        bootstraps=200,
+        device="cuda",
+    )
+
+
+PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": _cpu_long, "gpu": _gpu}
+
+
+def preset(name: str) -> GradientsConfig:
+    """Return a preset; raise `PresetError` for a name nobody defined."""
+    if name not in PRESETS:
+        raise PresetError(name, tuple(PRESETS))
+    return PRESETS[name]()

@@ -1,0 +1,39 @@
+"""Markdown reports: tables and the facts that every report starts with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others numbers."""
+    align = ["---", *["---:"] * (len(header) - 1)]
+    lines = [header, align, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def command() -> str:
+    """Return the command that started this process, as someone would type it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    start = f"python -m {module.name}" if module is not None else f"python {sys.argv[0]}"
+    return " ".join([start, *sys.argv[1:]])
+
+
+def machine() -> str:
+    """Return what the numbers were measured on, in one line."""
+    import torch
+
+    threads = torch.get_num_threads()
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator"
+    return (
+        f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPU cores of which "
+        f"{threads} used for arithmetic, {accelerator}"
+    )
+
+
+def number(value: float | None) -> str:
+    """Return a number with four significant digits, or a dash for a missing one."""
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,143 @@
+"""Samplers over any denoiser: DDIM in its angular form, Heun's method and ancestral sampling.
+
+Legend: B images, C colour channels, H and W pixels, S + 1 noise levels.
+
+A denoiser is a function (z_BCHW, logsnr_B) -> prediction in some parametrization; a sampler asks a `Parametrization`
+what that implies. All samplers start from one Gaussian draw and work at any resolution the denoiser accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from diffusion.backbone import HybridDiT
+from diffusion.data import CHANNELS
+from diffusion.errors import ConfigError
+from diffusion.parametrization import Parametrization
+from diffusion.random_streams import stream
+from diffusion.schedules import Schedule, alpha_sigma
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+class Sampler(StrEnum):
+    """Which rule takes an image from one noise level to the next."""
+
+    DDIM = "ddim"  # deterministic, first order; one evaluation a step
+    HEUN = "heun"  # deterministic, second order; two evaluations a step but the last
+    ANCESTRAL = "ancestral"  # stochastic; one evaluation a step
+
+
+def levels(schedule: Schedule, resolution: int, steps: int) -> Tensor:
+    """Return logsnr_S1 at steps + 1 evenly spaced times from 1 (noise) to 0 (clean)."""
+    if steps < 1:
+        raise ConfigError(f"a sampler needs at least one step, got {steps}")
+    return schedule.logsnr(torch.linspace(1, 0, steps + 1), resolution)
+
+
+def _parts(
+    denoise: Denoiser, parametrization: Parametrization, z_BCHW: Tensor, logsnr: Tensor
+) -> tuple[Tensor, Tensor]:
+    logsnr_B = logsnr.expand(len(z_BCHW))
+    said_BCHW = denoise(z_BCHW, logsnr_B)
+    x0_BCHW = parametrization.x0(z_BCHW, said_BCHW, logsnr_B)
+    return x0_BCHW, parametrization.epsilon(z_BCHW, said_BCHW, logsnr_B)
+
+
+def ddim_step(x0_BCHW: Tensor, epsilon_BCHW: Tensor, logsnr: Tensor) -> Tensor:
+    """Return alpha x0 + sigma eps at the next noise level (Song et al., arXiv 2010.02502, eq. 12 with sigma_t = 0).
+
+    For v-prediction this is a rotation of (z, v) by the difference of the two angles (Salimans & Ho, arXiv 2202.00512,
+    appendix D).
+    """
+    alpha, sigma = alpha_sigma(logsnr)
+    return alpha * x0_BCHW + sigma * epsilon_BCHW
+
+
+def ancestral_step(z_BCHW: Tensor, x0_BCHW: Tensor, noise_BCHW: Tensor, logsnr: Tensor, following: Tensor) -> Tensor:
+    """Draw from q(z_s | z_t, x0) (Kingma et al., arXiv 2107.00630, eqs. 25 and 32), s being the cleaner level."""
+    alpha_t, sigma_t = alpha_sigma(logsnr)
+    alpha_s, sigma_s = alpha_sigma(following)
+    # 1 - sigma_t|s^2 / sigma_t^2 and its complement, from the SNRs alone: exact where both variances are near 1.
+    kept = torch.exp(logsnr - following)
+    fresh = -torch.expm1(logsnr - following)
+    mean_BCHW = kept * (alpha_s / alpha_t) * z_BCHW + fresh * alpha_s * x0_BCHW
+    del sigma_t
+    return mean_BCHW + sigma_s * fresh.sqrt() * noise_BCHW
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    parametrization: Parametrization,
+    logsnr_S1: Tensor,
+    noise_BCHW: Tensor,
+    *,
+    sampler: Sampler = Sampler.DDIM,
+    seed: int = 0,
+) -> Tensor:
+    """Return images x_BCHW, about in [-1, 1], from standard normal noise along falling noise levels.
+
+    The last step always ends at the denoiser's x0. `seed` matters to the ancestral sampler only.
+    """
+    logsnr_S1 = logsnr_S1.to(noise_BCHW.device)
+    z_BCHW = noise_BCHW
+    x0_BCHW = noise_BCHW
+    last = len(logsnr_S1) - 2
+    for i in range(last + 1):
+        here, following = logsnr_S1[i], logsnr_S1[i + 1]
+        x0_BCHW, epsilon_BCHW = _parts(denoise, parametrization, z_BCHW, here)
+        if i == last:
+            break
+        if sampler is Sampler.ANCESTRAL:
+            fresh = torch.randn(z_BCHW.shape, generator=stream(seed, "ancestral", i)).to(z_BCHW.device)
+            z_BCHW = ancestral_step(z_BCHW, x0_BCHW, fresh, here, following)
+            continue
+        proposal_BCHW = ddim_step(x0_BCHW, epsilon_BCHW, following)
+        if sampler is Sampler.HEUN:
+            # Averaging both ends' (x0, eps) is Heun's rule for the flow in the angle (Karras et al., arXiv 2206.00364,
+            # algorithm 1, there for the sigma of a variance-exploding process).
+            x0_next, epsilon_next = _parts(denoise, parametrization, proposal_BCHW, following)
+            proposal_BCHW = ddim_step((x0_BCHW + x0_next) / 2, (epsilon_BCHW + epsilon_next) / 2, following)
+        z_BCHW = proposal_BCHW
+    return x0_BCHW
+
+
+def sample_images(
+    backbone: HybridDiT,
+    parametrization: Parametrization,
+    schedule: Schedule,
+    *,
+    count: int,
+    resolution: int,
+    steps: int,
+    seed: int,
+    sampler: Sampler = Sampler.DDIM,
+    batch: int = 64,
+) -> Tensor:
+    """Sample `count` images of `resolution` pixels a side from a backbone, as x_BCHW in [-1, 1] on the CPU.
+
+    The first n images do not depend on how many are drawn, but on `batch`, which divides them into streams.
+    """
+    device = next(backbone.parameters()).device
+    where = backbone.layout(resolution, device=device)
+    logsnr_S1 = levels(schedule, resolution, steps)
+
+    def denoise(z_BCHW: Tensor, logsnr_B: Tensor) -> Tensor:
+        said_BCHW: Tensor = backbone(z_BCHW, logsnr_B, where).target_BCHW
+        return said_BCHW
+
+    was_training = backbone.training
+    backbone.eval()
+    drawn = []
+    for start in range(0, count, batch):
+        shape = (min(batch, count - start), CHANNELS, resolution, resolution)
+        noise_BCHW = torch.randn(shape, generator=stream(seed, "prior", resolution, start)).to(device)
+        x_BCHW = sample(denoise, parametrization, logsnr_S1, noise_BCHW, sampler=sampler, seed=seed + start)
+        drawn.append(x_BCHW.clamp(-1, 1).cpu())
+    backbone.train(was_training)
+    return torch.cat(drawn)
