@@ -1,0 +1,46 @@
+# One command for each thing a newcomer wants; all may be run in any order and again.
+#   make demo     set up, then the main job: one trainer four times, with and without the daemon
+#   make test     set up, then the tests
+#   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
+#   make .venv    the set-up alone
+#   make protos   the wire's stubs again from the schema
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := compile_wire compile_client compiler_daemon diffusion benches
+
+.PHONY: help demo test check protos zoo clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# With uv where it is installed, else with venv and pip. The stamp is renewed when the dependencies change.
+.venv: .venv/.stamp
+.venv/.stamp: pyproject.toml tools/set_up.sh
+	PYTHON="$(PYTHON)" bash tools/set_up.sh
+	@touch $@
+
+demo: .venv
+	@$(BIN)/python -m benches.demo
+
+test: .venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh --check
+
+protos: .venv
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh
+
+zoo: .venv
+	$(BIN)/python -m benches.zoo --out benches/results/zoo
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs

@@ -340,7 +340,7 @@ def einsum() -> Made:
 
 @animal()
 def softmax_cross_entropy() -> Made:
-    return (lambda x, t: F.cross_entropy(x, t)), (leaf(6, 8), torch.randint(0, 8, (6,)))
+    return F.cross_entropy, (leaf(6, 8), torch.randint(0, 8, (6,)))
 
 
 @animal(dynamic=(False, True))
@@ -384,16 +384,16 @@ class Straight(torch.autograd.Function):
     """Rounding with a straight-through gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         """Round."""
         ctx.save_for_backward(x)
         return x.round()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         """Pass the gradient where |x| < 1."""
         (x,) = ctx.saved_tensors
-        out: Tensor = grad * (x.abs() < 1)
+        out: Tensor = grad_outputs[0] * (x.abs() < 1)
         return out
 
 
@@ -452,12 +452,12 @@ def sgd_step() -> Made:
 
 @animal(dynamic=(False, True))
 def vmap() -> Made:
-    return (lambda x: torch.vmap(lambda row: row.softmax(0) * row.sum())(x)), (leaf(6, 8),)
+    return torch.vmap(lambda row: row.softmax(0) * row.sum()), (leaf(6, 8),)
 
 
 @animal(train=False, dynamic=(False,))
 def grad_inside() -> Made:
-    return (lambda x: torch.func.grad(lambda y: (y.sin() * y).sum())(x)), (leaf(6, 8, grad=False),)
+    return torch.func.grad(lambda y: (y.sin() * y).sum()), (leaf(6, 8, grad=False),)
 
 
 @animal()
@@ -469,7 +469,8 @@ def python_scalars() -> Made:
 def shape_arithmetic() -> Made:
     def function(x: Tensor) -> Tensor:
         height = (x.shape[0] + 1) // 2
-        return F.pad(x, (0, 1, 0, 2 * height - x.shape[0])).view(2, height, -1).mean(0) * (x.shape[0] ** 0.5)
+        out: Tensor = F.pad(x, (0, 1, 0, 2 * height - x.shape[0])).view(2, height, -1).mean(0)
+        return out * float(x.shape[0] ** 0.5)
 
     return function, (leaf(6, 8),)
 
@@ -485,7 +486,9 @@ def list_and_dict() -> Made:
 @animal(dynamic=(False,))
 def channels_last() -> Made:
     x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
-    return nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), (x,)
+    module = nn.Conv2d(4, 4, 3)
+    module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
+    return module, (x,)
 
 
 @animal(dynamic=(False, True))
@@ -498,13 +501,12 @@ class Transformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.ModuleList([Attention(16, 2), Residual(16)]) for _ in range(2)])
+        self.blocks = nn.ModuleList([nn.Sequential(Attention(16, 2), Residual(16)) for _ in range(2)])
 
     def forward(self, x_BND: Tensor) -> Tensor:  # noqa: N803 - shape suffix
         """Map BND to BND."""
         for block in self.blocks:
-            attention, perceptron = block  # type: ignore[misc]
-            x_BND = perceptron(x_BND + attention(x_BND))  # noqa: N806 - shape suffix
+            x_BND = block(x_BND)  # noqa: N806 - shape suffix
         return x_BND
 
 

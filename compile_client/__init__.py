@@ -22,16 +22,16 @@ def install() -> bool:
 
     Idempotent. False where this torch is unknown to the client: it has said so once, and torch compiles as always.
     """
-    from compile_client import hook
+    from compile_client.hook import install as install_hook
 
-    return hook.install()
+    return install_hook()
 
 
 def uninstall() -> None:
     """Switch the client off and put back everything of torch's that it had replaced."""
-    from compile_client import hook
+    from compile_client.hook import uninstall as uninstall_hook
 
-    hook.uninstall()
+    uninstall_hook()
 
 
 def _activate() -> None:
@@ -39,9 +39,9 @@ def _activate() -> None:
     if os.environ.get("TORCH_COMPILE_CLIENT") != "1":
         return
     try:
-        from compile_client import hook
+        from compile_client.hook import arm
 
-        hook.arm()
+        arm()
     except Exception:
         import logging
 
@@ -53,6 +53,6 @@ def _daemon_backend(gm: Any, example_inputs: Sequence[Any], **kwargs: Any) -> Ca
 
     `mode=` and `options=` of `torch.compile` arrive here as keyword arguments and mean what they mean for inductor.
     """
-    from compile_client import hook
+    from compile_client.hook import compile_with_daemon
 
-    return hook.compile_with_daemon(gm, example_inputs, **kwargs)
+    return compile_with_daemon(gm, example_inputs, **kwargs)

@@ -45,10 +45,17 @@ def _settings(config: Any) -> dict[str, Value]:
     return found
 
 
+_HARMLESS = ("TORCH_COMPILE_CLIENT", "TORCHINDUCTOR_CACHE_DIR")
+
+
 @functools.cache
 def _environment_changes_defaults() -> bool:
-    """Whether variables are set from which torch's configuration modules take their defaults."""
-    return any(name.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "TORCHDYNAMO_")) for name in os.environ)
+    """Whether variables are set from which torch's configuration modules may take their defaults."""
+    return any(
+        name.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "TORCHDYNAMO_", "TORCHAOT_"))
+        and not name.startswith(_HARMLESS)
+        for name in os.environ
+    )
 
 
 @functools.cache

@@ -4,6 +4,9 @@ Rows refer only to earlier rows, so reading them needs no recursion, and shared 
 parameters belong to, a size that a hundred nodes have) are carried once.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,5 +1,8 @@
 """Arguments, attributes and tensors' metadata as values of a GraphSpec."""
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -8,7 +11,7 @@ import torch
 
 from compile_client._tables import CannotCarryError, Tables
 from compile_wire.graph_spec import TensorSpec, Value, tensor_value
-from compile_wire.torch_side.operators import name_of
+from compile_wire.torch_side.operators import GETATTR, name_of
 
 
 class Values:
@@ -60,7 +63,7 @@ class Values:
             return ["mf", str(value).removeprefix("torch.")]
         if isinstance(value, torch.device):
             return ["dv", value.type, value.index]
-        if callable(value) and (name := name_of(value)) is not None:
+        if callable(value) and (name := name_of(value)) not in (None, GETATTR):
             return ["f", name]
         raise CannotCarryError(f"{where} has a {type(value).__module__}.{type(value).__qualname__}")
 

@@ -1,9 +1,12 @@
 """Capture: a dynamo graph, as the backend received it, becomes a `GraphSpec`.
 
-Guarantees: nothing of the graph is changed and none of its code is generated (torch hashes the module's attributes in the
-order in which they appeared, and generating code adds some); no tensor's data is read. What cannot be carried is
+Guarantees: nothing of the graph is changed and none of its code is generated (torch hashes the module's attributes in
+the order in which they appeared, and generating code adds some); no tensor's data is read. What cannot be carried is
 refused with a reason that names the node.
 """
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from compile_wire.graph_spec import (
     Value,
     encode_graph,
 )
-from compile_wire.torch_side.operators import check_method, name_of
+from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, name_of
 from compile_wire.torch_side.state import read_state
 
 __all__ = ["CannotCarryError", "capture"]
@@ -116,8 +119,7 @@ def _module(gm: torch.fx.GraphModule, tables: Tables, modules: list[ModuleSpec |
     for key in gm.meta:
         if key.startswith("_checkpoint"):
             raise CannotCarryError(f"the graph {name} has {key}: a Python function of selective checkpointing")
-    if gm._parameters or gm._buffers:
-        raise CannotCarryError(f"the graph {name} holds tensors of its own: {[*gm._parameters, *gm._buffers][0]}")
+    tensors = _tensors(gm, values, name)
     nodes = _nodes(gm, tables, name)
     children, bodies = [], []
     for child_name, child in gm._modules.items():
@@ -126,9 +128,36 @@ def _module(gm: torch.fx.GraphModule, tables: Tables, modules: list[ModuleSpec |
         children.append(child_name)
         bodies.append(_module(child, tables, modules, name=child_name))
     modules[row] = ModuleSpec(
-        attributes=attributes, scalars=scalars, training=gm.training, nodes=nodes, children=children, bodies=bodies
+        attributes=attributes,
+        scalars=scalars,
+        tensors=tensors,
+        training=gm.training,
+        nodes=nodes,
+        children=children,
+        bodies=bodies,
     )
     return row
+
+
+def _tensors(gm: torch.fx.GraphModule, values: Values, name: str) -> list[Value]:
+    """The parameters and buffers that the graph holds by itself (an optimizer's, say): metadata, in their order."""
+    rows: list[Value] = []
+    for kind, held in (("parameter", gm._parameters), ("buffer", gm._buffers)):
+        for tensor_name, tensor in held.items():
+            if tensor is None:
+                raise CannotCarryError(f"the graph {name} has an empty {kind} {tensor_name}")
+            where = f"the graph's {kind} {tensor_name}"
+            rows.append([kind, tensor_name, values.encode(_fake(tensor, where), where)])
+    return rows
+
+
+def _fake(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    """The fake of a real tensor that dynamo has made already: no data is read, and no symbol comes into being."""
+    context = torch._guards.TracingContext.try_get()
+    if context is None or context.fake_mode is None:
+        raise CannotCarryError(f"{where} has no fake: the graph is compiled outside of dynamo")
+    fake: torch.Tensor = context.fake_mode.from_tensor(tensor, static_shapes=True)
+    return fake
 
 
 def _nodes(gm: torch.fx.GraphModule, tables: Tables, name: str) -> list[NodeSpec]:
@@ -151,8 +180,8 @@ def _node(node: torch.fx.Node, gm: torch.fx.GraphModule, tables: Tables, values:
             value = ["?", type(node.meta["example_value"]).__name__]
     elif "example_value" in node.meta:
         value = ["?", ""]
-    if node.op == "get_attr" and node.target not in gm._modules:
-        raise CannotCarryError(f"{where} is a tensor that the graph holds itself")
+    if node.op == "get_attr" and not any(node.target in held for held in (gm._modules, gm._parameters, gm._buffers)):
+        raise CannotCarryError(f"{where} is an attribute of no known kind")
     if node.op == "call_module":
         raise CannotCarryError(f"{where} calls a module")
     return NodeSpec(
@@ -174,6 +203,8 @@ def _target(node: torch.fx.Node, where: str) -> str:
     if node.op == "call_function":
         if (name := name_of(target)) is None:
             raise CannotCarryError(f"{where} is not an operator that may be named")
+        if name == GETATTR:
+            check_attribute(node.args[1] if len(node.args) == 2 else None)
         return name
     if not isinstance(target, str):
         raise CannotCarryError(f"{where} has a target of type {type(target).__name__}")

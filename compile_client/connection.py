@@ -170,7 +170,11 @@ class Connection:
         """
         if len(graph) > MAX_GRAPH_BYTES:
             raise InvalidError(f"the graph has {len(graph)} bytes, more than {MAX_GRAPH_BYTES}")
-        return self._introduced(lambda: self._compile(key, graph, have, on_event, deadline), deadline)
+        outcome = self._introduced(lambda: self._compile(key, graph, have, on_event, deadline), deadline)
+        if isinstance(outcome, Artifact) and self.facts == Facts():
+            # The environment's first worker has come up meanwhile, and what it found out saves us finding it out too.
+            self._handshake(deadline)
+        return outcome
 
     def publish(self, compiled: LocalCompile, deadline: Deadline) -> None:
         """Hand in what was compiled here. Returns when the daemon has stored it."""

@@ -56,7 +56,7 @@ class Installer:
         return True
 
     def _folder(self) -> str:
-        from torch._inductor.runtime.runtime_utils import cache_dir
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
 
         folder = os.path.join(cache_dir(), _FOLDER)
         with self._lock:

@@ -7,6 +7,9 @@ compile_fx           a graph begins: it is counted, and compiled under the daemo
 compile_fx           the graph ends: the outcome is counted; what was compiled here is published in the background
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import contextlib
@@ -176,7 +179,7 @@ class Trainer:
                 version=self._version,
                 served=served,
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
             return None
 

@@ -8,8 +8,12 @@ placeholders' types, sources and static marks; fake inputs whose symbols carry t
 code before torch itself asks for it. (Run on torch 2.13.)
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
-from compile_wire.torch_side.operators import check_method, resolve
+from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, resolve
 from compiler_daemon.worker.shapes import Shapes
 from compiler_daemon.worker.values import Values
 
@@ -52,7 +56,7 @@ class Rebuilt:
 
 
 def rebuild(spec: GraphSpec) -> Rebuilt:
-    """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit together."""
+    """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit."""
     shapes = Shapes(spec)
     fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
     values = Values(shapes, fake_mode)
@@ -75,8 +79,9 @@ def _module(
     graph = torch.fx.Graph()
     nodes: list[torch.fx.Node] = []
     placeholders = 0
+    held = {*children, *(name for _, name, _ in module.tensors)}
     for node in module.nodes:
-        made = _node(graph, node, nodes, shapes, values, children)
+        made = _node(graph, node, nodes, shapes, values, held)
         if node.op == "placeholder" and inputs is not None:
             if placeholders >= len(inputs):
                 raise MalformedError("the graph has more placeholders than inputs")
@@ -94,10 +99,14 @@ def _graph_module(
     graph: torch.fx.Graph, module: ModuleSpec, children: dict[str, Any], values: Values, *, lazy: bool
 ) -> torch.fx.GraphModule:
     root = torch.nn.Module()
-    for name, child in children.items():
+    for name in [*children, *(name for _, name, _ in module.tensors)]:
         if not name.isidentifier() or hasattr(root, name):
-            raise MalformedError(f"a body cannot be called {name!r:.60}")
+            raise MalformedError(f"a part of a graph cannot be called {name!r:.60}")
+    for name, child in children.items():
         root.add_module(name, child)
+    for kind, name, value in module.tensors:
+        # Not `register_parameter`: it would ask for a real parameter, and these are fakes that say they are one.
+        (root._parameters if kind == "parameter" else root._buffers)[name] = values.decode(value, ())
     with torch.fx._lazy_graph_module._use_lazy_graph_module(lazy):
         gm = torch.fx._lazy_graph_module._make_graph_module(root, graph)
     gm.training = module.training
@@ -144,16 +153,20 @@ def _node(
     nodes: list[torch.fx.Node],
     shapes: Shapes,
     values: Values,
-    children: dict[str, Any],
+    held: Collection[str],
 ) -> torch.fx.Node:
     if spec.op == "call_function":
-        target = resolve(spec.target)
+        target = getattr if spec.target == GETATTR else resolve(spec.target)
     else:
         target = spec.target
-        _check_target(spec, children)
+        _check_target(spec, held)
     args, kwargs = values.decode(spec.args, nodes), values.decode(spec.kwargs, nodes)
     if not isinstance(args, tuple) or not isinstance(kwargs, dict):
         raise MalformedError(f"node {spec.name}: arguments are a tuple and a dict")
+    if target is getattr:
+        if len(args) != 2 or not isinstance(args[0], torch.fx.Node) or kwargs:
+            raise MalformedError(f"node {spec.name} reads an attribute of something that is no node")
+        check_attribute(args[1])
     if spec.op == "call_method" and not (args and isinstance(args[0], torch.fx.Node)):
         raise MalformedError(f"node {spec.name} calls a method of something that is no node")
     if spec.type and spec.type not in _TYPES:
@@ -171,11 +184,11 @@ def _node(
     return node
 
 
-def _check_target(spec: NodeSpec, children: dict[str, Any]) -> None:
+def _check_target(spec: NodeSpec, held: Collection[str]) -> None:
     if spec.op == "call_method":
         check_method(spec.target)
-    elif spec.op == "get_attr" and spec.target not in children:
-        raise MalformedError(f"node {spec.name} reads {spec.target!r:.60}, which is no body of its graph")
+    elif spec.op == "get_attr" and spec.target not in held:
+        raise MalformedError(f"node {spec.name} reads {spec.target!r:.60}, which its graph does not hold")
     elif spec.op == "call_module":
         raise MalformedError(f"node {spec.name} calls a module")
     elif not spec.target.isidentifier():

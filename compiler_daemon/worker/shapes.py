@@ -3,6 +3,9 @@
 Expressions are built bottom-up from rows with constructors of a closed table; no text is ever parsed as mathematics.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -10,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import sympy
+import torch
 from torch._dynamo import source as dynamo_sources
 from torch._guards import Source
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy import functions as torch_functions
 from torch.utils._sympy.numbers import int_oo
@@ -83,11 +88,13 @@ class Shapes:
         expr = self.expression(row)
         hint = expr.xreplace(self._hints())
         try:
+            # Made directly: `create_symintnode` would turn an expression that is a number into a plain int, and torch
+            # tells the two apart.
             if kind == "int":
-                return self.shape_env.create_symintnode(expr, hint=int(hint))
+                return torch.SymInt(SymNode(expr, self.shape_env, int, int(hint)))
             if kind == "float":
-                return self.shape_env.create_symfloatnode(expr, hint=float(hint))
-            return self.shape_env.create_symboolnode(expr)
+                return torch.SymFloat(SymNode(expr, self.shape_env, float, float(hint)))
+            return torch.SymBool(SymNode(expr, self.shape_env, bool, bool(hint)))
         except (TypeError, ValueError) as error:
             raise MalformedError(f"the expression {expr} has no value for its symbols' hints") from error
 

@@ -1,7 +1,7 @@
 """Signatures over artifacts: who can write to the transport or the disk still cannot make a client load code.
 
-HMAC-SHA256 with a secret that only the daemon's user can read (a 0600 file in a 0700 directory). The first byte names the
-scheme, so that another can be added beside it. The signed text binds key and environment to the manifest, and the
+HMAC-SHA256 with a secret that only the daemon's user can read (a 0600 file in a 0700 directory). The first byte names
+the scheme, so that another can be added beside it. The signed text binds key and environment to the manifest, and the
 manifest binds the blobs by their digests: nothing can be swapped for something else that was signed.
 """
 

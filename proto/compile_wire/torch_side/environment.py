@@ -4,6 +4,9 @@ torch's own key names no machine for CPU code, although what is built with `-mar
 fields are explained in docs/cache-key.md. None holds a path, a host's or a user's name, or a device's index.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import functools

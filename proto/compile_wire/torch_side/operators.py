@@ -9,6 +9,9 @@ up in these tables only, never walked.
 torch is imported inside the functions, because both ends share this one list and neither may pay for it at import.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import functools
@@ -45,7 +48,15 @@ EXTRA = (
     "torch._C._autograd._saved_tensors_hooks_enable",
     "torch._C._set_grad_enabled",
     "torch._C._functorch._add_batch_dim",
+    "torch._C._functorch._grad_decrement_nesting",
+    "torch._C._functorch._grad_increment_nesting",
+    "torch._C._functorch._unwrap_for_grad",
+    "torch._C._functorch._wrap_for_grad",
+    "torch._C._functorch.get_inplace_requires_grad_allowed",
+    "torch._C._functorch.get_unwrapped",
+    "torch._C._functorch.set_inplace_requires_grad_allowed",
     "torch._C._functorch._remove_batch_dim",
+    "torch._functorch.eager_transforms._set_tensor_requires_grad",
     "torch._functorch.predispatch._add_batch_dim",
     "torch._functorch.predispatch._remove_batch_dim",
     "torch._functorch.predispatch._vmap_increment_nesting",
@@ -65,6 +76,13 @@ EXTRA = (
 )
 """Functions that dynamo puts into graphs and that no rule below covers."""
 
+GETATTR = "getattr"
+"""The name for reading a tensor's attribute. Only a node may have it, and only with a literal of these:"""
+
+TENSOR_ATTRIBUTES = frozenset(
+    "H T data device dtype imag is_cuda itemsize layout mH mT names ndim real requires_grad shape".split()
+)
+
 METHODS_DENIED = frozenset(
     "apply_ backward map_ map2_ numpy data_ptr register_hook register_post_accumulate_grad_hook "
     "retain_grad share_memory_ storage untyped_storage tolist to_dense_backward module_load reinforce "
@@ -81,9 +99,14 @@ DUNDER_METHODS = frozenset(
 
 
 def name_of(target: Any) -> str | None:
-    """Return the name under which the worker will find `target`, or None where it is not on the list."""
+    """Return the name under which the worker will find `target`, or None where it is not on the list.
+
+    `getattr` has a name, too, but `resolve` does not know it: the worker checks its arguments first.
+    """
     import torch
 
+    if target is getattr:
+        return GETATTR
     if isinstance(target, torch._ops.OpOverload):
         name = f"op:{target.namespace}.{target._opname}.{target._overloadname}"
     elif isinstance(target, torch._ops.OpOverloadPacket):
@@ -116,6 +139,12 @@ def resolve(name: str) -> Any:
     if found is None:
         raise MalformedError(f"the function {name!r:.120} is not one that may be named")
     return found
+
+
+def check_attribute(name: object) -> None:
+    """Raise `MalformedError` unless `name` is an attribute of tensors that a graph may read."""
+    if not isinstance(name, str) or name not in TENSOR_ATTRIBUTES:
+        raise MalformedError(f"the attribute {name!r:.80} is not one that may be read")
 
 
 def check_method(name: str) -> None:
@@ -189,7 +218,9 @@ def _callables(prefix: str, module: Any, wanted: Any) -> dict[str, Any]:
     found = {}
     for name in sorted(vars(module) if prefix != "torch" else dir(module)):
         value = getattr(module, name, None)
-        if name.startswith("_") or name in TORCH_DENIED or not callable(value) or isinstance(value, type):
+        if name in TORCH_DENIED or not callable(value) or isinstance(value, type):
+            continue
+        if name.startswith("__") or (name.startswith("_") and prefix != "torch"):
             continue
         if wanted(name, value):
             found[f"{prefix}.{name}"] = value

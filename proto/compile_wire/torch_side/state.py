@@ -3,6 +3,9 @@
 torch is imported inside the functions, because both ends share the table and neither may pay for it at import.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any

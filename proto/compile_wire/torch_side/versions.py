@@ -84,7 +84,8 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
-        ("CppBuilder.build", CppBuilder.build, ["self"]),
+        # Only counted, with whatever arguments it takes; others may have wrapped it, too.
+        ("CppBuilder.build", CppBuilder.build, []),
     ]
 
 

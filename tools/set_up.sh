@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Makes .venv with the project, its tests' tools and the lab's packages. Run by `make .venv`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed; $("$python" --version) is what \"$python\" is. Set PYTHON=python3.11, say." >&2
+    exit 1
+}
+command -v "${CXX:-g++}" > /dev/null || {
+    echo "A C++ compiler is needed (torch builds CPU kernels with it): install g++." >&2
+    exit 1
+}
+
+# Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA.
+torch="torch==2.13.0"
+command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1 && torch="torch>=2.11,<2.16"
+
+if command -v uv > /dev/null; then
+    [ -x .venv/bin/python ] || uv venv --quiet --seed --python "$python" .venv
+    install=(uv pip install --quiet --python .venv/bin/python)
+else
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+fi
+echo "setting up .venv (first time: a minute or so)" >&2
+"${install[@]}" "$torch"
+"${install[@]}" -e '.[dev,lab]'
