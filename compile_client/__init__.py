@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["install", "uninstall"]
+__all__ = ["counters", "install", "uninstall"]
 
 
 def install() -> bool:
@@ -32,6 +32,13 @@ def uninstall() -> None:
     from compile_client.hook import uninstall as uninstall_hook
 
     uninstall_hook()
+
+
+def counters() -> dict[str, Any]:
+    """Return this process's counters so far, as `TORCH_COMPILE_CLIENT_REPORT` has them; empty where it never was on."""
+    from compile_client.hook import counters as hook_counters
+
+    return hook_counters()
 
 
 def _activate() -> None:

@@ -1,4 +1,4 @@
-"""The tables of a GraphSpec: sources and symbolic expressions, each row once.
+"""The tables of a GraphSpec: sources, symbolic expressions and tensors' memory, each row once.
 
 Rows refer only to earlier rows, so reading them needs no recursion, and shared parts (the module that a hundred
 parameters belong to, a size that a hundred nodes have) are carried once.
@@ -45,6 +45,8 @@ class Tables:
         self._source_rows: dict[Any, int] = {}
         self._expression_rows: dict[Any, int] = {}
         self._symbols: dict[Any, None] = {}
+        self._storages: dict[int, int] = {}
+        self._kept: list[Any] = []
 
     def source(self, source: Any) -> int:
         """Return the row of a dynamo source."""
@@ -75,6 +77,11 @@ class Tables:
         if isinstance(value, torch.dtype):
             return ["dt", str(value).removeprefix("torch.")]
         raise CannotCarryError(f"the source {source.name} holds a {type(value).__name__}")
+
+    def storage(self, storage: Any) -> int:
+        """Return the number of a tensor's memory: the same for tensors that share it."""
+        self._kept.append(storage)  # so that no later one is made at the same address and taken for this one
+        return self._storages.setdefault(storage._cdata, len(self._storages))
 
     def expression(self, expr: Any) -> int:
         """Return the row of a sympy expression, children first."""

@@ -20,7 +20,6 @@ class Values:
     def __init__(self, tables: Tables, index: dict[torch.fx.Node, int]) -> None:
         self._tables = tables
         self._index = index
-        self._storages: dict[int, int] = {}
 
     def encode(self, value: Any, where: str) -> Value:
         """Return `value` in the form of `compile_wire.graph_spec`; raise `CannotCarryError` naming `where`."""
@@ -106,7 +105,7 @@ class Values:
                 parameter=isinstance(tensor, torch.nn.Parameter),
                 view=tensor._is_view(),
                 inference=tensor.is_inference(),
-                storage=self._storages.setdefault(storage._cdata, len(self._storages)),
+                storage=self._tables.storage(storage),
                 storage_bytes=self._size(storage.nbytes(), where),
                 item=None if item is None else self._symbolic(item, where) if _is_symbolic(item) else item,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
@@ -57,6 +57,7 @@ class Graph:
         self._kernels = kernels
         self._version = version
         self._used: tuple[Artifact, bool] | None = None
+        self._store_key = ""
         self._spec: bytes | None = None
         self._why_not = ""
         self._objects: dict[str, str] = {}
@@ -71,10 +72,11 @@ class Graph:
             self._objects = objects
             yield
 
-    def serve(self, ask_torch: Callable[[], Any], *, dynamic_shapes: bool) -> Any:
-        """Try to make torch's lookup succeed; return its answer, None for a miss."""
+    def serve(self, ask_torch: Callable[[], Any], args: Sequence[Any], *, dynamic_shapes: bool) -> Any:
+        """Try to make torch's lookup succeed; return its answer, None for a miss. `args` are torch's fake inputs."""
         assert self.key is not None
-        request = self._client.begin_graph(store_key(self.key, self._version, read_state()))
+        self._store_key = store_key(self.key, self._version, read_state(), args)
+        request = self._client.begin_graph(self._store_key)
         have: list[Digest] = []
         for artifact in request.lookup():
             have.append(artifact.digest)
@@ -113,7 +115,7 @@ class Graph:
                 report.count_refusal("uncacheable")
             if self._used is not None:
                 raise InstallError("torch could not load an artifact of the daemon's, and compiled by itself")
-            if self.entry is not None and self._client.may_publish():
+            if self.entry is not None and self._store_key and self._client.may_publish():
                 self._publish(seconds)
 
     def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
@@ -151,7 +153,7 @@ class Graph:
         objects = stripped([self._objects[name] for name in names])
         self._client.publish_later(
             LocalCompile(
-                key=store_key(self.key, self._version, read_state()),
+                key=self._store_key,
                 guards=self.guards,
                 compile_s=seconds,
                 parts=(

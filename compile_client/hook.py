@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from compile_client.trainer import Trainer
     from compile_wire.torch_side.patches import Patches
 
 _TARGET = "torch._inductor.compile_fx"
@@ -28,6 +29,7 @@ _TARGET = "torch._inductor.compile_fx"
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
 _patches: Patches | None = None
+_trainer: Trainer | None = None
 
 
 def arm() -> None:
@@ -40,7 +42,7 @@ def arm() -> None:
 
 def install() -> bool:
     """Replace the functions; return whether they are replaced. Idempotent."""
-    global _patches  # noqa: PLW0603 - one process has one torch
+    global _patches, _trainer  # noqa: PLW0603 - one process has one torch
     with _lock:
         if _patches is not None:
             return True
@@ -60,7 +62,8 @@ def install() -> bool:
         from compile_client.trainer import Trainer
         from compile_wire.torch_side.patches import Patches
 
-        trainer = Trainer(version)
+        # Kept when the client is switched off and on again: the counters are the process's.
+        trainer = _trainer = _trainer or Trainer(version)
         patches = Patches()
         patches.replace(compile_fx_module, "compile_fx", trainer.compiling)
         patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
@@ -83,6 +86,11 @@ def uninstall() -> None:
         if _patches is not None:
             _patches.undo()
             _patches = None
+
+
+def counters() -> dict[str, Any]:
+    """Return the process's counters; empty where the client was never on."""
+    return dict(_trainer.client.report.as_dict()) if _trainer is not None else {}
 
 
 def compile_with_daemon(

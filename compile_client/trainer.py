@@ -98,7 +98,7 @@ class Trainer:
             if not graph.served:
                 return None
             try:
-                return graph.serve(ask_torch, dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
+                return graph.serve(ask_torch, args, dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
             except Exception as error:
                 self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
                 _logger.debug("a fault of the compile client", exc_info=True)

@@ -172,11 +172,11 @@ class Compiler:
         return autograd_cache_key
 
     def _looking_up(self, original: Any) -> Any:
-        def lookup(key: str, *args: Any, **kwargs: Any) -> Any:
+        def lookup(key: str, local: bool, remote: bool, args: Any, *rest: Any, **kwargs: Any) -> Any:
             job = self._job
             if job is None or job.torch_key:
                 return None
-            found = store_key(key, self._version, job.spec.state)
+            found = store_key(key, self._version, job.spec.state, args)
             if found != job.key:
                 raise _KeyDiffersError(f"the rebuilt graph has the key {found}, not {job.key}")
             job.torch_key = key

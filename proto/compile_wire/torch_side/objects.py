@@ -34,7 +34,7 @@ def object_name(source: str | bytes, command: str) -> str:
 
 
 def object_path(source_path: str) -> str:
-    """Return where torch (2.11 to 2.15) looks for the object of the source that it wrote to `source_path`: beside it."""
+    """Return where torch (2.11 to 2.15) looks for the object of the source at `source_path`: beside it."""
     return os.path.splitext(source_path)[0] + _SUFFIX
 
 

@@ -1,9 +1,9 @@
 """What differs between the versions of torch that are supported: one table, and the signatures that must hold.
 
-| torch       | graph that the key is of            | left out of torch's key                       |
-|-------------|-------------------------------------|-----------------------------------------------|
-| 2.11, 2.12  | after inductor's pre-grad passes    | autocast dtype, default dtype, thread count   |
-| 2.13 - 2.15 | as dynamo made it                   | nothing known                                 |
+| torch       | graph that the key is of          | left out of torch's key                                        |
+|-------------|-----------------------------------|----------------------------------------------------------------|
+| 2.11, 2.12  | after inductor's pre-grad passes  | autocast dtype, default dtype, thread count, shared memory     |
+| 2.13 - 2.15 | as dynamo made it                 | shared memory (which inputs are views of the same storage)     |
 
 Run here: 2.13. The others are written from their sources (2.12 and 2.14: taken to be like their neighbours) and held by
 the signatures below: where one differs, the client stays off and says so.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +90,31 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
     ]
 
 
-def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value]) -> str:
-    """Return the key under which the daemon files a graph: torch's, and what this version leaves out of it."""
-    if version.key_complete:
+def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value], args: Sequence[Any]) -> str:
+    """Return the key under which the daemon files a graph: torch's, and what torch leaves out of it.
+
+    `args` are the fake inputs that torch computed its key from. Which of them share memory is in no version's key,
+    although torch compiles another graph where they do and one of them is written to.
+    """
+    left_out: list[Value] = []
+    if not version.key_complete:
+        left_out += [state["autocast"], state["default_dtype"], state["threads"]]
+    if shared := _sharing(args):
+        left_out += [shared]
+    if not left_out:
         return torch_key
-    left_out = [state["autocast"], state["default_dtype"], state["threads"]]
     return f"{torch_key}-{hashlib.sha256(pack(left_out)).hexdigest()[:16]}"
+
+
+def _sharing(args: Sequence[Any]) -> list[Value]:
+    """Return, for each input that shares memory with an earlier one, its position and that one's; else nothing."""
+    import torch
+
+    first: dict[int, int] = {}
+    shared: list[Value] = []
+    for position, value in enumerate(args):
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            owner = first.setdefault(value.untyped_storage()._cdata, position)
+            if owner != position:
+                shared.append(["l", position, owner])
+    return shared
