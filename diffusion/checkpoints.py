@@ -19,8 +19,8 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     try:
         torch.save(trainer.state_dict(), draft)
         draft.replace(path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write the checkpoint {path}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # torch reports a missing folder as a RuntimeError
+        raise RunFolderError(f"cannot write the checkpoint {path}") from error
 
 
 def load_checkpoint(trainer: Trainer, path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, cast
 
@@ -51,6 +51,8 @@ class TrainConfig:
     router_noise: float = 0.1
     """Standard deviation of what is added to router logits, where there are routers."""
     compile: bool = True
+    backend: str = "inductor"
+    """torch.compile's backend."""
     mixed_precision: bool = True
     """bfloat16 autocast on CUDA devices; CPUs always compute in float32."""
 
@@ -133,7 +135,7 @@ class Trainer:
         if config.compile:
             # Several trainers of one process share the code object of the objective, and so its limit.
             allow_graphs(16 * len(buckets.buckets))
-            self._forward = torch.compile(objective, dynamic=False, fullgraph=True)
+            self._forward = torch.compile(objective, dynamic=False, fullgraph=True, backend=config.backend)
 
     @property
     def averaged(self) -> HybridDiT:
@@ -194,13 +196,13 @@ class Trainer:
             self.step += 1
             yield record
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what must be equal for a checkpoint to continue this run."""
+    def fingerprint(self) -> dict[str, str]:
+        """Return what must be equal for a checkpoint to continue this run, as text."""
         return {
-            "train": asdict(self.config),
-            "backbone": asdict(self.objective.backbone.config),
+            "train": repr(self.config),
+            "backbone": repr(self.objective.backbone.config),
             "target": self.objective.parametrization.target.value,
-            "z_weight": self.objective.z_weight,
+            "z_weight": repr(self.objective.z_weight),
             "schedule": repr(self.schedule),
             "source": self.source.name,
         }
