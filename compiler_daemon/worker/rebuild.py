@@ -13,6 +13,7 @@ code before torch itself asks for it. (Run on torch 2.13.)
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
 from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, resolve
 from compiler_daemon.worker.shapes import Shapes
-from compiler_daemon.worker.values import Values
+from compiler_daemon.worker.values import Values, check_text
 
 _TYPES: dict[str, Any] = {
     "Tensor": torch.Tensor,
@@ -37,6 +38,13 @@ _TYPES: dict[str, Any] = {
     "bool": bool,
     "FakeTensor": FakeTensor,
 }
+
+
+_METADATA = frozenset({"ac_graph_id", "custom", "partitioner_tag"})
+"""Metadata of nodes that a compile depends on. All else is for people, and torch writes some of it into sources."""
+
+_ATTRIBUTES = frozenset({"__name__", "torchdynamo_force_dynamic"})
+"""Plain attributes that dynamo gives to graph modules."""
 
 
 class Present:
@@ -57,6 +65,17 @@ class Rebuilt:
 
 def rebuild(spec: GraphSpec) -> Rebuilt:
     """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit."""
+    try:
+        return _rebuilt(spec)
+    except MalformedError:
+        raise
+    except Exception as error:  # torch's, sympy's or fx's own way to say that something does not fit
+        raise MalformedError(f"the graph cannot be rebuilt: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _rebuilt(spec: GraphSpec) -> Rebuilt:
+    for value in spec.inputs:
+        check_text(value)
     shapes = Shapes(spec)
     fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
     values = Values(shapes, fake_mode)
@@ -100,7 +119,7 @@ def _graph_module(
 ) -> torch.fx.GraphModule:
     root = torch.nn.Module()
     for name in [*children, *(name for _, name, _ in module.tensors)]:
-        if not name.isidentifier() or hasattr(root, name):
+        if not _is_name(name) or hasattr(root, name) or hasattr(torch.fx.GraphModule, name) or name == "meta":
             raise MalformedError(f"a part of a graph cannot be called {name!r:.60}")
     for name, child in children.items():
         root.add_module(name, child)
@@ -110,9 +129,9 @@ def _graph_module(
     with torch.fx._lazy_graph_module._use_lazy_graph_module(lazy):
         gm = torch.fx._lazy_graph_module._make_graph_module(root, graph)
     gm.training = module.training
-    scalars = values.decode(module.scalars, ())
-    for name, value in scalars.items():
-        if not isinstance(name, str) or (name.startswith("__") and name != "__name__") or name in gm.__dict__:
+    check_text(module.scalars)
+    for name, value in values.decode(module.scalars, ()).items():
+        if name not in _ATTRIBUTES or not isinstance(value, (bool, str)):
             raise MalformedError(f"a graph module has no attribute {name!r:.60}")
         gm.__dict__[name] = value
     if not lazy:
@@ -160,9 +179,14 @@ def _node(
     else:
         target = spec.target
         _check_target(spec, held)
+    _check_text(spec)
     args, kwargs = values.decode(spec.args, nodes), values.decode(spec.kwargs, nodes)
     if not isinstance(args, tuple) or not isinstance(kwargs, dict):
         raise MalformedError(f"node {spec.name}: arguments are a tuple and a dict")
+    if not all(isinstance(name, str) and _is_name(name) for name in kwargs):
+        raise MalformedError(f"node {spec.name} has a keyword that is no name: {list(kwargs)!r:.80}")
+    if spec.op == "placeholder" and (args or kwargs):
+        raise MalformedError(f"node {spec.name} is a placeholder with arguments")
     if target is getattr:
         if len(args) != 2 or not isinstance(args[0], torch.fx.Node) or kwargs:
             raise MalformedError(f"node {spec.name} reads an attribute of something that is no node")
@@ -172,7 +196,7 @@ def _node(
     if spec.type and spec.type not in _TYPES:
         raise MalformedError(f"node {spec.name} is annotated with {spec.type!r:.60}")
     node = graph.create_node(spec.op, target, args, kwargs, name=spec.name, type_expr=_TYPES.get(spec.type))
-    if node.name != spec.name:
+    if node.name != spec.name or not _is_name(spec.name):
         raise MalformedError(f"a node cannot be called {spec.name!r:.60}")
     if spec.value is not None:
         node.meta["example_value"] = Present()
@@ -180,7 +204,10 @@ def _node(
         node._dynamo_source = shapes.source(spec.source)
     if spec.op == "placeholder":
         node.meta["tensor_dict"] = {"_dynamo_static_input_type": spec.static} if spec.static else {}
-    node.meta.update(values.decode(spec.meta, nodes))
+    meta = values.decode(spec.meta, nodes)
+    if not set(meta) <= _METADATA:
+        raise MalformedError(f"node {spec.name} has metadata that is not carried: {sorted(map(str, meta))!r:.80}")
+    node.meta.update(meta)
     return node
 
 
@@ -191,5 +218,16 @@ def _check_target(spec: NodeSpec, held: Collection[str]) -> None:
         raise MalformedError(f"node {spec.name} reads {spec.target!r:.60}, which its graph does not hold")
     elif spec.op == "call_module":
         raise MalformedError(f"node {spec.name} calls a module")
-    elif not spec.target.isidentifier():
+    elif not _is_name(spec.target):
         raise MalformedError(f"node {spec.name} has no name for its target: {spec.target!r:.60}")
+
+
+def _check_text(spec: NodeSpec) -> None:
+    operator = spec.target if spec.op == "call_function" else ""
+    for value in (spec.args, spec.kwargs, spec.meta, spec.static):
+        check_text(value, operator)
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can stand for a variable in the source that fx makes of a graph, and for nothing else."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)

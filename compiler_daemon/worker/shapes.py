@@ -9,6 +9,8 @@ Expressions are built bottom-up from rows with constructors of a closed table; n
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, SymbolSpec, Value
 from compile_wire.torch_side.state import dtype_of
+from compiler_daemon.worker.bounds import check_expressions, check_sources
 
 _SYMPY_HEADS = (
     "Add Mul Pow Abs Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan And Or Not Piecewise "
@@ -51,6 +54,16 @@ _CONSTANTS: dict[str, Any] = {
     "false": sympy.false,
 }
 _MAX_DIGITS = 64
+_INTEGER = re.compile(r"-?[0-9]+")
+_MAX_SYMBOLS = 4096
+"""torch looks for a free name for each by counting up."""
+
+_FIELD = re.compile(r"[\w.]*")
+"""Text in a source. torch makes a source's name of it, and guards of names, which are evaluated as Python where the
+artifact is used: most text stands there as it is."""
+
+_QUOTED_FIELDS = frozenset({"index"})
+"""Keys of dicts: any text, because torch always writes its repr."""
 
 _SOURCES: dict[str, type[Any]] = {
     name: found
@@ -64,6 +77,10 @@ class Shapes:
     """The sources, expressions and symbols of one spec."""
 
     def __init__(self, spec: GraphSpec) -> None:
+        if len(spec.symbols) > _MAX_SYMBOLS:
+            raise MalformedError(f"the graph has {len(spec.symbols)} symbols, more than {_MAX_SYMBOLS}")
+        check_sources(spec.sources)
+        check_expressions(spec.expressions, spec.symbols)
         self.shape_env = ShapeEnv()
         self._sources: list[Any] = []
         for head, fields in spec.sources:
@@ -86,8 +103,8 @@ class Shapes:
     def number(self, row: int, kind: str) -> Any:
         """Return the symbolic number of that expression, with its hint."""
         expr = self.expression(row)
-        hint = expr.xreplace(self._hints())
         try:
+            hint = expr.xreplace(self._hints())
             # Made directly: `create_symintnode` would turn an expression that is a number into a plain int, and torch
             # tells the two apart.
             if kind == "int":
@@ -95,7 +112,7 @@ class Shapes:
             if kind == "float":
                 return torch.SymFloat(SymNode(expr, self.shape_env, float, float(hint)))
             return torch.SymBool(SymNode(expr, self.shape_env, bool, bool(hint)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise MalformedError(f"the expression {expr} has no value for its symbols' hints") from error
 
     def _hints(self) -> dict[Any, Any]:
@@ -107,7 +124,11 @@ class Shapes:
         if kind is None:
             raise MalformedError(f"this torch has no source {head!r:.60}")
         allowed = {field.name for field in dataclasses.fields(kind) if field.init}
-        named = {name: self._source_value(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        named = {}
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            named[name] = self._source_value(value)
+            if name not in _QUOTED_FIELDS and any(not _FIELD.fullmatch(text) for text in _texts(value)):
+                raise MalformedError(f"the {name} of a {head} is no name: {value!r:.80}")
         if not set(named) <= allowed:
             raise MalformedError(f"a {head} has no {sorted(set(named) - allowed)[:3]}")
         try:
@@ -156,9 +177,12 @@ class Shapes:
         lower = -sympy.oo if spec.lower is None else self.expression(spec.lower)
         upper = sympy.oo if spec.upper is None else self.expression(spec.upper)
         try:
+            fits = lower.is_number and upper.is_number and lower <= spec.hint <= upper
             self.shape_env.var_to_range[symbol] = ValueRanges(lower, upper)
         except Exception as error:
             raise MalformedError(f"symbol {spec.name} cannot range from {lower} to {upper}") from error
+        if not fits:
+            raise MalformedError(f"symbol {spec.name} is {spec.hint}, which is not from {lower} to {upper}")
         if spec.replacement >= 0:
             self.shape_env.replacements[symbol] = self.expression(spec.replacement)
 
@@ -181,8 +205,15 @@ class Shapes:
             raise MalformedError(f"no {head} of these arguments: {type(error).__name__}") from error
 
 
+def _texts(value: Value) -> list[str]:
+    """The text in a source's field, that of tuples in it, too; names of sources, enums and dtypes are looked up."""
+    if isinstance(value, list):
+        return [] if value[0] in {"S", "E", "dt"} else [text for item in value[1:] for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
 def _integer(text: object) -> int:
-    if not isinstance(text, str) or len(text) > _MAX_DIGITS or not text.lstrip("-").isdecimal():
+    if not isinstance(text, str) or len(text) > _MAX_DIGITS or not _INTEGER.fullmatch(text):
         raise MalformedError(f"not an integer: {text!r:.40}")
     return int(text)
 
@@ -191,9 +222,12 @@ def _float(text: object) -> float:
     if not isinstance(text, str) or len(text) > _MAX_DIGITS:
         raise MalformedError(f"not a number: {text!r:.40}")
     try:
-        return float.fromhex(text)
-    except ValueError:
+        number = float.fromhex(text)
+    except (ValueError, OverflowError):
         raise MalformedError(f"not a number: {text!r:.40}") from None
+    if not math.isfinite(number):
+        raise MalformedError(f"not a number: {text!r:.40}")
+    return number
 
 
 def _one(arguments: list[Value]) -> Value:

@@ -27,12 +27,12 @@ OPERATOR = frozenset(
 BUILTINS = frozenset("abs bool divmod float int len max min pow round sum".split())
 MATH_DENIED = frozenset({"prod", "sumprod"})
 
-NAMESPACES = frozenset(
-    {"aten", "prims", "prim", "inductor", "mkldnn", "quantized", "quantized_decomposed", "rng_prims"}
-)
+NAMESPACES = frozenset({"aten", "prims", "inductor", "mkldnn", "quantized", "quantized_decomposed", "rng_prims"})
 """Namespaces of `torch.ops` that every torch registers by itself. A user's own operators exist only in the trainer."""
 
-OPS_DENIED = frozenset({"from_file", "save", "load", "manual_seed", "_cuda_getCurrentRawStream"})
+OPS_DENIED = frozenset(
+    {"from_file", "save", "load", "manual_seed", "_cuda_getCurrentRawStream", "_from_blob", "_print", "warn"}
+)
 
 HIGHER_ORDER = frozenset(
     "autograd_function_apply associative_scan checkpoint cond flex_attention flex_attention_backward "
@@ -40,8 +40,11 @@ HIGHER_ORDER = frozenset(
     "wrap_activation_checkpoint wrap_with_autocast wrap_with_set_grad_enabled".split()
 )
 
-TORCH_DENIED = frozenset({"from_file", "import_ir_module", "set_vital", "read_vitals", "compile", "load", "save"})
-"""Callables of `torch` that touch files, code or the process."""
+TORCH_DENIED = frozenset(
+    "from_file import_ir_module set_vital read_vitals compile load save _from_blob _print boolean_dispatch "
+    "overload".split()
+)
+"""Callables that touch files, code, the process or memory by its address, or that make functions."""
 
 EXTRA = (
     "torch._C._autograd._saved_tensors_hooks_disable",

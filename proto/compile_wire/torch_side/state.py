@@ -97,7 +97,7 @@ def dtype_of(name: Value) -> Any:
     """Return the dtype of that name; raise `MalformedError` where torch has none."""
     import torch
 
-    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    dtype = vars(torch).get(name) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype):
         raise MalformedError(f"torch has no dtype {name!r:.40}")
     return dtype
