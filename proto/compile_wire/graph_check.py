@@ -6,6 +6,7 @@ operator or a class may be used is decided where it is looked up.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from compile_wire.errors import MalformedError
@@ -32,6 +33,7 @@ from compile_wire.limits import (
 from compile_wire.packing import unpack
 
 _TAGS = frozenset({"n", "l", "t", "z", "d", "s", "i", "c", "e", "dt", "ly", "mf", "dv", "f", "x", "T", "?", "S", "E"})
+_INTEGER = re.compile(r"-?[0-9]{1,4096}")
 
 
 def decode_graph(data: bytes) -> GraphSpec:
@@ -121,7 +123,7 @@ class _Check:
     def expression(self, row: Any, index: int) -> None:
         self._spend(row, "expression")
         for argument in row[1:]:
-            if type(argument) is int and row[0] not in {"Integer", "Rational"}:
+            if isinstance(argument, int) and row[0] not in {"Integer", "Rational"}:
                 self.row(argument, index, "expression's argument")
             elif not isinstance(argument, (int, float, str)):
                 raise MalformedError("an expression's arguments are rows or literals")
@@ -174,7 +176,7 @@ class _Check:
                 raise MalformedError("a module's body comes after it")
         self.value(spec.scalars, nodes=0)
         for item in self.rows(spec.tensors, MAX_NODES, "tensors"):
-            if not isinstance(item, list) or len(item) != 3 or item[0] not in {"parameter", "buffer"}:
+            if not isinstance(item, list) or len(item) != 3 or item[0] not in ("parameter", "buffer"):
                 raise MalformedError("a tensor of a graph is [kind, name, tensor]")
             self.text(item[1], "tensor's name")
             if not isinstance(item[2], list) or item[2][:1] != ["T"]:
@@ -226,7 +228,7 @@ class _Check:
             self.row(items[0], nodes, "node")
         elif tag == "x":
             self.row(items[0], self.expression_rows, "expression")
-            if items[1] not in {"int", "float", "bool"}:
+            if items[1] not in ("int", "float", "bool"):
                 raise MalformedError("a symbolic number is int, float or bool")
         elif tag == "S":
             self.row(items[0], sources, "source")
@@ -236,7 +238,7 @@ class _Check:
         elif tag == "T":
             self.tensor(items[0])
         elif tag == "i":
-            if not isinstance(items[0], str) or len(items[0]) > 4096 or not items[0].lstrip("-").isdecimal():
+            if not isinstance(items[0], str) or not _INTEGER.fullmatch(items[0]):
                 raise MalformedError("a long integer is written in decimal")
         elif tag == "c":
             if not all(isinstance(item, float) for item in items):

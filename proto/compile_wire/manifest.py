@@ -66,18 +66,7 @@ class Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the canonical bytes; raise `MalformedError` where a bound is broken."""
-    data = pack(
-        {
-            "v": _VERSION,
-            "key": manifest.key,
-            "environment": manifest.environment,
-            "guards": manifest.guards,
-            "graph": manifest.graph,
-            "compile_s": float(manifest.compile_s),
-            "origin": manifest.origin,
-            "blobs": [[blob.role, blob.name, blob.sha256, blob.size] for blob in manifest.blobs],
-        }
-    )
+    data = _packed(manifest)
     decode_manifest(data)
     return data
 
@@ -107,7 +96,7 @@ def decode_manifest(data: bytes) -> Manifest:
         raise MalformedError(f"the artifact has {manifest.total_bytes} bytes, more than {MAX_ARTIFACT_BYTES}")
     if [blob.role for blob in manifest.blobs].count("entry") != 1:
         raise MalformedError("an artifact has exactly one entry blob")
-    if pack(fields) != data:
+    if _packed(manifest) != data:
         raise MalformedError("the manifest is not in its canonical form")
     return manifest
 
@@ -115,6 +104,21 @@ def decode_manifest(data: bytes) -> Manifest:
 def manifest_digest(data: bytes) -> Digest:
     """Return the name of an encoded manifest."""
     return digest_of(data)
+
+
+def _packed(manifest: Manifest) -> bytes:
+    return pack(
+        {
+            "v": _VERSION,
+            "key": manifest.key,
+            "environment": manifest.environment,
+            "guards": manifest.guards,
+            "graph": manifest.graph,
+            "compile_s": float(manifest.compile_s),
+            "origin": manifest.origin,
+            "blobs": [[blob.role, blob.name, blob.sha256, blob.size] for blob in manifest.blobs],
+        }
+    )
 
 
 def _blobs(value: Any) -> tuple[BlobRef, ...]:

@@ -43,7 +43,7 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
         raise
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise MalformedError(f"{what} is not msgpack: {type(error).__name__}") from error
-    _check_depth(value, what)
+    _check_form(value, what)
     return value
 
 
@@ -51,8 +51,8 @@ def _refuse_extension(code: int, data: bytes) -> object:
     raise MalformedError(f"extension type {code} is not used here ({len(data)} bytes)")
 
 
-def _check_depth(value: object, what: str) -> None:
-    """Walk without recursion: the depth is the sender's choice, our stack is not."""
+def _check_form(value: object, what: str) -> None:
+    """Depth and map keys (msgpack lets bytes be keys, too). Without recursion: the depth is the sender's choice."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         below: list[object] = []
@@ -60,6 +60,8 @@ def _check_depth(value: object, what: str) -> None:
             if isinstance(item, list):
                 below.extend(part for part in item if isinstance(part, (list, dict)))
             elif isinstance(item, dict):
+                if not all(isinstance(key, str) for key in item):
+                    raise MalformedError(f"{what} has a map with a key that is no text")
                 below.extend(part for part in item.values() if isinstance(part, (list, dict)))
         if not below:
             return
