@@ -93,7 +93,7 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
     steps = training_steps(config, backbone_config)
     torch.manual_seed(seed)
     trainer = Trainer(
-        objective=DenoisingObjective(HybridDiT(backbone_config), Parametrization()),
+        objective=DenoisingObjective(HybridDiT(backbone_config), Parametrization(target=config.target)),
         schedule=config.schedule,
         source=config.source,
         buckets=BucketSchedule(config.buckets, seed=seed),
@@ -109,7 +109,7 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
 
     points = validate(
         predict,
-        Parametrization(),
+        Parametrization(target=config.target),
         config.schedule,
         config.source,
         resolutions=config.buckets.resolutions,

@@ -9,6 +9,7 @@ from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards
 from diffusion.errors import ConfigError, PresetError
 from diffusion.optimizer import OptimizerConfig
+from diffusion.parametrization import Target
 from diffusion.schedules import CosineLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
 
@@ -40,6 +41,7 @@ class BackbonesConfig:
     """`steps` is not used: the budget decides."""
     schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
     source: Checkerboards = field(default_factory=Checkerboards)
+    target: Target = Target.X0
     max_steps: int | None = None
     validation_bins: int = 8
     validation_images: int = 64
@@ -56,7 +58,7 @@ class BackbonesConfig:
             raise ConfigError(f"steps must be positive, got {self.max_steps}")
 
 
-BASE = BackboneConfig(width=48, depth=4, heads=3, hidden=96, interface_depth=1)
+BASE = BackboneConfig(width=48, depth=4, heads=3, hidden=96, places=True)
 
 GRID = (
     Variant(axis="base", name="base"),
@@ -109,7 +111,7 @@ def _cpu_long() -> BackbonesConfig:
 
 
 def _gpu() -> BackbonesConfig:
-    base = BackboneConfig(width=256, depth=8, heads=8, hidden=512)
+    base = BackboneConfig(width=256, depth=8, heads=8, hidden=512, places=True)
     return BackbonesConfig(
         preset="gpu",
         base=base,

@@ -39,6 +39,7 @@ class GradientsConfig:
             raise ConfigError("gradients need at least two times, four images and two bootstraps")
 
 
+# Without place features: gradients are to be those of the plain backbone.
 SMALL = BackboneConfig(width=48, depth=4, heads=3, hidden=96)
 
 

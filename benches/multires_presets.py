@@ -64,7 +64,8 @@ class MultiresConfig:
 
 
 FAST = OptimizerConfig(backbone_lr=6e-3, interface_lr=6e-3)
-"""The best of 2e-3, 4e-3, 6e-3 and 8e-3 in short runs at width 64; see docs/log.md."""
+LEARNER = BackboneConfig(width=64, depth=4, heads=4, hidden=128, places=True)
+"""With target x0, which draws boards after the same steps that leave target v with shapeless regions: docs/log.md."""
 
 
 def evaluation_steps(steps: int, times: int) -> tuple[int, ...]:
@@ -91,7 +92,8 @@ def _cpu() -> MultiresConfig:
     # A quarter of cpu-long's sizes where that saves time; eager, because compiling costs more than the run.
     return MultiresConfig(
         preset="cpu",
-        backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
+        backbone=LEARNER,
+        target=Target.X0,
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
         train=TrainConfig(steps=270, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
@@ -104,19 +106,21 @@ def _cpu() -> MultiresConfig:
 def _cpu_long() -> MultiresConfig:
     return MultiresConfig(
         preset="cpu-long",
-        backbone=BackboneConfig(width=64, depth=4, heads=4, hidden=128),
+        backbone=LEARNER,
+        target=Target.X0,
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
-        train=TrainConfig(steps=3300, compile=False, optimizer=FAST),
+        train=TrainConfig(steps=2304, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         evaluation=EvaluationConfig(times=4, images=192, drawn=8, sampler_steps=16),
-        checkpoint_every=825,
+        checkpoint_every=576,
     )
 
 
 def _gpu() -> MultiresConfig:
     return MultiresConfig(
         preset="gpu",
-        backbone=BackboneConfig(width=256, depth=8, heads=8, hidden=512, interface_depth=2),
+        backbone=BackboneConfig(width=256, depth=8, heads=8, hidden=512, interface_depth=2, places=True),
+        target=Target.X0,
         buckets=BucketConfig(tokens_per_step=65536, visits=(2, 1, 1)),
         train=TrainConfig(steps=20000, optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
         schedule=ResolutionShifted(inner=CosineLogSNR()),

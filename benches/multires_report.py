@@ -67,7 +67,7 @@ def _loss_curves(path: Path, log: Log, resolutions: tuple[int, ...]) -> None:
                 place.plot([r["step"] for r in mine], smooth([r["mse"] for r in mine], window), label=mode)
             place.set_title(f"{resolution} px")
             place.set_xlabel("step")
-            place.set_ylabel("mean squared error of v")
+            place.set_ylabel("mean squared error of the target")
             place.legend(fontsize="small")
 
 

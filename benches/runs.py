@@ -39,13 +39,7 @@ class RunFolder:
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         self.path = path
         self._log = (path / "stats.jsonl").open("a", encoding="utf-8")
-        self._board: Any = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise RunFolderError("--tensorboard needs the tensorboard package, which is not installed") from error
-            self._board = SummaryWriter(str(path / "tensorboard"))
+        self._board: Any = _summary_writer()(str(path / "tensorboard")) if tensorboard else None
 
     @classmethod
     def create(cls, root: Path, bench: str, config: Any, *, tensorboard: bool = False) -> Self:
@@ -53,6 +47,8 @@ class RunFolder:
 
         Raises `RunFolderError` where no folder can be made. Two processes never share a folder.
         """
+        if tensorboard:
+            _summary_writer()  # refuses before a folder exists
         parent = root / bench
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +125,14 @@ class RunFolder:
         self._log.close()
         if self._board is not None:
             self._board.close()
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RunFolderError("--tensorboard needs the tensorboard package, which is not installed") from error
+    return SummaryWriter
 
 
 def latest(records: list[dict[str, Any]], kind: str, *names: str) -> list[dict[str, Any]]:

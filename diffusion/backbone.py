@@ -26,7 +26,7 @@ from diffusion.errors import ConfigError, ResolutionError
 from diffusion.feedforward import FeedForwardOutput, MixtureOfExperts, SwiGLU
 from diffusion.parametrization import Mode
 from diffusion.rope import HouseholderBasis, rotate
-from diffusion.spans import Layout, Span, image, layout
+from diffusion.spans import PLACE_FEATURES, Layout, Span, image, layout
 
 ParameterGroup = Literal["householder", "interface", "backbone"]
 
@@ -60,6 +60,9 @@ class BackboneConfig:
     modulation: bool = True
     """Scale and gate every branch by the noise level. Without it the noise level is only added to the tokens, which
     leaves far fewer kernels to compile: most then depend on the token budget alone and serve every resolution."""
+    places: bool = False
+    """Tell each token where in its image it is. Rotary embedding knows distances only, and boards turn about the
+    image's centre: with it the geometry is learned several times faster (docs/log.md)."""
     fourier_features: int = 32
     axes: tuple[str, ...] = ("y", "x")
     mode: Mode = Mode.NAIVE
@@ -199,6 +202,7 @@ class HybridDiT(nn.Module):
             heads=config.heads, channels=config.width // config.heads, reflections=config.reflections
         )
         self.embed = PatchEmbedding(channels=CHANNELS, width=config.width)
+        self.place = nn.Linear(PLACE_FEATURES, config.width, bias=False) if config.places else None
         self.interface_in = nn.ModuleList(InterfaceBlock(width=config.width) for _ in range(config.interface_depth))
         self.blocks = nn.ModuleList(Block(config, everywhere=config.is_global(i)) for i in range(config.depth))
         self.interface_out = nn.ModuleList(InterfaceBlock(width=config.width) for _ in range(config.interface_depth))
@@ -253,6 +257,8 @@ class HybridDiT(nn.Module):
         fourier_BF = self.fourier(logsnr_B)
         noise_B1D = self.noise_level(fourier_BF)[:, None]
         x_BND = self.embed(z_BCHW) + noise_B1D
+        if self.place is not None:
+            x_BND = x_BND + self.place(where.place_NF[-rows * columns :])
         for perceptron in self.interface_in:
             x_BND = perceptron(x_BND)
         if context_BMD is not None:
@@ -277,7 +283,7 @@ class HybridDiT(nn.Module):
     def parameter_groups(self) -> dict[ParameterGroup, list[nn.Parameter]]:
         """Return every parameter once, under the group that has its own learning rate."""
         groups: dict[ParameterGroup, list[nn.Parameter]] = {"householder": [], "interface": [], "backbone": []}
-        outside = ("embed.", "interface_in.", "interface_out.", "head.", "factors.")
+        outside = ("embed.", "place.", "interface_in.", "interface_out.", "head.", "factors.")
         for name, parameter in self.named_parameters():
             if name.endswith("v_HRK"):
                 groups["householder"].append(parameter)

@@ -15,7 +15,7 @@ from diffusion.backbone import BackboneConfig, FeedForward
 from diffusion.data import CHANNELS
 from diffusion.embedding import STRIDE, WINDOW
 from diffusion.parametrization import Mode
-from diffusion.spans import local_radius
+from diffusion.spans import PLACE_FEATURES, local_radius
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +47,12 @@ def forward_flops(config: BackboneConfig, resolution: int) -> Flops:
     channels = width // config.heads
     embed = 2 * tokens * width * CHANNELS * WINDOW**2
     head = 2 * tokens * width * CHANNELS * STRIDE**2
+    place = 2 * tokens * PLACE_FEATURES * width if config.places else 0
     interface = 2 * config.interface_depth * (2 * tokens * width * 2 * width * 2)
     noise = 2 * config.fourier_features * width + (2 * width * width if config.modulation else 0)
     # Two matrix-vector products a reflection and head for the basis itself.
     basis = config.heads * config.reflections * 4 * channels**2
-    shared = float(embed + head + interface + noise + basis)
+    shared = float(embed + place + head + interface + noise + basis)
     if config.mode is not Mode.NAIVE:
         heads = 2 if config.mode is Mode.FACTORIZED_NLL else 1
         shared += 2 * width + 2 * heads * config.fourier_features

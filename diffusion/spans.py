@@ -25,6 +25,9 @@ from diffusion.errors import ConfigError
 MIN_FREQUENCY = math.pi / 2
 """Radians per half image: the slowest pair tells the left from the right and turns by pi across the image."""
 
+PLACE_FEATURES = 24
+"""Six frequencies, two axes, sin and cos."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
@@ -60,6 +63,7 @@ class Layout(NamedTuple):
 
     cos_NP: Tensor
     sin_NP: Tensor
+    place_NF: Tensor  # sin and cos of each token's own y and x, the same for the same place at every resolution
     everywhere: Pattern  # for global layers
     nearby: Pattern  # for local layers
 
@@ -131,6 +135,24 @@ def angles(spans: tuple[Span, ...], axes: tuple[str, ...], pairs: int) -> Tensor
     return torch.cat(rows)
 
 
+def places(spans: tuple[Span, ...]) -> Tensor:
+    """Return features_NF of where a token is in its own image, with F = `PLACE_FEATURES`; zeros for text.
+
+    sin and cos of both coordinates, which run from -1 to 1, at frequencies from an eighth of a turn per half image up.
+    """
+    frequency_F = math.pi / 4 * 2 ** (0.75 * torch.arange(PLACE_FEATURES // 4, dtype=torch.float64))
+    rows = []
+    for span in spans:
+        if span.causal:
+            rows.append(torch.zeros(span.tokens, PLACE_FEATURES, dtype=torch.float64))
+            continue
+        side_A = torch.tensor(span.shape)
+        position_NA = (2 * _grid(span).double() + 1) / side_A - 1
+        angle_NF = (position_NA[:, :, None] * frequency_F).flatten(1)
+        rows.append(torch.cat((angle_NF.sin(), angle_NF.cos()), dim=1))
+    return torch.cat(rows)
+
+
 def layout(
     spans: tuple[Span, ...],
     *,
@@ -152,6 +174,7 @@ def layout(
     return Layout(
         cos_NP=angle_NP.cos().float().to(device),
         sin_NP=angle_NP.sin().float().to(device),
+        place_NF=places(spans).float().to(device),
         everywhere=pattern(None if unmasked else everywhere, tokens, device, backend),
         nearby=pattern(nearby, tokens, device, backend),
     )

@@ -1,3 +1,4 @@
+# ruff: noqa: N806 (tensors carry shape suffixes)
 import math
 from dataclasses import replace
 
@@ -64,7 +65,7 @@ def test_every_third_of_four_layers_is_local():
 
 
 def test_every_parameter_is_in_exactly_one_group():
-    backbone = backbone_of(mode=Mode.FACTORIZED_NLL, interface_depth=2)
+    backbone = backbone_of(mode=Mode.FACTORIZED_NLL, interface_depth=2, places=True)
 
     groups = backbone.parameter_groups()
 
@@ -161,7 +162,7 @@ def test_router_noise_comes_from_outside_and_changes_the_choice_of_experts():
 
 
 def test_gradients_reach_every_parameter_once_the_head_has_left_zero():
-    backbone = backbone_of(feedforward=FeedForward.MOE, mode=Mode.FACTORIZED_NLL)
+    backbone = backbone_of(feedforward=FeedForward.MOE, mode=Mode.FACTORIZED_NLL, places=True)
     torch.nn.init.normal_(backbone.head.project.weight, std=0.1)
     for block in (*backbone.interface_in, *backbone.interface_out):
         torch.nn.init.normal_(block.out.weight, std=0.1)
@@ -188,7 +189,7 @@ def test_what_the_network_sees_is_the_noisy_image():
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("modulation", [True, False])
 def test_dense_flops_by_hand_equal_torchs_counter(feedforward, mode, modulation):
-    config = replace(TINY, feedforward=feedforward, mode=mode, modulation=modulation, depth=3)
+    config = replace(TINY, feedforward=feedforward, mode=mode, modulation=modulation, depth=3, places=modulation)
     backbone = HybridDiT(config)
 
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -1,3 +1,4 @@
+# ruff: noqa: N803, N806 (tensors carry shape suffixes)
 import math
 
 import pytest
@@ -36,9 +37,7 @@ def test_hard_edged_boards_have_exactly_two_colours_within_range(tiles, side, se
 def test_one_seed_and_step_are_the_same_boards_at_every_resolution():
     boards = Checkerboards()
 
-    for small, large in zip(
-        boards.draw(4, 16, seed=1, step=0), boards.draw(4, 64, seed=1, step=0), strict=True
-    ):
+    for small, large in zip(boards.draw(4, 16, seed=1, step=0), boards.draw(4, 64, seed=1, step=0), strict=True):
         assert torch.equal(torch.unique(small.flatten(1), dim=1), torch.unique(large.flatten(1), dim=1))
         agree = (torch.nn.functional.interpolate(small[None], scale_factor=4)[0] == large).float().mean()
         assert agree > 0.8

@@ -67,9 +67,7 @@ def test_2_an_independent_true_draw_lies_within_the_null(name):
     known = null()[name]
 
     # 99 % of a t law with 19 degrees of freedom.
-    assert abs(values()[name] - known.mean) <= 2.86 * math.sqrt(1 + 1 / NULLS) * max(
-        known.spread, metric(name).floor
-    )
+    assert abs(values()[name] - known.mean) <= 2.86 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
 
 
 @pytest.mark.parametrize(("name", "damage"), CLAIMS_SEEN)
@@ -98,9 +96,7 @@ def test_5_distances_are_symmetric(name):
 
     if name.startswith("fd_inf"):
         # Its random subsets are drawn for each side in turn: symmetric up to their noise.
-        assert m.value(other, true, scale) == pytest.approx(
-            m.value(true, other, scale), abs=4 * null()[name].spread
-        )
+        assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), abs=4 * null()[name].spread)
     else:
         assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), rel=1e-9, abs=1e-12)
 
@@ -141,9 +137,7 @@ def test_7_the_frechet_distance_at_infinity_is_within_two_percent_of_the_varianc
     m = metric("fd_inf_hist_rgb_marg16")
     true = m.features(true_images(BOARDS, 16, 1024, 0))
 
-    found = [
-        m.value(m.features(true_images(BOARDS, 16, 1024, draw)), true, m.scale(true)) for draw in (1, 2, 3, 4)
-    ]
+    found = [m.value(m.features(true_images(BOARDS, 16, 1024, draw)), true, m.scale(true)) for draw in (1, 2, 3, 4)]
 
     assert abs(np.mean(found)) < 0.02
 

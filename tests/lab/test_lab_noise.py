@@ -1,3 +1,4 @@
+# ruff: noqa: N806 (tensors carry shape suffixes)
 import math
 
 import pytest
@@ -56,7 +57,9 @@ def test_a_doubled_side_shifts_logsnr_by_two_log_two_because_pooling_divides_noi
     assert math.log(float(pooled.var())) == pytest.approx(float(shift), abs=0.01)
 
 
-@pytest.mark.parametrize("make", [lambda: LinearLogSNR(start=-1, end=1), lambda: CosineLogSNR(start=0, end=0)], ids=["linear", "cosine"])
+@pytest.mark.parametrize(
+    "make", [lambda: LinearLogSNR(start=-1, end=1), lambda: CosineLogSNR(start=0, end=0)], ids=["linear", "cosine"]
+)
 def test_a_schedule_that_does_not_fall_is_refused(make):
     with pytest.raises(ConfigError, match="fall"):
         make()

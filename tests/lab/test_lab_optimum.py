@@ -1,3 +1,4 @@
+# ruff: noqa: N803, N806 (tensors carry shape suffixes)
 import math
 
 import pytest
@@ -26,7 +27,7 @@ def noisy(count, side, logsnr, seed=0):
 
 @pytest.mark.parametrize("logsnr", [-8.0, -5.0, -3.0])
 def test_the_optimal_denoiser_is_the_posterior_mean_over_boards_drawn_from_the_prior(logsnr):
-    x0, z, logsnr_B = noisy(6, 8, logsnr)
+    _, z, logsnr_B = noisy(6, 8, logsnr)
     prior = BOARDS.draw(60000, 8, seed=9, step=0).double().flatten(1)
 
     best = OptimalDenoiser(boards=BOARDS, angles=512)(z, logsnr_B)
@@ -42,7 +43,7 @@ def test_the_optimal_denoiser_is_the_posterior_mean_over_boards_drawn_from_the_p
 
 
 def test_the_optimal_denoiser_knows_nothing_in_noise_and_everything_in_clear_images():
-    x0, z, logsnr_B = noisy(8, 16, -20)
+    _, z, logsnr_B = noisy(8, 16, -20)
     assert OptimalDenoiser(boards=BOARDS)(z, logsnr_B).abs().max() < 0.01
 
     x0, z, logsnr_B = noisy(8, 16, 10)
@@ -69,7 +70,7 @@ def test_no_linear_denoiser_beats_the_optimal_one():
 def test_after_the_resolution_shift_the_best_losses_of_all_resolutions_nearly_coincide():
     def v_losses(side):
         logsnr = SCHEDULE.logsnr(bin_centres(8), side)
-        return [optimal_mse_x0(BOARDS, side, 32, float(l)) * (1 + math.exp(float(l))) for l in logsnr]
+        return [optimal_mse_x0(BOARDS, side, 32, float(x)) * (1 + math.exp(float(x))) for x in logsnr]
 
     small, large = v_losses(16), v_losses(32)
 
@@ -83,7 +84,13 @@ def test_soft_edges_have_no_closed_form_and_their_optimum_is_left_out():
         OptimalDenoiser(boards=soft)
 
     points = validate(
-        lambda z, logsnr, side: torch.zeros_like(z), Parametrization(), SCHEDULE, soft, resolutions=(8,), bins=2, images=4
+        lambda z, logsnr, side: torch.zeros_like(z),
+        Parametrization(),
+        SCHEDULE,
+        soft,
+        resolutions=(8,),
+        bins=2,
+        images=4,
     )
     assert [p.optimal for p in points] == [None, None]
 
@@ -147,7 +154,9 @@ def test_heun_is_closer_to_the_exact_flow_than_ddim_at_equal_steps():
     exact = sample(denoise, parametrization, levels(SCHEDULE, 8, 200), noise, sampler=Sampler.HEUN)
 
     errors = {
-        rule: float((sample(denoise, parametrization, levels(SCHEDULE, 8, 24), noise, sampler=rule) - exact).abs().mean())
+        rule: float(
+            (sample(denoise, parametrization, levels(SCHEDULE, 8, 24), noise, sampler=rule) - exact).abs().mean()
+        )
         for rule in (Sampler.DDIM, Sampler.HEUN)
     }
 

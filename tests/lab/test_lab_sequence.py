@@ -1,3 +1,4 @@
+# ruff: noqa: N806 (tensors carry shape suffixes)
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from diffusion.attention import AttentionBackend, Pattern, attend, dense_mask, p
 from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.errors import ConfigError
 from diffusion.rope import HouseholderBasis, rotate
-from diffusion.spans import Span, angles, image, layout, local_radius, mask_mods, text
+from diffusion.spans import PLACE_FEATURES, Span, angles, image, layout, local_radius, mask_mods, places, text
 
 CPU = torch.device("cpu")
 MIXED = (text(5), image(4, 4), text(3), image(2, 6))
@@ -118,6 +119,15 @@ def test_an_image_after_text_uses_the_text_and_an_image_alone_needs_no_mask():
     assert said.shape == z.shape
     assert not torch.allclose(said, backbone(z, logsnr, where, context_BMD=-words).target_BCHW)
     assert backbone.layout(8).everywhere == Pattern()
+
+
+def test_a_place_in_the_image_has_the_same_features_at_every_resolution_and_text_has_none():
+    small, large = places((image(4, 4),)), places((text(2), image(12, 12)))
+
+    # The centre of token (1, 2) of 4 x 4 is the centre of token (4, 7) of 12 x 12.
+    torch.testing.assert_close(small[1 * 4 + 2], large[2 + 4 * 12 + 7], atol=1e-12, rtol=0)
+    assert not large[:2].any()
+    assert torch.unique(small, dim=0).shape == (16, PLACE_FEATURES)
 
 
 @pytest.mark.parametrize(

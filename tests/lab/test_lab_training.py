@@ -1,3 +1,4 @@
+# ruff: noqa: N806 (tensors carry shape suffixes)
 import os
 import subprocess
 import sys
@@ -155,9 +156,7 @@ def test_one_static_graph_per_bucket_and_mode_without_breaks_or_later_compiles()
         for feedforward in FeedForward:
             before = graphs["unique_graphs"]
             config = replace(TINY, mode=mode, feedforward=feedforward)
-            trainer = trainer_of(
-                steps=12, resolutions=(8, 12, 16, 20), backbone=config, compile=True, backend="eager"
-            )
+            trainer = trainer_of(steps=12, resolutions=(8, 12, 16, 20), backbone=config, compile=True, backend="eager")
             steps = trainer.steps()
             for _ in range(trainer.buckets.round_length):
                 next(steps)

@@ -1,0 +1,267 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benches import backbones, gradients, multires
+from benches import command_line as cli
+from benches.backbones_presets import BackbonesConfig, Variant
+from benches.backbones_presets import preset as backbones_preset
+from benches.multires_evaluation import overall
+from benches.multires_presets import evaluation_steps
+from benches.runs import RunFolder, latest
+from diffusion.errors import RunFolderError
+
+COMMANDS = {"multires": multires.multires, "gradients": gradients.gradients, "backbones": backbones.backbones}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a bench's command line in this process; give (exit code, stdout lines, stderr)."""
+
+    def call(bench, *arguments):
+        monkeypatch.setattr(sys, "argv", [bench, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(COMMANDS[bench])
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out.splitlines(), captured.err
+
+    return call
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+SMALL = {
+    "multires": ("--preset", "cpu", "--resolutions", "8,12", "--steps", 4, "--mode", "both", "--no-compile"),
+    "gradients": ("--preset", "demo", "--resolutions", "8,12", "--steps", 3),
+    "backbones": ("--preset", "demo", "--resolutions", "8", "--steps", 2),
+}
+WRITTEN = {
+    "multires": {"losses.csv", "validation.csv", "scores.csv", "losses.png", "validation.png", "ground_truth.png"},
+    "gradients": {"gradients.csv", "scaling.csv", "cosines.png", "loss_mean.png", "noise_scale.png"},
+    "backbones": {"cells.csv", "summary.csv", "excess.png"},
+}
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+def test_a_bench_writes_its_folder_and_ends_with_one_json_document(bench, run, tmp_path):
+    code, out, err = run(bench, *SMALL[bench], "--out", tmp_path, "--seed", 3)
+
+    assert code == 0, err
+    document = json.loads(out[-1])
+    folder = tmp_path / bench / "000"
+    assert document["bench"] == bench
+    assert document["out"] == str(folder)
+    assert document["seed"] == 3
+    assert document["seconds"] > 0
+    assert set(files(folder)) >= {"config.json", "stats.jsonl", "report.md"} | (WRITTEN[bench] - {"summary.csv"})
+    assert json.loads((folder / "config.json").read_text())["preset"] == SMALL[bench][1]
+    report = (folder / "report.md").read_text()
+    assert all((folder / name).exists() for name in WRITTEN[bench] if f"({name})" in report)
+
+
+def test_the_demo_reports_every_loss_and_does_not_compile_when_told_not_to(run, tmp_path):
+    arguments = ("--preset", "demo", "--resolutions", "8,16", "--steps", 5, "--no-compile", "--out", tmp_path)
+
+    code, out, _ = run("multires", *arguments)
+    _, again, _ = run("multires", *arguments)
+    _, other, _ = run("multires", *arguments, "--seed", 1)
+
+    documents = [json.loads(lines[-1]) for lines in (out, again, other)]
+    assert code == 0
+    assert len(out) == 1
+    assert documents[0]["steps"] == len(documents[0]["losses"]) == 5
+    assert documents[0]["losses"] == documents[1]["losses"] != documents[2]["losses"]
+    assert [d["out"] for d in documents] == [str(tmp_path / "multires" / f"{i:03d}") for i in range(3)]
+    with (tmp_path / "multires" / "000" / "stats.jsonl").open() as log:
+        assert [json.loads(line)["loss"] for line in log] == documents[0]["losses"]
+
+
+BAD = {
+    "unknown preset": (("--preset", "huge"), "unknown preset 'huge'"),
+    "negative side": (("--resolutions", "16,-16"), "must be positive"),
+    "odd side": (("--resolutions", "17"), "not a positive multiple of 2"),
+    "no number": (("--resolutions", "large"), "must be integers"),
+    "negative steps": (("--steps", "-1"), "must be positive"),
+    "unknown mode": (("--mode", "magic"), "unknown mode 'magic'"),
+    "unknown device": (("--device", "abacus"), "unknown device"),
+    "absent device": (("--device", "cuda:99"), "cuda"),
+    "no such run": (("--resume", "nowhere"), "not a run folder"),
+}
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_gets_one_sentence_and_exit_code_two_and_leaves_nothing_behind(bench, case, run, tmp_path):
+    arguments, sentence = BAD[case]
+
+    code, out, err = run(bench, *arguments, "--out", tmp_path / "runs")
+
+    assert code == 2
+    assert out == []
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+def test_a_folder_that_cannot_be_written_is_refused(bench, run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+
+    code, _, err = run(bench, *SMALL[bench], "--out", tmp_path / "file")
+
+    assert code == 2
+    assert "cannot write a run folder" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+def test_resuming_with_another_configuration_is_refused_and_changes_nothing(bench, run, tmp_path):
+    config = run(bench, *SMALL[bench], "--dry-run")[1][-1]
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    (folder / "stats.jsonl").write_text('{"kind": "step"}\n')
+    before = files(folder)
+
+    code, _, err = run(bench, *SMALL[bench], "--seed", 5, "--resume", folder)
+
+    assert code == 2
+    assert "another configuration" in err
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+def test_a_dry_run_prints_the_configuration_and_makes_nothing(bench, run, tmp_path):
+    code, out, _ = run(bench, "--preset", "gpu", "--seed", 11, "--dry-run", "--out", tmp_path / "runs")
+
+    assert code == 0
+    assert json.loads(out[-1])["device"] == "cuda"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("bench", list(COMMANDS))
+def test_help_names_every_option(bench, run):
+    code, out, _ = run(bench, "--help")
+
+    text = "\n".join(out)
+    options = ("--preset", "--resolutions", "--steps", "--seed", "--mode", "--device", "--out", "--dry-run")
+    assert code == 0
+    assert [option for option in (*options, "--no-compile", "--resume", "--tensorboard") if option not in text] == []
+
+
+def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(run, tmp_path, monkeypatch):
+    arguments = ("--preset", "cpu", "--resolutions", "8,12", "--steps", 6, "--mode", "naive", "--no-compile")
+    monkeypatch.setattr(multires, "preset", with_checkpoints)
+    whole = json.loads(run("multires", *arguments, "--out", tmp_path / "whole")[1][-1])
+    cut = tmp_path / "whole" / "multires" / "000"
+    # As if the machine had died during step 5: the log knows more than the checkpoint of step 4.
+    lines = [json.loads(line) for line in (cut / "stats.jsonl").read_text().splitlines()]
+    kept = [r for r in lines if r["kind"] == "step" and r["step"] <= 4]
+    (cut / "stats.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept) + '{"kind": "st')
+
+    code, out, err = run("multires", *arguments, "--resume", cut)
+
+    assert code == 0, err
+    assert "continues at step 4" in err
+    assert json.loads(out[-1])["losses"] == whole["losses"]
+
+
+def with_checkpoints(name):
+    from dataclasses import replace
+
+    from benches.multires_presets import preset
+
+    config = preset(name)
+    # A number that divides no number of steps but 4 keeps the last checkpoint before the end.
+    return replace(config, checkpoint_every=4, evaluation=replace(config.evaluation, times=1, images=16, nulls=3))
+
+
+def test_a_failed_cell_is_recorded_and_the_grid_goes_on_and_resumes_where_it_stopped(tmp_path):
+    base = backbones_preset("demo")
+    impossible = Variant(axis="width", name="width 47", changes=(("width", 47),))
+    config = BackbonesConfig(
+        preset="test", base=base.base, buckets=base.buckets, train=base.train, seeds=(0,), max_steps=2,
+        variants=(base.variants[0], impossible, base.variants[1]), validation_images=4, validation_bins=2,
+    )  # fmt: skip
+
+    with RunFolder.create(tmp_path, "backbones", config) as folder:
+        backbones.run_grid(config, folder)
+        first = latest(folder.records(), "cell", "variant", "seed")
+        backbones.run_grid(config, folder)
+        assert folder.records() == first
+
+    assert [(cell["variant"], cell["status"]) for cell in first] == [
+        ("base", "ok"), ("width 47", "failed"), ("depth 2", "ok"),
+    ]  # fmt: skip
+    assert first[1]["error"].startswith("ConfigError: width 47")
+    assert first[0]["dense_flops"] == first[0]["counted_flops"]
+
+
+def test_cells_of_a_grid_share_their_data_and_cost_the_same_budget():
+    config = backbones_preset("cpu-long")
+
+    spent = {}
+    for variant in config.variants:
+        backbone = backbones.varied(config.base, variant)
+        flops = backbones.forward_flops(backbone, 16).training * 32
+        spent[variant.name] = backbones.training_steps(config, backbone) * flops / config.budget_flops
+
+    assert all(0.99 < share <= 1 for share in spent.values()), spent
+
+
+def test_two_runs_started_at_once_get_two_folders(tmp_path):
+    first = RunFolder.create(tmp_path, "bench", {"a": 1})
+    second = RunFolder.create(tmp_path, "bench", {"a": 1})
+    with first, second:
+        assert (first.path.name, second.path.name) == ("000", "001")
+
+
+def test_a_folder_without_a_configuration_is_no_run(tmp_path):
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        RunFolder.reopen(tmp_path, {"a": 1})
+
+
+def test_csv_holds_the_records(tmp_path):
+    with RunFolder.create(tmp_path, "bench", {}) as folder:
+        path = folder.write_csv("rows.csv", [{"a": 1, "b": 0.1}, {"a": 2, "b": 0.25}])
+
+    with path.open() as file:
+        assert [row["b"] for row in csv.DictReader(file)] == ["0.1", "0.25"]
+
+
+def test_a_panel_that_cannot_be_told_from_true_draws_has_overall_score_one():
+    assert overall([0.2, -0.9, 1.0]) == 1
+    assert overall([4.0, -4.0, 0.5]) == pytest.approx(16 ** (1 / 3))
+
+
+def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end():
+    assert evaluation_steps(100, 4) == (25, 50, 75, 100)
+    assert evaluation_steps(2, 4) == (1, 2)
+
+
+def test_two_processes_with_one_seed_have_bit_equal_losses_and_the_second_compiles_nothing(tmp_path):
+    command = [sys.executable, "-m", "benches.multires", "--preset", "demo", "--resolutions", "8", "--steps", "3"]
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+    }
+
+    documents = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "runs")], capture_output=True, text=True, check=True, env=environment
+        )
+        documents.append(json.loads(done.stdout.splitlines()[-1]))
+
+    first, second = documents
+    assert first["losses"] == second["losses"]
+    assert (first["graphs"], first["graph_breaks"]) == (1, 0)
+    assert first["cpp_builds"] > 10 > second["cpp_builds"]
