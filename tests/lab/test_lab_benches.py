@@ -228,6 +228,16 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path):
         RunFolder.reopen(tmp_path, {"a": 1})
 
 
+def test_tensorboard_events_are_written_on_request(run, tmp_path):
+    arguments = ("--preset", "demo", "--resolutions", "8", "--steps", 2, "--no-compile", "--out", tmp_path)
+
+    code, _, err = run("multires", *arguments, "--tensorboard")
+
+    assert code == 0, err
+    (events,) = (tmp_path / "multires" / "000" / "tensorboard").iterdir()
+    assert b"grad_norm" in events.read_bytes()
+
+
 def test_csv_holds_the_records(tmp_path):
     with RunFolder.create(tmp_path, "bench", {}) as folder:
         path = folder.write_csv("rows.csv", [{"a": 1, "b": 0.1}, {"a": 2, "b": 0.25}])
