@@ -18,7 +18,7 @@ import typer
 
 from benches.runs import RunFolder
 from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
-from diffusion.parametrization import Mode
+from diffusion.parametrization import Mode, Target
 
 Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
 Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
@@ -32,6 +32,7 @@ Resume = Annotated[Path | None, typer.Option(help="An earlier run folder of this
 ModeChoice = Annotated[
     str | None, typer.Option("--mode", help="naive, factorized, factorized+nll, both (the first two) or all.")
 ]
+TargetChoice = Annotated[str | None, typer.Option("--target", help="What is predicted: x0, epsilon or v.")]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard events.")]
 
 
@@ -54,6 +55,13 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     if text not in MODES:
         raise ConfigError(f"unknown mode {text!r}; there are {', '.join(MODES)}")
     return MODES[text]
+
+
+def parse_target(text: str) -> Target:
+    """Return the target of a name; raise `ConfigError` for a name nobody defined."""
+    if text not in set(Target):
+        raise ConfigError(f"unknown target {text!r}; there are {', '.join(Target)}")
+    return Target(text)
 
 
 def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:

@@ -32,6 +32,7 @@ def configured(
     steps: int | None,
     seed: int,
     mode: str | None,
+    target: str | None,
     device: str | None,
     compiled: bool | None,
 ) -> MultiresConfig:
@@ -48,6 +49,8 @@ def configured(
         train = replace(train, compile=compiled)
     if mode is not None:
         config = replace(config, modes=cli.parse_modes(mode))
+    if target is not None:
+        config = replace(config, target=cli.parse_target(target))
     if device is not None:
         config = replace(config, device=device)
     return replace(config, train=train)
@@ -118,6 +121,7 @@ def multires(
     steps: cli.Steps = None,
     seed: cli.Seed = 0,
     mode: cli.ModeChoice = None,
+    target: cli.TargetChoice = None,
     device: cli.Device = None,
     compile: cli.Compile = None,
     out: cli.Out = Path("runs"),
@@ -127,7 +131,14 @@ def multires(
 ) -> None:
     """Train one model on several resolutions at once, naive against factorized."""
     config = configured(
-        preset, resolutions=resolutions, steps=steps, seed=seed, mode=mode, device=device, compiled=compile
+        preset,
+        resolutions=resolutions,
+        steps=steps,
+        seed=seed,
+        mode=mode,
+        target=target,
+        device=device,
+        compiled=compile,
     )
     if dry_run:
         print(json.dumps(plain(config)))

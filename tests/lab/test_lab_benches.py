@@ -110,6 +110,12 @@ def test_bad_input_gets_one_sentence_and_exit_code_two_and_leaves_nothing_behind
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_unknown_target_is_refused(run, tmp_path):
+    code, _, err = run("multires", "--target", "w", "--out", tmp_path)
+
+    assert (code, err) == (2, "error: unknown target 'w'; there are x0, epsilon, v\n")
+
+
 @pytest.mark.parametrize("bench", list(COMMANDS))
 def test_a_folder_that_cannot_be_written_is_refused(bench, run, tmp_path):
     (tmp_path / "file").write_text("mine")
