@@ -46,6 +46,9 @@ _METADATA = frozenset({"ac_graph_id", "custom", "partitioner_tag"})
 _ATTRIBUTES = frozenset({"__name__", "torchdynamo_force_dynamic"})
 """Plain attributes that dynamo gives to graph modules."""
 
+_TAKEN = frozenset(dir(torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())))
+"""Names that a graph module needs for itself."""
+
 
 class Present:
     """Stands for an example value that is not carried. Whoever looks into it gets an error, never a wrong value."""
@@ -119,7 +122,7 @@ def _graph_module(
 ) -> torch.fx.GraphModule:
     root = torch.nn.Module()
     for name in [*children, *(name for _, name, _ in module.tensors)]:
-        if not _is_name(name) or hasattr(root, name) or hasattr(torch.fx.GraphModule, name) or name == "meta":
+        if not _is_name(name) or name in _TAKEN:
             raise MalformedError(f"a part of a graph cannot be called {name!r:.60}")
     for name, child in children.items():
         root.add_module(name, child)

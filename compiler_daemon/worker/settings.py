@@ -14,14 +14,17 @@ from compile_wire.graph_spec import Value
 
 _WORD = re.compile(r"[A-Za-z0-9_.,+:-]{0,200}")
 
-_DENIED_PARTS = (
-    "dir", "path", "cxx", "compiler", "cmd", "command", "log", "file", "output", "url", "hook", "callback", "custom_",
-    "debug", "dump", "upload", "profile", "remote", "package", "presets", "factory", "class",
-)  # fmt: skip
-"""Settings that name places or programs, or that write files. A part of the setting's name."""
+_DENIED_WORDS = frozenset({
+    "dir", "path", "cxx", "compiler", "cmd", "command", "log", "file", "output", "url", "hook", "callback", "custom",
+    "debug", "dump", "upload", "profile", "remote", "package", "presets", "factory", "class", "logpath", "cutlass",
+    "home", "root", "library", "spec", "temps", "args", "visualize", "objgraph", "proton", "tables", "table", "bisect",
+    "runner", "autoheuristic", "numeric", "crossref", "real", "sleep", "tlparse", "regex", "matmul",
+})  # fmt: skip
+"""Settings that name places or programs, that write files, or that compute with real numbers while a graph is compiled:
+words of the setting's name."""
 
 _ALLOWED = frozenset({"autograd_cache_allow_custom_autograd_functions", "unsafe_marked_cacheable_functions"})
-"""Settings that a part of the above would catch, though they name none of that."""
+"""Settings that a word of the above would catch, though they name none of that."""
 
 _MARKABLE = frozenset({"torch.amp.autocast_mode._enter_autocast", "torch.amp.autocast_mode._exit_autocast"})
 
@@ -49,12 +52,25 @@ def _patch(config: Any, settings: dict[str, Value], which: str) -> dict[str, Any
         decoded = _plain(value, f"{which} setting {name}")
         if decoded == here[name] and type(decoded) is type(here[name]):
             continue
-        if (name not in _ALLOWED and any(part in name for part in _DENIED_PARTS)) or name.startswith("_"):
+        words = set(name.replace(".", "_").split("_"))
+        if name.startswith("_") or (name not in _ALLOWED and words & _DENIED_WORDS):
             raise MalformedError(f"{which} setting {name} may not be chosen from outside")
+        if not _same_kind(decoded, here[name]):
+            raise MalformedError(f"{which} setting {name} is not a {type(decoded).__name__}")
         if name == "unsafe_marked_cacheable_functions" and not set(decoded) <= _MARKABLE:
             raise MalformedError("functions of the trainer's are marked as cacheable; they are not known here")
         patch[name] = decoded
     return patch
+
+
+def _same_kind(decoded: Any, here: Any) -> bool:
+    """Whether a setting may become this: None may become anything plain, numbers and flags each other."""
+    if here is None:
+        return True
+    if decoded is None:
+        return not isinstance(here, (dict, list, tuple))
+    numbers = (bool, int, float)
+    return isinstance(decoded, type(here)) or (isinstance(decoded, numbers) and isinstance(here, numbers))
 
 
 def _plain(value: Value, what: str) -> Any:

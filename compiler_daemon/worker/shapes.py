@@ -68,7 +68,7 @@ _QUOTED_FIELDS = frozenset({"index"})
 _SOURCES: dict[str, type[Any]] = {
     name: found
     for name, found in vars(dynamo_sources).items()
-    if isinstance(found, type) and issubclass(found, Source) and dataclasses.is_dataclass(found)
+    if isinstance(found, type) and issubclass(found, Source) and dataclasses.is_dataclass(found) and found is not Source
 }
 _ENUMS: dict[str, Any] = {"TensorProperty": dynamo_sources.TensorProperty}
 
@@ -158,6 +158,8 @@ class Shapes:
     def _symbol(self, spec: SymbolSpec) -> Any:
         if spec.source < 0:
             raise MalformedError(f"symbol {spec.name} has no source")
+        if isinstance(spec.hint, int) and not -(2**63) <= spec.hint < 2**63:
+            raise MalformedError(f"symbol {spec.name} is larger than a size can be")
         try:
             symbol = self.shape_env.create_symbol(
                 spec.hint,

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import builtins
+import importlib
+import math
+import operator
+import os
+import subprocess
+from typing import Any
+
+import pytest
+import torch
+import worker_samples  # noqa: F401 - imports of torch's that warn are done there
+
+from compile_wire.errors import MalformedError
+from compile_wire.torch_side import operators
+from compile_wire.torch_side.operators import GETATTR, HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
+
+
+def registered() -> list[str]:
+    """Every operator of the dispatcher's, by the name that it would have here."""
+    names = set()
+    for schema in torch._C._jit_get_all_schemas():
+        packet = "op:" + schema.name.replace("::", ".")
+        names |= {packet, f"{packet}.{schema.overload_name or 'default'}"}
+    return sorted(names)
+
+
+def listed() -> list[str]:
+    return sorted(operators._functions()[0])
+
+
+def test_what_a_name_resolves_to_has_a_name_that_resolves_to_it() -> None:
+    names = listed()
+    assert len(names) > 1000
+
+    for name in names:
+        found = resolve(name)
+        its_name = name_of(found)
+        assert its_name is not None, name
+        assert resolve(its_name) is found, name
+
+
+def test_operators_of_the_dispatcher_have_the_names_that_resolve_to_them() -> None:
+    resolved = 0
+    for name in registered():
+        try:
+            found = resolve(name)
+        except MalformedError:
+            continue
+        resolved += 1
+        assert name.removeprefix("op:").split(".")[0] in NAMESPACES
+        assert name_of(found) == name
+    assert resolved > 2000
+
+
+def test_higher_order_operators_have_the_names_that_resolve_to_them() -> None:
+    known = [name for name in HIGHER_ORDER if getattr(torch.ops.higher_order, name, None) is not None]
+    assert known
+
+    for name in known:
+        assert name_of(resolve(f"hop:{name}")) == f"hop:{name}"
+
+
+@pytest.mark.parametrize(
+    "home",
+    "torch torch._C torch._C._nn torch._C._autograd torch.nn.functional torch.functional torch.hub torch.jit torch.fx "
+    "torch.serialization torch.utils torch.autograd torch.library torch.ops torch.classes torch.overrides torch.cuda "
+    "builtins operator math os sys importlib subprocess functools ctypes pickle shutil".split(),
+)
+def test_nothing_is_named_that_is_not_resolved(home: str) -> None:
+    module = importlib.import_module(home)
+    for attribute in sorted(vars(module)):
+        value = vars(module)[attribute]
+        its_name = name_of(value)
+        if its_name not in (None, GETATTR):
+            assert resolve(str(its_name)) is value
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        os.system,
+        subprocess.run,
+        builtins.eval,
+        builtins.exec,
+        builtins.open,
+        builtins.__import__,
+        builtins.setattr,
+        builtins.print,
+        importlib.import_module,
+        operator.attrgetter,
+        operator.methodcaller,
+        operator.call if hasattr(operator, "call") else operator.attrgetter("x"),
+        math.prod,
+        torch.load,
+        torch.save,
+        torch.compile,
+        torch.from_file,
+        torch.hub.load,
+        torch.jit.load,
+        torch.ops.load_library,
+        torch.nn.Module,
+        torch.Tensor,
+        torch.Tensor.apply_,
+        type,
+        object(),
+        [],
+        {},
+        None,
+        "torch.relu",
+        lambda: None,
+    ],
+    ids=repr,
+)
+def test_what_could_run_code_has_no_name(target: Any) -> None:
+    assert name_of(target) is None
+
+
+def test_an_operator_of_a_users_own_has_no_name() -> None:
+    with torch.library._scoped_library("compile_daemon_tests", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+
+        assert name_of(torch.ops.compile_daemon_tests.twice.default) is None
+        assert name_of(torch.ops.compile_daemon_tests.twice) is None
+        with pytest.raises(MalformedError):
+            resolve("op:compile_daemon_tests.twice.default")
+
+
+def test_everything_listed_is_of_torch_operator_math_or_arithmetic() -> None:
+    for name in listed():
+        home = name.rpartition(".")[0]
+        assert home in {"operator", "builtins", "math"} or home.split(".")[0] == "torch", name
+        assert not name.rpartition(".")[2].startswith("__"), name
+
+
+def test_reading_an_attribute_has_a_name_but_is_not_resolved() -> None:
+    assert name_of(getattr) == GETATTR
+
+    with pytest.raises(MalformedError):
+        resolve(GETATTR)
+
+
+def test_a_method_that_may_be_called_is_one_of_tensors() -> None:
+    allowed = []
+    for name in {*dir(torch.Tensor), *dir(torch.nn.Module), *dir(torch.fx.GraphModule), *dir(str), *dir(dict)}:
+        try:
+            check_method(name)
+        except MalformedError:
+            continue
+        allowed.append(name)
+        assert callable(getattr(torch.Tensor, name))
+    assert {"view", "sum", "__add__"} <= set(allowed)
+    assert not {"format", "apply", "register_module", "load_state_dict", "__class__", "__reduce__"} & set(allowed)

@@ -1,0 +1,184 @@
+"""What the tests of the worker share: graphs captured from dynamo, graphs made by hand, and a worker process."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compile_client.capture import capture
+from compile_wire.graph_check import decode_graph
+from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
+from compile_wire.torch_side.patches import Patches
+from compile_wire.torch_side.settings import daemon_settings
+from compile_wire.torch_side.state import read_state
+from compiler_daemon.worker.protocol import read_frame, write_frame
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch's own, while it is imported
+    import torch._inductor.compile_fx
+    from torch._functorch._aot_autograd import autograd_cache
+
+
+class _KeyKnown(BaseException):
+    """Raised out of torch's compile once it has computed the key. Not an `Exception`: torch swallows those."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Captured:
+    """A graph of dynamo's: its spec, torch's own key, and its code."""
+
+    spec: bytes
+    key: str
+    code: str
+
+
+def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> Captured:
+    """Capture the one graph of `function` as a trainer would, with the key that torch computes for it."""
+    found: list[Captured] = []
+
+    def backend(gm: torch.fx.GraphModule, inputs: Any) -> Any:
+        def keying(original: Any) -> Any:
+            def autograd_cache_key(module: Any, example_inputs: Any, config: Any, *rest: Any, **named: Any) -> Any:
+                key = original(module, example_inputs, config, *rest, **named)[0]
+                spec = capture(gm, inputs, dynamic_shapes=config.dynamic_shapes)
+                found.append(Captured(spec=spec, key=key, code=""))
+                raise _KeyKnown
+
+            return autograd_cache_key
+
+        patches = Patches()
+        patches.replace(autograd_cache, "autograd_cache_key", keying)
+        try:
+            with daemon_settings():
+                torch._inductor.compile_fx.compile_fx(gm, inputs)
+        except _KeyKnown:
+            found[-1] = dataclasses.replace(found[-1], code=gm.code)
+        finally:
+            patches.undo()
+        return gm.forward
+
+    torch._dynamo.reset()
+    torch.compile(function, backend=backend, dynamic=dynamic)(*args)
+    (only,) = found
+    return only
+
+
+TENSOR = TensorSpec(
+    dtype="float32",
+    device="cpu",
+    device_index=None,
+    shape=[2, 3],
+    stride=[3, 1],
+    offset=0,
+    requires_grad=False,
+    leaf=True,
+    parameter=False,
+    view=False,
+    inference=False,
+    storage=0,
+    storage_bytes=24,
+    item=None,
+)
+
+_PLAIN: dict[str, Any] = {"kwargs": ["d"], "type": "", "value": None, "source": -1, "static": "", "meta": ["d"]}
+
+
+def node(op: str, name: str, target: str, *args: Any, **fields: Any) -> NodeSpec:
+    return NodeSpec(op=op, name=name, target=target, **{**_PLAIN, "args": ["t", *args], **fields})
+
+
+X = node("placeholder", "l_x_", "L_x_", source=0)
+Y = node("call_function", "y", "torch.relu", ["n", 0])
+OUT = node("output", "output", "output", ["t", ["n", 1]])
+
+
+def module(nodes: list[NodeSpec], **fields: Any) -> ModuleSpec:
+    plain: dict[str, Any] = {"attributes": [], "scalars": ["d"], "tensors": [], "training": True}
+    return ModuleSpec(nodes=nodes, **{**plain, "children": [], "bodies": [], **fields})
+
+
+BODY = module([node("placeholder", "a", "a"), node("output", "output", "output", ["t", ["n", 0]])])
+
+
+def graph(**fields: Any) -> GraphSpec:
+    """A graph of one `torch.relu`, made by hand, with what is given in place of its own."""
+    plain: dict[str, Any] = {
+        "torch": str(torch.__version__),
+        "modules": [module([X, Y, OUT])],
+        "inputs": [tensor_value(TENSOR)],
+        "params": [],
+        "symbols": [],
+        "guards": [],
+        "sources": [["LocalSource", ["local_name", "x", "is_input", True]]],
+        "expressions": [],
+        "dynamic_shapes": False,
+        "state": read_state(),
+        "inductor": {},
+        "functorch": {
+            "bundled_autograd_cache": True,
+            "force_non_lazy_backward_lowering": True,
+            "autograd_cache_allow_custom_autograd_functions": True,
+        },
+    }
+    return GraphSpec(**{**plain, **fields})
+
+
+def checked(spec: GraphSpec) -> GraphSpec:
+    """The spec as it arrives: hostile, but of the right form."""
+    return decode_graph(encode_graph(spec))
+
+
+class Worker:
+    """A worker process of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
+        with open(folder / "log", "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "compiler_daemon.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env={**kept, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        self.hello = read_frame(self._from)
+        assert self.hello is not None, (folder / "log").read_text()
+
+    def compile(self, key: str, spec: bytes) -> dict[str, Any]:
+        """Have the graph compiled; return the last frame."""
+        write_frame(self._to, {"type": "job", "id": 1, "key": key, "graph": spec})
+        while (frame := read_frame(self._from)) is not None:
+            if frame["type"] in {"done", "refused"}:
+                return frame
+        raise AssertionError(f"the worker died: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def compile_whatever_its_key(self, spec: bytes) -> dict[str, Any]:
+        """As somebody would who knows the key of what they send."""
+        answer = self.compile("?", spec)
+        if answer.get("reason") == "KEY_MISMATCH":
+            answer = self.compile(answer["message"].split(" has the key ")[1].split(",")[0], spec)
+        return answer
+
+    def end(self) -> None:
+        self._to.close()
+        self._process.wait(30)
+        self._from.close()
+
+
+def strangers(folder: Path) -> Iterator[str]:
+    """Names of what lies in the worker's folder beside its log and caches."""
+    return (entry.name for entry in folder.iterdir() if entry.name not in {"log", "cache"})
