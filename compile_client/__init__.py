@@ -1,7 +1,7 @@
 """The trainer's side: torch's compiles answered by a compile daemon where one is there, by torch itself where not.
 
 `TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on. `install()` and
-`uninstall()` do the same from code, and `torch.compile(backend="daemon")` for a single model.
+`uninstall()` do the same from code; `torch.compile(backend="daemon")` is inductor with `install()` before it.
 
 Importing this module costs next to nothing: neither torch nor grpc is imported before a graph is compiled.
 """
@@ -43,7 +43,14 @@ def counters() -> dict[str, Any]:
 
 def _activate() -> None:
     """Entry point of the group `torch.backends`: called at the end of `import torch`. Never raises."""
-    if os.environ.get("TORCH_COMPILE_CLIENT") != "1":
+    switch = os.environ.get("TORCH_COMPILE_CLIENT", "")
+    if switch != "1":
+        if switch not in {"", "0"}:
+            import logging
+
+            logging.getLogger("compile_client").warning(
+                "TORCH_COMPILE_CLIENT=%s means nothing, and the compile client is off: 1 switches it on", switch
+            )
         return
     try:
         from compile_client.hook import arm

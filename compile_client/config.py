@@ -116,7 +116,7 @@ def _level(env: Mapping[str, str], complaints: list[str]) -> int:
 def _directory(env: Mapping[str, str], complaints: list[str]) -> Path:
     given = env.get("COMPILER_DAEMON_DIR", "")
     if given:
-        return Path(given).absolute()
+        return Path(given).expanduser().absolute()
     cache = env.get("XDG_CACHE_HOME", "")
     if not cache.startswith("/"):  # the XDG specification: a relative path is invalid and is ignored
         home = env.get("HOME") or os.path.expanduser("~")

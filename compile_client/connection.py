@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +25,7 @@ from compile_client.deadline import Deadline
 from compile_client.errors import (
     ArtifactError,
     BadDigestError,
+    ClientError,
     EnvironmentUnknownError,
     HandshakeNeededError,
     InvalidError,
@@ -173,7 +174,8 @@ class Connection:
         outcome = self._introduced(lambda: self._compile(key, graph, have, on_event, deadline), deadline)
         if isinstance(outcome, Artifact) and self.facts == Facts():
             # The environment's first worker has come up meanwhile, and what it found out saves us finding it out too.
-            self._handshake(deadline)
+            with suppress(ClientError):  # what we came for is here already
+                self._handshake(deadline)
         return outcome
 
     def publish(self, compiled: LocalCompile, deadline: Deadline) -> None:

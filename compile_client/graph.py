@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.errors import InstallError
 from compile_wire.errors import MalformedError
+from compile_wire.torch_side.components import differing_parts, key_parts
 from compile_wire.torch_side.state import read_state
 from compile_wire.torch_side.versions import TorchVersion, store_key
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from compile_client.installer import Installer
-    from compile_client.service import DaemonClient
+    from compile_client.service import DaemonClient, GraphRequest
     from compile_wire.digest import Digest
     from compile_wire.torch_side.kernels import Kernels
 
@@ -58,6 +60,7 @@ class Graph:
         self._version = version
         self._used: tuple[Artifact, bool] | None = None
         self._store_key = ""
+        self._asking_s = 0.0
         self._spec: bytes | None = None
         self._why_not = ""
         self._objects: dict[str, str] = {}
@@ -72,22 +75,34 @@ class Graph:
             self._objects = objects
             yield
 
-    def serve(self, ask_torch: Callable[[], Any], args: Sequence[Any], *, dynamic_shapes: bool) -> Any:
-        """Try to make torch's lookup succeed; return its answer, None for a miss. `args` are torch's fake inputs."""
+    def serve(self, ask_torch: Callable[[], Any], args: Sequence[Any], aot_config: Any) -> Any:
+        """Try to make torch's lookup succeed; return its answer, None for a miss.
+
+        `args` are the fake inputs and `aot_config` the configuration that torch computed its key from.
+        """
         assert self.key is not None
         self._store_key = store_key(self.key, self._version, read_state(), args)
         request = self._client.begin_graph(self._store_key)
+        start = time.monotonic()
+        try:
+            return self._ask(request, ask_torch, args, aot_config)
+        finally:
+            self._asking_s = time.monotonic() - start
+
+    def _ask(self, request: GraphRequest, ask_torch: Callable[[], Any], args: Sequence[Any], aot_config: Any) -> Any:
         have: list[Digest] = []
         for artifact in request.lookup():
             have.append(artifact.digest)
             if (found := self._try(artifact, ask_torch, compiled=False)) is not None:
                 return found
-        spec = self._capture(dynamic_shapes=dynamic_shapes)
+        spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
         if spec is None:
             self._client.report.count_refusal("not_carried")
             return None
         for _ in range(_MAX_COMPILES):
             outcome = request.compile(spec, have)
+            if isinstance(outcome, Refusal):
+                self._explain(outcome, aot_config, args)
             if outcome is None or isinstance(outcome, Refusal):
                 return None
             if outcome.digest in have:
@@ -98,7 +113,7 @@ class Graph:
         return None
 
     def end(self, seconds: float) -> None:
-        """torch is done with the graph, after so many seconds: count what came of it, and publish what is new."""
+        """torch is done with the graph, after so many seconds in all: count what came of it, publish what is new."""
         report = self._client.report
         loaded = _torch_hits() > self._hits_before
         if self.local_hit and loaded:
@@ -116,7 +131,7 @@ class Graph:
             if self._used is not None:
                 raise InstallError("torch could not load an artifact of the daemon's, and compiled by itself")
             if self.entry is not None and self._store_key and self._client.may_publish():
-                self._publish(seconds)
+                self._publish(max(0.0, seconds - self._asking_s))
 
     def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
         assert self.key is not None
@@ -133,6 +148,21 @@ class Graph:
             self._used = (artifact, compiled)
         return found
 
+    def _explain(self, refusal: Refusal, aot_config: Any, args: Sequence[Any]) -> None:
+        """Say why the daemon will not: in its words, and for another key with the parts of the key that differ."""
+        why = refusal.message
+        if refusal.reason == "key_mismatch" and self._version.key_before_passes:
+            from torch._functorch._aot_autograd.autograd_cache import autograd_cache_key
+
+            ours = key_parts(lambda: autograd_cache_key(self._gm, args, aot_config))
+            ours.pop("fx_kwargs[boxed_forward_device_index]", None)  # a box that torch fills in later
+            why = (
+                f"its key comes out different in {', '.join(differing_parts(ours, refusal.fields)) or 'no known part'}"
+            )
+        elif refusal.fields:
+            why += f" ({'; '.join(refusal.fields)})"
+        _logger.info("graph %s is compiled here: %s: %s", self.key, refusal.reason, why)
+
     def _capture(self, *, dynamic_shapes: bool) -> bytes | None:
         from compile_client.capture import CannotCarryError, capture
 
@@ -145,19 +175,20 @@ class Graph:
         return self._spec
 
     def _publish(self, seconds: float) -> None:
-        from compile_wire.torch_side.objects import stripped
+        from compile_wire.torch_side.entries import scrubbed
+        from compile_wire.torch_side.objects import portable
 
         assert self.key is not None
         assert self.entry is not None
         names = list(self._objects)
-        objects = stripped([self._objects[name] for name in names])
+        objects = portable([self._objects[name] for name in names])
         self._client.publish_later(
             LocalCompile(
                 key=self._store_key,
                 guards=self.guards,
                 compile_s=seconds,
                 parts=(
-                    Part("entry", "", self.entry),
+                    Part("entry", "", scrubbed(self.entry)),
                     *(Part("object", name, data) for name, data in zip(names, objects, strict=True)),
                 ),
                 graph=self._spec,

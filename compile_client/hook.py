@@ -1,4 +1,4 @@
-"""Where the client touches torch: seven functions, replaced when inductor is first imported.
+"""Where the client touches torch: eight functions, replaced when inductor is first imported.
 
 `compile_fx`, `AOTAutogradCache._lookup`, `.save` and `._write_to_local_cache` see a graph on its way; `codecache.write`
 and `_precompile_header` see its kernels; `VecISA.check_build` and `CppBuilder.build` see what torch does by itself.
@@ -48,6 +48,8 @@ def install() -> bool:
             return True
         from torch._inductor import compile_fx as compile_fx_module
 
+        if _patches is not None:  # importing it was what `_AfterImport` waits for
+            return True
         from compile_wire.torch_side.versions import surprises, torch_version
 
         version = torch_version()
@@ -86,6 +88,8 @@ def uninstall() -> None:
         if _patches is not None:
             _patches.undo()
             _patches = None
+            if _trainer is not None:
+                _trainer.stop_counting_triton()
 
 
 def counters() -> dict[str, Any]:

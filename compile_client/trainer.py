@@ -28,6 +28,7 @@ from compile_client.errors import InstallError, InternalError
 from compile_client.graph import Graph
 from compile_client.installer import Installer
 from compile_client.service import DaemonClient
+from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.environment import process_environment
 from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.probes import Probes
@@ -51,6 +52,7 @@ class Trainer:
         self.probes = Probes(self._known_probes)
         self._version = version
         self._local = threading.local()
+        self._listeners: tuple[Any, Any] | None = None
 
     def compiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
@@ -98,7 +100,7 @@ class Trainer:
             if not graph.served:
                 return None
             try:
-                return graph.serve(ask_torch, args, dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
+                return graph.serve(ask_torch, args, aot_config)
             except Exception as error:
                 self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
                 _logger.debug("a fault of the compile client", exc_info=True)
@@ -107,17 +109,16 @@ class Trainer:
         return lookup
 
     def saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `AOTAutogradCache.save`: what may be published carries no text of the trainer's source files."""
+        """Wrap `AOTAutogradCache.save`: an entry that could not be restored is not saved, here or anywhere."""
 
         @functools.wraps(original)
         def save(key: str, entry: Any, remote: bool, *args: Any, **kwargs: Any) -> Any:
             graph = self._current()
             if graph is not None and graph.served and graph.key == key:
-                with contextlib.suppress(Exception):
-                    graph.guards = entry.guards_expr or ""
-                    for name in ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str"):
-                        if hasattr(entry, name):  # logs' copies of the graph, with the lines it came from
-                            setattr(entry, name, None)
+                graph.guards = guards_of(entry)
+                if reason := why_not_cacheable(entry):
+                    _logger.info("graph %s is not cached: %s", key, reason)
+                    return None
             return original(key, entry, remote, *args, **kwargs)
 
         return save
@@ -159,6 +160,18 @@ class Trainer:
                 before(*args, **kwargs)
 
         knobs.compilation.listener = listener
+        self._listeners = (listener, before)
+
+    def stop_counting_triton(self) -> None:
+        """Put triton's listener back, unless somebody else has set another meanwhile."""
+        if self._listeners is None:
+            return
+        from triton import knobs
+
+        ours, before = self._listeners
+        if knobs.compilation.listener is ours:
+            knobs.compilation.listener = before
+        self._listeners = None
 
     def _current(self) -> Graph | None:
         return getattr(self._local, "graph", None)

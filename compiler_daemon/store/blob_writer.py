@@ -9,10 +9,10 @@ from typing import Self
 
 from compile_wire.digest import Digest
 from compile_wire.errors import DigestError, MalformedError
-from compile_wire.limits import MAX_BLOB_BYTES
+from compile_wire.limits import CHUNK_BYTES, MAX_BLOB_BYTES
 from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.directory import Directory
-from compiler_daemon.store.errors import BlobDamagedError
+from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.room import Room
 from compiler_daemon.store.shelves import Draft, Shelves
@@ -45,13 +45,24 @@ class BlobWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._pins.pin([self._digest]))
-            if self._blobs.missing([self._digest]):
+            if not self._intact():
                 stack.enter_context(self._room.reserved(self._size))
                 with self._directory.trouble("begin a blob"):
                     self._draft = self._shelves.blobs.draft()
                 stack.callback(self._draft.discard)
             self._stack = stack.pop_all()
         return self
+
+    def _intact(self) -> bool:
+        """Whether the blob is stored and still what it was: a new copy of a damaged one must not be thrown away."""
+        if self._blobs.missing([self._digest]):
+            return False
+        try:
+            for _ in self._blobs.chunks(self._digest, CHUNK_BYTES):
+                pass
+        except BlobMissingError:  # or damaged, and in quarantine now
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -13,7 +13,7 @@ import dataclasses
 import gc
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,9 +32,11 @@ from compile_wire.facts import Facts, encode_facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, graph_digest
 from compile_wire.manifest import BlobRef, Manifest, encode_manifest
+from compile_wire.torch_side.components import encode_parts, key_parts
+from compile_wire.torch_side.entries import guards_of, scrub, why_not_cacheable
 from compile_wire.torch_side.environment import process_environment
 from compile_wire.torch_side.kernels import Kernels
-from compile_wire.torch_side.objects import stripped
+from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes
 from compile_wire.torch_side.state import apply_state
@@ -61,6 +63,9 @@ class _Job:
     found_key: str = ""
     entry: bytes = b""
     guards: str = ""
+    why_not: str = ""
+    recompute: Callable[[], tuple[str, list[str]]] = field(default=lambda: ("", []))
+    """Compute torch's key again, for its parts; nothing before torch has computed it once."""
     objects: dict[str, str] = field(default_factory=dict)
 
 
@@ -101,15 +106,14 @@ class Compiler:
             self._compile(job)
             seconds = time.monotonic() - start
             if not job.entry:
-                reason = next(iter(counters["aot_autograd"]), "")
-                yield _refused(job_id, "UNCACHEABLE", f"torch did not cache the graph ({reason})")
+                yield _refused(job_id, "UNCACHEABLE", job.why_not or "torch did not cache the graph")
                 return
             yield {"type": "progress", "id": job_id, "phase": "packing"}
             yield from self._packed(job_id, job, graph, seconds)
         except MalformedError as error:
             yield _refused(job_id, "UNSUPPORTED", str(error))
         except _KeyDiffersError as error:
-            yield _refused(job_id, "KEY_MISMATCH", str(error), fields=error.args[1:])
+            yield _refused(job_id, "KEY_MISMATCH", error.args[0], fields=error.args[1:])
         except Exception as error:
             _logger.warning("compile failed", exc_info=True)
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
@@ -139,7 +143,7 @@ class Compiler:
         contents = [("entry", "", job.entry)]
         contents += [
             ("object", name, data)
-            for name, data in zip(names, stripped([job.objects[name] for name in names]), strict=True)
+            for name, data in zip(names, portable([job.objects[name] for name in names]), strict=True)
         ]
         refs = []
         for role, name, data in contents:
@@ -167,6 +171,7 @@ class Compiler:
             if self._job is not None:
                 # The trainer passed real tensors where we pass fakes, and torch reads this field off that.
                 config = dataclasses.replace(config, dynamic_shapes=self._job.spec.dynamic_shapes)
+                self._job.recompute = lambda: original(gm, inputs, config, *args, **kwargs)
             return original(gm, inputs, config, *args, **kwargs)
 
         return autograd_cache_key
@@ -178,7 +183,9 @@ class Compiler:
                 return None
             found = store_key(key, self._version, job.spec.state, args)
             if found != job.key:
-                raise _KeyDiffersError(f"the rebuilt graph has the key {found}, not {job.key}")
+                raise _KeyDiffersError(
+                    f"the rebuilt graph has the key {found}, not {job.key}", *encode_parts(key_parts(job.recompute))
+                )
             job.torch_key = key
             return None
 
@@ -187,10 +194,11 @@ class Compiler:
     def _saving(self, original: Any) -> Any:
         def save(key: str, entry: Any, *args: Any, **kwargs: Any) -> Any:
             if self._job is not None and key == self._job.torch_key:
-                self._job.guards = entry.guards_expr or ""
-                for name in ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str"):
-                    if hasattr(entry, name):
-                        setattr(entry, name, None)
+                self._job.guards = guards_of(entry)
+                self._job.why_not = why_not_cacheable(entry)
+                if self._job.why_not:
+                    return None
+                scrub(entry)
             return original(key, entry, *args, **kwargs)
 
         return save

@@ -37,7 +37,7 @@ class BlobRef:
 
     role: Role
     name: str
-    """What the blob is installed as; empty for the entry. See `compile_client.objects` for the names of objects."""
+    """What the blob is installed as, see `compile_wire.torch_side.objects`; empty for the entry."""
     sha256: Digest
     size: int
 

@@ -38,11 +38,18 @@ def object_path(source_path: str) -> str:
     return os.path.splitext(source_path)[0] + _SUFFIX
 
 
-def stripped(paths: Sequence[str]) -> list[bytes]:
-    """Return the objects' bytes without debug sections, which hold the paths of the machine that built them.
+def portable(paths: Sequence[str]) -> list[bytes]:
+    """Return the objects' bytes without the paths of the machine that built them.
 
-    The code is not touched. Where there is no `strip`, the bytes are returned as they are.
+    Debug sections are stripped where there is a `strip`. What is left is the name of torch's header in the texts of its
+    assertions: its directory is overwritten, in the same length. The code is not touched.
     """
+    directory = _torch_directory().encode()
+    blank = b"." + b"/" * (len(directory) - 1)
+    return [data.replace(directory + b"/", blank + b"/") for data in _stripped(paths)]
+
+
+def _stripped(paths: Sequence[str]) -> list[bytes]:
     program = shutil.which("strip")
     if program is None or not paths:
         return [Path(path).read_bytes() for path in paths]
@@ -60,15 +67,19 @@ def _relocated(text: bytes) -> bytes:
     return text
 
 
+def _torch_directory() -> str:
+    import torch
+
+    return os.path.dirname(torch.__file__)
+
+
 @functools.cache
 def _prefixes() -> tuple[tuple[bytes, bytes], ...]:
     """Return the prefixes with their names, the longest first: one may lie inside another."""
-    import torch
-
     paths = sysconfig.get_paths()
     found: dict[str, str] = {}
     for name, path in (
-        ("torch", os.path.dirname(torch.__file__)),
+        ("torch", _torch_directory()),
         ("include", paths["include"]),
         ("platinclude", paths["platinclude"]),
         ("libdir", sysconfig.get_config_var("LIBDIR") or ""),

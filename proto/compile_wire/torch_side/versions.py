@@ -2,8 +2,9 @@
 
 | torch       | graph that the key is of          | left out of torch's key                                        |
 |-------------|-----------------------------------|----------------------------------------------------------------|
-| 2.11, 2.12  | after inductor's pre-grad passes  | autocast dtype, default dtype, thread count, shared memory     |
-| 2.13 - 2.15 | as dynamo made it                 | shared memory (which inputs are views of the same storage)     |
+| 2.11, 2.12  | after inductor's pre-grad passes  | as below, and autocast dtype, default dtype, thread count      |
+| 2.13 - 2.15 | as dynamo made it                 | which inputs share memory; which attention kernels, mkldnn and |
+|             |                                   | cudnn settings are switched on (run: sdp, mkldnn)              |
 
 Run here: 2.13. The others are written from their sources (2.12 and 2.14: taken to be like their neighbours) and held by
 the signatures below: where one differs, the client stays off and says so.
@@ -19,6 +20,13 @@ from typing import Any
 
 from compile_wire.graph_spec import Value
 from compile_wire.packing import pack
+
+_CHOOSE_KERNELS: dict[str, Value] = {
+    "sdp": ["l", True, True, True, True],
+    "mkldnn": True,
+    "cudnn": ["l", True, False, False],
+}
+"""Settings by which torch traces other operators, with the values that it starts up with; see `state.read_state`."""
 
 OLDEST, NEWEST = (2, 11), (2, 15)
 
@@ -99,6 +107,8 @@ def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value], ar
     left_out: list[Value] = []
     if not version.key_complete:
         left_out += [state["autocast"], state["default_dtype"], state["threads"]]
+    # Only where they are not as torch starts up: a key that is torch's own is easier to follow.
+    left_out += [["l", name, state[name]] for name in _CHOOSE_KERNELS if state[name] != _CHOOSE_KERNELS[name]]
     if shared := _sharing(args):
         left_out += [shared]
     if not left_out:

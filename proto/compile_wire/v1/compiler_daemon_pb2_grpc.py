@@ -142,7 +142,8 @@ class CompileServiceServicer:
 
         Errors:
         INVALID_ARGUMENT: the data does not match the announced digest or size.
-        PERMISSION_DENIED: this client may only read.
+        PERMISSION_DENIED: this client may only read, and the blob is larger than a graph may be (a client that may not
+        publish may still have its graphs compiled).
         RESOURCE_EXHAUSTED: the store's hard limit leaves no room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -97,7 +97,8 @@ class CompileServiceStub:
 
     Errors:
       INVALID_ARGUMENT: the data does not match the announced digest or size.
-      PERMISSION_DENIED: this client may only read.
+      PERMISSION_DENIED: this client may only read, and the blob is larger than a graph may be (a client that may not
+        publish may still have its graphs compiled).
       RESOURCE_EXHAUSTED: the store's hard limit leaves no room.
     """
 
@@ -157,7 +158,8 @@ class CompileServiceAsyncStub(CompileServiceStub):
 
     Errors:
       INVALID_ARGUMENT: the data does not match the announced digest or size.
-      PERMISSION_DENIED: this client may only read.
+      PERMISSION_DENIED: this client may only read, and the blob is larger than a graph may be (a client that may not
+        publish may still have its graphs compiled).
       RESOURCE_EXHAUSTED: the store's hard limit leaves no room.
     """
 
@@ -250,7 +252,8 @@ class CompileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: the data does not match the announced digest or size.
-          PERMISSION_DENIED: this client may only read.
+          PERMISSION_DENIED: this client may only read, and the blob is larger than a graph may be (a client that may not
+            publish may still have its graphs compiled).
           RESOURCE_EXHAUSTED: the store's hard limit leaves no room.
         """
 

@@ -1,0 +1,58 @@
+"""torch's cache entries before they are saved: what must not be cached, and what must not travel."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+_GRAPH_TEXTS = ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str")
+_CODE_TEXTS = (
+    "runnable_graph_str",
+    "inductor_post_grad_graph_str",
+    "inductor_provenance_mapping_str",
+    "inductor_provenance_stack_traces_str",
+)
+
+
+def why_not_cacheable(entry: Any) -> str:
+    """Return why an entry must not be cached although torch would; empty where it may be.
+
+    torch replays views of inputs that a graph returns. A recorded view that has sizes or an order (`view`, `expand`,
+    `permute`, ...) comes out of the pickle with those numbers in memory that has been given back: sooner or later the
+    view is made with other numbers. (Run on torch 2.13: another process, static shapes, `x.view(2, -1).flatten(1)`.)
+    """
+    metadata = getattr(entry, "runtime_metadata", None)
+    for output in getattr(metadata, "output_info", None) or ():
+        recorded = getattr(output, "view_meta_sequence", None)
+        for view in getattr(recorded, "sequence", None) or ():
+            parts = view.as_tuple() if hasattr(view, "as_tuple") else ([],)
+            if any(isinstance(part, (list, tuple)) for part in parts):
+                kind = type(view).__name__.removesuffix("_ViewMeta")
+                return f"an output is a view of an input ({kind}), which this torch does not restore reliably"
+    return ""
+
+
+def scrub(entry: Any) -> None:
+    """Remove the texts that an entry carries for logs: they quote source lines, and name files and directories."""
+    for name in _GRAPH_TEXTS:
+        if hasattr(entry, name):
+            setattr(entry, name, None)
+    for side in ("compiled_fw", "compiled_bw"):
+        code = getattr(getattr(entry, side, None), "result", None)
+        for name in _CODE_TEXTS:
+            if isinstance(getattr(code, name, None), str):
+                setattr(code, name, "")
+        if code is not None and isinstance(getattr(code, "cache_linemap", None), list):
+            code.cache_linemap = []
+
+
+def scrubbed(content: bytes) -> bytes:
+    """Return an entry that this very process has saved, without those texts."""
+    entry = pickle.loads(content)  # noqa: S301 - bytes that torch made in this process a moment ago
+    scrub(entry)
+    return pickle.dumps(entry)
+
+
+def guards_of(entry: Any) -> str:
+    """Return the guard expression that torch will evaluate before it uses the entry; empty where there is none."""
+    return getattr(entry, "guards_expr", None) or ""

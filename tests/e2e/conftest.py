@@ -1,0 +1,249 @@
+"""Real daemons and real trainers, each in processes of its own, with caches and temporary directories of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TRAINERS = Path(__file__).parent / "trainers"
+REPOSITORY = Path(__file__).parents[2]
+_OURS = ("TORCH_COMPILE_CLIENT", "COMPILER_DAEMON_", "TORCHINDUCTOR_", "TRITON_", "TORCH_LOGS")
+_DEADLINE_S = 240.0
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without anything that steers torch's caches or the client."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])} | more
+
+
+@dataclass
+class Daemon:
+    """`compiler-daemon serve` in a process of its own."""
+
+    directory: Path
+    temporary: Path
+    arguments: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    address: str = ""
+
+    def start(self) -> Daemon:
+        with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self.arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=clean_environment(TMPDIR=str(self.temporary)),
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("ready "), f"{line!r}\n{self.log()}"
+        self.address = line.removeprefix("ready ").strip()
+        return self
+
+    def counters(self) -> dict[str, int]:
+        """The daemon's counters; what was never counted is not there."""
+        found: dict[str, int] = self.status()["counters"]
+        return found
+
+    def log(self) -> str:
+        return (self.directory.parent / f"{self.directory.name}.log").read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(30)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(signal.SIGCONT)
+                self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return self.process.returncode
+
+    def status(self) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "compiler_daemon", "status", "--json", "--dir", str(self.directory)],
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+@dataclass
+class Outcome:
+    """What a trainer's process left behind."""
+
+    code: int
+    out: list[str]
+    err: str
+    seconds: float
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Any:
+        """The JSON document on the trainer's last line."""
+        assert self.out, self.err
+        return json.loads(self.out[-1])
+
+
+@dataclass
+class Trainer:
+    """A trainer that is running."""
+
+    process: subprocess.Popen[str]
+    report: Path
+    started: float
+
+    def wait(self) -> Outcome:
+        try:
+            out, err = self.process.communicate(timeout=_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            pytest.fail(f"the trainer hung:\n{err}")
+        report = json.loads(self.report.read_text()) if self.report.exists() else {}
+        return Outcome(self.process.returncode, out.splitlines(), err, time.monotonic() - self.started, report)
+
+
+class Lab:
+    """Starts daemons and trainers under one temporary folder, and ends what is left of them."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.folder = folder
+        self.temporary = temporary
+        """TMPDIR of all daemons and trainers of a test run. torch keeps precompiled headers there: what is counted here
+        are kernels, and building the same header in each test would take minutes."""
+        self._daemons: list[Daemon] = []
+        self._trainers: list[Trainer] = []
+        self._count = 0
+
+    def daemon(self, name: str = "daemon", *arguments: str) -> Daemon:
+        daemon = Daemon(self.folder / name, self.temporary, arguments).start()
+        self._daemons.append(daemon)
+        return daemon
+
+    def start(
+        self,
+        script: str,
+        *arguments: str,
+        daemon: Daemon | Path | None = None,
+        caches: Path | None = None,
+        python: str = sys.executable,
+        **environment: str,
+    ) -> Trainer:
+        """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given."""
+        self._count += 1
+        home = self.folder / f"trainer-{self._count}"
+        caches = caches or home / "caches"
+        for path in (home, caches / "inductor", caches / "triton"):
+            path.mkdir(parents=True, exist_ok=True)
+        report = home / "report.json"
+        variables = {
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "TRITON_CACHE_DIR": str(caches / "triton"),
+            "TMPDIR": str(self.temporary),
+        }
+        if daemon is not None:
+            directory = daemon.directory if isinstance(daemon, Daemon) else daemon
+            variables |= {
+                "TORCH_COMPILE_CLIENT": "1",
+                "TORCH_COMPILE_CLIENT_REPORT": str(report),
+                "COMPILER_DAEMON_DIR": str(directory),
+            }
+        process = subprocess.Popen(
+            [python, str(TRAINERS / script), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(**(variables | environment)),
+        )
+        trainer = Trainer(process, report, time.monotonic())
+        self._trainers.append(trainer)
+        return trainer
+
+    def run(self, script: str, *arguments: str, **options: Any) -> Outcome:
+        """Run a trainer to its end; it must end well."""
+        outcome = self.start(script, *arguments, **options).wait()
+        assert outcome.code == 0, outcome.err
+        return outcome
+
+    def close(self) -> None:
+        for trainer in self._trainers:
+            if trainer.process.poll() is None:
+                trainer.process.kill()
+                trainer.process.wait()
+            for stream in (trainer.process.stdout, trainer.process.stderr):
+                if stream is not None:
+                    stream.close()
+        for daemon in self._daemons:
+            daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary directory of everything that is started here."""
+    return tmp_path_factory.mktemp("tmp")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, headers: Path) -> Iterator[Lab]:
+    """A fresh lab for one test, for promises about a daemon's life."""
+    made = Lab(tmp_path, headers)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def one_lab(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator[Lab]:
+    """The lab of all tests that need nothing but a daemon that serves."""
+    made = Lab(tmp_path_factory.mktemp("lab"), headers)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def daemon(one_lab: Lab) -> Daemon:
+    """One daemon for all of them; each test asks it for graphs of its own, by sizes that no other test uses."""
+    return one_lab.daemon()
+
+
+def wait_until(condition: Any, *, what: str, timeout_s: float = 60.0) -> None:
+    """Poll until `condition()` holds; fail naming `what` after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"in {timeout_s:.0f} s it did not happen that {what}")

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.e2e.conftest import REPOSITORY, Daemon, Lab, clean_environment
+
+
+def test_a_second_process_with_empty_caches_is_served_everything_and_compiles_nothing(
+    one_lab: Lab, daemon: Daemon
+) -> None:
+    alone = one_lab.run("perceptron.py", "4", "6")
+    first = one_lab.run("perceptron.py", "4", "6", daemon=daemon)
+    second = one_lab.run("perceptron.py", "4", "6", daemon=daemon)
+
+    assert first.result == second.result == alone.result
+    assert first.report["compiled_by_daemon"] == first.report["graphs"] == 2
+    assert first.report["cpp_builds"] == 0
+    assert second.report["hits"] == second.report["graphs"] == 2
+    assert second.report["cpp_builds"] == second.report["triton_compiles"] == second.report["compiled_here"] == 0
+    assert second.report["seconds_saved"] > 0
+    assert second.report["fallbacks"] == second.report["refused"] == {}
+
+
+def test_what_torch_has_locally_is_not_asked_of_the_daemon(one_lab: Lab, daemon: Daemon, tmp_path: Path) -> None:
+    one_lab.run("perceptron.py", "8", daemon=daemon, caches=tmp_path)
+    lookups = daemon.counters()["lookups"]
+
+    again = one_lab.run("perceptron.py", "8", daemon=daemon, caches=tmp_path)
+
+    assert again.report["hits_local"] == again.report["graphs"] == 1
+    assert again.report["hits"] == again.report["cpp_builds"] == 0
+    assert daemon.counters()["lookups"] == lookups
+
+
+def test_two_trainers_started_at_once_have_each_graph_compiled_once(one_lab: Lab, daemon: Daemon) -> None:
+    before = daemon.counters().get("compiles_started", 0)
+
+    started = [one_lab.start("perceptron.py", "10", "12", daemon=daemon) for _ in range(2)]
+    outcomes = [trainer.wait() for trainer in started]
+
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    assert outcomes[0].result == outcomes[1].result
+    for outcome in outcomes:
+        assert outcome.report["hits"] + outcome.report["compiled_by_daemon"] == 2
+        assert outcome.report["compiled_here"] == outcome.report["cpp_builds"] == 0
+    assert daemon.counters()["compiles_started"] == before + 2
+
+
+def test_another_virtual_environment_is_served_what_the_first_one_had_compiled(
+    one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    one_lab.run("perceptron.py", "14", "16", daemon=daemon)
+    python = _copied_environment(tmp_path / "elsewhere")
+
+    moved = one_lab.run("perceptron.py", "14", "16", daemon=daemon, python=str(python))
+
+    assert moved.report["hits"] == moved.report["graphs"] == 2
+    assert moved.report["cpp_builds"] == 0
+
+
+def test_a_graph_that_the_daemon_cannot_take_is_compiled_here_and_published_for_the_next(
+    one_lab: Lab, daemon: Daemon
+) -> None:
+    first = one_lab.run("own_operator.py", daemon=daemon)
+    second = one_lab.run("own_operator.py", daemon=daemon)
+
+    assert first.result == second.result
+    assert first.report["refused"] == {"not_carried": 1}
+    assert first.report["compiled_here"] == first.report["published"] == 1
+    assert second.report["hits"] == 1
+    assert second.report["cpp_builds"] == 0
+
+
+def test_artifacts_name_no_place_of_the_machine_that_made_them(one_lab: Lab, daemon: Daemon) -> None:
+    password = {"MY_TORCH_PASSWORD": "a-secret-of-the-trainers"}
+    one_lab.run("perceptron.py", "18", daemon=daemon, **password)
+    one_lab.run("own_operator.py", daemon=daemon, **password)
+
+    places = [password["MY_TORCH_PASSWORD"]]
+    places += [sysconfig.get_path("purelib"), str(one_lab.folder), str(one_lab.temporary), str(REPOSITORY)]
+    blobs = [path for path in (daemon.directory / "store" / "blobs").rglob("*") if path.is_file()]
+
+    assert len(blobs) >= 4
+    for blob in blobs:
+        data = blob.read_bytes()
+        assert not [place for place in places if place.encode() in data], blob
+
+
+def test_every_way_of_asking_for_a_compile_reaches_the_daemon_and_off_means_off(one_lab: Lab, daemon: Daemon) -> None:
+    rows = one_lab.run("entrances.py", daemon=daemon).result
+
+    served = {name: row["compiled_by_daemon"] for name, row in rows.items()}
+    assert served == {
+        "plain": 1,
+        "backend": 1,
+        "backend_options": 1,
+        "mode": 1,
+        "options": 1,
+        "off": 0,
+        "on_again": 1,
+    }
+    assert rows["off"]["graphs"] == 0
+
+
+def test_guards_that_fail_on_a_new_size_keep_a_graph_from_being_served(one_lab: Lab, daemon: Daemon) -> None:
+    above = one_lab.run("guarded.py", "12", daemon=daemon)
+    below = one_lab.run("guarded.py", "5", daemon=daemon)
+    below_again = one_lab.run("guarded.py", "7", daemon=daemon)
+    above_again = one_lab.run("guarded.py", "20", daemon=daemon)
+
+    assert above.report["compiled_by_daemon"] == 1
+    assert below.report["hits"] == 0, "the graph for more than ten rows was served to five"
+    assert below.report["compiled_by_daemon"] == 1
+    assert below_again.report["hits"] == above_again.report["hits"] == 1
+    for outcome in (above, below, below_again, above_again):
+        assert outcome.result["compiled"] == outcome.result["eager"]
+
+
+def _copied_environment(place: Path) -> Path:
+    """Make a virtual environment elsewhere whose packages are the same files (hard links), and return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True, timeout=120)
+    source = Path(sysconfig.get_path("purelib"))
+    target = place / source.relative_to(sys.prefix)
+    shutil.rmtree(target)
+    link = os.link if os.stat(source).st_dev == os.stat(place).st_dev else shutil.copy2
+    shutil.copytree(source, target, symlinks=True, copy_function=link)
+    python = place / "bin" / "python"
+    shown = subprocess.run(
+        [python, "-c", "import json, sys, torch; print(json.dumps([torch.__file__, sys.prefix]))"],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=True,
+        timeout=120,
+    )
+    torch_file, prefix = json.loads(shown.stdout)
+    assert Path(torch_file).is_relative_to(place)
+    assert prefix == str(place)
+    return python

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import json
+
+from tests.e2e.conftest import Lab
+
+_NOT_EQUAL = {
+    # torch does not cache conditionals.
+    ("cond_operator", "False"): "uncacheable",
+    # A size that is symbolic in name only: torch knows in the trainer, but not in the worker, that it is contiguous.
+    ("linalg", "True"): "differs",
+}
+"""The graphs that the daemon cannot take, all of them; a graph that joins or leaves this list is worth a look."""
+
+
+def test_what_is_rebuilt_from_a_captured_graph_has_torchs_own_key_over_the_whole_zoo(one_lab: Lab) -> None:
+    rows = [json.loads(line) for line in one_lab.run("zoo_keys.py").out if line.startswith("{")]
+
+    outcomes = {(row["name"], row["dynamic"]): row["outcome"] for row in rows if row["outcome"] != "equal"}
+    entries = {row["name"] for row in rows}
+
+    assert len(entries) >= 40
+    assert outcomes == _NOT_EQUAL, [row for row in rows if row["outcome"] != "equal"]
+    assert sum(row["outcome"] == "equal" for row in rows) >= 0.95 * len(rows)
+    assert max(row["bytes"] for row in rows if "bytes" in row) < 40_000
