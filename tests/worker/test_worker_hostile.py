@@ -763,7 +763,7 @@ def test_numbers_flags_and_words_may_be_chosen() -> None:
 
 
 def hostile() -> dict[str, GraphSpec]:
-    """Complete attacks: with the rule against it taken away, each of them does something."""
+    """Attacks of each kind. The keyword of a body is one that runs in a worker which takes names at their word."""
     guarded = {"symbols": [symbol(S), symbol(M, source=1, hint=7)], "expressions": [["Symbol", S], ["Symbol", M]]}
     with_stack = f'File "x\r{CODE}", line 1, in x\n  code'
     return {
@@ -775,12 +775,21 @@ def hostile() -> dict[str, GraphSpec]:
         "keyword": calling("torch.relu", ["n", 0], kwargs=["d", f"a={CODE}, b", 1]),
         "keyword of a body": graph(
             modules=[
-                module([X, Y, OUT], children=["body"], bodies=[1]),
+                module(
+                    [
+                        X,
+                        node("get_attr", "body", "body"),
+                        node("call_function", "y", "hop:wrap", ["n", 1], ["n", 0]),
+                        node("output", "output", "output", ["n", 2]),
+                    ],
+                    children=["body"],
+                    bodies=[1],
+                ),
                 module(
                     [
                         node("placeholder", "a", "a"),
-                        node("call_function", "b", "torch.relu", ["n", 0], kwargs=["d", f"a={CODE}, b", 1]),
-                        node("output", "output", "output", ["n", 1]),
+                        node("call_function", "b", "torch.relu", ["n", 0], kwargs=["d", f"inplace={CODE}, b", 1]),
+                        node("output", "output", "output", ["t", ["n", 1]]),
                     ]
                 ),
             ]
