@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_samples import ENVIRONMENT
 from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
 from compile_client.service import DaemonClient
-
-ENVIRONMENT = {"python": "cp311", "torch": "2.13.0", "cpu": "avx2"}
-KEY = "akey" + "a" * 49
 
 
 @pytest.fixture

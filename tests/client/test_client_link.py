@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from conftest import ENVIRONMENT
+from client_samples import ENVIRONMENT
 from fake_daemon import FakeDaemon
 
 from compile_client.address import Address

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, KEY
+from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
 LIGHT = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, KEY
+from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import ENVIRONMENT, KEY
+from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon, Faults, RawListener
 
 from compile_client.artifact import LocalCompile, Part

@@ -74,7 +74,9 @@ def test_nothing_whose_put_returned_is_lost_by_kills_and_nothing_half_is_seen(ro
                 store.read_blob(blob)
         assert len(everything) == len(store.artifacts()) == store.usage().artifacts
         assert found(store, key="key 0")
-    print(f"{len(returned)} puts returned, {unfinished} unfinished files found after {ROUNDS} kills")  # noqa: T201  # shown when it fails
+    print(
+        f"{len(returned)} puts returned, {unfinished} unfinished files found after {ROUNDS} kills"
+    )  # shown when it fails
 
 
 @pytest.mark.timeout(120)

@@ -52,7 +52,7 @@ def key_of(gm: Any, inputs: Any) -> tuple[str, list[str], bool] | None:
 
 
 def compare(gm: Any, inputs: Any, **_: Any) -> Any:
-    global dynamic_shapes
+    global dynamic_shapes  # noqa: PLW0603 - read by the key function that torch calls in between
     with daemon_settings():
         theirs = key_of(gm, inputs)
         if theirs is None:
