@@ -4,6 +4,8 @@
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
+#   make zoo      how much of what dynamo emits the daemon can take (minutes)
+#   make fuzz     the readers of everything that comes from outside, fed with garbage (a minute or so)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := compile_wire compile_client compiler_daemon diffusion benches
 
-.PHONY: help demo test check protos zoo clean
+.PHONY: help demo test check protos zoo fuzz clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,12 +37,16 @@ check: .venv
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh --check
+	$(BIN)/python tools/readme_tables.py --check
 
 protos: .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo
+
+fuzz: .venv
+	$(BIN)/python tools/fuzz_wire.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs

@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.demo", description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--seed", type=int, default=0, help="seed of every run (default 0)")
     parser.add_argument("--preset", default="demo", help="preset of benches.multires (default demo)")
+    parser.add_argument("--out", type=Path, help="also write the JSON document, with the machine named, to this file")
     options = parser.parse_args(argv)
     talk = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="compiler-daemon-demo-") as text:
@@ -112,11 +115,15 @@ def main(argv: list[str] | None = None) -> int:
             talk.print(f"[red]{error}[/red]", soft_wrap=True)
             return 1
     equal = all(result["losses"] == results[0]["losses"] and result["losses"] for result in results)
-    Console().print(_table(results))
+    Console(width=110).print(_table(results))
     complaints = _complaints(results, equal=equal)
     for complaint in complaints:
         talk.print(f"[red]{complaint}[/red]", soft_wrap=True)
-    print(json.dumps({"runs": results, "losses_equal": equal}), flush=True)
+    document = {"runs": results, "losses_equal": equal}
+    if options.out is not None:
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}"
+        options.out.write_text(json.dumps(document | {"machine": machine}, indent=1) + "\n")
+    print(json.dumps(document), flush=True)
     return 1 if complaints else 0
 
 
@@ -212,8 +219,8 @@ def _table(results: list[dict[str, Any]]) -> Table:
     table = Table(title="one trainer, four times", title_justify="left")
     table.add_column("run")
     for column in _COLUMNS:
-        table.add_column(column.replace("_", " "), justify="right")
-    table.add_column("of no_daemon", justify="right")
+        table.add_column(column.replace("compiled_", "").replace("_compiles", "").replace("_", " "), justify="right")
+    table.add_column("ratio", justify="right")
     for result in results:
         cells = [f"{result[column]:.1f}" if column == "seconds" else str(result[column]) for column in _COLUMNS]
         table.add_row(result["name"], *cells, f"{result['seconds'] / results[0]['seconds']:.2f}")

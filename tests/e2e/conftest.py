@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,14 +158,22 @@ class Lab:
         daemon: Daemon | Path | None = None,
         caches: Path | None = None,
         python: str = sys.executable,
+        bare: bool = False,
         **environment: str,
     ) -> Trainer:
-        """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given."""
+        """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given.
+
+        Its caches are empty but for torch's probes of the instruction sets, and with `bare` quite empty.
+        """
         self._count += 1
         home = self.folder / f"trainer-{self._count}"
         caches = caches or home / "caches"
-        for path in (home, caches / "inductor", caches / "triton"):
+        for path in (home, caches / "triton"):
             path.mkdir(parents=True, exist_ok=True)
+        if bare:
+            (caches / "inductor").mkdir()
+        else:
+            shutil.copytree(self.temporary / "probes", caches / "inductor", dirs_exist_ok=True)
         report = home / "report.json"
         variables = {
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
@@ -209,8 +218,16 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary directory of everything that is started here."""
-    return tmp_path_factory.mktemp("tmp")
+    """The temporary directory of everything that is started here, with torch's probes of the instruction sets in it."""
+    folder = tmp_path_factory.mktemp("tmp")
+    (folder / "probes").mkdir()
+    subprocess.run(
+        [sys.executable, "-c", "from torch._inductor.cpu_vec_isa import valid_vec_isa_list; valid_vec_isa_list()"],
+        env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes")),
+        check=True,
+        timeout=_DEADLINE_S,
+    )
+    return folder
 
 
 @pytest.fixture

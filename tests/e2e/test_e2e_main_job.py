@@ -15,8 +15,8 @@ def test_a_second_process_with_empty_caches_is_served_everything_and_compiles_no
     one_lab: Lab, daemon: Daemon
 ) -> None:
     alone = one_lab.run("perceptron.py", "4", "6")
-    first = one_lab.run("perceptron.py", "4", "6", daemon=daemon)
-    second = one_lab.run("perceptron.py", "4", "6", daemon=daemon)
+    first = one_lab.run("perceptron.py", "4", "6", daemon=daemon, bare=True)
+    second = one_lab.run("perceptron.py", "4", "6", daemon=daemon, bare=True)
 
     assert first.result == second.result == alone.result
     assert first.report["compiled_by_daemon"] == first.report["graphs"] == 2
@@ -58,7 +58,7 @@ def test_another_virtual_environment_is_served_what_the_first_one_had_compiled(
     one_lab.run("perceptron.py", "14", "16", daemon=daemon)
     python = _copied_environment(tmp_path / "elsewhere")
 
-    moved = one_lab.run("perceptron.py", "14", "16", daemon=daemon, python=str(python))
+    moved = one_lab.run("perceptron.py", "14", "16", daemon=daemon, python=str(python), bare=True)
 
     assert moved.report["hits"] == moved.report["graphs"] == 2
     assert moved.report["cpp_builds"] == 0
@@ -67,8 +67,8 @@ def test_another_virtual_environment_is_served_what_the_first_one_had_compiled(
 def test_a_graph_that_the_daemon_cannot_take_is_compiled_here_and_published_for_the_next(
     one_lab: Lab, daemon: Daemon
 ) -> None:
-    first = one_lab.run("own_operator.py", daemon=daemon)
-    second = one_lab.run("own_operator.py", daemon=daemon)
+    first = one_lab.run("own_operator.py", "1", daemon=daemon, bare=True)
+    second = one_lab.run("own_operator.py", "1", daemon=daemon, bare=True)
 
     assert first.result == second.result
     assert first.report["refused"] == {"not_carried": 1}
@@ -80,7 +80,7 @@ def test_a_graph_that_the_daemon_cannot_take_is_compiled_here_and_published_for_
 def test_artifacts_name_no_place_of_the_machine_that_made_them(one_lab: Lab, daemon: Daemon) -> None:
     password = {"MY_TORCH_PASSWORD": "a-secret-of-the-trainers"}
     one_lab.run("perceptron.py", "18", daemon=daemon, **password)
-    one_lab.run("own_operator.py", daemon=daemon, **password)
+    one_lab.run("own_operator.py", "2", daemon=daemon, **password)
 
     places = [password["MY_TORCH_PASSWORD"]]
     places += [sysconfig.get_path("purelib"), str(one_lab.folder), str(one_lab.temporary), str(REPOSITORY)]

@@ -1,6 +1,7 @@
-"""A graph with an operator of the user's own, which no daemon can know; prints the result as its last line."""
+"""A graph with an operator of the user's own, which no daemon can know, and the number given; prints the result."""
 
 import json
+import sys
 
 import torch
 
@@ -15,4 +16,5 @@ def _(x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
 
-print(json.dumps(torch.compile(lambda x: twice(x).sin() + 1)(torch.ones(5)).tolist()))
+number = float(sys.argv[1])
+print(json.dumps(torch.compile(lambda x: twice(x).sin() + number)(torch.ones(5)).tolist()))
