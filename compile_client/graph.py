@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from compile_client.service import DaemonClient, GraphRequest
     from compile_wire.digest import Digest
     from compile_wire.torch_side.kernels import Kernels
-
-_logger = logging.getLogger("compile_client")
 
 _MAX_COMPILES = 3
 """How often the daemon is asked for another compile because the guards of what it sent did not hold."""
@@ -161,7 +158,7 @@ class Graph:
             )
         elif refusal.fields:
             why += f" ({'; '.join(refusal.fields)})"
-        _logger.info("graph %s is compiled here: %s: %s", self.key, refusal.reason, why)
+        self._client.why_here(self.key or "", refusal.reason, why)
 
     def _capture(self, *, dynamic_shapes: bool) -> bytes | None:
         from compile_client.capture import CannotCarryError, capture
@@ -171,7 +168,7 @@ class Graph:
                 self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
             except (CannotCarryError, MalformedError) as error:
                 self._why_not = str(error)
-                _logger.info("graph %s is compiled here: the daemon cannot be given it: %s", self.key, error)
+                self._client.why_here(self.key or "", "not_carried", self._why_not)
         return self._spec
 
     def _publish(self, seconds: float) -> None:

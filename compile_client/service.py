@@ -19,6 +19,7 @@ Not guaranteed: that an artifact's guards hold, which is torch's to say; that wh
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import time
@@ -130,6 +131,10 @@ class DaemonClient:
         self._report.count_fallback(error.reason)
         self._notices.trouble(error, consequence)
         logger.debug("%s", error.reason, exc_info=error)
+
+    def why_here(self, key: str, reason: str, why: str) -> None:
+        """Say why torch compiles a graph here although the daemon is well: aloud for the first of each reason."""
+        self._notices.once(f"graph {reason}", f"graph {key[:8]} is compiled here ({reason}): {why}", logging.INFO)
 
     def close(self) -> None:
         """Publish what is waiting, within its bound; hang up; report. Called at exit; a second call does nothing."""

@@ -117,7 +117,7 @@ class Trainer:
             if graph is not None and graph.served and graph.key == key:
                 graph.guards = guards_of(entry)
                 if reason := why_not_cacheable(entry):
-                    _logger.info("graph %s is not cached: %s", key, reason)
+                    self.client.why_here(key, "uncacheable", reason)
                     return None
             return original(key, entry, remote, *args, **kwargs)
 
