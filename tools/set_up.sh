@@ -14,8 +14,12 @@ command -v "${CXX:-g++}" > /dev/null || {
 }
 
 # Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA.
-torch="torch==2.13.0"
-command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1 && torch="torch>=2.11,<2.16"
+if command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
+    torch="torch>=2.11,<2.16"
+else
+    torch="torch==2.13.0"
+    export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu}
+fi
 
 if command -v uv > /dev/null; then
     [ -x .venv/bin/python ] || uv venv --quiet --seed --python "$python" .venv
@@ -25,5 +29,6 @@ else
     install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 fi
 echo "setting up .venv (first time: a minute or so)" >&2
-"${install[@]}" "$torch"
+# uv asks other places for torch than pip does; where it finds none, pip may.
+"${install[@]}" "$torch" || .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch"
 "${install[@]}" -e '.[dev,lab]'
