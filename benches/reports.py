@@ -19,7 +19,13 @@ def command() -> str:
     """Return the command that started this process, as someone would type it."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     start = f"python -m {module.name}" if module is not None else f"python {sys.argv[0]}"
-    return " ".join([start, *sys.argv[1:]])
+    arguments, skip = [], False
+    for argument in sys.argv[1:]:
+        # Where the results went says nothing about how they were made, and names a place on this machine.
+        if not skip and argument != "--out" and not argument.startswith("--out="):
+            arguments.append(argument)
+        skip = argument == "--out"
+    return " ".join([start, *arguments])
 
 
 def machine() -> str:
