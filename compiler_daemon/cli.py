@@ -1,4 +1,4 @@
-"""The command line: `serve`, `status`, `stop`.
+"""The command line: `serve`, `status`, `stop`, `doctor`.
 
 Results on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 wrong use. Whatever goes wrong is one sentence that
 says what to do.
@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,8 @@ from compiler_daemon.config import DaemonConfig, Place, PoolConfig
 from compiler_daemon.errors import DaemonError, UsageError
 
 _GIB = 2**30
+_DOCTOR_CALL_S = 3.0
+"""Three times what the daemon of a busy machine needs; whoever asks a doctor waits for the answer."""
 
 Directory = Annotated[
     Path | None,
@@ -150,6 +152,33 @@ def stop(
             return
     while wait and lock.is_held():
         time.sleep(0.05)
+
+
+@cli.command()
+def doctor(
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what is wrong and what to do, a line for each check; exit code 1 where something is."""
+    from compiler_daemon.doctor import examine
+    from compiler_daemon.operator_client import OperatorClient
+
+    place = Place.resolve(os.environ, directory=directory, address=address)
+
+    def ask() -> tuple[str, dict[str, Any]]:
+        client = OperatorClient.of(place, call_s=_DOCTOR_CALL_S)
+        return client.health(), client.status()
+
+    findings = examine(place, os.environ, ask)
+    problems = sum(finding.level == "problem" for finding in findings)
+    if as_json:
+        _print(json.dumps({"problems": problems, "findings": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            _print(f"{finding.level:<8}{finding.check}: {finding.text}")
+    if problems:
+        raise typer.Exit(1)
 
 
 def _say_ready(address: str) -> None:

@@ -1,15 +1,16 @@
-"""The operator's calls to a running daemon, for `status` and `stop`."""
+"""The operator's calls to a running daemon, for `status`, `stop` and `doctor`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -32,40 +33,50 @@ class OperatorClient:
     """Calls to the daemon of a directory."""
 
     address: str
-    token: str
+    token: str = field(repr=False)
+    call_s: float = _CALL_S
 
     @classmethod
-    def of(cls, place: Place) -> OperatorClient:
+    def of(cls, place: Place, *, call_s: float = _CALL_S) -> OperatorClient:
         """Find the daemon: the address that was named, else the one in the directory's note, else the default.
 
         Raises `NotRunningError` where the directory has never been a daemon's.
         """
         note = DaemonNote.read(place.directory)
         address = str(place.address) if place.address else note.address if note else str(place.default_address)
-        return cls(address, _token(place.directory))
+        return cls(address, _token(place.directory), call_s)
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's state, as JSON would have it."""
-        with self._calls() as (stub, metadata):
-            response = stub.GetStatus(pb.GetStatusRequest(), timeout=_CALL_S, metadata=metadata)
+        with self._calls() as (channel, metadata):
+            stub = pb_grpc.AdminServiceStub(channel)
+            response = stub.GetStatus(pb.GetStatusRequest(), timeout=self.call_s, metadata=metadata)
         fields: dict[str, Any] = json_format.MessageToDict(
             response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         return {name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()}
 
+    def health(self) -> str:
+        """Return `SERVING`, or what else the health service says of the daemon as a whole."""
+        with self._calls() as (channel, metadata):
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=self.call_s, metadata=metadata)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
     def shutdown(self) -> None:
         """Tell the daemon to stop; it drains after this has returned."""
-        with self._calls() as (stub, metadata):
-            stub.Shutdown(pb.ShutdownRequest(), timeout=_CALL_S, metadata=metadata)
+        with self._calls() as (channel, metadata):
+            stub = pb_grpc.AdminServiceStub(channel)
+            stub.Shutdown(pb.ShutdownRequest(), timeout=self.call_s, metadata=metadata)
 
     @contextmanager
-    def _calls(self) -> Iterator[tuple[pb_grpc.AdminServiceStub, tuple[tuple[str, str]]]]:
+    def _calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str]]]]:
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
         with grpc.insecure_channel(self.address, options=options) as channel:
             try:
-                yield pb_grpc.AdminServiceStub(channel), (("authorization", f"Bearer {self.token}"),)
+                yield channel, (("authorization", f"Bearer {self.token}"),)
             except grpc.RpcError as error:
-                raise _explain(error, self.address) from error
+                raise _explain(error, self.address, self.call_s) from error
 
 
 def _token(directory: Path) -> str:
@@ -77,12 +88,12 @@ def _token(directory: Path) -> str:
         ) from None
 
 
-def _explain(error: grpc.RpcError, address: str) -> DaemonError:
+def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
             return NotRunningError(f"no daemon answers at {address}: start one with `compiler-daemon serve`")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DaemonError(f"the daemon at {address} did not answer within {_CALL_S:.0f} s: look at its log")
+            return DaemonError(f"the daemon at {address} did not answer within {call_s:.0f} s: look at its log")
         case grpc.StatusCode.UNAUTHENTICATED:
             return DaemonError(f"the daemon at {address} has another token: name its directory with --dir")
         case code:
