@@ -27,6 +27,7 @@ from rich.table import Table
 from benches.demo import Daemon
 
 _AIM = 0.95
+_COUNTED = ("graphs", "hits", "compiled_by_daemon", "compiled_here", "hits_local")
 _CHILD = "--in-trainer"
 
 
@@ -107,7 +108,7 @@ def _in_trainer(only: list[str]) -> None:
             found = _results(entry, dynamic)
             after = compile_client.counters()
             row: dict[str, Any] = {"name": entry.name, "dynamic": str(dynamic), "seconds": time.monotonic() - start}
-            for counter in ("graphs", "hits", "compiled_by_daemon", "compiled_here", "hits_local"):
+            for counter in _COUNTED:
                 row[counter] = after[counter] - before[counter]
             for group in ("refused", "fallbacks"):
                 row[group] = {
@@ -155,14 +156,15 @@ def _outcome(row: dict[str, Any]) -> str:
 
 
 def _summary(results: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    total = {
-        name: sum(row[name] for row in results) for name in ("graphs", "hits", "compiled_by_daemon", "compiled_here")
-    }
+    total = {name: sum(row[name] for row in results) for name in _COUNTED}
+    # torch begins some graphs, finds a number that it can make a tensor of, and begins anew: those were never compiled.
+    total["given_up_by_torch"] = 2 * total["graphs"] - sum(total.values())
     refused: dict[str, int] = {}
     for row in results:
         for reason, count in row["refused"].items():
             refused[reason] = refused.get(reason, 0) + count
     served = total["compiled_by_daemon"] + total["hits"]
+    compiled = served + total["compiled_here"]
     import torch
 
     return {
@@ -170,7 +172,7 @@ def _summary(results: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         "cases": len(results),
         **total,
         "refused": refused,
-        "compiled_share": round(served / total["graphs"], 4) if total["graphs"] else 0.0,
+        "compiled_share": round(served / compiled, 4) if compiled else 0.0,
         "all_equal": all(row["equal"] for row in results),
         "seconds": round(seconds, 1),
         "torch": str(torch.__version__),
@@ -196,9 +198,11 @@ def _markdown(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
         f"`python -m benches.zoo --out benches/results/zoo`, torch {summary['torch']}, {summary['machine']}.",
         "",
         f"{summary['entries']} entries, {summary['cases']} cases, {summary['graphs']} graphs: "
-        f"{summary['compiled_by_daemon']} compiled by the daemon, {summary['hits']} served from its store (the same "
-        f"graph for two values of `dynamic`), {summary['compiled_here']} compiled by torch in the trainer. "
-        f"That is {summary['compiled_share']:.1%} by the daemon. Outputs and gradients equal to eager: "
+        f"{summary['compiled_by_daemon']} compiled by the daemon, {summary['hits']} served from its store, "
+        f"{summary['hits_local']} found in torch's own cache (the graph of another value of `dynamic`), "
+        f"{summary['compiled_here']} compiled by torch in the trainer, {summary['given_up_by_torch']} given up by "
+        f"torch itself, which then began anew. Of those that were compiled {summary['compiled_share']:.1%} were compiled by "
+        f"the daemon. Outputs and gradients equal to eager (graphs with random numbers left out): "
         f"{'all' if summary['all_equal'] else 'NOT all'}.",
         "",
         "| entry | dynamic | graphs | outcome |",

@@ -78,7 +78,16 @@ def _demo(results: Results) -> str:
 
 
 def _zoo(results: Results) -> str:
-    names = ("entries", "cases", "graphs", "compiled_by_daemon", "hits", "compiled_here")
+    names = (
+        "entries",
+        "cases",
+        "graphs",
+        "compiled_by_daemon",
+        "hits",
+        "hits_local",
+        "compiled_here",
+        "given_up_by_torch",
+    )
     refused = ", ".join(f"{reason} {count}" for reason, count in sorted(results["refused"].items())) or "none"
     return "\n".join(
         [
