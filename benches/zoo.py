@@ -201,8 +201,8 @@ def _markdown(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
         f"{summary['compiled_by_daemon']} compiled by the daemon, {summary['hits']} served from its store, "
         f"{summary['hits_local']} found in torch's own cache (the graph of another value of `dynamic`), "
         f"{summary['compiled_here']} compiled by torch in the trainer, {summary['given_up_by_torch']} given up by "
-        f"torch itself, which then began anew. Of those that were compiled {summary['compiled_share']:.1%} were compiled by "
-        f"the daemon. Outputs and gradients equal to eager (graphs with random numbers left out): "
+        f"torch itself, which then began anew. Of those that were compiled {summary['compiled_share']:.1%} were "
+        f"compiled by the daemon. Outputs and gradients equal to eager (graphs with random numbers left out): "
         f"{'all' if summary['all_equal'] else 'NOT all'}.",
         "",
         "| entry | dynamic | graphs | outcome |",
