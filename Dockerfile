@@ -31,11 +31,11 @@ RUN /opt/venv/bin/python -m pip install --no-cache-dir .
 
 FROM python:${PYTHON}-slim-bookworm
 ARG USER_ID=1000
-# g++: workers build CPU kernels. binutils: `strip` takes the debug sections, and their paths, out of them. tini: it
-# reaps what killed workers leave behind; and a worker takes process 1 for a sign that its daemon has gone.
+# g++ and openssl: workers build CPU kernels, for which torch calls both. binutils: `strip` takes the debug sections, and
+# their paths, out of them. tini: it reaps what killed workers leave behind.
 # hadolint ignore=DL3008  # versions follow the base image; pinned ones disappear from Debian's mirrors
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends g++ binutils tini \
+    && apt-get install -y --no-install-recommends binutils g++ openssl tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid "${USER_ID}" --create-home --shell /usr/sbin/nologin compiler \
     && install -d -m 0700 -o compiler -g compiler /var/lib/compiler-daemon

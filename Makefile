@@ -11,7 +11,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := compile_wire compile_client compiler_daemon diffusion benches
 
 .PHONY: help demo test check protos zoo fuzz clean
 
