@@ -47,6 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(digest=a_blob)
     def put_blob(self, digest: Digest) -> None:
+        self._notice_damage(digest)
         assert self.store.put_blob(digest, BLOBS[digest]) == (digest not in self.blobs)
         self.blobs.add(digest)
 
@@ -57,6 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(digest=a_blob)
     def write_without_commit(self, digest: Digest) -> None:
+        self._notice_damage(digest)
         with self.store.blob_writer(digest, len(BLOBS[digest])) as writer:
             writer.write(BLOBS[digest])
 
@@ -165,6 +167,11 @@ class StoreMachine(RuleBasedStateMachine):
         counts = self.store.counts()
         counts.pop("quarantined", None)
         assert counts == self.counts
+
+    def _notice_damage(self, digest: Digest) -> None:
+        """Who brings a blob that is stored already has the stored one looked at: a damaged one gives way."""
+        if digest in self.damaged:
+            self._lose(digest)
 
     def _lose(self, digest: Digest) -> None:
         self.blobs.discard(digest)
