@@ -11,7 +11,7 @@ fi
 # The virtual path puts the stubs into compile_wire.v1 while the wire's names stay compiler_daemon.v1.
 python -m grpc_tools.protoc -Icompile_wire/v1=proto/compiler_daemon/v1 \
     --python_out="$out" --grpc_python_out="$out" --mypy_out="quiet:$out" --mypy_grpc_out="quiet:$out" \
-    compile_wire/v1/compiler_daemon.proto
+    $(cd proto/compiler_daemon/v1 && printf 'compile_wire/v1/%s ' *.proto)
 if [ "$out" != proto ]; then
     diff -r --exclude=__pycache__ --exclude=__init__.py "$out/compile_wire/v1" proto/compile_wire/v1 || {
         echo "The stubs do not match the schema: run make protos and commit." >&2

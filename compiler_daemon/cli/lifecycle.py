@@ -1,8 +1,4 @@
-"""The command line: `serve`, `status`, `stop`, `doctor`.
-
-Results on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 wrong use. Whatever goes wrong is one sentence that
-says what to do.
-"""
+"""`serve`, `status`, `stop`: a daemon's life."""
 
 from __future__ import annotations
 
@@ -12,44 +8,15 @@ import logging
 import os
 import sys
 import time
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, fail, print_result
 from compiler_daemon.config import DaemonConfig, Place, PoolConfig
-from compiler_daemon.errors import DaemonError, UsageError
 
 _GIB = 2**30
-_DOCTOR_CALL_S = 3.0
-"""Three times what the daemon of a busy machine needs; whoever asks a doctor waits for the answer."""
-
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", help="The daemon's directory. [COMPILER_DAEMON_DIR, else the user's cache]"),
-]
-ListenAddress = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="unix:PATH or HOST:PORT. [COMPILER_DAEMON_ADDRESS, else a socket in DIR]"),
-]
-
-cli = typer.Typer(
-    help="A compile daemon for torch: each graph compiled once, verified, and served to every trainer.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-def run() -> None:
-    """Run the command line and exit."""
-    try:
-        cli(prog_name="compiler-daemon")
-    except UsageError as error:
-        _fail(error, code=2)
-    except (DaemonError, OSError) as error:
-        _fail(error)
 
 
 @cli.command()
@@ -108,21 +75,21 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     try:
         asyncio.run(serve_daemon(config, on_ready=_say_ready))
     except StoreError as error:
-        _fail(error)
+        fail(error)
 
 
 @cli.command()
 def status(
     directory: Directory = None,
     address: ListenAddress = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what the daemon does now; exit code 1 where none runs."""
     from compiler_daemon.operator_client import OperatorClient
 
     state = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)).status()
     if as_json:
-        _print(json.dumps(state))
+        print_result(json.dumps(state))
     else:
         from compiler_daemon.status_view import print_status
 
@@ -154,42 +121,5 @@ def stop(
         time.sleep(0.05)
 
 
-@cli.command()
-def doctor(
-    directory: Directory = None,
-    address: ListenAddress = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Say what is wrong and what to do, a line for each check; exit code 1 where something is."""
-    from compiler_daemon.doctor import examine
-    from compiler_daemon.operator_client import OperatorClient
-
-    place = Place.resolve(os.environ, directory=directory, address=address)
-
-    def ask() -> tuple[str, dict[str, Any]]:
-        client = OperatorClient.of(place, call_s=_DOCTOR_CALL_S)
-        return client.health(), client.status()
-
-    findings = examine(place, os.environ, ask)
-    problems = sum(finding.level == "problem" for finding in findings)
-    if as_json:
-        _print(json.dumps({"problems": problems, "findings": [asdict(finding) for finding in findings]}))
-    else:
-        for finding in findings:
-            _print(f"{finding.level:<8}{finding.check}: {finding.text}")
-    if problems:
-        raise typer.Exit(1)
-
-
 def _say_ready(address: str) -> None:
-    _print(f"ready {address}")
-
-
-def _print(text: str) -> None:
-    typer.echo(text)
-    sys.stdout.flush()
-
-
-def _fail(error: Exception, *, code: int = 1) -> NoReturn:
-    typer.echo(f"compiler-daemon: {error}", err=True)
-    raise SystemExit(code)
+    print_result(f"ready {address}")

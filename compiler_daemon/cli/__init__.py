@@ -1,0 +1,24 @@
+"""The command line, a module for each group of verbs.
+
+Results on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 wrong use. Whatever goes wrong is one sentence that
+says what to do. Verbs import what they need when they run: `status` must not pay for `serve`.
+"""
+
+from __future__ import annotations
+
+from compiler_daemon.cli import diagnosis, lifecycle  # the verbs register themselves
+from compiler_daemon.cli.lifecycle import serve_config
+from compiler_daemon.cli.options import cli, fail
+from compiler_daemon.errors import DaemonError, UsageError
+
+__all__ = ["cli", "diagnosis", "lifecycle", "run", "serve_config"]
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    try:
+        cli(prog_name="compiler-daemon")
+    except UsageError as error:
+        fail(error, code=2)
+    except (DaemonError, OSError) as error:
+        fail(error)

@@ -1,0 +1,37 @@
+"""What the verbs share: the application, options of the same meaning, how results and failures are said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="The daemon's directory. [COMPILER_DAEMON_DIR, else the user's cache]"),
+]
+ListenAddress = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="unix:PATH or HOST:PORT. [COMPILER_DAEMON_ADDRESS, else a socket in DIR]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+cli = typer.Typer(
+    help="A compile daemon for torch: each graph compiled once, verified, and served to every trainer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def print_result(text: str) -> None:
+    """Print a result on stdout, at once."""
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+def fail(error: Exception, *, code: int = 1) -> NoReturn:
+    """Say what went wrong in one sentence on stderr, and exit."""
+    typer.echo(f"compiler-daemon: {error}", err=True)
+    raise SystemExit(code)
