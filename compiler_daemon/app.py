@@ -72,6 +72,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         )
         flights = Flights(config.flights, cache=cache, environments=environments, pool=pool, counters=counters)
         condition = Condition(store=store, pool=pool, flights=flights, counters=counters, directory=config.directory)
+        scope.push_async_callback(condition.sample)
         scope.push_async_callback(condition.save)
         scope.push_async_callback(pool.close)
         scope.push_async_callback(flights.drain, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -20,6 +21,8 @@ from compiler_daemon.pool import Pool
 from compiler_daemon.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
+
+_SAMPLE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,14 +58,14 @@ class Condition:
         self._directory = directory
         self._started = time.monotonic()
         self._process = psutil.Process()
+        self._sampled = -math.inf
         self.address = ""
         self.draining = False
 
     async def look(self) -> ConditionView:
         """Ask everybody."""
         usage = await asyncio.to_thread(self._store.usage)
-        counters = Counter(await asyncio.to_thread(self._store.counts))
-        counters.update(self._counters.pending())
+        counters = await self._counts()
         return ConditionView(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started,
@@ -81,8 +84,11 @@ class Condition:
         )
 
     async def run(self, *, every_s: float) -> None:
-        """Hand the counts to the store until cancelled, so that a kill loses little of them."""
+        """Hand the counts to the store until cancelled, so that a kill loses little of them; once a minute a sample."""
         while True:
+            if time.monotonic() - self._sampled >= _SAMPLE_S:
+                self._sampled = time.monotonic()
+                await self.sample()
             await asyncio.sleep(every_s)
             await self.save()
 
@@ -94,3 +100,19 @@ class Condition:
             except StoreError as error:
                 self._counters.give_back(taken)
                 logger.debug("the counters wait: %s", error)
+
+    async def sample(self) -> None:
+        """Keep the totals of this minute for the curves; a store that cannot take them leaves a gap."""
+        try:
+            counts = await self._counts()
+            usage = await asyncio.to_thread(self._store.usage)
+            figures = {name: counts[name] for name in metrics.SAMPLED if counts[name]}
+            figures |= {metrics.STORE_BYTES: usage.bytes, metrics.STORE_ARTIFACTS: usage.artifacts}
+            await asyncio.to_thread(self._store.put_sample, figures, now=time.time())
+        except StoreError as error:
+            logger.debug("no sample this minute: %s", error)
+
+    async def _counts(self) -> Counter[str]:
+        counts = Counter(await asyncio.to_thread(self._store.counts))
+        counts.update(self._counters.pending())
+        return counts

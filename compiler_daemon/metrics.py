@@ -39,6 +39,21 @@ ARTIFACTS_PUBLISHED = "artifacts_published"
 BLOBS_READ = "blobs_read"
 BLOBS_WRITTEN = "blobs_written"
 
+STORE_BYTES = "store_bytes"
+STORE_ARTIFACTS = "store_artifacts"
+
+SAMPLED = (
+    LOOKUPS,
+    LOOKUP_HITS,
+    LOOKUP_MISSES,
+    SECONDS_SAVED,
+    COMPILES_DONE,
+    COMPILES_REFUSED,
+    COMPILE_SECONDS,
+    ARTIFACTS_PUBLISHED,
+)
+"""Counters of which the store keeps a curve, together with the two sizes above, which are no counters."""
+
 
 class Counters:
     """Counts by name, from the moment they were last taken. Safe to call from any thread."""

@@ -20,6 +20,7 @@ from compiler_daemon.store.errors import (
     StoreVanishedError,
 )
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
+from compiler_daemon.store.samples import FigureSample, Step
 from compiler_daemon.store.store import Store
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "BlobMissingError",
     "BlobWriter",
     "DiskFullError",
+    "FigureSample",
     "GcReport",
     "ScanReport",
+    "Step",
     "Store",
     "StoreClosedError",
     "StoreConfig",

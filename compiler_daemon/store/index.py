@@ -46,6 +46,10 @@ _TABLES = {
         UNIQUE (environment, key)""",
     "totals": "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL",
 }
+_ADDED = {
+    # Counters and sizes as they were at some moments, as msgpack; see samples.py.
+    "samples": "step INTEGER NOT NULL, time INTEGER NOT NULL, figures BLOB NOT NULL, PRIMARY KEY (step, time)",
+}
 _INDEXES = {
     "artifacts_by_key": "artifacts (environment, key)",
     "artifacts_by_use": "artifacts (used)",
@@ -172,6 +176,7 @@ def _is_sound(path: Path) -> bool:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             _make_tables(connection)
         _check_schema(connection)
+        _add_tables(connection)
         ((verdict, *_), *_) = connection.execute("PRAGMA quick_check(1)")
     except _NotOurIndexError:
         return False
@@ -203,8 +208,13 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 def _check_schema(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")}
-    if version != SCHEMA_VERSION or names != {*_TABLES, *_INDEXES, *_TRIGGERS}:
+    if version != SCHEMA_VERSION or not names >= {*_TABLES, *_INDEXES, *_TRIGGERS}:
         raise _NotOurIndexError
+
+
+def _add_tables(connection: sqlite3.Connection) -> None:
+    for name, columns in _ADDED.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
 
 def _set_aside(path: Path) -> str:

@@ -32,6 +32,7 @@ from compiler_daemon.store.quarantine import Quarantine
 from compiler_daemon.store.requests import Requests
 from compiler_daemon.store.room import Room
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
+from compiler_daemon.store.samples import FigureSample, Samples, Step
 from compiler_daemon.store.scan import scan
 from compiler_daemon.store.shelves import Shelves
 from compiler_daemon.store.stamps import Stamps
@@ -55,6 +56,7 @@ class Store:
         self._artifacts = Artifacts(directory, index, self._shelves, self._blobs, self._room, self._pins, self._stamps)
         self._requests = Requests(config, directory, index, self._shelves, quarantine)
         self._history = History(index)
+        self._samples = Samples(index)
         self.scan_report: ScanReport = scan(directory, index, self._shelves, quarantine)
         """What the start found out of place, and put right."""
         self._environments = Environments(config, directory, index, self._shelves)
@@ -222,6 +224,17 @@ class Store:
     def expected_seconds(self, environment: Digest, key: str) -> float | None:
         """Return the last time of the same key, or else the recent mean of the environment; None without any."""
         return self._history.expected_seconds(environment, key)
+
+    def put_sample(self, figures: Mapping[str, int], *, now: float) -> bool:
+        """Keep totals as they are at `now`, for curves; return whether anything had changed."""
+        return self._samples.put(figures, now=now)
+
+    def samples(self, start: float, *, step: Step) -> list[FigureSample]:
+        """Return totals over time, in order: for a day by the minute, for a year by the hour.
+
+        The first is the last one before `start`, where there is one.
+        """
+        return self._samples.since(start, step=step)
 
     # Room
 
