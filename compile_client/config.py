@@ -7,6 +7,7 @@ TORCH_COMPILE_CLIENT           `1` switches the client on                       
 COMPILER_DAEMON_DIR            the daemon's directory: token, signing secret, socket                    (1)
 COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT` of a loopback interface                      (2)
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
+TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
@@ -14,6 +15,7 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 
 (1) `$XDG_CACHE_HOME/compiler-daemon`, else `~/.cache/compiler-daemon`.
 (2) The address that the running daemon wrote into its directory, else the socket `daemon.sock` there.
+(3) At least: a graph that is known to take long gets three times what it took before. `inf` waits up to the timeout.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
 """
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GRAPH_TIMEOUT_S = 600.0
+_HEDGE_S = 120.0
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -48,6 +51,10 @@ class ClientConfig:
     """Empty: ask the directory, at each new connection, since a daemon may be restarted at another address."""
     graph_timeout_s: float = _GRAPH_TIMEOUT_S
     """All waits for one graph together. A large model compiles for minutes; torch would take them as well."""
+    hedge_s: float = _HEDGE_S
+    """A compile that has run for so long, and for `hedge_factor` times what its graph took before, is left to the
+    daemon: torch compiles here meanwhile. Waiting in the queue does not count."""
+    hedge_factor: float = 3.0
     read_only: bool = False
     report: Path | None = None
     log_level: int = logging.INFO
@@ -77,6 +84,7 @@ class ClientConfig:
             directory=_directory(env, complaints),
             address=env.get("COMPILER_DAEMON_ADDRESS", ""),
             graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),
+            hedge_s=_seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
             read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
             report=Path(report).absolute() if report else None,
             log_level=_level(env, complaints),
@@ -91,7 +99,9 @@ def _switch(env: Mapping[str, str], name: str, complaints: list[str]) -> bool:
     return text == "1"
 
 
-def _seconds(env: Mapping[str, str], name: str, default: float, complaints: list[str]) -> float:
+def _seconds(
+    env: Mapping[str, str], name: str, default: float, complaints: list[str], *, endless: bool = False
+) -> float:
     text = env.get(name, "").strip()
     if not text:
         return default
@@ -99,7 +109,7 @@ def _seconds(env: Mapping[str, str], name: str, default: float, complaints: list
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not math.isfinite(seconds) or seconds <= 0:
+    if not (math.isfinite(seconds) or (endless and seconds == math.inf)) or seconds <= 0:
         complaints.append(f"{name} is a positive number of seconds, not {text[:40]!r}; {default:g} is used")
         return default
     return seconds

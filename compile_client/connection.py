@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from compile_client.address import Address, find_address, probe
-from compile_client.artifact import Artifact, CompileEvent, LocalCompile, Refusal
+from compile_client.artifact import Artifact, CompileEvent, LocalCompile, Refusal, Running
 from compile_client.config import ClientConfig
 from compile_client.credentials import Credentials, read_credentials
 from compile_client.deadline import Deadline
@@ -31,6 +31,7 @@ from compile_client.errors import (
     InvalidError,
     MalformedAnswerError,
     RefusedError,
+    SlowError,
 )
 from compile_client.trust import verified_blob, verified_facts, verified_manifest
 from compile_wire.digest import Digest, digest_of
@@ -241,9 +242,17 @@ class Connection:
                     return answer
                 if answer is None or isinstance(answer, CompileEvent):
                     on_event(answer)
+                    if isinstance(answer, Running):
+                        self._check_pace(answer)
                     continue
                 return self._complete(answer, self._verified(answer, key), deadline)
         raise MalformedAnswerError("the compile's stream ended without an artifact and without a refusal")
+
+    def _check_pace(self, running: Running) -> None:
+        """Raise `SlowError` where torch would by now have done the compile itself."""
+        bound = max(self._config.hedge_s, self._config.hedge_factor * running.expected_s)
+        if running.elapsed_s > bound:
+            raise SlowError(f"a compile runs for {running.elapsed_s:.0f} s, more than {bound:.0f} s")
 
     def _publish(
         self, compiled: LocalCompile, manifest: bytes, blobs: Mapping[Digest, bytes], deadline: Deadline

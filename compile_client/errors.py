@@ -5,6 +5,7 @@ ClientError                    the base; `reason` is the stable name that report
   BreakerOpenError             breaker           not asked: the daemon failed a moment ago
   LateError                    timeout           no answer within the deadline
     OverdueError               timeout           the graph's own deadline is over, though the daemon is well
+    SlowError                  slow              the compile takes far longer than it should
   UnavailableError             unavailable       the daemon went away in the middle of a call
   DrainingError                draining          the daemon stops and takes no new work
   FullError                    full              its queue or its store is full
@@ -82,6 +83,14 @@ class OverdueError(LateError):
 
     gravity = Gravity.POLITE
     advice = "TORCH_COMPILE_CLIENT_TIMEOUT sets how many seconds a graph may wait."
+
+
+class SlowError(LateError):
+    """A compile runs far longer than it should; the daemon is well and goes on with it."""
+
+    reason = "slow"
+    gravity = Gravity.POLITE
+    advice = "TORCH_COMPILE_CLIENT_HEDGE sets how many seconds a running compile is waited for at least."
 
 
 class UnavailableError(ClientError):

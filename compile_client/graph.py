@@ -103,10 +103,13 @@ class Graph:
             if outcome is None or isinstance(outcome, Refusal):
                 return None
             if outcome.digest in have:
-                return None
+                break
             have.append(outcome.digest)
             if (found := self._try(outcome, ask_torch, compiled=True)) is not None:
                 return found
+        # Never without a word: a cache that quietly does not work looks like one that works.
+        self._client.report.count_refusal("not_loaded")
+        self._client.why_here(self.key, "not_loaded", "torch accepts nothing of what the daemon has for this key")
         return None
 
     def end(self, seconds: float) -> None:

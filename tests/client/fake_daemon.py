@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent import futures
@@ -56,6 +57,8 @@ class Faults:
     never_inline: bool = False
     never_finishes: bool = False
     """CompileGraph reports progress for ever."""
+    expected_s: float = 0.0
+    """What CompileGraph says that the graph will take."""
     no_outcome: bool = False
     """CompileGraph's stream ends without artifact or refusal."""
     refuse_graph: pb.Refused | None = None
@@ -191,10 +194,15 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         yield pb.CompileGraphResponse(queued=pb.Queued(position=0))
         self._arrive("CompileGraph", request, context)
         self._know(request.environment_id, context)
-        running = pb.CompileGraphResponse(running=pb.Running(elapsed_s=0.1, phase="compiling", expected_s=22.0))
-        yield running
+        start = time.monotonic()
+
+        def running() -> pb.CompileGraphResponse:
+            event = pb.Running(elapsed_s=time.monotonic() - start, phase="compiling", expected_s=self.faults.expected_s)
+            return pb.CompileGraphResponse(running=event)
+
+        yield running()
         while self.faults.never_finishes and context.is_active() and not self.release.wait(0.05):
-            yield running
+            yield running()
         if self.faults.no_outcome:
             return
         if self.faults.refuse_graph is not None:

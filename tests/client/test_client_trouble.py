@@ -288,6 +288,32 @@ def test_progress_without_end_stops_at_the_deadline_and_says_nothing_against_the
     assert fallbacks(client) == {"timeout": 3}
 
 
+def test_a_compile_that_runs_far_too_long_is_left_to_the_daemon_and_said_nothing_against_it(
+    daemon: FakeDaemon, make_client: Make
+) -> None:
+    client = make_client(hedge_s=0.2, graph_timeout_s=60.0)
+    daemon.faults.never_finishes = True
+    start = time.monotonic()
+
+    for _ in range(3):
+        request = client.begin_graph(KEY)
+        assert request.compile(b"graph") is None
+        assert request.ended
+
+    assert time.monotonic() - start < 20
+    assert fallbacks(client) == {"slow": 3}
+
+
+def test_a_graph_that_always_took_long_is_waited_for_as_long_again(daemon: FakeDaemon, make_client: Make) -> None:
+    client = make_client(hedge_s=0.1, graph_timeout_s=1.5)
+    daemon.faults.never_finishes = True
+    daemon.faults.expected_s = 60.0
+
+    assert client.begin_graph(KEY).compile(b"graph") is None
+
+    assert fallbacks(client) == {"timeout": 1}
+
+
 def test_all_waits_for_a_graph_lie_inside_one_deadline(daemon: FakeDaemon, make_client: Make) -> None:
     client = make_client(graph_timeout_s=0.3, answer_s=5.0)
     daemon.faults.hang.add("LookupArtifact")

@@ -115,6 +115,19 @@ class Outcome:
         return json.loads(self.out[-1])
 
 
+def check_accounts(report: dict[str, Any]) -> None:
+    """Fail where a graph was compiled in the trainer's process without a reason that was counted.
+
+    With a daemon that is well this is how a cache that has quietly stopped working shows: results stay right, tests of
+    results stay green, and everybody compiles again.
+    """
+    came = [report[name] for name in ("hits_local", "hits", "compiled_by_daemon", "compiled_here")]
+    assert sum(came) == report["graphs"], report
+    assert report["compiled_here"] == sum(report["refused"].values()), f"compiled here without a reason: {report}"
+    assert report["fallbacks"] == {}, f"trouble with a daemon that is well: {report}"
+    assert report["unpublished"] == {}, report
+
+
 @dataclass
 class Trainer:
     """A trainer that is running."""
@@ -122,6 +135,8 @@ class Trainer:
     process: subprocess.Popen[str]
     report: Path
     started: float
+    healthy: bool
+    """Whether its daemon is well, so that each local compile must have its reason."""
 
     def wait(self) -> Outcome:
         try:
@@ -131,14 +146,18 @@ class Trainer:
             out, err = self.process.communicate()
             pytest.fail(f"the trainer hung:\n{err}")
         report = json.loads(self.report.read_text()) if self.report.exists() else {}
+        if self.healthy and self.process.returncode == 0:
+            check_accounts(report)
         return Outcome(self.process.returncode, out.splitlines(), err, time.monotonic() - self.started, report)
 
 
 class Lab:
     """Starts daemons and trainers under one temporary folder, and ends what is left of them."""
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path, *, healthy: bool) -> None:
         self.folder = folder
+        self.healthy = healthy
+        """Whether nothing is done to its daemons: then no trainer may compile for itself without a reason."""
         self.temporary = temporary
         """TMPDIR of all daemons and trainers of a test run. torch keeps precompiled headers there: what is counted here
         are kernels, and building the same header in each test would take minutes."""
@@ -159,10 +178,12 @@ class Lab:
         caches: Path | None = None,
         python: str = sys.executable,
         bare: bool = False,
+        healthy: bool | None = None,
         **environment: str,
     ) -> Trainer:
         """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given.
 
+        Where nothing is done to the daemon, a compile in the trainer without a counted reason is a failure: `healthy`.
         Its caches are empty but for torch's probes of the instruction sets, and with `bare` quite empty.
         """
         self._count += 1
@@ -194,7 +215,9 @@ class Lab:
             text=True,
             env=clean_environment(**(variables | environment)),
         )
-        trainer = Trainer(process, report, time.monotonic())
+        if healthy is None:
+            healthy = self.healthy and isinstance(daemon, Daemon)
+        trainer = Trainer(process, report, time.monotonic(), healthy)
         self._trainers.append(trainer)
         return trainer
 
@@ -233,7 +256,7 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lab(tmp_path: Path, headers: Path) -> Iterator[Lab]:
     """A fresh lab for one test, for promises about a daemon's life."""
-    made = Lab(tmp_path, headers)
+    made = Lab(tmp_path, headers, healthy=False)
     try:
         yield made
     finally:
@@ -243,7 +266,7 @@ def lab(tmp_path: Path, headers: Path) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def one_lab(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator[Lab]:
     """The lab of all tests that need nothing but a daemon that serves."""
-    made = Lab(tmp_path_factory.mktemp("lab"), headers)
+    made = Lab(tmp_path_factory.mktemp("lab"), headers, healthy=True)
     try:
         yield made
     finally:

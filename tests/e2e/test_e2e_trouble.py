@@ -142,7 +142,9 @@ def test_a_byte_changed_in_transit_is_not_loaded(one_lab: Lab, daemon: Daemon, t
     folder.mkdir(mode=0o700)
 
     with FlippingProxy(folder / "p.sock", daemon.address.removeprefix("unix:"), after=b"\x7fELF") as proxy:
-        outcome = one_lab.run("perceptron.py", "13", daemon=daemon, COMPILER_DAEMON_ADDRESS=f"unix:{proxy.path}")
+        outcome = one_lab.run(
+            "perceptron.py", "13", daemon=daemon, healthy=False, COMPILER_DAEMON_ADDRESS=f"unix:{proxy.path}"
+        )
 
     assert proxy.flipped >= 1
     assert outcome.result == served.result

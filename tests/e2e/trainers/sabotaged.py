@@ -1,0 +1,23 @@
+"""A trainer whose client is sabotaged. Arguments: how, and a size.
+
+`nothing`: the installer does nothing, so that torch compiles again whatever the daemon has. `unseen`: torch's lookup is
+told nothing either, as if the client had never been asked. `none`: as it should be.
+"""
+
+import json
+import sys
+
+import torch
+import torch._inductor.compile_fx  # the client arms itself before it is sabotaged
+
+from compile_client import graph, installer
+
+mode, size = sys.argv[1], int(sys.argv[2])
+if mode == "nothing":
+    installer.Installer.install = lambda *_: None
+elif mode == "unseen":
+    graph.Graph.serve = lambda *_: None
+torch.manual_seed(0)
+model = torch.compile(torch.nn.Linear(8, size), dynamic=False)
+model(torch.randn(size, 8)).sum().backward()
+print(json.dumps(size))
