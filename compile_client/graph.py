@@ -109,7 +109,7 @@ class Graph:
                 return found
         # Never without a word: a cache that quietly does not work looks like one that works.
         self._client.report.count_refusal("not_loaded")
-        self._client.why_here(self.key, "not_loaded", "torch accepts nothing of what the daemon has for this key")
+        self._client.why_here(self.key or "", "not_loaded", "torch accepts nothing of what the daemon has for this key")
         return None
 
     def end(self, seconds: float) -> None:
