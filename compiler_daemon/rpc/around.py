@@ -18,6 +18,27 @@ OPEN_SERVICES = ("/grpc.health.v1.",)
 """Left alone: a prober has no token, and what it learns, whether we serve, any connection attempt tells."""
 
 
+def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
+    """Return the function behind a handler, of whichever kind the handler is."""
+    return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+
+def remade(
+    handler: grpc.RpcMethodHandler[Any, Any], behaviour: Any, request_deserializer: Any
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler of the same kind with another function behind it."""
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    made: grpc.RpcMethodHandler[Any, Any] = make(
+        behaviour, request_deserializer=request_deserializer, response_serializer=handler.response_serializer
+    )
+    return made
+
+
 class AroundInterceptor(grpc.aio.ServerInterceptor):
     """Runs each handler inside a context manager."""
 
@@ -38,7 +59,7 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         around = self._around
-        behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        behaviour = behaviour_of(handler)
 
         async def unary(request: Any, context: Context) -> Any:
             async with around(method, context):
@@ -55,15 +76,4 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
                     if inspect.isasyncgen(answers):
                         await answers.aclose()
 
-        make: Any = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            stream if handler.response_streaming else unary,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-        return wrapped
+        return remade(handler, stream if handler.response_streaming else unary, handler.request_deserializer)

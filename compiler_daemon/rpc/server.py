@@ -19,6 +19,7 @@ from compiler_daemon.rpc.around import AroundInterceptor
 from compiler_daemon.rpc.auth import require_token
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
+from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.status import to_status
 
 _MAX_CONCURRENT_CALLS = 1024
@@ -52,6 +53,7 @@ class RpcServer:
                 AroundInterceptor(to_status),
                 AroundInterceptor(require_token(token, counters)),
                 AroundInterceptor(refuse_while(lambda: condition.draining)),
+                ParseInterceptor(),
             ],
             options=_OPTIONS,
             maximum_concurrent_rpcs=_MAX_CONCURRENT_CALLS,

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
 from daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
+from grpc_health.v1 import health_pb2
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
@@ -310,3 +312,56 @@ def test_malformed_requests_are_invalid_before_any_work_is_done(daemon: DaemonPr
 def test_a_message_larger_than_the_limit_is_refused_and_the_daemon_serves_on(daemon: DaemonProcess, key: str) -> None:
     assert code_of(lambda: daemon.compiled(key, b"x" * (5 * 2**20))) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert daemon.health() == "SERVING"
+
+
+# Bytes that are no message
+
+
+def garbage_to(daemon: DaemonProcess, method: str, *, streaming: tuple[bool, bool], token: bool) -> grpc.StatusCode:
+    make: Any = {
+        (False, False): daemon.channel.unary_unary,
+        (False, True): daemon.channel.unary_stream,
+        (True, False): daemon.channel.stream_unary,
+    }[streaming]
+    garbage = b"\xff\xff\xff"
+    options = {"timeout": DEADLINE_S, "metadata": daemon.metadata if token else ()}
+    return code_of(lambda: list(make(method)(iter([garbage]) if streaming[0] else garbage, **options)))
+
+
+@pytest.mark.parametrize(
+    ("method", "streaming"),
+    [
+        ("CompileService/LookupArtifact", (False, False)),
+        ("CompileService/CompileGraph", (False, True)),
+        ("CompileService/WriteBlob", (True, False)),
+        ("AdminService/Shutdown", (False, False)),
+    ],
+)
+def test_bytes_that_are_no_message_are_refused_after_the_token_and_without_a_traceback(
+    daemon: DaemonProcess, method: str, streaming: tuple[bool, bool]
+) -> None:
+    name = f"/compiler_daemon.v1.{method}"
+
+    assert garbage_to(daemon, name, streaming=streaming, token=False) is grpc.StatusCode.UNAUTHENTICATED
+    assert garbage_to(daemon, name, streaming=streaming, token=True) is grpc.StatusCode.INVALID_ARGUMENT
+
+    assert daemon.health() == "SERVING"
+    assert "DecodeError" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize(("method", "streaming"), [("Check", (False, False)), ("Watch", (False, True))])
+def test_a_prober_that_sends_no_message_is_told_so(
+    daemon: DaemonProcess, method: str, streaming: tuple[bool, bool]
+) -> None:
+    code = garbage_to(daemon, f"/grpc.health.v1.Health/{method}", streaming=streaming, token=False)
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "DecodeError" not in daemon.log.read_text()
+
+
+def test_a_watched_health_is_still_told(daemon: DaemonProcess) -> None:
+    answers = daemon.health_service.Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+
+    assert next(answers).status == health_pb2.HealthCheckResponse.SERVING
+
+    answers.cancel()
