@@ -24,11 +24,13 @@ from compiler_daemon.environments import Environments
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes
 from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
+from compiler_daemon.inventory import Inventory
 from compiler_daemon.listener import clear_socket
 from compiler_daemon.metrics import Counters
 from compiler_daemon.pool import Pool
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
+from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.store import Store, StoreConfig
 
@@ -89,6 +91,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 server_version=__version__,
             ),
             AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
+            InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
             token=identity.token,
             condition=condition,
             counters=counters,

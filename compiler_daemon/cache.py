@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import ExitStack
 
 from compile_wire.digest import Digest, check_digest, digest_of
+from compile_wire.environment import environment_id
 from compile_wire.errors import DigestError, MalformedError, SignatureError
 from compile_wire.limits import CHUNK_BYTES, MAX_ENTRIES_PER_LOOKUP, MAX_GRAPH_BYTES, MAX_INLINE_BYTES
 from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_digest
@@ -21,7 +22,7 @@ from compiler_daemon import metrics
 from compiler_daemon.environments import Environments
 from compiler_daemon.errors import PublishForbiddenError
 from compiler_daemon.jobs import Entry, GraphSource, Job, Product
-from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError
+from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,38 @@ class Cache:
         if not self.allow_publish and size > MAX_GRAPH_BYTES:
             # Without the right to publish, a client still hands in graphs to be compiled.
             raise PublishForbiddenError
+        return await self._write_blob(digest, size, chunks)
+
+    async def import_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
+        """As `write_blob`, for an operator; raises `StoreFullError` rather than evict anything for it."""
+        usage = await asyncio.to_thread(self._store.usage)
+        if usage.bytes + size > usage.max_bytes:
+            raise StoreFullError(
+                f"{size} bytes more do not fit, and an import removes nothing: "
+                "serve with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`"
+            )
+        return await self._write_blob(digest, size, chunks)
+
+    async def import_artifact(
+        self, fields: Mapping[str, str], manifest: bytes, *, graph: Digest | None, program: str
+    ) -> bool:
+        """Sign and store what another daemon made and an operator vouches for; return whether it was new.
+
+        Its blobs are stored. What is there stays as it is, and so does the graph that is kept for the same key.
+        """
+        decoded = decode_manifest(manifest)
+        if environment_id(fields) != decoded.environment:
+            raise MalformedError("the artifact is for another environment than the one given")
+        if graph is not None and decoded.graph not in ("", graph):
+            raise MalformedError("the manifest names another graph than the one given")
+        spec = await self.graph(GraphSource(sha256=graph)) if graph is not None else None
+        await self._environments.learn(fields)
+        stored = await asyncio.to_thread(self._import, decoded, manifest, spec, program)
+        if stored:
+            self._counters.add(metrics.ARTIFACTS_IMPORTED)
+        return stored
+
+    async def _write_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
         if await asyncio.to_thread(self._store.has_blob, digest):
             return False
         scope = ExitStack()
@@ -208,6 +241,12 @@ class Cache:
         with self._store.pin(digests):
             for digest, data in blobs.items():
                 self._store.put_blob(digest, data)
+            return self._keep(decoded, manifest, graph, program)
+
+    def _import(self, decoded: Manifest, manifest: bytes, graph: bytes | None, program: str) -> bool:
+        if graph is not None and self._store.graphs(environment=decoded.environment, key=decoded.key):
+            graph = None
+        with self._store.pin([blob.sha256 for blob in decoded.blobs]):
             return self._keep(decoded, manifest, graph, program)
 
     def _adopt(self, job: Job, product: Product, decoded: Manifest) -> Entry:

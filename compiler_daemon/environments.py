@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 _MAX_ENVIRONMENTS = 256
 """Kept in memory; with the longest fields that the wire allows, one takes a megabyte."""
 
+_MAX_NAMED = 4096
+"""Ids of environments; a few, unless somebody makes them up."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SignedFacts:
@@ -39,6 +42,8 @@ class Environments:
         self._store = store
         self._secret = secret
         self._fields: OrderedDict[Digest, Mapping[str, str]] = OrderedDict()
+        self._named: set[Digest] = set()
+        """By a client or a worker, since the start."""
 
     async def load(self) -> None:
         """Learn what earlier runs knew."""
@@ -46,7 +51,15 @@ class Environments:
             self._remember(environment, fields)
 
     async def register(self, fields: Mapping[str, str]) -> Digest:
-        """Remember an environment and return its id; raise `MalformedError` where it breaks a bound."""
+        """Remember the environment of a process; return its id. Raises `MalformedError` where it breaks a bound."""
+        environment = await self.learn(fields)
+        if len(self._named) > _MAX_NAMED:
+            self._named.clear()
+        self._named.add(environment)
+        return environment
+
+    async def learn(self, fields: Mapping[str, str]) -> Digest:
+        """Remember an environment that something stored is for, though no process here may ever have it."""
         check_environment(fields)
         environment = environment_id(fields)
         if environment not in self._fields:
@@ -65,6 +78,10 @@ class Environments:
         except KeyError:
             raise EnvironmentUnknownError(environment) from None
         return self._fields[environment]
+
+    async def is_served(self, environment: Digest) -> bool:
+        """Return whether a client since the start, or a worker ever, has had this environment."""
+        return environment in self._named or bool(await asyncio.to_thread(self._store.get_facts, environment))
 
     async def facts(self, environment: Digest) -> SignedFacts:
         """Return what is known about an environment."""

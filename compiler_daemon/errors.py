@@ -9,6 +9,9 @@ DaemonError
   UnauthenticatedError      -> UNAUTHENTICATED       no token, or a wrong one
   EnvironmentUnknownError   -> FAILED_PRECONDITION   handshake first, or again after a restart
   PublishForbiddenError     -> PERMISSION_DENIED     this daemon takes no artifacts from clients
+  NothingNamedError         -> NOT_FOUND             nothing kept has that name
+  AmbiguousNameError        -> INVALID_ARGUMENT      several kept things have it
+  BundleError               -> INVALID_ARGUMENT      a file of `export` that cannot be used, or written
   QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
   DrainingError             -> UNAVAILABLE           the daemon stops
   JobRefusedError           -> FAILED_PRECONDITION   the graph will not be compiled here; `flights` makes it an answer
@@ -86,6 +89,27 @@ class PublishForbiddenError(DaemonError):
 
     def __init__(self) -> None:
         super().__init__("this daemon takes no artifacts from clients")
+
+
+class NothingNamedError(DaemonError):
+    """Nothing that is kept has this name."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"nothing is called {name!r}: `compiler-daemon ls` lists what there is")
+
+
+class AmbiguousNameError(DaemonError):
+    """Several things that are kept have this name."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class BundleError(DaemonError):
+    """A file of `export` cannot be used or written."""
+
+    code = "INVALID_ARGUMENT"
 
 
 class QueueFullError(DaemonError):

@@ -36,6 +36,8 @@ WORKERS_LOST = "workers_lost"  # died or broke the protocol during a job
 WORKERS_OVER_LIMIT = "workers_over_limit"
 
 ARTIFACTS_PUBLISHED = "artifacts_published"
+ARTIFACTS_IMPORTED = "artifacts_imported"
+ARTIFACTS_REMOVED = "artifacts_removed"  # by an operator
 BLOBS_READ = "blobs_read"
 BLOBS_WRITTEN = "blobs_written"
 

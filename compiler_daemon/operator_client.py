@@ -17,7 +17,7 @@ from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.config import Place
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.identity import TOKEN_NAME, DaemonNote, read_private
+from compiler_daemon.identity import SECRET_NAME, TOKEN_NAME, DaemonNote, read_private
 
 _CALL_S = 10.0
 
@@ -48,7 +48,7 @@ class OperatorClient:
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's state, as JSON would have it."""
-        with self._calls() as (channel, metadata):
+        with self.calls() as (channel, metadata):
             stub = pb_grpc.AdminServiceStub(channel)
             response = stub.GetStatus(pb.GetStatusRequest(), timeout=self.call_s, metadata=metadata)
         fields: dict[str, Any] = json_format.MessageToDict(
@@ -58,25 +58,34 @@ class OperatorClient:
 
     def health(self) -> str:
         """Return `SERVING`, or what else the health service says of the daemon as a whole."""
-        with self._calls() as (channel, metadata):
+        with self.calls() as (channel, metadata):
             stub: Any = health_pb2_grpc.HealthStub(channel)
             response = stub.Check(health_pb2.HealthCheckRequest(), timeout=self.call_s, metadata=metadata)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     def shutdown(self) -> None:
         """Tell the daemon to stop; it drains after this has returned."""
-        with self._calls() as (channel, metadata):
+        with self.calls() as (channel, metadata):
             stub = pb_grpc.AdminServiceStub(channel)
             stub.Shutdown(pb.ShutdownRequest(), timeout=self.call_s, metadata=metadata)
 
     @contextmanager
-    def _calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str]]]]:
+    def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str]]]]:
+        """A channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
         with grpc.insecure_channel(self.address, options=options) as channel:
             try:
                 yield channel, (("authorization", f"Bearer {self.token}"),)
             except grpc.RpcError as error:
                 raise _explain(error, self.address, self.call_s) from error
+
+
+def read_secret(directory: Path) -> bytes:
+    """Return the signing secret of a daemon's directory. Raises `DaemonError` where it cannot be read."""
+    try:
+        return read_private(directory / SECRET_NAME)
+    except OSError as error:
+        raise DaemonError(f"the secret of {directory} cannot be read: {error.strerror}") from error
 
 
 def _token(directory: Path) -> str:
@@ -96,6 +105,10 @@ def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
             return DaemonError(f"the daemon at {address} did not answer within {call_s:.0f} s: look at its log")
         case grpc.StatusCode.UNAUTHENTICATED:
             return DaemonError(f"the daemon at {address} has another token: name its directory with --dir")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return DaemonError(f"the daemon at {address} is older and cannot do this: stop it and start this version")
+        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return DaemonError(error.details() or "")  # written for whoever asked
         case code:
             return DaemonError(f"the daemon at {address} answered {code.name}: {error.details()}")
 

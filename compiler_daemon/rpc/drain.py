@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from compiler_daemon.errors import DrainingError
 from compiler_daemon.rpc.around import Around, Context
 
-_REFUSED = ("Handshake", "LookupArtifact", "PublishArtifact", "WriteBlob")
+_REFUSED = ("Handshake", "LookupArtifact", "PublishArtifact", "WriteBlob", "ImportBlob", "ImportArtifact")
 """Not CompileGraph, which says so in its own words; not ReadBlob, which a client needs for what it was just given."""
 
 

@@ -9,6 +9,8 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyp
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compile_wire.v1 import inventory_pb2 as inventory_pb
+from compile_wire.v1 import inventory_pb2_grpc as inventory_pb_grpc
 from compiler_daemon import metrics
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.condition import Condition
@@ -19,6 +21,7 @@ from compiler_daemon.rpc.around import AroundInterceptor
 from compiler_daemon.rpc.auth import require_token
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
+from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.status import to_status
 
@@ -40,6 +43,7 @@ class RpcServer:
         self,
         compile_service: CompileServicer,
         admin_service: AdminServicer,
+        inventory_service: InventoryServicer,
         *,
         token: str,
         condition: Condition,
@@ -58,10 +62,15 @@ class RpcServer:
             options=_OPTIONS,
             maximum_concurrent_rpcs=_MAX_CONCURRENT_CALLS,
         )
-        self._services = [service.full_name for service in pb.DESCRIPTOR.services_by_name.values()]
+        self._services = [
+            service.full_name
+            for schema in (pb.DESCRIPTOR, inventory_pb.DESCRIPTOR)
+            for service in schema.services_by_name.values()
+        ]
         self._health = health_aio.HealthServicer()
         pb_grpc.add_CompileServiceServicer_to_server(compile_service, self._server)
         pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
+        inventory_pb_grpc.add_InventoryServiceServicer_to_server(inventory_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             # Imported for those who ask for it only.

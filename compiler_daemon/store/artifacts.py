@@ -90,6 +90,10 @@ class Artifacts:
                 found.append(artifact)
         return found
 
+    def get(self, digest: Digest) -> StoredArtifact | None:
+        """Return one artifact where it is complete; not stamped as used."""
+        return self._complete(digest)
+
     def rows(self, environment: Digest | None) -> list[ArtifactRow]:
         """Return the list of artifacts, newest first."""
         self._stamps.flush()

@@ -34,6 +34,7 @@ class Plan:
             orphans=self.orphans,
             bytes=self.bytes,
             dry_run=dry_run,
+            gone=tuple(self.artifacts),
         )
 
 
@@ -64,11 +65,9 @@ class Planner:
                 self.plan.orphans += 1
                 self.plan.bytes += size
 
-    def add_expired(self, *, now: float) -> None:
-        """Plan artifacts that nobody has used for `max_age_s`."""
-        if self._config.max_age_s is None:
-            return
-        for digest, record_bytes in self._candidates(used_before=now - self._config.max_age_s):
+    def add_expired(self, *, used_before: float) -> None:
+        """Plan artifacts that nobody has used since then."""
+        for digest, record_bytes in self._candidates(used_before=used_before):
             self.plan.expired += self._add_artifact(digest, record_bytes)
 
     def add_least_recent(self, *, free_bytes: int) -> bool:

@@ -84,9 +84,12 @@ class Requests:
             raise BlobDamagedError(digest)
         return data
 
-    def rows(self, environment: Digest | None) -> list[StoredGraph]:
+    def rows(self, environment: Digest | None, key: str | None) -> list[StoredGraph]:
         """Return the requests, newest first."""
-        where, values = ("WHERE environment = ?", (environment,)) if environment is not None else ("", ())
+        asked = {"environment = ?": environment, "key = ?": key}
+        conditions = [condition for condition, value in asked.items() if value is not None]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        values = [value for value in asked.values() if value is not None]
         with self._index.reading() as connection:
             rows = connection.execute(
                 f"""SELECT environment, key, graph, program, graphs.bytes, created

@@ -52,13 +52,15 @@ class Room:
             with self._index.lock:
                 self._reserved_bytes -= size
 
-    def collect(self, *, dry_run: bool) -> GcReport:
-        """Remove orphans and expired artifacts, then the least recently used down to the low-water mark."""
+    def collect(self, *, dry_run: bool, max_bytes: int | None, max_age_s: float | None) -> GcReport:
+        """Remove orphans and expired artifacts, then the least recently used. See `Store.collect`."""
         with self._planning(dry_run=dry_run) as (planner, used):
             now = time.time()
             planner.add_orphans(created_before=now - self._config.orphan_grace_s)
-            planner.add_expired(now=now)
-            planner.add_least_recent(free_bytes=used - self._low_water_bytes())
+            age_s = self._config.max_age_s if max_age_s is None else max_age_s
+            if age_s is not None:
+                planner.add_expired(used_before=now - age_s)
+            planner.add_least_recent(free_bytes=used - (self._low_water_bytes() if max_bytes is None else max_bytes))
         return planner.plan.report(dry_run=dry_run)
 
     def _make_room(self, size: int) -> None:

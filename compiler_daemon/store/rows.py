@@ -77,6 +77,8 @@ class GcReport:
     """Of `blobs`: those that belonged to no artifact."""
     bytes: int
     dry_run: bool
+    gone: tuple[Digest, ...] = ()
+    """The artifacts, in the order of their going."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -166,6 +166,10 @@ class Store:
         """Return the list of artifacts, newest first."""
         return self._artifacts.rows(environment)
 
+    def artifact(self, digest: Digest) -> StoredArtifact | None:
+        """Return one artifact, as `find` does but not stamped as used; None where it is not stored whole."""
+        return self._artifacts.get(digest)
+
     def remove(self, digest: Digest) -> bool:
         """Remove an artifact, pinned or not; return whether there was one. Its blobs go with a later collection."""
         return self._artifacts.remove(digest)
@@ -187,9 +191,9 @@ class Store:
         """Return a graph's bytes, verified; raises as `read_blob`."""
         return self._requests.get(digest)
 
-    def graphs(self, *, environment: Digest | None = None) -> list[StoredGraph]:
+    def graphs(self, *, environment: Digest | None = None, key: str | None = None) -> list[StoredGraph]:
         """Return the requests, newest first; several may name one graph."""
-        return self._requests.rows(environment)
+        return self._requests.rows(environment, key)
 
     def put_environment(self, fields: Mapping[str, str]) -> Digest:
         """Keep an environment; return its id. Raises `MalformedError` where it breaks a bound of the wire."""
@@ -256,6 +260,11 @@ class Store:
                 quarantined=quarantined,
             )
 
-    def collect(self, *, dry_run: bool = False) -> GcReport:
-        """Remove orphaned blobs, expired artifacts, then the least recently used down to the low-water mark."""
-        return self._room.collect(dry_run=dry_run)
+    def collect(
+        self, *, dry_run: bool = False, max_bytes: int | None = None, max_age_s: float | None = None
+    ) -> GcReport:
+        """Remove orphaned blobs, expired artifacts, then the least recently used down to the low-water mark.
+
+        `max_bytes` in place of the low-water mark, and `max_age_s` in place of the configured age, for this once.
+        """
+        return self._room.collect(dry_run=dry_run, max_bytes=max_bytes, max_age_s=max_age_s)

@@ -37,6 +37,21 @@ def verify_facts(secret: bytes, signature: bytes, *, environment: Digest, facts:
     _verify(signature, sign_facts(secret, environment=environment, facts=facts))
 
 
+def sign_bundle(secret: bytes, *, index: bytes) -> bytes:
+    """Return the signature of a bundle's index, which names everything in the bundle by its digest."""
+    return _HMAC_SHA256 + _mac(secret, "bundle", digest_of(index))
+
+
+def verify_bundle(secret: bytes, signature: bytes, *, index: bytes) -> None:
+    """Raise `SignatureError` unless `signature` is the one over exactly this index."""
+    _verify(signature, sign_bundle(secret, index=index))
+
+
+def secret_fingerprint(secret: bytes) -> str:
+    """Return what tells secrets apart and gives nothing of them away: 16 hex digits."""
+    return _mac(secret, "fingerprint").hex()[:16]
+
+
 def _mac(secret: bytes, *parts: str) -> bytes:
     if len(secret) != SECRET_BYTES:
         raise SignatureError(f"the signing secret has {len(secret)} bytes, not {SECRET_BYTES}")
