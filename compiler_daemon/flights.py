@@ -26,7 +26,17 @@ from compiler_daemon.errors import (
     RefusalReason,
     WorkerLostError,
 )
-from compiler_daemon.jobs import Entry, Event, Job, Product, QuarantinedView, QueuedEvent, Refusal, RunningEvent
+from compiler_daemon.jobs import (
+    Entry,
+    Event,
+    FlightView,
+    Job,
+    Product,
+    QuarantinedView,
+    QueuedEvent,
+    Refusal,
+    RunningEvent,
+)
 from compiler_daemon.pool import Pool
 from compiler_daemon.quarantine import FlightKey, GraphQuarantine
 from compiler_daemon.store import StoreError
@@ -55,6 +65,18 @@ class _Flight:
         if self.started is None:
             return QueuedEvent(position=self.position)
         return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
+
+    def view(self) -> FlightView:
+        """What an operator sees now."""
+        return FlightView(
+            environment=self.job.environment,
+            key=self.job.key,
+            program=self.job.program,
+            phase="queued" if self.started is None else self.phase,
+            position=self.position if self.started is None else 0,
+            elapsed_s=0.0 if self.started is None else time.monotonic() - self.started,
+            expected_s=self.expected_s,
+        )
 
     def tell(self) -> None:
         """Wake the waiters: something has changed."""
@@ -152,6 +174,11 @@ class Flights:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
+
+    def views(self) -> list[FlightView]:
+        """Return the compiles under way: those that run, longest first, then those that wait."""
+        views = [flight.view() for flight in self._flights.values()]
+        return sorted(views, key=lambda view: (view.phase == "queued", view.position, -view.elapsed_s))
 
     def quarantined(self) -> list[QuarantinedView]:
         """Return the graphs that are refused for a while."""

@@ -99,6 +99,23 @@ class WorkerView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FlightView:
+    """A compile under way as an operator sees it."""
+
+    environment: Digest
+    key: str
+    program: str
+    phase: str
+    """"queued", or what the worker does."""
+    position: int
+    """Graphs before it, where it is queued."""
+    elapsed_s: float
+    """Since a worker began; 0 where it is queued."""
+    expected_s: float
+    """0 where nobody knows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QuarantinedView:
     """A graph that is refused for a while."""
 

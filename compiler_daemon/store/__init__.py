@@ -19,6 +19,7 @@ from compiler_daemon.store.errors import (
     StoreUnsafeError,
     StoreVanishedError,
 )
+from compiler_daemon.store.rankings import ProgramRow
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
 from compiler_daemon.store.samples import FigureSample, Step
 from compiler_daemon.store.store import Store
@@ -31,6 +32,7 @@ __all__ = [
     "DiskFullError",
     "FigureSample",
     "GcReport",
+    "ProgramRow",
     "ScanReport",
     "Step",
     "Store",

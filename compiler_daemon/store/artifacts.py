@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError, WireError
@@ -29,7 +30,7 @@ from compiler_daemon.store.stamps import Stamps
 logger = logging.getLogger(__name__)
 
 _RECORD_COLUMNS = "manifest, signature, program, created, pinned"
-_ROW_COLUMNS = "digest, environment, key, graph, bytes, compile_s, origin, program, created, used, hits, pinned"
+ROW_COLUMNS = "digest, environment, key, graph, bytes, compile_s, origin, program, created, used, hits, pinned"
 
 
 class Artifacts:
@@ -100,26 +101,10 @@ class Artifacts:
         where, values = ("WHERE environment = ?", (environment,)) if environment is not None else ("", ())
         with self._index.reading() as connection:
             rows = connection.execute(
-                f"SELECT {_ROW_COLUMNS} FROM artifacts {where} ORDER BY created DESC, rowid DESC",  # noqa: S608  # constants
+                f"SELECT {ROW_COLUMNS} FROM artifacts {where} ORDER BY created DESC, rowid DESC",  # noqa: S608  # constants
                 values,
             ).fetchall()
-        return [
-            ArtifactRow(
-                digest=digest,
-                environment=env,
-                key=key,
-                graph=graph,
-                bytes=size,
-                compile_s=compile_s,
-                origin=origin,
-                program=program,
-                created=created,
-                used=used,
-                hits=hits,
-                pinned=bool(pinned),
-            )
-            for digest, env, key, graph, size, compile_s, origin, program, created, used, hits, pinned in rows
-        ]
+        return [artifact_row(row) for row in rows]
 
     def remove(self, digest: Digest) -> bool:
         """Remove an artifact; return whether there was one. See `Store.remove`."""
@@ -215,6 +200,25 @@ class Artifacts:
             record, _ = decode_artifact(self._shelves.artifacts.read(digest), digest)
             with self._index.writing() as connection:
                 connection.execute("UPDATE artifacts SET manifest = ? WHERE digest = ?", (record.manifest, digest))
+
+
+def artifact_row(row: Sequence[Any]) -> ArtifactRow:
+    """Return what `ROW_COLUMNS` gave."""
+    digest, environment, key, graph, size, compile_s, origin, program, created, used, hits, pinned = row
+    return ArtifactRow(
+        digest=digest,
+        environment=environment,
+        key=key,
+        graph=graph,
+        bytes=size,
+        compile_s=compile_s,
+        origin=origin,
+        program=program,
+        created=created,
+        used=used,
+        hits=hits,
+        pinned=bool(pinned),
+    )
 
 
 def blob_sizes(manifest: Manifest) -> dict[Digest, int]:

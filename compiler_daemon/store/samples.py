@@ -53,6 +53,9 @@ class Samples:
                 time = int(now) // step * step
                 # Those from the future: the clock was set back.
                 connection.execute("DELETE FROM samples WHERE step = ? AND time > ?", (step, time))
+                if last is None:
+                    # What held before: without it, all that happens in the first hour would count as the past.
+                    connection.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?)", (step, time - step, data))
                 connection.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", (step, time, data))
                 _forget_before(connection, step, time - kept_s)
         return True

@@ -29,6 +29,7 @@ from compiler_daemon.store.history import History
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
+from compiler_daemon.store.rankings import ProgramRow, Rankings
 from compiler_daemon.store.requests import Requests
 from compiler_daemon.store.room import Room
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
@@ -57,6 +58,7 @@ class Store:
         self._requests = Requests(config, directory, index, self._shelves, quarantine)
         self._history = History(index)
         self._samples = Samples(index)
+        self._rankings = Rankings(index, self._stamps)
         self.scan_report: ScanReport = scan(directory, index, self._shelves, quarantine)
         """What the start found out of place, and put right."""
         self._environments = Environments(config, directory, index, self._shelves)
@@ -239,6 +241,20 @@ class Store:
         The first is the last one before `start`, where there is one.
         """
         return self._samples.since(start, step=step)
+
+    # Rankings
+
+    def slowest_artifacts(self, limit: int) -> list[ArtifactRow]:
+        """Return the artifacts that took longest to compile."""
+        return self._rankings.slowest(limit)
+
+    def artifact(self, digest: Digest) -> tuple[ArtifactRow, bytes] | None:
+        """Return an artifact and its manifest, and stamp no use; None where it is not stored."""
+        return self._rankings.artifact(digest)
+
+    def programs(self, limit: int) -> list[ProgramRow]:
+        """Return the programs for which most time was saved."""
+        return self._rankings.programs(limit)
 
     # Room
 

@@ -1,0 +1,67 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import time
+
+
+def count(number: float) -> str:
+    """12345 -> `12 345`, with narrow spaces that do not break."""
+    return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def seconds(number: float) -> str:
+    """0.42 -> `0.42 s`, 75 -> `1 min 15 s`, 8000 -> `2 h 13 min`, 200000 -> `2 d 7 h`."""
+    if number < 9.995:
+        return f"{number:.2f} s" if number else "0 s"
+    if number < 59.95:
+        return f"{number:.1f} s"
+    whole = round(number)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{count(whole // 86_400)} d {whole % 86_400 // 3600} h"
+
+
+def size(number: float) -> str:
+    """1500000 -> `1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def percent(part: float | None) -> str:
+    """0.931 -> `93 %`; nothing is not rounded to all, nor something to nothing."""
+    if part is None:
+        return "\u2013"
+    if 0 < part < 0.005:
+        return "< 1 %"
+    if 0.995 <= part < 1:
+        return "> 99 %"
+    return f"{part:.0%}".replace("%", "\u00a0%")
+
+
+def ago(moment: float, now: float) -> str:
+    """A moment in the past -> `3 min ago`."""
+    passed = max(0.0, now - moment)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if passed >= length:
+            return f"{passed // length:.0f} {unit} ago"
+    return "just now"
+
+
+def moment(at: float) -> str:
+    """Seconds since the epoch -> `2026-11-22 14:30`, in the machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def stretch(start: float, end: float) -> str:
+    """`14:30 to 15:00` within a day, else with its date or dates."""
+    first, last = time.localtime(start), time.localtime(end)
+    if end - start < 86_400:
+        day = "" if first.tm_yday == time.localtime().tm_yday else time.strftime("%d %b ", first)
+        return f"{day}{time.strftime('%H:%M', first)} to {time.strftime('%H:%M', last)}"
+    return f"{time.strftime('%d %b', first)} to {time.strftime('%d %b', last)}"
