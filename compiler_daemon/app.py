@@ -31,6 +31,7 @@ from compiler_daemon.pool import Pool
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
+from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.store import Store, StoreConfig
 
@@ -82,6 +83,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         await scope.enter_async_context(_running(condition.run(every_s=_SAVE_COUNTS_S)))
         await scope.enter_async_context(_running(cache.run(every_s=_TIDY_S)))
 
+        page_service = PageServicer()
         server = RpcServer(
             CompileServicer(
                 handshakes=Handshakes(environments, pool, counters=counters),
@@ -92,6 +94,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             ),
             AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
             InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
+            page_service,
             token=identity.token,
             condition=condition,
             counters=counters,
@@ -103,6 +106,18 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         condition.address = str(address)
         DaemonNote(address=str(address), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
+        if config.page_port is not None:
+            await scope.enter_async_context(
+                _page(
+                    config.page_port,
+                    page_service,
+                    token=identity.token,
+                    condition=condition,
+                    flights=flights,
+                    store=store,
+                    counters=counters,
+                )
+            )
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
         on_ready(str(address))
 
@@ -118,6 +133,37 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
 async def _drain(flights: Flights, limit_s: float) -> None:
     if await flights.drain(limit_s):
         await asyncio.sleep(_LAST_READS_S)
+
+
+@contextlib.asynccontextmanager
+async def _page(
+    port: int,
+    service: PageServicer,
+    *,
+    token: str,
+    condition: Condition,
+    flights: Flights,
+    store: Store,
+    counters: Counters,
+) -> AsyncIterator[None]:
+    # Here, and not above: a daemon without a page pays for none of it.
+    from compiler_daemon.page.access import Access
+    from compiler_daemon.page.door import HOST, Door, DoorConfig
+    from compiler_daemon.page.site import Site
+
+    access = Access(token)
+    site = Site(
+        condition=condition, flights=flights, store=store, access=access, counters=counters, version=__version__
+    )
+    door = Door(site.answer, site.plain, DoorConfig())
+    access.port = await door.listen(port)
+    url = f"http://{HOST}:{access.port}/"
+    service.serve(url, access.make_code)
+    logger.info("the page is at %s; `compiler-daemon page` lets a browser in", url)
+    try:
+        yield
+    finally:
+        await door.close()
 
 
 def _store_config(config: DaemonConfig) -> StoreConfig:

@@ -79,7 +79,7 @@ class Condition:
             store_bytes=usage.bytes,
             store_max_bytes=usage.max_bytes,
             rss_bytes=self._process.memory_info().rss,
-            counters=counters,
+            counters=dict(counters),
             quarantined=self._flights.quarantined(),
         )
 

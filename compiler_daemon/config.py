@@ -95,6 +95,8 @@ class DaemonConfig:
     reflection: bool = False
     allow_publish: bool = True
     store_max_bytes: int = 20 * 2**30
+    page_port: int | None = None
+    """Of the loopback interface, for the web page and the metrics; 0 for any that is free, None for no page."""
     drain_s: float = 60.0
     """A graceful stop waits so long for running jobs, then hands them back."""
     pool: PoolConfig = field(default_factory=PoolConfig)

@@ -14,6 +14,7 @@ DaemonError
   BundleError               -> INVALID_ARGUMENT      a file of `export` that cannot be used, or written
   QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
   DrainingError             -> UNAVAILABLE           the daemon stops
+  NoPageError               -> FAILED_PRECONDITION   this daemon serves no web page
   JobRefusedError           -> FAILED_PRECONDITION   the graph will not be compiled here; `flights` makes it an answer
   WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `flights` retries once
 
@@ -116,6 +117,15 @@ class QueueFullError(DaemonError):
     """No more graphs may wait."""
 
     code = "RESOURCE_EXHAUSTED"
+
+
+class NoPageError(DaemonError):
+    """No port was given for the page."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self) -> None:
+        super().__init__("this daemon serves no page: start it with `compiler-daemon serve --page-port 0`")
 
 
 class DrainingError(DaemonError):

@@ -59,7 +59,7 @@ class DaemonNote:
 
     def write(self, directory: Path) -> None:
         """Replace the directory's note."""
-        _write_private(directory / NOTE_NAME, json.dumps(asdict(self)).encode())
+        write_private(directory / NOTE_NAME, json.dumps(asdict(self)).encode())
 
     @classmethod
     def read(cls, directory: Path) -> DaemonNote | None:
@@ -153,14 +153,14 @@ class DirectoryLock:
 
 def _read_or_make(path: Path, fresh: bytes) -> bytes:
     if not path.exists():
-        _write_private(path, fresh)
+        write_private(path, fresh)
     try:
         return read_private(path)
     except OSError as error:
         raise DirectoryError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
     """Write a 0600 file, whole or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -36,6 +36,12 @@ def serve(
     insecure_loopback: Annotated[
         bool, typer.Option("--insecure-loopback", help="Allow a plain TCP address on the loopback interface.")
     ] = False,
+    page_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1; 0 takes any. [no page]"
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
@@ -53,6 +59,7 @@ def serve(
             reflection=reflection,
             allow_publish=publish,
             store_max_bytes=int(store_gib * _GIB),
+            page_port=page_port,
             drain_s=drain_seconds,
             pool=pool,
         ),

@@ -55,6 +55,8 @@ class GraphView:
     contents: Contents | None
     absent: str
     """Why there are no contents."""
+    code: str
+    """The graph as Python would have it; empty where it cannot be written so."""
 
 
 def look(store: Store, text: str) -> GraphView | None:
@@ -63,7 +65,7 @@ def look(store: Store, text: str) -> GraphView | None:
         digest = parse_digest(text)
     except WireError:
         return None
-    found = store.artifact(digest)
+    found = store.artifact_row(digest)
     if found is None:
         return None
     row, manifest = found
@@ -75,6 +77,7 @@ def look(store: Store, text: str) -> GraphView | None:
         environment=dict(sorted(store.environments().get(row.environment, {}).items())),
         contents=contents,
         absent=absent,
+        code="",
     )
 
 

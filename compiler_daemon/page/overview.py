@@ -75,6 +75,16 @@ class Overview:
         return sum(column.saved_s for column in self.columns)
 
     @property
+    def saved_ever_s(self) -> int:
+        """Since the store was made."""
+        return self.condition.counters.get(metrics.SECONDS_SAVED, 0)
+
+    @property
+    def damaged_files(self) -> int:
+        """Found and set aside since the store was made."""
+        return self.condition.counters.get("quarantined", 0)
+
+    @property
     def is_new(self) -> bool:
         """Whether nobody has asked for anything yet."""
         counters = self.condition.counters

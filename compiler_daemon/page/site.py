@@ -80,7 +80,9 @@ class Site:
         """Return a page that says one thing."""
         title = {404: "Not found", 405: "Read only", 500: "That went wrong", 503: "Busy"}.get(status, "Not possible")
         headers = {"Allow": "GET, HEAD"} if status == 405 else {}
-        return self._page("plain.html", status=status, headers=headers, title=title, text=text, command="", onward="/", at_once=False)
+        return self._page(
+            "plain.html", status=status, headers=headers, title=title, text=text, command="", onward="/", at_once=False
+        )
 
     def _login(self, request: Request) -> Response:
         cookie = self._access.login(request.parameters.get("code", ""))

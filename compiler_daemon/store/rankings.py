@@ -42,7 +42,7 @@ class Rankings:
         return [artifact_row(row) for row in rows]
 
     def artifact(self, digest: Digest) -> tuple[ArtifactRow, bytes] | None:
-        """Return an artifact and its manifest, and stamp no use; None where it is not stored."""
+        """Return an artifact's row and manifest. See `Store.artifact_row`."""
         self._stamps.flush()
         with self._index.reading() as connection:
             row = connection.execute(

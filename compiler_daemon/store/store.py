@@ -248,8 +248,8 @@ class Store:
         """Return the artifacts that took longest to compile."""
         return self._rankings.slowest(limit)
 
-    def artifact(self, digest: Digest) -> tuple[ArtifactRow, bytes] | None:
-        """Return an artifact and its manifest, and stamp no use; None where it is not stored."""
+    def artifact_row(self, digest: Digest) -> tuple[ArtifactRow, bytes] | None:
+        """Return an artifact's line of the list, and its manifest; its files are not looked at. None where unknown."""
         return self._rankings.artifact(digest)
 
     def programs(self, limit: int) -> list[ProgramRow]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from daemon_process import DaemonProcess
+from page_samples import PageVisitor
 
 _numbers = itertools.count()
 
@@ -36,6 +37,23 @@ def shared_daemon() -> Iterator[DaemonProcess]:
 def daemon(shared_daemon: DaemonProcess) -> DaemonProcess:
     shared_daemon.handshake()
     return shared_daemon
+
+
+@pytest.fixture(scope="session")
+def shared_page() -> Iterator[PageVisitor]:
+    """One daemon with a page for all tests that only need one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="page-") as directory,
+        DaemonProcess(Path(directory) / "d", daemon={"page_port": 0}) as daemon,
+    ):
+        daemon.handshake()
+        yield PageVisitor(daemon)
+
+
+@pytest.fixture
+def page(shared_page: PageVisitor) -> PageVisitor:
+    shared_page.daemon.handshake()
+    return shared_page
 
 
 @pytest.fixture

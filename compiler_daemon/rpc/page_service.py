@@ -1,0 +1,35 @@
+"""PageService: where the web page is, and a way in for a browser."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compile_wire.v1 import page_pb2 as pb
+from compile_wire.v1 import page_pb2_grpc as pb_grpc
+from compiler_daemon.errors import NoPageError
+from compiler_daemon.rpc.around import Context
+
+
+class PageServicer(pb_grpc.PageServiceServicer):
+    """Both calls need the token, as every call does."""
+
+    def __init__(self) -> None:
+        self._url = ""
+        self._make_code: Callable[[], str] | None = None
+
+    def serve(self, url: str, make_code: Callable[[], str]) -> None:
+        """Say that the page is at `url`, and how a code for one login is made."""
+        self._url = url
+        self._make_code = make_code
+
+    async def OpenPage(self, request: pb.OpenPageRequest, context: Context) -> pb.OpenPageResponse:
+        """See the protocol."""
+        if self._make_code is None:
+            raise NoPageError
+        return pb.OpenPageResponse(url=f"{self._url}login?code={self._make_code()}")
+
+    async def FindPage(self, request: pb.FindPageRequest, context: Context) -> pb.FindPageResponse:
+        """See the protocol."""
+        return pb.FindPageResponse(url=self._url)
