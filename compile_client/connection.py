@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -179,6 +179,10 @@ class Connection:
                 self._handshake(deadline)
         return outcome
 
+    def compile_kernel(self, key: str, kernel: bytes, *, deadline: Deadline) -> Artifact | Refusal:
+        """Have a Triton kernel compiled; this connection's environment must be one of kernels."""
+        return self._introduced(lambda: self._compile_kernel(key, kernel, deadline), deadline)
+
     def publish(self, compiled: LocalCompile, deadline: Deadline) -> None:
         """Hand in what was compiled here. Returns when the daemon has stored it."""
         try:
@@ -236,6 +240,28 @@ class Connection:
             timeout_s=deadline.within(self._config.graph_timeout_s),
             silence_s=self._config.silence_s,
         )
+        return self._outcome(key, answers, on_event, deadline)
+
+    def _compile_kernel(self, key: str, kernel: bytes, deadline: Deadline) -> Artifact | Refusal:
+        answers = self._rpc.compile_kernel(
+            self.environment_id,
+            key,
+            self._sendable(kernel, room=MAX_INLINE_BYTES, deadline=deadline),
+            interpreter=self._interpreter,
+            program=self._program,
+            timeout_s=deadline.within(self._config.graph_timeout_s),
+            silence_s=self._config.silence_s,
+        )
+        return self._outcome(key, answers, lambda _: None, deadline)
+
+    def _outcome(
+        self,
+        key: str,
+        answers: Generator[CompileEvent | Entry | Refusal | None, None, None],
+        on_event: Callable[[CompileEvent | None], None],
+        deadline: Deadline,
+    ) -> Artifact | Refusal:
+        """Listen to a compile until it ends, and check what it ends in."""
         with closing(answers):  # leaving early cancels the call
             for answer in answers:
                 if isinstance(answer, Refusal):

@@ -10,17 +10,16 @@ ours reaches torch, and none of torch's is swallowed.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from compile_client.after_import import after_import, forget_import
+from compile_client.kernel_hook import arm_kernels, uninstall_kernels
+from compile_client.process import existing_client
 
+if TYPE_CHECKING:
     from compile_client.trainer import Trainer
     from compile_wire.torch_side.patches import Patches
 
@@ -34,10 +33,8 @@ _trainer: Trainer | None = None
 
 def arm() -> None:
     """Install as soon as inductor is imported; at once where it is already."""
-    if _TARGET in sys.modules:
-        install()
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport())
+    after_import(_TARGET, install)
+    arm_kernels()
 
 
 def install() -> bool:
@@ -77,6 +74,7 @@ def install() -> bool:
         patches.replace(CppBuilder, "build", trainer.building)
         trainer.count_triton()
         _patches = patches
+        arm_kernels()
         return True
 
 
@@ -84,7 +82,8 @@ def uninstall() -> None:
     """Put everything back. What torch has compiled stays valid."""
     global _patches  # noqa: PLW0603 - as above
     with _lock:
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _AfterImport)]
+        forget_import(_TARGET)
+        uninstall_kernels()
         if _patches is not None:
             _patches.undo()
             _patches = None
@@ -94,7 +93,8 @@ def uninstall() -> None:
 
 def counters() -> dict[str, Any]:
     """Return the process's counters; empty where the client was never on."""
-    return dict(_trainer.client.report.as_dict()) if _trainer is not None else {}
+    client = existing_client()
+    return dict(client.report.as_dict()) if client is not None else {}
 
 
 def compile_with_daemon(
@@ -106,40 +106,3 @@ def compile_with_daemon(
     install()
     compiled: Any = torch._TorchCompileInductorWrapper(mode, options, None)(gm, example_inputs)
     return compiled  # type: ignore[no-any-return] # what inductor returns for dynamo's graph is callable
-
-
-class _AfterImport:
-    """A finder that finds nothing by itself: it installs the client when inductor's `compile_fx` has been imported."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name != _TARGET:
-            return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type] # a finder by its methods, as the protocol allows
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment] # delegates to the loader that it stands for
-        return spec
-
-
-class _Loader:
-    """Runs the module's own loader, then installs."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        try:
-            install()
-        except Exception:
-            _logger.warning("the compile client is off: it failed to install", exc_info=True)

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from compile_client.notices import say
 
@@ -36,6 +37,12 @@ _COUNTERS = (
     "published",
     "cpp_builds",
     "triton_compiles",
+    "kernels",
+    "kernel_hits",
+    "kernels_by_daemon",
+    "kernels_here",
+    "tunings",
+    "tuning_hits",
 )
 
 
@@ -100,6 +107,19 @@ class Report:
         """Triton compiled a kernel in this process."""
         self._count("triton_compiles")
 
+    def count_kernel(self, outcome: Literal["hits", "by_daemon", "here"], saved_s: float = 0.0) -> None:
+        """A Triton kernel was needed that no local cache had; a compile once took `saved_s`."""
+        with self._lock:
+            self._counts["kernels"] += 1
+            self._counts["kernel_hits" if outcome == "hits" else f"kernels_{outcome}"] += 1
+            self._seconds_saved += saved_s
+
+    def count_tuning(self, *, hit: bool) -> None:
+        """An autotuned kernel's timings were needed that no local cache had."""
+        self._count("tunings")
+        if hit:
+            self._count("tuning_hits")
+
     def count_wait(self, seconds: float) -> None:
         """A graph waited this long for the daemon."""
         with self._lock:
@@ -112,8 +132,8 @@ class Report:
 
     @property
     def eventful(self) -> bool:
-        """Whether there is anything to report: a graph, or trouble."""
-        return bool(self._counts["graphs"] or self._fallbacks)
+        """Whether there is anything to report: a graph, a kernel, or trouble."""
+        return bool(self._counts["graphs"] or self._counts["kernels"] or self._fallbacks)
 
     def as_dict(self) -> dict[str, object]:
         """Return all counters, as they stand in the file."""
@@ -133,7 +153,11 @@ class Report:
         if not self.eventful:
             return ""
         with self._lock:
-            graphs = self._counts["graphs"]
+            graphs, kernels = self._counts["graphs"], self._counts["kernels"]
+            of_kernels = (
+                f"{kernels} kernel{'' if kernels == 1 else 's'}: {self._counts['kernel_hits']} from the daemon's store, "
+                f"{self._counts['kernels_by_daemon']} compiled by the daemon, {self._counts['kernels_here']} compiled here"
+            )
             why = ", ".join(f"{name} {n}" for name, n in sorted((self._refused + self._fallbacks).items()))
             parts = [
                 f"{self._counts['hits']} from the daemon's store (saved {self._seconds_saved:.0f} s)",
@@ -144,7 +168,10 @@ class Report:
                 parts.insert(0, f"{self._counts['hits_local']} from torch's own cache")
             if self._counts["published"]:
                 parts.append(f"{self._counts['published']} published")
-        return f"{graphs} graph{'' if graphs == 1 else 's'}: " + ", ".join(parts)
+        of_graphs = f"{graphs} graph{'' if graphs == 1 else 's'}: " + ", ".join(parts)
+        if not kernels:
+            return of_graphs
+        return f"{of_graphs}; {of_kernels}" if graphs else of_kernels + (f" ({why})" if why else "")
 
     def _count(self, name: str) -> int:
         with self._lock:

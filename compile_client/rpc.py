@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -34,6 +34,8 @@ from compile_wire.digest import Digest
 from compile_wire.limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compile_wire.v1 import kernels_pb2 as kernels_pb
+from compile_wire.v1 import kernels_pb2_grpc
 
 T = TypeVar("T")
 
@@ -91,6 +93,7 @@ class Rpc:
     def __init__(self, target: str, token: str) -> None:
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         self._stub = pb_grpc.CompileServiceStub(self._channel)
+        self._kernels = kernels_pb2_grpc.KernelServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),)
 
     def close(self) -> None:
@@ -157,9 +160,31 @@ class Rpc:
             interpreter=interpreter,
             program=program,
         )
+        return self._events(lambda limit: self._stub.CompileGraph(request, **limit), timeout_s, silence_s)
+
+    def compile_kernel(
+        self,
+        environment_id: str,
+        key: str,
+        kernel: bytes | Digest,
+        *,
+        interpreter: str,
+        program: str,
+        timeout_s: float,
+        silence_s: float,
+    ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
+        """As `compile`, for a Triton kernel."""
+        request = kernels_pb.CompileKernelRequest(
+            environment_id=environment_id, key=key, kernel=_graph(kernel), interpreter=interpreter, program=program
+        )
+        return self._events(lambda limit: self._kernels.CompileKernel(request, **limit), timeout_s, silence_s)
+
+    def _events(
+        self, start: Callable[[dict[str, Any]], Any], timeout_s: float, silence_s: float
+    ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
         # `heard` tells apart whether the graph or the daemon is late; gRPC's own deadline would come in between.
         margin_s = timeout_s + silence_s
-        call = self._guarded(lambda: self._stub.CompileGraph(request, timeout=margin_s, metadata=self._metadata))
+        call = self._guarded(lambda: start({"timeout": margin_s, "metadata": self._metadata}))
         try:
             for answer in heard(call, timeout_s=timeout_s, silence_s=silence_s):
                 yield None if answer is None else _event(answer)

@@ -66,19 +66,23 @@ class DaemonClient:
         *,
         program: str | None = None,
         env: MutableMapping[str, str] | None = None,
+        elder: DaemonClient | None = None,
     ) -> None:
         """Cheap: nothing is opened. `environment` describes this process; it is called when a daemon listens.
 
-        `env` is where the process's report is claimed, its own environment by default.
+        `env` is where the process's report is claimed, its own environment by default. `elder` is the client of another
+        environment of this process: it counts and reports for both.
         """
         set_up_logging(config.log_level)
         self.config = config
         self._environment = environment
         self._program = program_name() if program is None else program
-        self._file = ReportFile(config.report, os.environ if env is None else env) if config.report else None
+        self._elder = elder
+        reports = config.report is not None and elder is None
+        self._file = ReportFile(config.report, os.environ if env is None else env) if reports else None
         self._abandoned: list[object] = []
         self._start_afresh(Notices())
-        for complaint in config.complaints:
+        for complaint in config.complaints if elder is None else ():
             self._notices.once(complaint, complaint)
         this: weakref.ref[DaemonClient] = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _after_fork(this))
@@ -87,7 +91,7 @@ class DaemonClient:
     @property
     def report(self) -> Report:
         """This process's counters; ask anew each time, since a forked child has others."""
-        return self._report
+        return self._elder.report if self._elder else self._report
 
     def available(self) -> bool:
         """Whether a daemon can be asked now; connects where that was not done yet.
@@ -128,7 +132,7 @@ class DaemonClient:
 
     def trouble(self, error: ClientError, consequence: str = _HERE) -> None:
         """Count a trouble and say it once: for trouble that the caller has with an artifact, as `InstallError`."""
-        self._report.count_fallback(error.reason)
+        self.report.count_fallback(error.reason)
         self._notices.trouble(error, consequence)
         logger.debug("%s", error.reason, exc_info=error)
 
@@ -146,7 +150,7 @@ class DaemonClient:
             self._publisher.flush(self.config.flush_s)
             self._link.close()
         finally:  # also when an impatient user interrupts the flush
-            line = self._report.line()
+            line = "" if self._elder else self._report.line()
             if line:
                 say(line)
             if self._file is not None:
@@ -158,7 +162,7 @@ class DaemonClient:
         try:
             return self._try(lambda: self._link.call(deadline, exchange))
         finally:
-            self._report.count_wait(time.monotonic() - start)
+            self.report.count_wait(time.monotonic() - start)
 
     def _try(self, action: Callable[[], T]) -> T | None:
         try:
@@ -182,10 +186,10 @@ class DaemonClient:
             self._not_published(InternalError.reason)
             logger.debug("a fault of the compile client", exc_info=error)
         else:
-            self._report.count_published()
+            self.report.count_published()
 
     def _not_published(self, reason: str) -> None:
-        self._report.count_unpublished(reason)
+        self.report.count_unpublished(reason)
 
     def _deadline(self) -> Deadline:
         return Deadline(self.config.graph_timeout_s)
@@ -262,11 +266,25 @@ class GraphRequest:
                     deadline=self._deadline,
                 ),
             )
+        return self._noted(outcome)
+
+    def compile_kernel(self, kernel: bytes) -> Artifact | Refusal | None:
+        """As `compile`, for a Triton kernel; the client must be one of an environment of kernels."""
+        if self._ended:
+            return None
+        return self._noted(
+            self._client._ask(
+                self._deadline,
+                lambda connection: connection.compile_kernel(self._key, kernel, deadline=self._deadline),
+            )
+        )
+
+    def _noted(self, outcome: Artifact | Refusal | None) -> Artifact | Refusal | None:
         if outcome is None:
             self._ended = True
         elif isinstance(outcome, Refusal):
-            client.report.count_refusal(outcome.reason)
-            logger.debug("graph %s refused: %s: %s %s", self._key, outcome.reason, outcome.message, outcome.fields)
+            self._client.report.count_refusal(outcome.reason)
+            logger.debug("%s refused: %s: %s %s", self._key, outcome.reason, outcome.message, outcome.fields)
         return outcome
 
 

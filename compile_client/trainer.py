@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,13 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile_client.config import ClientConfig
 from compile_client.errors import InstallError, InternalError
 from compile_client.graph import Graph
 from compile_client.installer import Installer
-from compile_client.service import DaemonClient
+from compile_client.process import process_client
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
-from compile_wire.torch_side.environment import process_environment
 from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.probes import Probes
 from compile_wire.torch_side.settings import daemon_settings
@@ -46,7 +43,7 @@ class Trainer:
     """One process's dealings with torch's compiler. Its methods wrap torch's functions."""
 
     def __init__(self, version: TorchVersion) -> None:
-        self.client = DaemonClient(ClientConfig.from_environment(os.environ), process_environment)
+        self.client = process_client()
         self.installer = Installer()
         self.kernels = Kernels(self.installer.place)
         self.probes = Probes(self._known_probes)

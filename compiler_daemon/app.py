@@ -31,6 +31,7 @@ from compiler_daemon.pool import Pool
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
+from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.store import Store, StoreConfig
@@ -95,6 +96,9 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
             InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
             page_service,
+            KernelServicer(
+                cache=cache, environments=environments, flights=flights, interpreter=config.pool.interpreter
+            ),
             token=identity.token,
             condition=condition,
             counters=counters,

@@ -44,5 +44,5 @@ class Handshakes:
             )
         environment = await self._environments.register(fields)
         if interpreter is not None:
-            self._pool.prewarm(environment, interpreter)
+            self._pool.prewarm(environment, fields, interpreter)
         return Welcome(environment=environment, facts=await self._environments.facts(environment))

@@ -1,22 +1,33 @@
-"""The domain's values: what is asked, what a worker gives, what a waiter hears. No behaviour, no wire types."""
+"""The domain's values: what is asked, what a worker gives, what a waiter hears. No state, no wire types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from compile_wire.digest import Digest
+from compile_wire.kernel_environment import is_kernel_environment
 from compiler_daemon.errors import RefusalReason
+
+Trade = Literal["graphs", "kernels"]
+"""What a worker is started for: a worker of kernels has no torch, and is ready in a fraction of a second."""
+
+
+def trade_of(fields: Mapping[str, str]) -> Trade:
+    """Return which workers serve an environment."""
+    return "kernels" if is_kernel_environment(fields) else "graphs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One graph to compile, for one environment."""
+    """One graph, or one kernel, to compile, for one environment."""
 
     environment: Digest
     key: str
-    """The key that torch computed in the client; the worker must arrive at the same."""
+    """The key that torch computed in the client, and the worker must arrive at the same; of a kernel, Triton's."""
     graph: bytes
+    """A GraphSpec, or a KernelSpec in an environment of kernels."""
     interpreter: str
     """The Python that may start a worker for it."""
     program: str

@@ -26,7 +26,7 @@ from compile_wire.environment import differing_fields
 from compiler_daemon import metrics
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
-from compiler_daemon.jobs import Hello, WorkerView
+from compiler_daemon.jobs import Hello, Trade, WorkerView, trade_of
 from compiler_daemon.worker_process import Berth, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,24 @@ _END_GRACE_S = 2.0
 _CARE_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What decides how a worker is started."""
+
+    interpreter: str
+    trade: Trade
+
+    def __str__(self) -> str:
+        return self.interpreter if self.trade == "graphs" else f"{self.interpreter} ({self.trade})"
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Request:
     """Somebody waits for a worker."""
 
     environment: Digest
     fields: Mapping[str, str]
-    interpreter: str
+    start: _Start
     granted: asyncio.Future[WorkerProcess]
 
 
@@ -76,11 +87,11 @@ class Pool:
         self._busy: list[WorkerProcess] = []
         self._ending: list[WorkerProcess] = []
         self._requests: list[_Request] = []
-        self._known: dict[str, _Known] = {}
-        self._failures: Counter[str] = Counter()
+        self._known: dict[_Start, _Known] = {}
+        self._failures: Counter[_Start] = Counter()
         # Workers of one interpreter share what they have built; a worker that has done its share begins a new place, so
         # that the old one can go with the last who uses it.
-        self._generations: Counter[str] = Counter()
+        self._generations: Counter[_Start] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -100,15 +111,16 @@ class Pool:
                     self._retire(worker)
             self._dispatch()
 
-    def prewarm(self, environment: Digest, interpreter: str) -> None:
+    def prewarm(self, environment: Digest, fields: Mapping[str, str], interpreter: str) -> None:
         """Start a worker in the background, where none is there for the environment and there is room."""
-        known = self._recall(interpreter)
+        start = _Start(interpreter, trade_of(fields))
+        known = self._recall(start)
         if self._closed or not self._config.prewarm or (known and (known.failure or not _states(known, environment))):
             return
         here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
-        coming = any(worker.berth.interpreter == interpreter for worker in self._starting)
+        coming = any(_start_of(worker) == start for worker in self._starting)
         if not here and not coming and self._count() < self._config.max_workers:
-            self._begin(interpreter)
+            self._begin(start)
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -129,7 +141,7 @@ class Pool:
         request = _Request(
             environment=environment,
             fields=fields,
-            interpreter=interpreter,
+            start=_Start(interpreter, trade_of(fields)),
             granted=asyncio.get_running_loop().create_future(),
         )
         self._requests.append(request)
@@ -185,7 +197,7 @@ class Pool:
 
     def _dispatch(self) -> None:
         """Give each waiting request what it can have now: a worker, a refusal, or a start on its behalf."""
-        coming = Counter(worker.berth.interpreter for worker in self._starting)
+        coming = Counter(_start_of(worker) for worker in self._starting)
         for request in list(self._requests):
             if request.granted.done():
                 self._requests.remove(request)
@@ -196,10 +208,10 @@ class Pool:
             elif refusal := self._refusal(request):
                 self._requests.remove(request)
                 request.granted.set_exception(refusal)
-            elif coming[request.interpreter]:
-                coming[request.interpreter] -= 1
+            elif coming[request.start]:
+                coming[request.start] -= 1
             elif self._make_room():
-                self._begin(request.interpreter)
+                self._begin(request.start)
 
     def _grant(self, request: _Request, worker: WorkerProcess) -> None:
         self._requests.remove(request)
@@ -213,7 +225,7 @@ class Pool:
         return None
 
     def _refusal(self, request: _Request) -> JobRefusedError | None:
-        known = self._recall(request.interpreter)
+        known = self._recall(request.start)
         if known is None or _states(known, request.environment):
             return None
         if known.hello is None:
@@ -224,10 +236,10 @@ class Pool:
             differing_fields(known.hello.fields, request.fields),
         )
 
-    def _recall(self, interpreter: str) -> _Known | None:
-        known = self._known.get(interpreter)
+    def _recall(self, start: _Start) -> _Known | None:
+        known = self._known.get(start)
         if known and known.until < time.monotonic():
-            del self._known[interpreter]
+            del self._known[start]
             return None
         return known
 
@@ -244,32 +256,33 @@ class Pool:
     def _count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
-    def _begin(self, interpreter: str) -> None:
+    def _begin(self, start: _Start) -> None:
         taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
-        name = hashlib.sha256(interpreter.encode()).hexdigest()[:16]
-        scratch = self._scratch / f"{name}-{self._generations[interpreter]}"
-        worker = WorkerProcess(self._config, Berth(interpreter=interpreter, scratch=scratch, log=free))
+        name = hashlib.sha256(str(start).encode()).hexdigest()[:16]
+        scratch = self._scratch / f"{name}-{self._generations[start]}"
+        berth = Berth(interpreter=start.interpreter, trade=start.trade, scratch=scratch, log=free)
+        worker = WorkerProcess(self._config, berth)
         self._starting.append(worker)
         self._spawn_task(self._start(worker))
 
     async def _start(self, worker: WorkerProcess) -> None:
-        interpreter, failure, hello = worker.berth.interpreter, "", None
+        start, failure, hello = _start_of(worker), "", None
         try:
             hello = await worker.start()
         except WorkerLostError as error:
             failure = str(error)
-            logger.warning("%s: %s", interpreter, failure)
+            logger.warning("%s: %s", start, failure)
         finally:
             self._starting.remove(worker)
             if hello is None or self._closed:
                 await asyncio.shield(worker.end(grace_s=0))
         self._counters.add(metrics.WORKERS_STARTED if hello else metrics.WORKERS_FAILED)
-        self._failures[interpreter] = 0 if hello else self._failures[interpreter] + 1
-        if hello or self._failures[interpreter] > 1:
+        self._failures[start] = 0 if hello else self._failures[start] + 1
+        if hello or self._failures[start] > 1:
             # A single failure may have been the machine's and not the interpreter's; the next request tries again.
             lasts_s = self._config.hello_valid_s if hello else self._config.retry_start_s
-            self._known[interpreter] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
+            self._known[start] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
         if hello and not self._closed:
             logger.info("worker %d is ready for environment %s", worker.pid, hello.environment[:12])
             self._idle.append(worker)
@@ -282,7 +295,7 @@ class Pool:
         self._idle.append(worker)
         spent = worker.jobs_done >= self._config.jobs_per_worker
         if spent:
-            self._generations[worker.berth.interpreter] += 1
+            self._generations[_start_of(worker)] += 1
         if spent or self._closed or not worker.is_usable:
             self._retire(worker)
         self._dispatch()
@@ -307,6 +320,10 @@ class Pool:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _start_of(worker: WorkerProcess) -> _Start:
+    return _Start(worker.berth.interpreter, worker.berth.trade)
 
 
 def _serves(worker: WorkerProcess, environment: Digest) -> bool:

@@ -25,7 +25,7 @@ from compile_wire.errors import WireError
 from compile_wire.limits import MAX_ARTIFACT_BYTES, MAX_BLOBS
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
-from compiler_daemon.jobs import Hello, Job, Product
+from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
 from compiler_daemon.worker.protocol import read_frame, write_frame
 from compiler_daemon.worker_frames import BlobFrame, Done, Progress, read_hello, read_reply
@@ -36,6 +36,9 @@ BlobSink = Callable[[Digest, bytes], object]
 _MAX_FRAMES = MAX_BLOBS + 1024
 """Of one job: its blobs and far more progress than there are phases."""
 
+_TRADES: Mapping[Trade, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
+"""What the worker's program is told."""
+
 _FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
 """What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept."""
 
@@ -45,6 +48,7 @@ class Berth:
     """What one worker is given: an interpreter, a place to compile in, and a log."""
 
     interpreter: str
+    trade: Trade
     scratch: Path
     log: Path
 
@@ -175,7 +179,7 @@ class WorkerProcess:
             log.write(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')} {self.berth.interpreter}\n".encode())
             self._socket = ours
             self._process = subprocess.Popen(
-                [self.berth.interpreter, *self._config.command],
+                [self.berth.interpreter, *self._config.command, *_TRADES[self.berth.trade]],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=log,

@@ -11,6 +11,7 @@ from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compile_wire.v1 import inventory_pb2 as inventory_pb
 from compile_wire.v1 import inventory_pb2_grpc as inventory_pb_grpc
+from compile_wire.v1 import kernels_pb2, kernels_pb2_grpc
 from compile_wire.v1 import page_pb2 as page_pb
 from compile_wire.v1 import page_pb2_grpc as page_pb_grpc
 from compiler_daemon import metrics
@@ -24,6 +25,7 @@ from compiler_daemon.rpc.auth import require_token
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
 from compiler_daemon.rpc.inventory_service import InventoryServicer
+from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.status import to_status
@@ -48,6 +50,7 @@ class RpcServer:
         admin_service: AdminServicer,
         inventory_service: InventoryServicer,
         page_service: PageServicer,
+        kernel_service: KernelServicer,
         *,
         token: str,
         condition: Condition,
@@ -68,7 +71,7 @@ class RpcServer:
         )
         self._services = [
             service.full_name
-            for schema in (pb.DESCRIPTOR, inventory_pb.DESCRIPTOR, page_pb.DESCRIPTOR)
+            for schema in (pb.DESCRIPTOR, inventory_pb.DESCRIPTOR, page_pb.DESCRIPTOR, kernels_pb2.DESCRIPTOR)
             for service in schema.services_by_name.values()
         ]
         self._health = health_aio.HealthServicer()
@@ -76,6 +79,7 @@ class RpcServer:
         pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
         inventory_pb_grpc.add_InventoryServiceServicer_to_server(inventory_service, self._server)
         page_pb_grpc.add_PageServiceServicer_to_server(page_service, self._server)
+        kernels_pb2_grpc.add_KernelServiceServicer_to_server(kernel_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             # Imported for those who ask for it only.

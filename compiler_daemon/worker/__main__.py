@@ -1,4 +1,6 @@
-"""`python -m compiler_daemon.worker`: started by the daemon, one job at a time, until told to exit or left alone."""
+"""`python -m compiler_daemon.worker [kernels]`: started by the daemon, one job at a time, until told to exit or left
+alone. With `kernels` it compiles Triton's kernels, and imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,16 @@ import logging
 import os
 import signal
 import sys
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
 
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
+
+
+class _Compiler(Protocol):
+    def run(self, job_id: int, key: str, graph: bytes, /) -> Iterator[dict[str, Any]]: ...
 
 
 def main() -> int:
@@ -22,28 +29,47 @@ def main() -> int:
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
+    works = _kernels() if sys.argv[1:] == ["kernels"] else _graphs()
+    if isinstance(works, str):
+        logging.getLogger(__name__).error("this worker cannot work: %s", works)
+        return 1
+    compiler, environment, facts = works
+    write_frame(
+        channel,
+        {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": dict(environment), "facts": facts},
+    )
+    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
+        for answer in compiler.run(message["id"], message["key"], message["graph"]):
+            write_frame(channel, answer)
+    return 0
+
+
+def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
+    """Return the compiler of graphs, its environment and facts; or why there is none."""
     from compile_wire.facts import encode_facts
     from compile_wire.torch_side.environment import process_environment
     from compile_wire.torch_side.versions import surprises
     from compiler_daemon.worker.compiler import Compiler
 
     if found := surprises():
-        logging.getLogger(__name__).error("this worker cannot work: %s", "; ".join(found))
-        return 1
+        return "; ".join(found)
     compiler = Compiler()
-    write_frame(
-        channel,
-        {
-            "type": "hello",
-            "protocol": WORKER_PROTOCOL,
-            "environment": dict(process_environment()),
-            "facts": encode_facts(compiler.facts()),
-        },
-    )
-    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
-        for answer in compiler.run(message["id"], message["key"], message["graph"]):
-            write_frame(channel, answer)
-    return 0
+    return compiler, process_environment(), encode_facts(compiler.facts())
+
+
+def _kernels() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
+    """Return the compiler of kernels, likewise."""
+    try:
+        from compile_wire.triton_side.environment import kernel_environment
+        from compile_wire.triton_side.versions import surprises
+        from compiler_daemon.worker.kernels import KernelCompiler
+
+        found = surprises()
+    except ImportError as error:
+        return f"there is no triton for this interpreter: {error}"
+    if found:
+        return "; ".join(found)
+    return KernelCompiler(), kernel_environment(), b""
 
 
 def _die_with_parent() -> None:

@@ -57,3 +57,12 @@ MAX_VALUES = 4_000_000
 
 MAX_RANK = 64
 """torch's own limit on the dimensions of a tensor."""
+
+MAX_KERNEL_BYTES = 8 * 2**20
+"""A KernelSpec: two texts of Triton's first IR. Fused attention is about 100 KB; unrolled monsters stay below this."""
+
+MAX_KERNEL_OPTIONS = 256
+"""Options of a kernel; Triton has about thirty."""
+
+MAX_KERNEL_OPTION_TEXT = 4096
+"""Text of one option, and the length of a list among them."""

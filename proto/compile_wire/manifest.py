@@ -24,8 +24,20 @@ from compile_wire.packing import pack, unpack
 
 _VERSION = 1
 
-Role = Literal["entry", "object"]
-"""`entry`: what torch's own cache reads (a pickle). `object`: a shared object, under our relocatable name."""
+Kind = Literal["graph", "kernel", "timings"]
+"""What an artifact is. Its blobs' roles say it, so that the manifests of graphs are what they always were."""
+
+Role = Literal["entry", "object", "metadata", "stage", "timings"]
+"""Of a graph: `entry`, what torch's own cache reads (a pickle), exactly one; `object`, a shared object, under our
+relocatable name. Of a kernel: `metadata`, Triton's JSON without paths, exactly one; `stage`, what one stage of its
+pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one."""
+
+_LEADING: dict[Role, tuple[Kind, frozenset[Role]]] = {
+    "entry": ("graph", frozenset({"entry", "object"})),
+    "metadata": ("kernel", frozenset({"metadata", "stage"})),
+    "timings": ("timings", frozenset({"timings"})),
+}
+"""The role that an artifact has exactly one blob of, the kind that it makes, and the roles that may stand beside it."""
 
 Origin = Literal["worker", "trainer"]
 """Who compiled it: one of the daemon's workers, or a trainer that published its own compile."""
@@ -44,19 +56,25 @@ class BlobRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """One artifact: a graph compiled, forward and backward, for one environment."""
+    """One artifact: a graph compiled, forward and backward, for one environment; or a kernel, or its timings."""
 
     key: str
-    """The key that torch computed."""
+    """The key that torch, or Triton, computed."""
     environment: Digest
     guards: str
-    """The guard expression that torch evaluates before it uses the entry; empty where there is none. Informative."""
+    """The guard expression that torch evaluates before it uses the entry; empty where there is none. Of a kernel: what
+    it is (name, target, registers, see `compile_wire.kernel_about`). Informative."""
     graph: str
-    """Digest of the GraphSpec it was compiled from; empty where the graph could not be captured."""
+    """Digest of the GraphSpec or KernelSpec it was compiled from; empty where that could not be captured."""
     compile_s: float
     """Seconds that the compile took: what a hit saves."""
     origin: Origin
     blobs: tuple[BlobRef, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return next(_LEADING[blob.role][0] for blob in self.blobs if blob.role in _LEADING)
 
     @property
     def total_bytes(self) -> int:
@@ -94,8 +112,7 @@ def decode_manifest(data: bytes) -> Manifest:
         raise MalformedError("the manifest has no key")
     if manifest.total_bytes > MAX_ARTIFACT_BYTES:
         raise MalformedError(f"the artifact has {manifest.total_bytes} bytes, more than {MAX_ARTIFACT_BYTES}")
-    if [blob.role for blob in manifest.blobs].count("entry") != 1:
-        raise MalformedError("an artifact has exactly one entry blob")
+    _check_roles([blob.role for blob in manifest.blobs])
     if _packed(manifest) != data:
         raise MalformedError("the manifest is not in its canonical form")
     return manifest
@@ -140,6 +157,15 @@ def _blobs(value: Any) -> tuple[BlobRef, ...]:
             )
         )
     return tuple(refs)
+
+
+def _check_roles(roles: list[Role]) -> None:
+    leading = [role for role in roles if role in _LEADING]
+    if len(leading) != 1:
+        raise MalformedError(f"an artifact has exactly one blob of {', '.join(_LEADING)}, not {len(leading)}")
+    kind, beside = _LEADING[leading[0]]
+    if not beside.issuperset(roles):
+        raise MalformedError(f"a {kind} has no blobs of {', '.join(sorted(set(roles) - beside))}")
 
 
 def _blob_name(value: object) -> str:

@@ -1,0 +1,80 @@
+"""Where the client touches Triton: one function, one class, replaced when Triton's compiler is first imported.
+
+`get_cache_key`, as `triton.compile` calls it, sees what is to be compiled; the cache manager is asked right afterwards
+whether there is a compiled kernel. Triton's own variables for this (TRITON_CACHE_MANAGER) are not used: they are
+inherited by every process that this one starts, and Triton fails in those that cannot import the class.
+
+Guarantees: nothing is replaced unless Triton is a version known and all signatures are as known; a cache manager that
+the user has chosen stays; `uninstall_kernels` puts everything back; Triton is never imported here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from compile_client.after_import import after_import, forget_import
+
+if TYPE_CHECKING:
+    from compile_wire.torch_side.patches import Patches
+
+_TARGET = "triton.compiler.compiler"
+_MANAGER = "manager_class"
+
+_logger = logging.getLogger("compile_client")
+_lock = threading.RLock()
+_patches: Patches | None = None
+_manager: type[Any] | None = None
+
+
+def arm_kernels() -> None:
+    """Install as soon as Triton's compiler is imported; at once where it is already."""
+    after_import(_TARGET, install_kernels)
+
+
+def install_kernels() -> bool:
+    """Replace both; return whether they are replaced. Idempotent. Triton must have been imported."""
+    global _patches, _manager  # noqa: PLW0603 - one process has one Triton
+    with _lock:
+        if _patches is not None:
+            return True
+        from triton import knobs
+        from triton.compiler import compiler
+
+        from compile_wire.torch_side.patches import Patches
+        from compile_wire.triton_side.versions import surprises, triton_version
+
+        version = triton_version()
+        found = surprises()
+        if not found and knobs.cache.manager_class is not None:
+            found = ["TRITON_CACHE_MANAGER names another cache manager, which stays"]
+        if found or version is None:
+            _logger.warning("kernels are not served: %s. Triton compiles as always.", "; ".join(found))
+            return False
+        from compile_client.kernels import Kernels
+        from compile_client.triton_cache import make_manager
+
+        kernels = Kernels(version)
+        patches = Patches()
+        patches.replace(compiler, "get_cache_key", kernels.keying)
+        _manager = make_manager(kernels)
+        # Not assigned: Triton would write it into the environment of every process that is started from here.
+        vars(knobs.cache)[_MANAGER] = _manager
+        _patches = patches
+        return True
+
+
+def uninstall_kernels() -> None:
+    """Put both back. What Triton has compiled stays valid."""
+    global _patches  # noqa: PLW0603 - as above
+    forget_import(_TARGET)
+    with _lock:
+        if _patches is None:
+            return
+        from triton import knobs
+
+        _patches.undo()
+        _patches = None
+        if vars(knobs.cache).get(_MANAGER) is _manager:
+            del vars(knobs.cache)[_MANAGER]

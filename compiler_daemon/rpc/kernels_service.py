@@ -1,0 +1,62 @@
+"""KernelService: unpack, one call into the domain, pack."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from compile_wire.digest import parse_digest
+from compile_wire.errors import MalformedError
+from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.limits import MAX_KERNEL_BYTES
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import kernels_pb2 as kernels_pb
+from compile_wire.v1 import kernels_pb2_grpc
+from compiler_daemon.cache import Cache
+from compiler_daemon.environments import Environments
+from compiler_daemon.errors import EnvironmentUnknownError, JobRefusedError, PublishForbiddenError
+from compiler_daemon.flights import Flights
+from compiler_daemon.jobs import Job, Refusal
+from compiler_daemon.rpc import unpack
+from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.pack import pack_event
+
+
+class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
+    """What a trainer's process asks about a Triton kernel."""
+
+    def __init__(self, *, cache: Cache, environments: Environments, flights: Flights, interpreter: str) -> None:
+        self._cache = cache
+        self._environments = environments
+        self._flights = flights
+        self._interpreter = interpreter
+
+    async def CompileKernel(
+        self, request: kernels_pb.CompileKernelRequest, context: Context
+    ) -> AsyncIterator[pb.CompileGraphResponse]:
+        """See the protocol."""
+        if not self._cache.allow_publish:
+            raise PublishForbiddenError
+        environment = parse_digest(request.environment_id)
+        if not is_kernel_environment(self._environments.fields(environment)):
+            raise EnvironmentUnknownError(environment)
+        kernel = await self._cache.graph(unpack.unpack_graph(request.kernel))
+        if len(kernel) > MAX_KERNEL_BYTES:
+            raise MalformedError(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(kernel)}")
+        try:
+            interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
+        except JobRefusedError as error:
+            yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
+            return
+        job = Job(
+            environment=environment,
+            key=unpack.unpack_key(request.key),
+            graph=kernel,
+            interpreter=interpreter,
+            program=unpack.unpack_program(request.program),
+        )
+        async with aclosing(self._flights.compile(job, frozenset())) as events:
+            async for event in events:
+                yield pack_event(event)

@@ -1,0 +1,133 @@
+"""A worker's compiler of Triton kernels: a KernelSpec in, messages out, the last of them the artifact or why not.
+
+No torch, no device, and nothing of Triton's frontend: the text is parsed by Triton's own parser and goes through the
+stages of its backend for the target, in the same order and with the same options as `triton.compile` runs them. What
+comes out is byte for byte what a compile in the trainer gives.
+"""
+
+# triton is not installed everywhere, and its types are partly invisible.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton._C.libtriton import get_cache_invalidating_env_vars, ir
+from triton.backends.compiler import GPUTarget, Language
+from triton.compiler.compiler import make_backend
+
+from compile_wire.digest import digest_of
+from compile_wire.environment import environment_id
+from compile_wire.errors import MalformedError
+from compile_wire.kernel_about import about_kernel
+from compile_wire.kernel_spec import KernelSpec, decode_kernel
+from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
+from compile_wire.triton_side.environment import kernel_environment
+from compile_wire.triton_side.metadata import portable_metadata
+from compile_wire.triton_side.options import CannotTravelError, options_digest
+
+_logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class KernelCompiler:
+    """The compiler of this process. One job at a time."""
+
+    def __init__(self) -> None:
+        # The shell that started the daemon must not decide what a trainer's kernel becomes. A trainer that has set any
+        # of these compiles by itself.
+        for name in get_cache_invalidating_env_vars():
+            os.environ.pop(name, None)
+        self._environment = environment_id(kernel_environment())
+
+    def run(self, job_id: int, key: str, graph: bytes) -> Iterator[Message]:
+        """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+        try:
+            yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
+            spec = decode_kernel(graph)
+            start = time.monotonic()
+            yield {"type": "progress", "id": job_id, "phase": "compiling"}
+            files, about = _compile(spec)
+            seconds = time.monotonic() - start
+            yield {"type": "progress", "id": job_id, "phase": "packing"}
+            refs = []
+            for suffix, data in files.items():
+                role: Role = "metadata" if suffix == "json" else "stage"
+                digest = digest_of(data)
+                refs.append(BlobRef(role=role, name=suffix, sha256=digest, size=len(data)))
+                yield {"type": "blob", "id": job_id, "sha256": digest, "data": data}
+            manifest = Manifest(
+                key=key,
+                environment=self._environment,
+                guards=about,
+                graph=digest_of(graph),
+                compile_s=seconds,
+                origin="worker",
+                blobs=tuple(refs),
+            )
+            yield {"type": "done", "id": job_id, "manifest": encode_manifest(manifest), "facts": b""}
+        except (MalformedError, CannotTravelError) as error:
+            yield _refused(job_id, "UNSUPPORTED", str(error))
+        except _OptionsDifferError as error:
+            yield _refused(job_id, "KEY_MISMATCH", str(error))
+        except Exception as error:
+            _logger.warning("compile failed", exc_info=True)
+            yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
+
+
+class _OptionsDifferError(Exception):
+    """This Triton understands the options otherwise than the trainer's did."""
+
+
+def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
+    """Return the kernel's files by their suffix, and what it is in words."""
+    target = GPUTarget(spec.backend, spec.arch, spec.warp_size)
+    try:
+        backend = make_backend(target)
+    except RuntimeError as error:
+        raise MalformedError(f"there is no backend for {spec.backend}") from error
+    options = backend.parse_options(dict(spec.options))
+    if options_digest(options) != spec.options_digest:
+        raise _OptionsDifferError("options or libraries come out different here")
+
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    module = _parsed(spec.ttir, context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, Language.TRITON)
+    if next(iter(stages), "") != "ttir":
+        raise MalformedError(f"the pipeline of {spec.backend} does not begin with ttir")
+    metadata: dict[str, Any] = {"hash": "", "target": target, **vars(options), "triton_version": triton.__version__}
+    files = {"source": spec.source.encode(), "ttir": spec.ttir.encode()}
+    for suffix, stage in list(stages.items())[1:]:
+        module = stage(module, metadata)
+        files[suffix] = module if isinstance(module, bytes) else str(module).encode()
+    files["json"] = portable_metadata(metadata)
+    return files, about_kernel(
+        spec.name, metadata, {suffix: data for suffix, data in files.items() if suffix != "json"}
+    )
+
+
+def _parsed(text: str, context: Any) -> Any:
+    """Parse text that came over the wire. MLIR's parser checks types and operations, and runs nothing."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ttir", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        try:
+            module = ir.parse_mlir_module(file.name, context)
+        except RuntimeError as error:
+            raise MalformedError("the kernel's text is no TTIR") from error
+    module.context = context  # as Triton does: the module must not outlive it
+    return module
+
+
+def _refused(job_id: int, reason: str, message: str) -> Message:
+    return {"type": "refused", "id": job_id, "reason": reason, "message": message, "fields": []}

@@ -1,0 +1,103 @@
+"""What a compiled kernel is, in a few plain values for people: kept in its manifest, as JSON, and never acted upon."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compile_wire.errors import MalformedError
+from compile_wire.packing import unpack
+
+BINARIES = ("cubin", "hsaco")
+
+_MAX_TEXT = 4096
+_MAX_SECTIONS = 4096
+_REGISTERS, _FRAME = 0x2F, 0x11
+"""Attributes in a cubin's `.nv.info`: registers of a thread; bytes of its stack, which is where spills go."""
+
+
+def about_kernel(name: str, metadata: Mapping[str, Any], stages: Mapping[str, bytes]) -> str:
+    """Return the JSON: name, target, warps, stages of the software pipeline, shared memory, registers and stack.
+
+    `stages` are the kernel's files by their suffix. What a binary does not tell is left out.
+    """
+    target = metadata.get("target")
+    target = target if isinstance(target, Mapping) else vars(target) if target is not None else {}
+    about: dict[str, Any] = {
+        "kernel": name[:200],
+        "target": f"{target.get('backend', '')}:{target.get('arch', '')}",
+        **{what: metadata[what] for what in ("num_warps", "num_stages", "num_ctas", "shared") if what in metadata},
+    }
+    binary = next(((suffix, stages[suffix]) for suffix in BINARIES if suffix in stages), None)
+    if binary is not None:
+        about |= (_cubin if binary[0] == "cubin" else _hsaco)(binary[1])
+    about["stages"] = list(stages)
+    return json.dumps(about)
+
+
+def read_about(text: str) -> dict[str, Any]:
+    """Return the values; nothing where the text is none of ours."""
+    try:
+        values = json.loads(text) if len(text) <= _MAX_TEXT else None
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) and isinstance(values.get("kernel"), str) else {}
+
+
+def _cubin(data: bytes) -> dict[str, int]:
+    """Registers and stack from a cubin; a file that has another form tells nothing."""
+    found: dict[str, int] = {}
+    try:
+        for name, content in _sections(data):
+            if name != b".nv.info":
+                continue
+            at = 0
+            while at + 4 <= len(content):
+                form, attribute, value = struct.unpack_from("<BBH", content, at)
+                at += 4
+                if form != 4:  # the value is in place
+                    continue
+                if attribute in {_REGISTERS, _FRAME} and value == 8:
+                    what = "registers" if attribute == _REGISTERS else "stack_bytes"
+                    found[what] = max(found.get(what, 0), struct.unpack_from("<I", content, at + 4)[0])
+                at += value
+    except (struct.error, ValueError, IndexError):
+        return {}
+    return found
+
+
+def _hsaco(data: bytes) -> dict[str, int]:
+    """Registers and spills from the notes of an AMD code object."""
+    names = {
+        ".vgpr_count": "registers",
+        ".sgpr_count": "scalar_registers",
+        ".vgpr_spill_count": "spills",
+        ".private_segment_fixed_size": "stack_bytes",
+    }
+    try:
+        for name, content in _sections(data):
+            if name != b".note":
+                continue
+            owner, length, _ = struct.unpack_from("<III", content)
+            start = 12 + (owner + 3) // 4 * 4
+            notes = unpack(content[start : start + length], max_bytes=2**20, what="notes")
+            kernel = notes["amdhsa.kernels"][0]
+            return {ours: kernel[theirs] for theirs, ours in names.items() if type(kernel.get(theirs)) is int}
+    except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, MalformedError):
+        pass
+    return {}
+
+
+def _sections(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the sections of a 64-bit little-endian ELF file: name and content."""
+    if data[:6] != b"\x7fELF\x02\x01":
+        return
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", data, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", data, table + size * i) for i in range(min(count, _MAX_SECTIONS))]
+    names = headers[names_at][4]
+    for header in headers:
+        start = names + header[0]
+        yield data[start : data.index(b"\0", start)], data[header[4] : header[4] + header[5]]
