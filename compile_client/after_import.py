@@ -16,9 +16,9 @@ _logger = logging.getLogger("compile_client")
 
 
 def after_import(target: str, action: Callable[[], object]) -> None:
-    """Call `action` as soon as `target` has been imported; at once where it is already. Its failure is said, not raised.
+    """Call `action` as soon as `target` has been imported; at once where it is already.
 
-    A second call for a target that is still waited for does nothing.
+    Its failure is said, not raised. A second call for a target that is still waited for does nothing.
     """
     module = sys.modules.get(target)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
@@ -51,7 +51,7 @@ class _AfterImport:
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name != self.target:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type] # a finder by its methods, as the protocol allows
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, self._action)  # type: ignore[assignment] # delegates to the one it wraps

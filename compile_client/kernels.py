@@ -31,6 +31,7 @@ from compile_wire.triton_side.options import LIBRARIES, CannotTravelError
 
 if TYPE_CHECKING:
     from compile_client.service import DaemonClient
+    from compile_wire.manifest import Manifest
     from compile_wire.triton_side.versions import TritonVersion
 
 _SUFFIX = re.compile(r"[a-z0-9]{1,16}", re.ASCII)
@@ -194,10 +195,7 @@ class Kernels:
         try:
             stem = filename.removesuffix(f".{_METADATA}")
             files = {blob.name: artifact.blobs[blob.sha256] for blob in artifact.manifest.blobs}
-            if artifact.manifest.kind != "kernel" or not all(_SUFFIX.fullmatch(suffix) for suffix in files):
-                raise InstallError("an artifact of the daemon is no kernel")
-            if request.backend.binary_ext not in files:
-                raise InstallError(f"a kernel of the daemon has no {request.backend.binary_ext}")
+            _check_kernel(artifact.manifest, request.backend.binary_ext)
             libraries = getattr(request.options, LIBRARIES, None)
             metadata = local_metadata(files.pop(_METADATA), key=request.key, libraries=libraries)
             group = {f"{stem}.{suffix}": manager.place(f"{stem}.{suffix}", data) for suffix, data in files.items()}
@@ -228,6 +226,15 @@ def _guarded() -> Any:
         _logger.debug("a fault of the compile client", exc_info=True)
         with contextlib.suppress(Exception):
             kernel_client().trouble(InternalError(f"{type(error).__name__}: {error}"))
+
+
+def _check_kernel(manifest: Manifest, binary: str) -> None:
+    """Raise `InstallError` where it is no kernel with this kind of binary, or a file's name is none of Triton's."""
+    suffixes = [blob.name for blob in manifest.blobs]
+    if manifest.kind != "kernel" or not all(_SUFFIX.fullmatch(suffix) for suffix in suffixes):
+        raise InstallError("an artifact of the daemon is no kernel")
+    if len(set(suffixes)) != len(suffixes) or not {binary, _METADATA} <= set(suffixes):
+        raise InstallError(f"a kernel of the daemon has no {binary}, or some file twice")
 
 
 def _timings_key(manager_key: str) -> str:

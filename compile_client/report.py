@@ -154,9 +154,13 @@ class Report:
             return ""
         with self._lock:
             graphs, kernels = self._counts["graphs"], self._counts["kernels"]
-            of_kernels = (
-                f"{kernels} kernel{'' if kernels == 1 else 's'}: {self._counts['kernel_hits']} from the daemon's store, "
-                f"{self._counts['kernels_by_daemon']} compiled by the daemon, {self._counts['kernels_here']} compiled here"
+            of_kernels = f"{kernels} kernel{'' if kernels == 1 else 's'}: " + ", ".join(
+                f"{self._counts[name]} {words}"
+                for name, words in (
+                    ("kernel_hits", "from the daemon's store"),
+                    ("kernels_by_daemon", "compiled by the daemon"),
+                    ("kernels_here", "compiled here"),
+                )
             )
             why = ", ".join(f"{name} {n}" for name, n in sorted((self._refused + self._fallbacks).items()))
             parts = [

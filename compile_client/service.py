@@ -78,8 +78,8 @@ class DaemonClient:
         self._environment = environment
         self._program = program_name() if program is None else program
         self._elder = elder
-        reports = config.report is not None and elder is None
-        self._file = ReportFile(config.report, os.environ if env is None else env) if reports else None
+        report = config.report if elder is None else None
+        self._file = ReportFile(report, os.environ if env is None else env) if report else None
         self._abandoned: list[object] = []
         self._start_afresh(Notices())
         for complaint in config.complaints if elder is None else ():

@@ -90,7 +90,7 @@ def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
     """Return the kernel's files by their suffix, and what it is in words."""
     target = GPUTarget(spec.backend, spec.arch, spec.warp_size)
     try:
-        backend = make_backend(target)
+        backend: Any = make_backend(target)
     except RuntimeError as error:
         raise MalformedError(f"there is no backend for {spec.backend}") from error
     options = backend.parse_options(dict(spec.options))

@@ -44,7 +44,13 @@ def test_with_the_variable_unset_torch_brings_in_the_entry_points_module_alone()
 def test_with_the_variable_set_importing_torch_arms_the_hook_and_no_more() -> None:
     modules = modules_after("import torch", TORCH_COMPILE_CLIENT="1")
 
-    assert ours(modules) == ["compile_client", "compile_client.hook"]
+    assert ours(modules) == [
+        "compile_client",
+        "compile_client.after_import",
+        "compile_client.hook",
+        "compile_client.kernel_hook",
+        "compile_client.process",
+    ]
     assert "grpc" not in modules
 
 
