@@ -1,7 +1,8 @@
 """Where the daemon listens, and whether anyone does: with a plain socket, before gRPC is imported.
 
 Guarantees: `probe` takes at most the given seconds, resolves no names and sends nothing. A Unix socket that answers is
-served by this very user. Only loopback interfaces are spoken to over TCP: the token would travel in the clear.
+served by this very user. Other machines are spoken to only with TLS, for which a directory must have the authority's
+certificate; without it only loopback interfaces are: the token would travel in the clear.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from compile_client.errors import AbsentError, AddressError, UnsafeError
+from compile_client.errors import AbsentError, AddressError, UnavailableError, UnsafeError
 
 _MAX_DAEMON_FILE_BYTES = 64 * 1024
+_MAX_HOST_TEXT = 255
 _PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -34,23 +36,44 @@ class Address:
         return bool(self.path)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is of this machine."""
+        return self.is_unix or (self.is_number and ipaddress.ip_address(self.host).is_loopback)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the host is a number: a name would have to be looked up first."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @property
     def grpc_target(self) -> str:
         """The name that gRPC gives it."""
         if self.is_unix:
             return f"unix:{self.path}"
+        if not self.is_number:
+            return f"dns:///{self.host}:{self.port}"
         return f"ipv6:[{self.host}]:{self.port}" if ":" in self.host else f"ipv4:{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"unix:{self.path}" if self.is_unix else f"{self.host}:{self.port}"
+        if self.is_unix:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def find_address(given: str, directory: Path) -> Address:
-    """Return the address that was given, else the one that the daemon wrote down, else its usual socket."""
-    return parse_address(given or _written_down(directory) or f"unix:{directory / 'daemon.sock'}")
+def find_address(given: str, directory: Path, *, secured: bool = False) -> Address:
+    """Return the address that was given, else the one that is written down, else the daemon's usual socket."""
+    return parse_address(given or _written_down(directory) or f"unix:{directory / 'daemon.sock'}", secured=secured)
 
 
-def parse_address(text: str) -> Address:
-    """Return `text` as an address; raise `AddressError` where it is none that can be used."""
+def parse_address(text: str, *, secured: bool = False) -> Address:
+    """Return `text` as an address; raise `AddressError` where it is none that can be used.
+
+    `secured` is True where TLS will be used: then other machines are spoken to, and may have names.
+    """
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         path = path.removeprefix("//") if path.startswith("///") else path
@@ -64,8 +87,14 @@ def parse_address(text: str) -> Address:
     try:
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError as error:
-        raise AddressError(f"a host is named by its number, or localhost: {host[:200]!r}") from error
-    if not ip.is_loopback:
+        if secured and _is_name(host):
+            return Address(host=host, port=int(port))
+        raise AddressError(
+            f"without keys for TLS a host is named by its number, or localhost: {host[:200]!r}"
+            if _is_name(host)
+            else f"no host in the address {text[:200]!r}"
+        ) from error
+    if not secured and not ip.is_loopback:
         raise AddressError(f"{ip} is not this machine; artifacts and tokens are not sent over an open network")
     return Address(host=str(ip), port=int(port))
 
@@ -79,6 +108,11 @@ def probe(address: Address, timeout_s: float) -> None:
             sock.connect(address.path if address.is_unix else (address.host, address.port))
             if address.is_unix:
                 _check_peer(sock, address)
+    except TimeoutError as error:
+        if address.is_local:
+            raise AbsentError(f"no daemon at {address} ({error})") from error
+        # Looking again costs as long each time, unlike with a daemon of this machine that is not there.
+        raise UnavailableError(f"nobody answers at {address} within {timeout_s:g} s") from error
     except OSError as error:  # not there, refused, a full backlog, a path too long for a socket
         raise AbsentError(f"no daemon at {address} ({error.strerror or error})") from error
 
@@ -94,10 +128,18 @@ def _check_peer(sock: socket.socket, address: Address) -> None:
 
 
 def _written_down(directory: Path) -> str:
-    try:
-        with (directory / "daemon.json").open("rb") as file:
-            fields = json.loads(file.read(_MAX_DAEMON_FILE_BYTES))
-    except (OSError, ValueError, RecursionError):  # absent, half-written or foreign: the usual socket is tried
-        return ""
-    address = fields.get("address") if isinstance(fields, dict) else None
-    return address if isinstance(address, str) else ""
+    """By the daemon that serves, in its own directory; by `keys client`, in the directory of a client elsewhere."""
+    for name in ("daemon.json", "client.json"):
+        try:
+            with (directory / name).open("rb") as file:
+                fields = json.loads(file.read(_MAX_DAEMON_FILE_BYTES))
+        except (OSError, ValueError, RecursionError):  # absent, half-written or foreign: the next is tried
+            continue
+        address = fields.get("address") if isinstance(fields, dict) else None
+        if isinstance(address, str) and address:
+            return address
+    return ""
+
+
+def _is_name(host: str) -> bool:
+    return 0 < len(host) <= _MAX_HOST_TEXT and host.isascii() and host.replace("-", "").replace(".", "").isalnum()

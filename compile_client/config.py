@@ -4,8 +4,8 @@
 variable                       meaning                                                                  default
 =============================  =======================================================================  ================
 TORCH_COMPILE_CLIENT           `1` switches the client on                                               off
-COMPILER_DAEMON_DIR            the daemon's directory: token, signing secret, socket                    (1)
-COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT` of a loopback interface                      (2)
+COMPILER_DAEMON_DIR            the daemon's directory, or one that `keys client` made for its client    (1)
+COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywhere with keys for TLS     (2)
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
 TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
@@ -14,7 +14,7 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 =============================  =======================================================================  ================
 
 (1) `$XDG_CACHE_HOME/compiler-daemon`, else `~/.cache/compiler-daemon`.
-(2) The address that the running daemon wrote into its directory, else the socket `daemon.sock` there.
+(2) The address that the running daemon, or `keys client`, wrote into the directory, else `daemon.sock` there.
 (3) At least: a graph that is known to take long gets three times what it took before. `inf` waits up to the timeout.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
@@ -62,6 +62,8 @@ class ClientConfig:
 
     connect_s: float = 0.2
     """A daemon of this machine accepts at once; whoever does not is not worth a wait."""
+    remote_connect_s: float = 2.0
+    """One of another machine may be a slow network away."""
     answer_s: float = 2.0
     """For an answer that needs no compile. A machine whose cores are busy with compiles answers late, not never."""
     silence_s: float = 10.0

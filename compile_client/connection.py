@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, TypeVar
 from compile_client.address import Address, find_address, probe
 from compile_client.artifact import Artifact, CompileEvent, LocalCompile, Refusal, Running
 from compile_client.config import ClientConfig
-from compile_client.credentials import Credentials, read_credentials
+from compile_client.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.deadline import Deadline
 from compile_client.errors import (
+    AbsentError,
     ArtifactError,
     BadDigestError,
     ClientError,
@@ -32,6 +33,8 @@ from compile_client.errors import (
     MalformedAnswerError,
     RefusedError,
     SlowError,
+    TlsError,
+    UnavailableError,
 )
 from compile_client.trust import verified_blob, verified_facts, verified_manifest
 from compile_wire.digest import Digest, digest_of
@@ -96,9 +99,11 @@ class Connection:
 
         `environment` is called only when a daemon listens and its directory is safe.
         """
-        address = find_address(config.address, config.directory)
-        probe(address, deadline.within(config.connect_s))
-        credentials = read_credentials(config.directory)
+        secured = has_tls_keys(config.directory)
+        address = find_address(config.address, config.directory, secured=secured)
+        if address.is_unix or address.is_number:  # a name is left to gRPC, which looks it up within the deadline
+            probe(address, deadline.within(config.remote_connect_s if secured else config.connect_s))
+        credentials = read_credentials(config.directory, tls=secured and not address.is_unix)
         try:
             fields = dict(environment())
             check_environment(fields)
@@ -106,10 +111,13 @@ class Connection:
             raise EnvironmentUnknownError(f"the environment cannot be described ({error})") from error
         from compile_client.rpc import Rpc
 
-        rpc = Rpc(address.grpc_target, credentials.token)
+        rpc = Rpc(address.grpc_target, credentials.token, credentials.tls)
         connection = cls(config, address, rpc, credentials, fields, program)
         try:
             connection._handshake(deadline)
+        except UnavailableError as error:
+            rpc.close()
+            raise _explained(error, address, credentials, deadline.within(config.remote_connect_s)) from error
         except BaseException:
             rpc.close()
             raise
@@ -337,6 +345,31 @@ class Connection:
 
     def _transfer_s(self, size: int, deadline: Deadline) -> float:
         return deadline.within(self._config.answer_s + size / self._config.min_transfer_bytes_per_s)
+
+
+def _explained(error: ClientError, address: Address, credentials: Credentials, timeout_s: float) -> ClientError:
+    """Return what is wrong with a connection that did not come about; over TLS gRPC itself cannot tell."""
+    if (keys := credentials.tls) is None:
+        return error
+    from compile_wire.tls import explain  # for those in trouble only
+
+    finding = explain(
+        address.host,
+        address.port,
+        authority=keys.authority_path,
+        certificate=keys.certificate_path,
+        expires=keys.expires,
+        timeout_s=timeout_s,
+    )
+    match finding.cause:
+        case "absent":
+            return AbsentError(finding.text)
+        case "tls" | "refused":
+            return TlsError(finding.text)
+        case "silent":
+            return UnavailableError(finding.text)
+        case "fine":
+            return error
 
 
 def _version() -> str:

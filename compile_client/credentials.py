@@ -1,12 +1,20 @@
-"""The token that opens the daemon, and the secret that its signatures are checked with.
+"""What opens the daemon, and the secret that its signatures are checked with.
 
-Both are files in the daemon's directory. They are read only from a directory and from files that belong to this user
-and that nobody else can read or write: whoever can write the secret can make this process run code.
+All are files of one directory: the daemon's own, or one that `compiler-daemon keys client` made for a client elsewhere.
+They are read only from a directory and from files that belong to this user and that nobody else can read or write:
+whoever can write the secret, or the authority's certificate, can make this process run code.
+
+    secret                     of both
+    token                      of the daemon's own directory, and of a client that shows a token
+    ca.pem, client.pem         of a client elsewhere: the authority; key and certificate, if it shows a certificate
+    keys/ca.pem                of the daemon's own directory, where it has keys for TLS
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +23,24 @@ from compile_client.errors import CredentialsError, UnsafeError
 from compile_wire.signature import SECRET_BYTES
 
 _MAX_TOKEN_BYTES = 512
+_MAX_PEM_BYTES = 64 * 1024
+_AUTHORITIES = ("ca.pem", "keys/ca.pem")
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsKeys:
+    """What TLS needs at this end, PEM as gRPC takes it."""
+
+    authority: bytes
+    certificate: bytes | None = None
+    """None where this client shows a token."""
+    key: bytes | None = field(default=None, repr=False)
+    authority_path: Path = Path()
+    certificate_path: Path | None = None
+    """Both paths only to explain what went wrong."""
+    expires: float = 0.0
+    """When the certificate ends, in seconds since the epoch, as its maker wrote down; 0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +49,53 @@ class Credentials:
 
     token: str = field(repr=False)
     secret: bytes = field(repr=False)
+    tls: TlsKeys | None = None
+    """Where TLS is to be used."""
 
 
-def read_credentials(directory: Path) -> Credentials:
-    """Return what the daemon left in its directory; raise `UnsafeError` or `CredentialsError` where it is unusable."""
+def has_tls_keys(directory: Path) -> bool:
+    """Whether the directory can tell the daemon from a stranger over TCP: then nothing but TLS is spoken."""
+    return any((directory / name).exists() for name in _AUTHORITIES)
+
+
+def read_credentials(directory: Path, *, tls: bool = False) -> Credentials:
+    """Return what is in the directory; raise `UnsafeError` or `CredentialsError` where it is unusable."""
     try:
         _check_private(directory.stat(), directory, "directory")
     except OSError as error:
         raise CredentialsError(f"the daemon's directory {directory} cannot be read ({error.strerror})") from error
-    token = _read_private(directory / "token", _MAX_TOKEN_BYTES).strip()
+    keys = _read_tls(directory) if tls else None
+    # A certificate takes the place of the token; with both, the daemon goes by the certificate.
+    needs_token = keys is None or keys.certificate is None or (directory / "token").exists()
+    token = _read_private(directory / "token", _MAX_TOKEN_BYTES).strip() if needs_token else b""
     secret = _read_private(directory / "secret", SECRET_BYTES)
-    if not token.isascii() or not token.decode("latin-1").isprintable() or not token:
+    if needs_token and (not token.isascii() or not token.decode("latin-1").isprintable() or not token):
         raise CredentialsError(f"{directory / 'token'} holds no token")
     if len(secret) != SECRET_BYTES:
         raise CredentialsError(f"{directory / 'secret'} has {len(secret)} bytes, not {SECRET_BYTES}")
-    return Credentials(token.decode(), secret)
+    return Credentials(token.decode(), secret, keys)
+
+
+def _read_tls(directory: Path) -> TlsKeys:
+    path = next((directory / name for name in _AUTHORITIES if (directory / name).exists()), directory / _AUTHORITIES[0])
+    authority = _read_private(path, _MAX_PEM_BYTES)
+    own = directory / "client.pem"
+    if not own.exists():
+        return TlsKeys(authority, authority_path=path)
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(_read_private(own, _MAX_PEM_BYTES))]
+    key = b"".join(block for label, block in blocks if label.endswith(b"PRIVATE KEY"))
+    certificate = b"".join(block for label, block in blocks if label == b"CERTIFICATE")
+    if not key or not certificate:
+        raise CredentialsError(f"{own} must hold a certificate and its private key")
+    return TlsKeys(authority, certificate, key, path, own, _expires(directory))
+
+
+def _expires(directory: Path) -> float:
+    try:
+        expires = json.loads((directory / "client.json").read_bytes()[:_MAX_PEM_BYTES])["expires"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0.0
+    return float(expires) if isinstance(expires, int | float) else 0.0
 
 
 def _read_private(path: Path, max_bytes: int) -> bytes:

@@ -13,7 +13,8 @@ ClientError                    the base; `reason` is the stable name that report
   UnauthenticatedError         unauthenticated   the daemon does not know our token
   EnvironmentUnknownError      environment       the environment could not be read, or the daemon read it differently
   UnsafeError                  unsafe_directory  files that others own or can reach, or a stranger behind the socket
-  AddressError                 address           the address cannot be used: malformed, or not on this machine
+  TlsError                     tls               no TLS connection: a certificate is not in force or not believed
+  AddressError                 address           the address cannot be used: malformed, or elsewhere without TLS
   CredentialsError             credentials       token or secret is missing or unusable
   ArtifactError                (the base of what is wrong with an answer)
     BadSignatureError          bad_signature     not signed by this daemon for this key and environment
@@ -126,7 +127,7 @@ class UnauthenticatedError(ClientError):
 
     reason = "unauthenticated"
     gravity = Gravity.LASTING
-    advice = "COMPILER_DAEMON_DIR must name the directory of the daemon that listens at this address."
+    advice = "COMPILER_DAEMON_DIR must name the directory of the daemon that listens there, or one made for its client."
 
 
 class EnvironmentUnknownError(ClientError):
@@ -143,12 +144,22 @@ class UnsafeError(ClientError):
     gravity = Gravity.LASTING
 
 
+class TlsError(ClientError):
+    """No TLS connection came about; the text says whose certificate is to blame and what to do."""
+
+    reason = "tls"
+    gravity = Gravity.LASTING
+
+
 class AddressError(ClientError):
     """The daemon's address cannot be used."""
 
     reason = "address"
     gravity = Gravity.LASTING
-    advice = "COMPILER_DAEMON_ADDRESS is unix:PATH, or HOST:PORT of a loopback interface."
+    advice = (
+        "COMPILER_DAEMON_ADDRESS is unix:PATH, HOST:PORT of a loopback interface, or of any machine with a "
+        "COMPILER_DAEMON_DIR that `compiler-daemon keys client` made."
+    )
 
 
 class CredentialsError(ClientError):

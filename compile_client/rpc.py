@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from compile_client.artifact import CompileEvent, Queued, Refusal, Running
+from compile_client.credentials import TlsKeys
 from compile_client.errors import (
     ClientError,
     DrainingError,
@@ -90,11 +91,16 @@ class Entry:
 class Rpc:
     """One gRPC channel. Safe to call from any thread; every method raises only `ClientError`."""
 
-    def __init__(self, target: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+    def __init__(self, target: str, token: str, tls: TlsKeys | None = None) -> None:
+        """`token` is empty where a certificate takes its place; without `tls`, `target` must be on this machine."""
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+            self._channel = grpc.secure_channel(target, credentials, options=_OPTIONS)
         self._stub = pb_grpc.CompileServiceStub(self._channel)
         self._kernels = kernels_pb2_grpc.KernelServiceStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def close(self) -> None:
         """End the channel; calls under way end with `UnavailableError`."""

@@ -25,6 +25,7 @@ from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes
 from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
 from compiler_daemon.inventory import Inventory
+from compiler_daemon.keyring import Keyring
 from compiler_daemon.listener import clear_socket
 from compiler_daemon.metrics import Counters
 from compiler_daemon.pool import Pool
@@ -34,6 +35,7 @@ from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.server import RpcServer
+from compiler_daemon.rpc.tls import server_credentials
 from compiler_daemon.store import Store, StoreConfig
 
 logger = logging.getLogger(__name__)
@@ -57,8 +59,9 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     async with contextlib.AsyncExitStack() as scope:
         prepare_directory(config.directory)
         scope.enter_context(_lock(config.directory))
-        if isinstance(config.address, UnixAddress):
-            clear_socket(config.address)
+        credentials = server_credentials(config)
+        if isinstance(config.local_address, UnixAddress):
+            clear_socket(config.local_address)
         scope.enter_context(_signals(stop, stop_now))
         await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
 
@@ -99,16 +102,18 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             KernelServicer(
                 cache=cache, environments=environments, flights=flights, interpreter=config.pool.interpreter
             ),
-            token=identity.token,
+            keyring=Keyring(config.directory, token=identity.token),
             condition=condition,
             counters=counters,
             with_reflection=config.reflection,
         )
         scope.push_async_callback(server.stop, 0)
-        address = await server.listen(config.address)
-        scope.callback(_unlink, address)
+        address = server.bind(config.address, credentials)
+        local = server.bind(config.local_address) if config.uses_tls else address
+        await server.start()
+        scope.callback(_unlink, local)
         condition.address = str(address)
-        DaemonNote(address=str(address), pid=os.getpid(), started=time.time()).write(config.directory)
+        DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
         if config.page_port is not None:
             await scope.enter_async_context(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -16,6 +17,9 @@ from compiler_daemon.errors import UsageError
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
 SOCKET_NAME = "daemon.sock"
+
+ClientAuth = Literal["certificate", "token"]
+"""What a client shows over TLS: TLS itself cannot ask for one or the other."""
 
 
 def default_workers() -> int:
@@ -92,6 +96,8 @@ class DaemonConfig:
     address: Address
     insecure_loopback: bool = False
     """Allows a TCP listener on the loopback interface, where every user of the machine can connect."""
+    client_auth: ClientAuth = "certificate"
+    """What clients show over TLS."""
     reflection: bool = False
     allow_publish: bool = True
     store_max_bytes: int = 20 * 2**30
@@ -103,13 +109,23 @@ class DaemonConfig:
     flights: FlightConfig = field(default_factory=FlightConfig)
 
     def __post_init__(self) -> None:
-        if isinstance(self.address, TcpAddress) and not (self.insecure_loopback and self.address.is_loopback):
+        if self.insecure_loopback and isinstance(self.address, TcpAddress) and not self.address.is_loopback:
             raise UsageError(
-                f"{self.address} is a plain TCP address, over which token and artifacts travel unprotected: "
-                "use unix:PATH, or a loopback address together with --insecure-loopback"
+                f"{self.address} is no loopback address, and plain TCP would carry token and artifacts unprotected: "
+                "leave --insecure-loopback out, and `compiler-daemon keys init` makes what TLS needs"
             )
         if self.store_max_bytes <= 0:
             raise ValueError(f"the store's limit must be positive, got {self.store_max_bytes}")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether clients connect with TLS; the Unix socket of the directory is then open beside it."""
+        return isinstance(self.address, TcpAddress) and not self.insecure_loopback
+
+    @property
+    def local_address(self) -> Address:
+        """Where the directory's own user connects: over TLS, too, there is the Unix socket."""
+        return parse_address(f"unix:{self.directory / SOCKET_NAME}") if self.uses_tls else self.address
 
     @property
     def store_root(self) -> Path:

@@ -6,7 +6,11 @@ DaemonError
     RunningError                                     another daemon serves this directory or address
     AddressError                                     the address cannot be used
     UsageError                                       what was asked for can never be; exit code 2
-  UnauthenticatedError      -> UNAUTHENTICATED       no token, or a wrong one
+    KeysError                                        keys are missing, unusable, or there already
+  PeerError                                          another user serves the socket
+  NotRunningError           -> UNAVAILABLE           no daemon answers there
+  UnauthenticatedError      -> UNAUTHENTICATED       no token or certificate, or one not in force
+  PermissionDeniedError     -> PERMISSION_DENIED     the caller's role does not allow the call
   EnvironmentUnknownError   -> FAILED_PRECONDITION   handshake first, or again after a restart
   PublishForbiddenError     -> PERMISSION_DENIED     this daemon takes no artifacts from clients
   NothingNamedError         -> NOT_FOUND             nothing kept has that name
@@ -68,10 +72,30 @@ class UsageError(StartError):
     """What was asked for can never be: a slip of the command line."""
 
 
+class KeysError(StartError):
+    """Keys for TLS, or the register of clients, are missing, unusable, or there already."""
+
+
+class NotRunningError(DaemonError):
+    """No daemon answers there."""
+
+    code = "UNAVAILABLE"
+
+
+class PeerError(DaemonError):
+    """Another user serves the socket; it was shown nothing."""
+
+
 class UnauthenticatedError(DaemonError):
-    """The caller did not show the token."""
+    """The caller showed neither a token nor a certificate that is in force."""
 
     code = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(DaemonError):
+    """The caller is known, and its role does not allow the call."""
+
+    code = "PERMISSION_DENIED"
 
 
 class EnvironmentUnknownError(DaemonError):

@@ -92,14 +92,17 @@ def prepare_directory(directory: Path) -> None:
         directory.chmod(0o700)
 
 
-def read_private(path: Path) -> bytes:
+def read_private(path: Path, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
     """Return the bytes of one of our small files; raise `DirectoryError` where others could have written or read it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise DirectoryError(f"{path} is not ours alone: `chmod 600 {path}`, or move it away if it may be known")
-        return file.read(_MAX_FILE_BYTES)
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise DirectoryError(f"{path} is longer than {max_bytes} bytes: it is none of ours, move it away")
+    return data
 
 
 class DirectoryLock:

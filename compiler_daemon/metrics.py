@@ -13,6 +13,7 @@ from collections.abc import Mapping
 HANDSHAKES = "handshakes"
 HANDSHAKES_REFUSED = "handshakes_refused"
 UNAUTHENTICATED = "unauthenticated"
+FORBIDDEN = "forbidden"  # calls that the caller's role does not allow
 
 LOOKUPS = "lookups"
 LOOKUP_HITS = "lookup_hits"

@@ -1,10 +1,14 @@
-"""The operator's calls to a running daemon, for `status`, `stop` and `doctor`."""
+"""The operator's calls to a running daemon, for `status`, `stop`, `doctor` and the verbs about what is stored.
+
+Guarantees: the token is shown to no other user behind a Unix socket, and over TCP to nobody without TLS, except on the
+loopback interface where the directory has no keys.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +17,17 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
 from compile_wire.limits import MAX_MESSAGE_BYTES
+from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon.address import TcpAddress, UnixAddress, parse_address
 from compiler_daemon.config import Place
-from compiler_daemon.errors import DaemonError
-from compiler_daemon.identity import SECRET_NAME, TOKEN_NAME, DaemonNote, read_private
+from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
+from compiler_daemon.identity import SECRET_NAME, DaemonNote, read_private
+from compiler_daemon.listener import check_peer
+from compiler_daemon.operator_keys import OperatorKeys, read_operator_keys, written_address
 
 _CALL_S = 10.0
-
-
-class NotRunningError(DaemonError):
-    """No daemon answers there."""
-
-    code = "UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class OperatorClient:
     """Calls to the daemon of a directory."""
 
     address: str
-    token: str = field(repr=False)
+    keys: OperatorKeys
     call_s: float = _CALL_S
 
     @classmethod
@@ -44,7 +46,10 @@ class OperatorClient:
         """
         note = DaemonNote.read(place.directory)
         address = str(place.address) if place.address else note.address if note else str(place.default_address)
-        return cls(address, _token(place.directory), call_s)
+        if not (place.address or note):
+            address = written_address(place.directory) or address
+        keys = read_operator_keys(place.directory, tls=isinstance(parse_address(address), TcpAddress))
+        return cls(address, keys, call_s)
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's state, as JSON would have it."""
@@ -70,14 +75,44 @@ class OperatorClient:
             stub.Shutdown(pb.ShutdownRequest(), timeout=self.call_s, metadata=metadata)
 
     @contextmanager
-    def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str]]]]:
+    def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
         """A channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-        with grpc.insecure_channel(self.address, options=options) as channel:
+        with self._channel() as channel:
             try:
-                yield channel, (("authorization", f"Bearer {self.token}"),)
+                yield channel, (("authorization", f"Bearer {self.keys.token}"),) if self.keys.token else ()
             except grpc.RpcError as error:
-                raise _explain(error, self.address, self.call_s) from error
+                raise self._explained(error) from error
+
+    def _channel(self) -> grpc.Channel:
+        address, keys = parse_address(self.address), self.keys
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+        if isinstance(address, UnixAddress):
+            check_peer(address)
+            return grpc.insecure_channel(self.address, options=options)
+        if keys.authority:
+            credentials = grpc.ssl_channel_credentials(keys.authority, keys.key or None, keys.certificate or None)
+            return grpc.secure_channel(self.address, credentials, options=options)
+        if address.is_loopback:
+            return grpc.insecure_channel(self.address, options=options)
+        raise UsageError(
+            f"{address} is another machine, and this directory has no keys for TLS: name with --dir one that "
+            "`compiler-daemon keys client NAME --operator` made there"
+        )
+
+    def _explained(self, error: grpc.RpcError) -> DaemonError:
+        address, keys = parse_address(self.address), self.keys
+        if error.code() is grpc.StatusCode.UNAVAILABLE and keys.authority and isinstance(address, TcpAddress):
+            finding = explain(
+                address.host,
+                address.port,
+                authority=keys.authority_path,
+                certificate=keys.certificate_path,
+                expires=keys.expires,
+                timeout_s=self.call_s,
+            )
+            if finding.cause in {"tls", "refused"}:
+                return DaemonError(finding.text)
+        return _explain(error, self.address, self.call_s)
 
 
 def read_secret(directory: Path) -> bytes:
@@ -88,15 +123,6 @@ def read_secret(directory: Path) -> bytes:
         raise DaemonError(f"the secret of {directory} cannot be read: {error.strerror}") from error
 
 
-def _token(directory: Path) -> str:
-    try:
-        return read_private(directory / TOKEN_NAME).decode("ascii", "replace").strip()
-    except OSError:
-        raise NotRunningError(
-            f"no daemon runs on {directory}: start one with `compiler-daemon serve`, or name another with --dir"
-        ) from None
-
-
 def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
@@ -104,7 +130,12 @@ def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DaemonError(f"the daemon at {address} did not answer within {call_s:.0f} s: look at its log")
         case grpc.StatusCode.UNAUTHENTICATED:
-            return DaemonError(f"the daemon at {address} has another token: name its directory with --dir")
+            return DaemonError(
+                f"the daemon at {address} does not know these keys: name its directory, or a client's, "
+                f"with --dir ({error.details()})"
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return DaemonError(error.details() or "")  # written for whoever asked
         case grpc.StatusCode.UNIMPLEMENTED:
             return DaemonError(f"the daemon at {address} is older and cannot do this: stop it and start this version")
         case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.RESOURCE_EXHAUSTED:

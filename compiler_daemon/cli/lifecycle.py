@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, fail, print_result
-from compiler_daemon.config import DaemonConfig, Place, PoolConfig
+from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig
 
 _GIB = 2**30
 
@@ -42,6 +42,10 @@ def serve(
             min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1; 0 takes any. [no page]"
         ),
     ] = None,
+    client_auth: Annotated[
+        ClientAuth,
+        typer.Option(help="What clients of a HOST:PORT address show over TLS; `compiler-daemon keys` makes either."),
+    ] = "certificate",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
@@ -56,6 +60,7 @@ def serve(
             directory=place.directory,
             address=place.address or place.default_address,
             insecure_loopback=insecure_loopback,
+            client_auth=client_auth,
             reflection=reflection,
             allow_publish=publish,
             store_max_bytes=int(store_gib * _GIB),
@@ -110,8 +115,9 @@ def stop(
     wait: Annotated[bool, typer.Option(help="Return when the daemon has gone.")] = True,
 ) -> None:
     """Stop the daemon gracefully. None running is fine."""
+    from compiler_daemon.errors import NotRunningError
     from compiler_daemon.identity import DirectoryLock
-    from compiler_daemon.operator_client import NotRunningError, OperatorClient
+    from compiler_daemon.operator_client import OperatorClient
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     lock = DirectoryLock(place.directory)

@@ -1,4 +1,4 @@
-"""One log line for each call: what it was, how it ended, how long it took. Never what was in it."""
+"""One log line for each call: what it was, how it ended, how long it took, which client. Never what was in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.auth import caller_name
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ async def log_access(method: str, context: Context) -> AsyncIterator[None]:
         level = logging.DEBUG if ended in ("OK", "CANCELLED") else logging.INFO
         logger.log(
             logging.WARNING if ended in _OUR_FAULT else level,
-            "%s %s %.1f ms",
+            "%s %s %.1f ms%s",
             method.rpartition("/")[2],
             ended,
             (time.monotonic() - started) * 1000,
+            f" by {name}" if (name := caller_name()) else "",
         )
 
 

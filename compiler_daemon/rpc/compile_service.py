@@ -9,16 +9,17 @@ from contextlib import aclosing
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
-from compile_wire.limits import MAX_BLOB_BYTES, PROTOCOL_VERSION
+from compile_wire.limits import MAX_BLOB_BYTES, MAX_GRAPH_BYTES, PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.cache import Cache
-from compiler_daemon.errors import JobRefusedError
+from compiler_daemon.errors import JobRefusedError, PermissionDeniedError
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes, Welcome
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_entry, pack_event
 
 
@@ -49,7 +50,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             response.environment_id = answer.environment
             response.facts = answer.facts.facts
             response.facts_signature = answer.facts.signature
-            response.may_publish = self._cache.allow_publish
+            response.may_publish = self._cache.allow_publish and current_caller().may_publish
         else:
             response.refusal = answer
         return response
@@ -99,6 +100,10 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or first.size > MAX_BLOB_BYTES:
             raise MalformedError(f"the first message names a digest and a size of at most {MAX_BLOB_BYTES}")
+
+        if first.size > MAX_GRAPH_BYTES and not current_caller().may_publish:
+            # As with a daemon that takes no artifacts: who may not publish may still have its graphs compiled.
+            raise PermissionDeniedError("a client that may only read hands in graphs, and nothing larger than a graph")
 
         async def chunks() -> AsyncIterator[bytes]:
             yield first.data

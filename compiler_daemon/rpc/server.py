@@ -18,10 +18,11 @@ from compiler_daemon import metrics
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.condition import Condition
 from compiler_daemon.errors import AddressError
+from compiler_daemon.keyring import Keyring
 from compiler_daemon.rpc.access_log import log_access
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.around import AroundInterceptor
-from compiler_daemon.rpc.auth import require_token
+from compiler_daemon.rpc.auth import require_caller
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
 from compiler_daemon.rpc.inventory_service import InventoryServicer
@@ -38,6 +39,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Without it a second daemon could bind the same port, and the kernel would deal out calls between the two.
     ("grpc.so_reuseport", 0),
+    # Whoever connects and says nothing is let go; two minutes are the default.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 ]
 
 
@@ -52,17 +55,17 @@ class RpcServer:
         page_service: PageServicer,
         kernel_service: KernelServicer,
         *,
-        token: str,
+        keyring: Keyring,
         condition: Condition,
         counters: metrics.Counters,
         with_reflection: bool,
     ) -> None:
         self._server = grpc.aio.server(
-            # The first is the outermost: the log sees the final status, and nothing is done before the token was seen.
+            # The first is the outermost: the log sees the final status, and nothing is done before the caller is known.
             interceptors=[
                 AroundInterceptor(log_access),
                 AroundInterceptor(to_status),
-                AroundInterceptor(require_token(token, counters)),
+                AroundInterceptor(require_caller(keyring, counters)),
                 AroundInterceptor(refuse_while(lambda: condition.draining)),
                 ParseInterceptor(),
             ],
@@ -87,16 +90,25 @@ class RpcServer:
 
             reflection.enable_server_reflection((*self._services, reflection.SERVICE_NAME), self._server)
 
-    async def listen(self, address: Address) -> Address:
-        """Begin to answer; return the address with the port that the system chose. Raises `AddressError`."""
+    def bind(self, address: Address, credentials: grpc.ServerCredentials | None = None) -> Address:
+        """Take an address, with TLS where there are credentials; return it with the port that the system chose.
+
+        Raises `AddressError`.
+        """
         try:
-            port = self._server.add_insecure_port(str(address))
+            if credentials is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                port = self._server.add_secure_port(str(address), credentials)
         except RuntimeError as error:
             raise AddressError(f"{address} cannot be bound: choose another --address") from error
+        return TcpAddress(address.host, port) if isinstance(address, TcpAddress) else address
+
+    async def start(self) -> None:
+        """Begin to answer at all addresses that were taken."""
         await self._server.start()
         for service in self._services:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return TcpAddress(address.host, port) if isinstance(address, TcpAddress) else address
 
     async def say_not_serving(self) -> None:
         """Tell probers and balancers to go elsewhere; calls are still answered."""

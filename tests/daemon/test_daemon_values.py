@@ -85,7 +85,6 @@ def test_an_argument_goes_over_the_environment_and_that_over_the_default(
         ("127.0.0.1:1", True, True),
         ("[::1]:1", True, True),
         ("localhost:1", True, True),
-        ("127.0.0.1:1", False, False),
         ("10.0.0.1:1", True, False),
         ("example.org:1", True, False),
         ("0.0.0.0:1", True, False),
@@ -98,8 +97,16 @@ def test_plain_tcp_is_refused_unless_it_is_loopback_and_asked_for(address: str, 
     if good:
         configure()
     else:
-        with pytest.raises(UsageError, match="unix:PATH"):
+        with pytest.raises(UsageError, match="keys init"):
             configure()
+
+
+@pytest.mark.parametrize(("address", "tls"), [("127.0.0.1:1", True), ("gpu7:1", True), ("unix:/d/s", False)])
+def test_tcp_is_tls_unless_the_loopback_is_asked_for_in_the_clear(address: str, tls: bool) -> None:
+    config = DaemonConfig(directory=Path("/d"), address=parse_address(address))
+
+    assert config.uses_tls == tls
+    assert not DaemonConfig(directory=Path("/d"), address=parse_address("[::1]:1"), insecure_loopback=True).uses_tls
 
 
 def test_there_is_at_least_one_worker() -> None:

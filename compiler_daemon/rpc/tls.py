@@ -1,0 +1,78 @@
+"""TLS for the server: gRPC's, with keys that are read again when their files have changed.
+
+Guarantees: TLS 1.2 or newer. A client certificate is asked for and verified by gRPC, or not asked for at all. A
+rotation holds for the next connection. Keys that cannot be used after a change leave those in force that were, and say
+so in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import grpc
+
+from compiler_daemon.config import DaemonConfig
+from compiler_daemon.errors import StartError, UsageError
+from compiler_daemon.keyring import KeyFiles
+
+logger = logging.getLogger(__name__)
+
+
+def server_credentials(config: DaemonConfig) -> grpc.ServerCredentials | None:
+    """Return what a TLS listener needs; None where the address needs no TLS.
+
+    Raises `UsageError`, naming what makes keys, where there are none, and another `StartError` where they cannot be
+    used.
+    """
+    files = KeyFiles(config.directory)
+    if not config.uses_tls:
+        if config.insecure_loopback and files.exist():
+            raise UsageError(
+                f"there are keys in {files.folder}, so that clients of this directory use TLS: "
+                "leave --insecure-loopback out"
+            )
+        return None
+    if not files.exist():
+        raise UsageError(
+            f"{config.address} needs TLS, and there are no keys in {config.directory}: `compiler-daemon keys init "
+            "--host NAME` makes them; or use unix:PATH, or a loopback address together with --insecure-loopback"
+        )
+    current = _Current(files)
+    return grpc.dynamic_ssl_server_credentials(
+        current.first,
+        current.changed,  # type: ignore[arg-type]  # None is "no change", which its types do not say
+        require_client_authentication=config.client_auth == "certificate",
+    )
+
+
+class _Current:
+    """The keys in force. gRPC asks from threads of its own, before each TLS handshake."""
+
+    def __init__(self, files: KeyFiles) -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._seen = files.stamp()
+        self._until = 0.0
+        self.first = self._read()
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return new keys where there are any; None leaves those in force."""
+        with self._lock:
+            stamp = self._files.stamp()
+            # The end of an overlap changes no file, and closes the door to the authority before.
+            if stamp == self._seen and time.time() < self._until:
+                return None
+            self._seen = stamp
+            try:
+                return self._read()
+            except (StartError, OSError) as error:
+                logger.error("the keys in force are kept: %s", error)  # noqa: TRY400  # no traceback
+                return None
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        now = time.time()
+        material = self._files.material(now)
+        self._until = material.changes_at
+        return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], material.authorities)
