@@ -66,6 +66,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
 
         identity = Identity.open(config.directory)
+        keyring = Keyring(config.directory, token=identity.token)
         counters = Counters()
         store = await asyncio.to_thread(Store.open, _store_config(config))
         scope.push_async_callback(asyncio.to_thread, store.close)
@@ -102,7 +103,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             KernelServicer(
                 cache=cache, environments=environments, flights=flights, interpreter=config.pool.interpreter
             ),
-            keyring=Keyring(config.directory, token=identity.token),
+            keyring=keyring,
             condition=condition,
             counters=counters,
             with_reflection=config.reflection,
@@ -120,7 +121,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 _page(
                     config.page_port,
                     page_service,
-                    token=identity.token,
+                    keyring=keyring,
                     condition=condition,
                     flights=flights,
                     store=store,
@@ -149,7 +150,7 @@ async def _page(
     port: int,
     service: PageServicer,
     *,
-    token: str,
+    keyring: Keyring,
     condition: Condition,
     flights: Flights,
     store: Store,
@@ -160,7 +161,7 @@ async def _page(
     from compiler_daemon.page.door import HOST, Door, DoorConfig
     from compiler_daemon.page.site import Site
 
-    access = Access(token)
+    access = Access(keyring.is_operators)
     site = Site(
         condition=condition, flights=flights, store=store, access=access, counters=counters, version=__version__
     )

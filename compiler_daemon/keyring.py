@@ -135,6 +135,11 @@ class Keyring:
         ]
         return _find(_sha256(token), known)
 
+    def is_operators(self, token: bytes) -> bool:
+        """Whether an operator holds the token."""
+        holder = self.by_token(token)
+        return holder is not None and holder.role == "operator"
+
     def by_certificate(self, der: bytes) -> Caller | str:
         """Return whose certificate it is, or in words why it opens nothing."""
         register, now, given = self._fresh(), self._clock(), _sha256(der)
