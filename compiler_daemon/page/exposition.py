@@ -97,6 +97,27 @@ def expose(view: ConditionView, *, version: str) -> bytes:
     return generate_latest(registry)
 
 
+def families() -> list[Metric]:
+    """Return every family without a daemon: its name, kind and text, for documents and tests."""
+    nothing = ConditionView(
+        pid=0,
+        uptime_s=0,
+        address="",
+        directory="",
+        draining=False,
+        workers=(),
+        queued=0,
+        artifacts=0,
+        blobs=0,
+        store_bytes=0,
+        store_max_bytes=1,
+        rss_bytes=0,
+        counters={},
+        quarantined=(),
+    )
+    return list(_Condition(nothing, "").collect())
+
+
 class _Condition(Collector):
     def __init__(self, view: ConditionView, version: str) -> None:
         self._view = view

@@ -202,7 +202,7 @@ def test_sigterm_finishes_the_running_compile_and_hands_back_the_waiting_one(
 ) -> None:
     daemon = start_daemon(pool={"max_workers": 1}, flights={"event_s": 0.05})
     daemon.handshake()
-    running = daemon.compile(f"{key}-1", b"ok 1")
+    running = daemon.compile(f"{key}-1", b"ok 3")
     next(running)
     wait_until(lambda: daemon.jobs(f"{key}-1"), what="the first compile begins")
     waiting = daemon.compile(f"{key}-2", b"ok")
