@@ -119,19 +119,16 @@ def _shown(bars: list[Bar]) -> list[Bar]:
 
 
 def _times(columns: Sequence[Column], span: Span) -> list[Mark]:
+    """Marks at the edges of columns, from the first to the last."""
     form = _TIME_FORMATS[span.name]
-    places = _places(len(columns))
-    last = len(columns) - 1
+    edges = [column.start for column in columns] + [columns[-1].end]
+    pitch = (WIDTH - _LEFT - _RIGHT) / len(columns)
     marks = []
     for number in range(_LABELS):
-        place = round(last * number / (_LABELS - 1))
-        x, width = places[place]
+        place = round(len(columns) * number / (_LABELS - 1))
         anchor = "start" if number == 0 else "end" if number == _LABELS - 1 else "middle"
-        at = {"start": x, "middle": x + width / 2, "end": x + width}[anchor]
-        moment = columns[place].end if number == _LABELS - 1 else columns[place].start
-        marks.append(
-            Mark(x=round(at, 2), y=HEIGHT - 5, text=time.strftime(form, time.localtime(moment)), anchor=anchor)
-        )
+        text = time.strftime(form, time.localtime(edges[place]))
+        marks.append(Mark(x=round(_LEFT + pitch * place, 2), y=HEIGHT - 5, text=text, anchor=anchor))
     return marks
 
 
