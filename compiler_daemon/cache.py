@@ -26,6 +26,9 @@ from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, Store
 
 logger = logging.getLogger(__name__)
 
+_RECORD_BYTES = 8192
+"""What a record has beside its manifest: signature, program, checksum."""
+
 
 class Cache:
     """The store behind keys, environments and signatures."""
@@ -124,12 +127,7 @@ class Cache:
 
     async def import_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
         """As `write_blob`, for an operator; raises `StoreFullError` rather than evict anything for it."""
-        usage = await asyncio.to_thread(self._store.usage)
-        if usage.bytes + size > usage.max_bytes:
-            raise StoreFullError(
-                f"{size} bytes more do not fit, and an import removes nothing: "
-                "serve with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`"
-            )
+        await self._check_room(size)
         return await self._write_blob(digest, size, chunks)
 
     async def import_artifact(
@@ -145,11 +143,20 @@ class Cache:
         if graph is not None and decoded.graph not in ("", graph):
             raise MalformedError("the manifest names another graph than the one given")
         spec = await self.graph(GraphSource(sha256=graph)) if graph is not None else None
+        await self._check_room(len(manifest) + _RECORD_BYTES)
         await self._environments.learn(fields)
         stored = await asyncio.to_thread(self._import, decoded, manifest, spec, program)
         if stored:
             self._counters.add(metrics.ARTIFACTS_IMPORTED)
         return stored
+
+    async def _check_room(self, size: int) -> None:
+        usage = await asyncio.to_thread(self._store.usage)
+        if usage.bytes + size > usage.max_bytes:
+            raise StoreFullError(
+                f"{size} bytes more do not fit, and an import removes nothing: "
+                "serve with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`"
+            )
 
     async def _write_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
         if await asyncio.to_thread(self._store.has_blob, digest):

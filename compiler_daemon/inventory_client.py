@@ -34,8 +34,9 @@ class Description:
 class InventoryClient:
     """What the daemon of a directory keeps."""
 
-    def __init__(self, operator: OperatorClient) -> None:
+    def __init__(self, operator: OperatorClient, *, call_s: float = _LONG_CALL_S) -> None:
         self._operator = operator
+        self._call_s = call_s
 
     def artifacts(
         self, *, environment: str = "", program: str = "", origin: str = "", pinned_only: bool = False
@@ -82,7 +83,7 @@ class InventoryClient:
         """Yield a blob's bytes in chunks."""
         with self._operator.calls() as (channel, metadata):
             stub = base_pb_grpc.CompileServiceStub(channel)
-            parts = stub.ReadBlob(base_pb.ReadBlobRequest(sha256=digest), timeout=_LONG_CALL_S, metadata=metadata)
+            parts = stub.ReadBlob(base_pb.ReadBlobRequest(sha256=digest), timeout=self._call_s, metadata=metadata)
             for part in parts:
                 yield part.data
 
@@ -146,12 +147,12 @@ class InventoryClient:
     def _unary(self, method: str, request: Any) -> Any:
         with self._operator.calls() as (channel, metadata):
             call: Callable[..., Any] = getattr(pb_grpc.InventoryServiceStub(channel), method)
-            return call(request, timeout=_LONG_CALL_S, metadata=metadata)
+            return call(request, timeout=self._call_s, metadata=metadata)
 
     def _stream(self, method: str, request: Any) -> Iterator[Any]:
         with self._operator.calls() as (channel, metadata):
             call: Callable[..., Any] = getattr(pb_grpc.InventoryServiceStub(channel), method)
-            yield from call(request, timeout=_LONG_CALL_S, metadata=metadata)
+            yield from call(request, timeout=self._call_s, metadata=metadata)
 
 
 def artifact_row(line: pb.ArtifactLine) -> ArtifactRow:

@@ -70,7 +70,10 @@ class Bundle:
 
     def verify_signature(self, secret: bytes) -> None:
         """Raise `BundleError` unless the owner of this secret made the index."""
-        ours = secret_fingerprint(secret)
+        try:
+            ours = secret_fingerprint(secret)
+        except SignatureError as error:
+            raise BundleError(f"{error}: name a daemon's file `secret`") from error
         if self.index.secret != ours:
             raise BundleError(
                 f"the bundle was made by a daemon with another secret ({self.index.secret or 'none'}, ours is {ours}): "

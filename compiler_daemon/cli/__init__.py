@@ -6,12 +6,20 @@ says what to do. Verbs import what they need when they run: `status` must not pa
 
 from __future__ import annotations
 
-from compiler_daemon.cli import diagnosis, exchange, keys, lifecycle, page  # the verbs register themselves
+from compiler_daemon.cli import (  # the verbs register themselves
+    diagnosis,
+    exchange,
+    inventory,
+    keeping,
+    keys,
+    lifecycle,
+    page,
+)
 from compiler_daemon.cli.lifecycle import serve_config
 from compiler_daemon.cli.options import cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
-__all__ = ["cli", "diagnosis", "exchange", "keys", "lifecycle", "page", "run", "serve_config"]
+__all__ = ["cli", "diagnosis", "exchange", "inventory", "keeping", "keys", "lifecycle", "page", "run", "serve_config"]
 
 
 def run() -> None:

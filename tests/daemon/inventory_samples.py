@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from daemon_process import FIELDS, DaemonProcess, manifest_of
 
@@ -16,17 +20,50 @@ from compile_wire.environment import environment_id
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, SymbolSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.manifest import manifest_digest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.cli import run
 
 CLI_S = 90.0
 
 
-def cli(directory: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cli(directory: Path, *arguments: str, terminal_says: str | None = None) -> Ended:
+    """Run the command line as a shell would, but in this process; `terminal_says` makes its ends a terminal."""
+    out, err = io.StringIO(), io.StringIO()
+    told = io.StringIO(terminal_says or "")
+    if terminal_says is not None:
+        for end in (err, told):
+            end.isatty = lambda: True  # type: ignore[method-assign]
+    environ = {"COMPILER_DAEMON_DIR": str(directory), "COLUMNS": "200", "NO_COLOR": "1"}
+    code: object = 0
+    with (
+        patch.dict(os.environ, environ),
+        patch.object(sys, "argv", ["compiler-daemon", *arguments]),
+        patch.object(sys, "stdin", told),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            run()
+        except SystemExit as end:
+            code = end.code
+    return Ended(int(code or 0), out.getvalue(), err.getvalue())  # type: ignore[call-overload]
+
+
+def cli_process(directory: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    environ = {**os.environ, "COMPILER_DAEMON_DIR": str(directory), "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-m", "compiler_daemon", *arguments],
-        **{"capture_output": True, "text": True, "timeout": CLI_S, "env": environ, **more},
+        capture_output=True,
+        text=True,
+        timeout=CLI_S,
         check=False,
+        env={**os.environ, "COMPILER_DAEMON_DIR": str(directory), "COLUMNS": "200", "NO_COLOR": "1", **environ},
     )
 
 

@@ -3,8 +3,8 @@
 isort:skip_file
 What the daemon keeps: listed, read, pinned, removed, collected, brought in. For an operator and for tools.
 
-What compiler_daemon.proto says of every RPC holds here, too. The methods that change what is kept are marked WRITES;
-they and everything else that an operator alone may do stand in one table, compiler_daemon/rpc/methods.py.
+What compiler_daemon.proto says of every RPC holds here, too. The methods that change what is kept are marked WRITES:
+an operator alone may call them. Who may call what stands in compiler_daemon/rpc/auth.py.
 """
 
 from collections import abc as _abc

@@ -1,0 +1,156 @@
+"""`ls` and `show`: what is kept. They ask the running daemon; looking counts nothing as used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compiler_daemon.cli.completion import KeyArgument, complete_program
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.config import Place
+
+if TYPE_CHECKING:
+    from compiler_daemon.inventory_client import InventoryClient
+    from compiler_daemon.store import ArtifactRow
+
+
+class SortBy(StrEnum):
+    """By what a list is ordered."""
+
+    created = "created"
+    used = "used"
+    size = "size"
+    hits = "hits"
+    seconds = "seconds"
+
+
+class OriginName(StrEnum):
+    """Who compiled an artifact."""
+
+    worker = "worker"
+    trainer = "trainer"
+
+
+_ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
+    SortBy.created: lambda row: row.created,
+    SortBy.used: lambda row: row.used,
+    SortBy.size: lambda row: row.bytes,
+    SortBy.hits: lambda row: row.hits,
+    SortBy.seconds: lambda row: row.compile_s,
+}
+
+
+def inventory_of(directory: Any, address: str | None) -> InventoryClient:
+    """Return the calls to the daemon that these options name."""
+    from compiler_daemon.inventory_client import InventoryClient
+    from compiler_daemon.operator_client import OperatorClient
+
+    return InventoryClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+
+
+@cli.command(name="ls")
+def list_artifacts(
+    program: Annotated[
+        str, typer.Option(metavar="NAME", help="Only of this program.", autocompletion=complete_program)
+    ] = "",
+    environment: Annotated[str, typer.Option(metavar="ID", help="Only of this environment.")] = "",
+    origin: Annotated[OriginName | None, typer.Option(help="Only what workers or trainers compiled.")] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Only what is pinned.")] = False,
+    sort: Annotated[SortBy, typer.Option(help="The latest, largest, most used first.")] = SortBy.created,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the artifacts that a running daemon keeps, newest first.
+
+    Example: compiler-daemon ls --program benches.multires --sort size
+    """
+    rows = inventory_of(directory, address).artifacts(
+        environment=environment, program=program, origin=origin or "", pinned_only=pinned
+    )
+    rows.sort(key=_ORDER[sort], reverse=True)
+    from compiler_daemon.inventory_view import print_artifacts, short_ids
+
+    ids = short_ids(rows)
+    if as_json:
+        print_result(
+            json.dumps(
+                {
+                    "artifacts": [{"id": ids[row.digest], **asdict(row)} for row in rows],
+                    "count": len(rows),
+                    "bytes": sum(row.bytes for row in rows),
+                    "seconds": sum(row.compile_s for row in rows),
+                    "seconds_saved": sum(row.compile_s * row.hits for row in rows),
+                }
+            )
+        )
+    else:
+        print_artifacts(rows, ids)
+
+
+@cli.command()
+def show(
+    key: KeyArgument,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one graph: its artifacts, environment, readable code with shapes, inputs, and settings.
+
+    KEY is a key of torch's, an id of `ls`, or the digest of a graph; any beginning that means one thing will do.
+
+    Example: compiler-daemon show 3fa9
+    """
+    from compile_wire.graph_check import decode_graph
+    from compile_wire.manifest import decode_manifest
+    from compiler_daemon.errors import DaemonError
+    from compiler_daemon.graph_text import GraphText
+    from compiler_daemon.inventory_view import print_entry, print_graph
+
+    client = inventory_of(directory, address)
+    described, requests = client.describe(key)
+    artifacts = [(one.row, decode_manifest(one.manifest)) for one in described]
+    environments = {environment: view.fields for environment, view in client.environments().items()}
+    graphs: dict[Any, tuple[int, GraphText]] = {}
+    for digest in dict.fromkeys(one.graph for one in requests):
+        try:
+            data = b"".join(client.graph(digest))
+            graphs[digest] = (len(data), GraphText(decode_graph(data)))
+        except (DaemonError, ValueError) as error:
+            typer.echo(f"graph {digest[:12]} cannot be shown: {error}", err=True)
+    if as_json:
+        named = {row.environment for row, _ in artifacts} | {one.environment for one in requests}
+        print_result(
+            json.dumps(
+                {
+                    "artifacts": [
+                        {**asdict(row), "guards": manifest.guards, "blobs": [asdict(blob) for blob in manifest.blobs]}
+                        for row, manifest in artifacts
+                    ],
+                    "requests": [asdict(one) for one in requests],
+                    "environments": {name: environments[name] for name in sorted(named & environments.keys())},
+                    "graphs": {
+                        digest: {
+                            "bytes": size,
+                            "code": text.code(),
+                            "inputs": [asdict(one) for one in text.inputs()],
+                            "symbols": [asdict(one) for one in text.symbols()],
+                            "settings": text.settings(),
+                        }
+                        for digest, (size, text) in graphs.items()
+                    },
+                }
+            )
+        )
+        return
+    print_entry(artifacts, requests, environments)
+    for digest, (size, text) in graphs.items():
+        print_graph(digest, size, text)
+    if not graphs:
+        print_result("no graph is kept of it")

@@ -1,0 +1,168 @@
+"""What is kept, as tables and code for people. Names that others chose are shown as plain text, never as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compile_wire.digest import Digest
+from compile_wire.manifest import Manifest
+from compiler_daemon.graph_text import GraphText, InputText, SymbolText
+from compiler_daemon.inventory import Collected
+from compiler_daemon.store import ArtifactRow, StoredGraph
+from compiler_daemon.units import age_text, seconds_text, size_text
+
+_SHORT = 12
+_KEY = 16
+
+
+def short_ids(rows: Sequence[ArtifactRow]) -> dict[Digest, str]:
+    """Return the beginnings of digests that tell all of these apart; at least twelve digits, as docker has them."""
+    length = _SHORT
+    while len({row.digest[:length] for row in rows}) < len({row.digest for row in rows}):
+        length += 4
+    return {row.digest: row.digest[:length] for row in rows}
+
+
+def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str]) -> None:
+    """Print artifacts as a table, and their totals."""
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "key", "program", "origin"):
+        table.add_column(name, no_wrap=name != "program")
+    for name in ("size", "cost", "hits", "used", "made"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("pin")
+    for row in rows:
+        table.add_row(
+            ids[row.digest],
+            plain(row.key[:_KEY]),
+            plain(row.program),
+            row.origin,
+            size_text(row.bytes),
+            seconds_text(row.compile_s),
+            str(row.hits),
+            age_text(row.used) if row.hits else "never",
+            age_text(row.created),
+            "pinned" if row.pinned else "",
+        )
+    if rows:
+        console.print(table)
+    console.print(totals_text(rows))
+
+
+def totals_text(rows: Sequence[ArtifactRow]) -> str:
+    """Return the sums of a list in one line."""
+    size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
+    saved = sum(row.compile_s * row.hits for row in rows)
+    return (
+        f"{len(rows)} artifacts of {len({row.key for row in rows})} graphs, {size_text(size)}; "
+        f"{seconds_text(cost)} to compile, {seconds_text(saved)} saved"
+    )
+
+
+def print_collected(done: Collected) -> None:
+    """Print what a collection removed, or would remove."""
+    console, report = Console(), done.report
+    if report.dry_run and done.artifacts:
+        print_artifacts(done.artifacts, short_ids(done.artifacts))
+        if report.artifacts > len(done.artifacts):
+            console.print(f"... and {report.artifacts - len(done.artifacts)} more")
+    verb = "would remove" if report.dry_run else "removed"
+    console.print(
+        f"{verb} {report.artifacts} artifacts ({report.expired} for their age) and {report.blobs} blobs "
+        f"({report.orphans} of no artifact): {size_text(report.bytes)}"
+    )
+
+
+def print_entry(
+    artifacts: Sequence[tuple[ArtifactRow, Manifest]],
+    requests: Sequence[StoredGraph],
+    environments: Mapping[Digest, Mapping[str, str]],
+) -> None:
+    """Print what is kept of one key, but for its graph."""
+    console = Console()
+    for row, manifest in artifacts:
+        facts = {
+            "artifact": row.digest,
+            "key": row.key,
+            "program": row.program or "not named",
+            "size": f"{size_text(row.bytes)} in {len(manifest.blobs)} blobs",
+            "cost": f"{seconds_text(row.compile_s)} by a {row.origin}",
+            "hits": f"{row.hits}" + (f", last {age_text(row.used)}" if row.hits else ""),
+            "made": age_text(row.created) + (", pinned" if row.pinned else ""),
+            "guards": manifest.guards[:_MAX_GUARDS] or "none",
+        }
+        console.print(_facts(facts))
+        table = Table(box=None, pad_edge=False)
+        table.add_column("blob")
+        table.add_column("size", justify="right")
+        table.add_column("is")
+        for blob in manifest.blobs[:_MAX_BLOBS]:
+            table.add_row(blob.sha256[:_SHORT], size_text(blob.size), plain(blob.name or "torch's entry"))
+        console.print(table)
+        if len(manifest.blobs) > _MAX_BLOBS:
+            console.print(f"... and {len(manifest.blobs) - _MAX_BLOBS} more")
+        console.print()
+    if not artifacts:
+        for one in requests[:1]:
+            console.print(
+                _facts({"key": one.key, "program": one.program or "not named", "artifact": "none is stored any more"})
+            )
+            console.print()
+    for environment in dict.fromkeys([row.environment for row, _ in artifacts] + [one.environment for one in requests]):
+        fields = environments.get(environment)
+        console.print(f"environment {environment[:_SHORT]}" + ("" if fields else ", which is forgotten"))
+        console.print(_facts({name: value[:_MAX_FIELD] for name, value in (fields or {}).items() if value}, indent=2))
+        console.print()
+
+
+def print_graph(graph: Digest, size: int, text: GraphText) -> None:
+    """Print a graph: its code, inputs, symbols and settings."""
+    console = Console()
+    console.print(f"graph {graph[:_SHORT]}, {size_text(size)}")
+    # As it is: neither wrapped nor coloured, so that it can be copied and piped.
+    console.print(Text(text.code()), soft_wrap=True, highlight=False)
+    console.print()
+    console.print(_inputs(text.inputs()))
+    if symbols := text.symbols():
+        console.print()
+        console.print(_symbols(symbols))
+    if settings := text.settings():
+        console.print("\nsettings that differ from torch's defaults")
+        console.print(_facts(settings, indent=2))
+
+
+def plain(text: str) -> Text:
+    """Return text that somebody else chose, so that it cannot change how the terminal shows anything."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
+_MAX_GUARDS = 400
+_MAX_BLOBS = 20
+_MAX_FIELD = 160
+
+
+def _facts(facts: Mapping[str, str], *, indent: int = 0) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, indent))
+    for name, value in facts.items():
+        table.add_row(plain(name), plain(value))
+    return table
+
+
+def _inputs(inputs: Sequence[InputText]) -> Table:
+    table = Table("input", "is", "stride", "device", "", "from", box=None, pad_edge=False)
+    for one in inputs:
+        marks = [word for word, given in (("parameter", one.parameter), ("gradient", one.requires_grad)) if given]
+        table.add_row(*map(plain, (one.name, one.kind, one.stride, one.device, ", ".join(marks), one.source)))
+    return table
+
+
+def _symbols(symbols: Sequence[SymbolText]) -> Table:
+    table = Table("symbol", "was", "may be", "from", box=None, pad_edge=False)
+    for one in symbols:
+        table.add_row(*map(plain, (one.name, one.hint, one.range, one.source)))
+    return table
