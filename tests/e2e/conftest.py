@@ -106,6 +106,8 @@ class Outcome:
     out: list[str]
     err: str
     seconds: float
+    folder: Path
+    """Where the reports of all its processes are."""
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -148,7 +150,8 @@ class Trainer:
         report = json.loads(self.report.read_text()) if self.report.exists() else {}
         if self.healthy and self.process.returncode == 0:
             check_accounts(report)
-        return Outcome(self.process.returncode, out.splitlines(), err, time.monotonic() - self.started, report)
+        seconds = time.monotonic() - self.started
+        return Outcome(self.process.returncode, out.splitlines(), err, seconds, self.report.parent, report)
 
 
 class Lab:
@@ -179,6 +182,7 @@ class Lab:
         python: str = sys.executable,
         bare: bool = False,
         healthy: bool | None = None,
+        launcher: tuple[str, ...] = (),
         **environment: str,
     ) -> Trainer:
         """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given.
@@ -209,14 +213,14 @@ class Lab:
                 "COMPILER_DAEMON_DIR": str(directory),
             }
         process = subprocess.Popen(
-            [python, str(TRAINERS / script), *arguments],
+            [python, *launcher, str(TRAINERS / script), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=clean_environment(**(variables | environment)),
         )
         if healthy is None:
-            healthy = self.healthy and isinstance(daemon, Daemon)
+            healthy = self.healthy and isinstance(daemon, Daemon) and not launcher  # a launcher has no graphs
         trainer = Trainer(process, report, time.monotonic(), healthy)
         self._trainers.append(trainer)
         return trainer
