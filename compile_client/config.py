@@ -9,6 +9,7 @@ COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywher
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
 TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
+TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
@@ -16,6 +17,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (1) `$XDG_CACHE_HOME/compiler-daemon`, else `~/.cache/compiler-daemon`.
 (2) The address that the running daemon, or `keys client`, wrote into the directory, else `daemon.sock` there.
 (3) At least: a graph that is known to take long gets three times what it took before. `inf` waits up to the timeout.
+(4) Every graph is sent to the daemon in the background and runs eagerly here, so that the next one is captured at once;
+    graphs with symbolic sizes are waited for. The process ends when all graphs are answered, within the timeout above.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
 """
@@ -56,6 +59,8 @@ class ClientConfig:
     daemon: torch compiles here meanwhile. Waiting in the queue does not count."""
     hedge_factor: float = 3.0
     read_only: bool = False
+    warm: bool = False
+    """Compile-only: graphs are handed to the daemon and run eagerly."""
     report: Path | None = None
     log_level: int = logging.INFO
     complaints: tuple[str, ...] = ()
@@ -72,6 +77,8 @@ class ClientConfig:
     """A blob gets `answer_s` plus its size over this. Slower than this, a local compile is the better choice."""
     flush_s: float = 10.0
     """What the end of a process may wait for artifacts that are still to be published."""
+    ahead_in_flight: int = 32
+    """Graphs asked for in the background at a time; more make the trainer wait."""
     publish_queue_items: int = 64
     publish_queue_bytes: int = 256 * 2**20
     """Artifacts on their way to the daemon are held in the trainer's memory: beyond this they are dropped."""
@@ -81,13 +88,18 @@ class ClientConfig:
         """Return the settings in `env`; never raises."""
         complaints: list[str] = []
         report = env.get("TORCH_COMPILE_CLIENT_REPORT", "")
+        warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
         return cls(
             enabled=_switch(env, "TORCH_COMPILE_CLIENT", complaints),
             directory=_directory(env, complaints),
             address=env.get("COMPILER_DAEMON_ADDRESS", ""),
             graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),
-            hedge_s=_seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
+            # Compile-only: nobody waits, and torch is not to compile here.
+            hedge_s=math.inf
+            if warm
+            else _seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
             read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
+            warm=warm,
             report=Path(report).absolute() if report else None,
             log_level=_level(env, complaints),
             complaints=tuple(complaints),

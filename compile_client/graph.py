@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compile_client.ahead import GraphRow, Outcome
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
+from compile_client.deferred import can_run_eagerly, eagerly, is_static
 from compile_client.errors import InstallError
 from compile_wire.errors import MalformedError
 from compile_wire.torch_side.components import differing_parts, key_parts
@@ -39,6 +41,7 @@ class Graph:
         kernels: Kernels,
         version: TorchVersion,
         served: bool,
+        code: str = "",
     ) -> None:
         self.served = served
         """Whether a daemon was there when the graph began."""
@@ -49,6 +52,8 @@ class Graph:
         """What torch saved after compiling here."""
         self.guards = ""
         self.installing = False
+        self._deferred = False
+        self._code = code
         self._gm = gm
         self._inputs = example_inputs
         self._client = client
@@ -60,6 +65,7 @@ class Graph:
         self._asking_s = 0.0
         self._spec: bytes | None = None
         self._why_not = ""
+        self._why_here = ""
         self._objects: dict[str, str] = {}
         self._hits_before = _torch_hits()
         if served and not version.key_before_passes:
@@ -85,6 +91,40 @@ class Graph:
             return self._ask(request, ask_torch, args, aot_config)
         finally:
             self._asking_s = time.monotonic() - start
+
+    @property
+    def can_be_deferred(self) -> bool:
+        """Whether it can run without having been compiled."""
+        return can_run_eagerly(self._gm, self._inputs)
+
+    def defer(self, args: Sequence[Any], aot_config: Any) -> Callable[..., Any] | None:
+        """Have the graph compiled in the background; return what to run instead, None where torch must go on.
+
+        torch goes on where the daemon cannot be asked (not to be carried: it is compiled here and published), and where
+        sizes are symbolic: loading an artifact then adds its guards to dynamo's, and without them dynamo would go on
+        with fewer graphs than the trainers to come.
+        """
+        assert self.key is not None
+        if not self.served or not self.can_be_deferred or not is_static(args):
+            return None
+        spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
+        if spec is None:
+            return None
+        self._store_key = store_key(self.key, self._version, read_state(), args)
+        self._deferred = True
+        self._client.compile_ahead(self._store_key, self._code, spec)
+        return eagerly(self._gm)
+
+    def lose(self) -> None:
+        """Compile-only, and no daemon is there: the graph is not compiled."""
+        self._note("lost", 0.0, "no daemon answers")
+
+    def _note(self, outcome: Outcome, seconds: float, why: str = "") -> None:
+        if not self._client.config.warm:
+            return
+        self._client.note_graph(
+            GraphRow(key=self._store_key, code=self._code, outcome=outcome, seconds=seconds, why=why)
+        )
 
     def _ask(self, request: GraphRequest, ask_torch: Callable[[], Any], args: Sequence[Any], aot_config: Any) -> Any:
         have: list[Digest] = []
@@ -114,18 +154,23 @@ class Graph:
 
     def end(self, seconds: float) -> None:
         """torch is done with the graph, after so many seconds in all: count what came of it, publish what is new."""
+        if self._deferred:
+            return
         report = self._client.report
         loaded = _torch_hits() > self._hits_before
         if self.local_hit and loaded:
             report.count_local_hit()
+            self._note("local", 0.0)
         elif self._used is not None and loaded:
             artifact, compiled = self._used
             if compiled:
                 report.count_daemon_compile()
             else:
                 report.count_hit(artifact.manifest.compile_s)
+            self._note("compiled" if compiled else "there", artifact.manifest.compile_s)
         else:
             report.count_local_compile()
+            self._note("here", max(0.0, seconds - self._asking_s), self._why_here or self._why_not)
             if self.key is None and self.served:
                 report.count_refusal("uncacheable")
             if self._used is not None:
@@ -161,6 +206,7 @@ class Graph:
             )
         elif refusal.fields:
             why += f" ({'; '.join(refusal.fields)})"
+        self._why_here = f"{refusal.reason}: {why}"
         self._client.why_here(self.key or "", refusal.reason, why)
 
     def _capture(self, *, dynamic_shapes: bool) -> bytes | None:

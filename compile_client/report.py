@@ -18,7 +18,7 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,8 @@ class Report:
         self._unpublished: Counter[str] = Counter()
         self._seconds_saved = 0.0
         self._seconds_waited = 0.0
+        self.warm: Callable[[], dict[str, object]] | None = None
+        """Compile-only: what becomes the report's `warm`."""
 
     def count_graph(self) -> int:
         """A graph reached the compiler; return how many have."""
@@ -146,6 +148,7 @@ class Report:
                 "seconds_saved": round(self._seconds_saved, 3),
                 "seconds_waited": round(self._seconds_waited, 3),
                 "pid": os.getpid(),
+                **({"warm": self.warm()} if self.warm is not None else {}),
             }
 
     def line(self) -> str:

@@ -27,12 +27,13 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from typing import TypeVar
 
-from compile_client.artifact import Artifact, LocalCompile, Refusal
+from compile_client.ahead import Ahead, GraphRow, Outcome
+from compile_client.artifact import Artifact, CompileEvent, LocalCompile, Refusal
 from compile_client.breaker import CircuitBreaker
 from compile_client.config import ClientConfig
 from compile_client.connection import Connection
 from compile_client.deadline import Deadline
-from compile_client.errors import ClientError, InternalError
+from compile_client.errors import ClientError, FullError, InternalError
 from compile_client.link import Link
 from compile_client.notices import Notices, logger, say, set_up_logging
 from compile_client.progress import Progress
@@ -46,6 +47,9 @@ T = TypeVar("T")
 
 _HERE = "torch compiles here"
 
+_FULL_WAIT_S = 0.5
+"""Before a daemon whose queue is full is asked again for a graph that nobody waits for."""
+
 
 class DaemonClient:
     """Everything that a process has to do with the daemon. Safe to call from any thread.
@@ -57,6 +61,8 @@ class DaemonClient:
     _report: Report
     _link: Link
     _publisher: Publisher
+    _ahead: Ahead
+    _environment_seen: Digest | None
     _closed: bool
 
     def __init__(
@@ -130,6 +136,14 @@ class DaemonClient:
             return False
         return self._try(lambda: self._publisher.offer(compiled)) or False
 
+    def compile_ahead(self, key: str, code: str, graph: bytes) -> None:
+        """Have a graph compiled that nobody here waits for; return as soon as there is room for the request."""
+        self._ahead.ask(key, code, graph)
+
+    def note_graph(self, row: GraphRow) -> None:
+        """Compile-only: remember what came of a graph that was not compiled ahead."""
+        self._ahead.note(row)
+
     def trouble(self, error: ClientError, consequence: str = _HERE) -> None:
         """Count a trouble and say it once: for trouble that the caller has with an artifact, as `InstallError`."""
         self.report.count_fallback(error.reason)
@@ -147,10 +161,12 @@ class DaemonClient:
             return
         self._closed = True
         try:
+            self._ahead.flush(self.config.graph_timeout_s)
             self._publisher.flush(self.config.flush_s)
+            self._environment_seen = self.environment_id()  # which the report names, when the link is closed
             self._link.close()
         finally:  # also when an impatient user interrupts the flush
-            line = "" if self._elder else self._report.line()
+            line = "" if self._elder else (self._ahead.line() or self._report.line())
             if line:
                 say(line)
             if self._file is not None:
@@ -188,6 +204,50 @@ class DaemonClient:
         else:
             self.report.count_published()
 
+    def _answer_ahead(self, key: str, graph: bytes) -> tuple[Outcome, float, str]:
+        """In a thread of its own: have one graph compiled, and let no trouble out."""
+        deadline = Deadline(self.config.graph_timeout_s)
+        compiled = False
+
+        def on_event(event: CompileEvent | None) -> None:
+            nonlocal compiled
+            compiled = compiled or event is not None
+
+        while True:
+            try:
+                answer = self._link.call(
+                    deadline,
+                    lambda connection: connection.compile(key, graph, (), on_event=on_event, deadline=deadline),
+                )
+            except FullError as error:
+                # Nobody waits for this graph, so it can wait itself; the deadline ends it.
+                if deadline.remaining() > _FULL_WAIT_S:
+                    time.sleep(_FULL_WAIT_S)
+                    continue
+                return self._lost(error)
+            except ClientError as error:
+                return self._lost(error)
+            except Exception as error:  # noqa: BLE001 - as in `_try`
+                logger.debug("a fault of the compile client", exc_info=error)
+                return self._lost(InternalError(f"the compile client failed ({type(error).__name__}: {error})"))
+            if isinstance(answer, Refusal):
+                self._report.count_refusal(answer.reason)
+                return "refused", 0.0, f"{answer.reason}: {answer.message}"
+            return "compiled" if compiled else "there", answer.manifest.compile_s, ""
+
+    def _lost(self, error: ClientError) -> tuple[Outcome, float, str]:
+        self.trouble(error, "the graph is not compiled ahead")
+        return "lost", 0.0, f"{error.reason}: {error}"
+
+    def _warm_report(self) -> dict[str, object]:
+        from compile_client.deferred import recompile_limit
+
+        return {
+            "environment": self._environment_seen or self.environment_id() or "",
+            "recompile_limit": recompile_limit(),
+            "graphs": self._ahead.as_rows(),
+        }
+
     def _not_published(self, reason: str) -> None:
         self.report.count_unpublished(reason)
 
@@ -198,6 +258,10 @@ class DaemonClient:
         self._closed = False
         self._notices = notices
         self._report = Report()
+        self._environment_seen = None
+        self._ahead = Ahead(self._answer_ahead, max_in_flight=self.config.ahead_in_flight)
+        if self.config.warm:
+            self._report.warm = self._warm_report
         self._link = Link(self.config, self._environment, self._program, CircuitBreaker(), usable=not forked_in_call)
         self._publisher = Publisher(
             self._publish,
@@ -209,7 +273,7 @@ class DaemonClient:
     def _forked(self) -> None:
         """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""
         # Kept, not freed: gRPC's own clean-up would take locks of threads that do not exist here.
-        self._abandoned.extend((self._link, self._publisher))
+        self._abandoned.extend((self._link, self._publisher, self._ahead))
         self._start_afresh(Notices(self._notices.said()), forked_in_call=self._link.busy)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compile_client.deferred import Deferred, code_name, compiling_or_deferred, eagerly
 from compile_client.errors import InstallError, InternalError
 from compile_client.graph import Graph
 from compile_client.installer import Installer
@@ -59,6 +60,10 @@ class Trainer:
             if self._current() is not None or not isinstance(gm, torch.fx.GraphModule):
                 return original(gm, example_inputs, *args, **kwargs)
             graph = self._begin(gm, example_inputs)
+            if graph is not None and self.client.config.warm and not graph.served and graph.can_be_deferred:
+                # Compile-only, and nobody to compile: said and counted already.
+                graph.lose()
+                return eagerly(gm)
             if graph is None:
                 return original(gm, example_inputs, *args, **kwargs)
             start = time.monotonic()
@@ -68,7 +73,7 @@ class Trainer:
                     if graph.served:
                         stack.enter_context(daemon_settings())
                         stack.enter_context(graph.recording())
-                    compiled = original(gm, example_inputs, *args, **kwargs)
+                    compiled = compiling_or_deferred(lambda: original(gm, example_inputs, *args, **kwargs))
             finally:
                 self._local.graph = None
             self._end(graph, time.monotonic() - start)
@@ -86,11 +91,13 @@ class Trainer:
             def ask_torch() -> Any:
                 return original(key, local, remote, args, cache_info, aot_config, *rest, **kwargs)
 
-            found = ask_torch()
             graph = self._current()
             if graph is None or graph.key is not None:
-                return found
+                return ask_torch()
             graph.key = key
+            if self.client.config.warm and (run := self._deferred(graph, args, aot_config)) is not None:
+                raise Deferred(run)
+            found = ask_torch()
             if found is not None:
                 graph.local_hit = True
                 return found
@@ -188,9 +195,19 @@ class Trainer:
                 kernels=self.kernels,
                 version=self._version,
                 served=served,
+                code=code_name() if self.client.config.warm else "",
             )
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            return None
+
+    def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
+        """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
+        try:
+            return graph.defer(args, aot_config)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)
             return None
 
     def _end(self, graph: Graph, seconds: float) -> None:

@@ -1,0 +1,108 @@
+"""Asks the daemon for compiles that nobody here waits for, and remembers what came of each.
+
+Guarantees: at most so many requests are under way; `ask` waits for a place, so graphs that wait are never more than
+those under way. Every graph that was asked for ends in one row, at the latest when `flush` has returned.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Outcome = Literal["there", "compiled", "local", "here", "repeated", "refused", "lost"]
+"""The daemon had it; has compiled it; torch's own cache had it; torch compiled it here; it was asked for before in this
+process; the daemon will not; no answer."""
+
+
+_TEXTS: dict[Outcome, str] = {
+    "there": "stored already",
+    "compiled": "compiled by the daemon",
+    "local": "in torch's own cache",
+    "here": "compiled here",
+    "repeated": "asked for before",
+    "refused": "refused",
+    "lost": "without an answer",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphRow:
+    """One graph of this process, and what came of it."""
+
+    key: str
+    code: str
+    """The function that it was traced from."""
+    outcome: Outcome
+    seconds: float
+    """That its compile took, now or once; 0 where nobody knows."""
+    why: str = ""
+
+
+class Ahead:
+    """Requests under way. Safe to call from any thread."""
+
+    def __init__(self, answer: Callable[[str, bytes], tuple[Outcome, float, str]], *, max_in_flight: int) -> None:
+        """`answer` asks the daemon and returns outcome, seconds and reason; it must not raise."""
+        self._answer = answer
+        self._places = threading.BoundedSemaphore(max_in_flight)
+        self._changed = threading.Condition()
+        self._waiting: dict[str, str] = {}
+        self._asked: set[str] = set()
+        self._rows: list[GraphRow] = []
+
+    def ask(self, key: str, code: str, graph: bytes) -> None:
+        """Ask for a graph in the background; return once there is a place for it."""
+        with self._changed:
+            if key in self._asked:
+                self._rows.append(GraphRow(key=key, code=code, outcome="repeated", seconds=0.0))
+                return
+            self._asked.add(key)
+            self._waiting[key] = code
+        self._places.acquire()
+        threading.Thread(target=self._work, args=(key, graph), name="compile-client-ahead", daemon=True).start()
+
+    def note(self, row: GraphRow) -> None:
+        """Remember a graph that was not asked for in this way."""
+        with self._changed:
+            self._rows.append(row)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything is answered, at most `timeout_s`; what is not by then is lost."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while self._waiting and (remaining := end - time.monotonic()) > 0:
+                self._changed.wait(remaining)
+            for key, code in self._waiting.items():
+                self._rows.append(GraphRow(key=key, code=code, outcome="lost", seconds=0.0, why="no answer in time"))
+            self._waiting.clear()
+
+    def as_rows(self) -> list[dict[str, object]]:
+        """Return the rows so far, as they stand in the report."""
+        with self._changed:
+            return [asdict(row) for row in self._rows]
+
+    def line(self) -> str:
+        """Return the line for the end of the process; empty where there is nothing to report."""
+        with self._changed:
+            counts = Counter(row.outcome for row in self._rows)
+        if not counts:
+            return ""
+        parts = ", ".join(f"{counts[outcome]} {text}" for outcome, text in _TEXTS.items() if counts[outcome])
+        return f"compile-only, {counts.total()} graph{'' if counts.total() == 1 else 's'}: {parts}"
+
+    def _work(self, key: str, graph: bytes) -> None:
+        outcome: Outcome = "lost"
+        seconds, why = 0.0, "a fault of the compile client"
+        try:
+            outcome, seconds, why = self._answer(key, graph)
+        finally:
+            self._places.release()
+            with self._changed:
+                code = self._waiting.pop(key, None)
+                if code is not None:  # else flush has given it up
+                    self._rows.append(GraphRow(key=key, code=code, outcome=outcome, seconds=seconds, why=why))
+                self._changed.notify_all()
