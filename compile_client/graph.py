@@ -117,6 +117,7 @@ class Graph:
 
     def lose(self) -> None:
         """Compile-only, and no daemon is there: the graph is not compiled."""
+        self._client.report.count_deferred()
         self._note("lost", 0.0, "no daemon answers")
 
     def _note(self, outcome: Outcome, seconds: float, why: str = "") -> None:
@@ -154,9 +155,10 @@ class Graph:
 
     def end(self, seconds: float) -> None:
         """torch is done with the graph, after so many seconds in all: count what came of it, publish what is new."""
-        if self._deferred:
-            return
         report = self._client.report
+        if self._deferred:
+            report.count_deferred()
+            return
         loaded = _torch_hits() > self._hits_before
         if self.local_hit and loaded:
             report.count_local_hit()

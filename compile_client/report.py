@@ -34,6 +34,7 @@ _COUNTERS = (
     "hits",
     "compiled_by_daemon",
     "compiled_here",
+    "deferred",
     "published",
     "cpp_builds",
     "triton_compiles",
@@ -81,6 +82,10 @@ class Report:
     def count_local_compile(self) -> None:
         """Torch compiled it in this process."""
         self._count("compiled_here")
+
+    def count_deferred(self) -> None:
+        """It runs eagerly here: nothing compiled it for this process."""
+        self._count("deferred")
 
     def count_refusal(self, reason: str) -> None:
         """A graph cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""

@@ -231,7 +231,6 @@ class DaemonClient:
                 logger.debug("a fault of the compile client", exc_info=error)
                 return self._lost(InternalError(f"the compile client failed ({type(error).__name__}: {error})"))
             if isinstance(answer, Refusal):
-                self._report.count_refusal(answer.reason)
                 return "refused", 0.0, f"{answer.reason}: {answer.message}"
             return "compiled" if compiled else "there", answer.manifest.compile_s, ""
 

@@ -14,12 +14,25 @@ from compiler_daemon.cli import (  # the verbs register themselves
     keys,
     lifecycle,
     page,
+    warm,
 )
 from compiler_daemon.cli.lifecycle import serve_config
 from compiler_daemon.cli.options import cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
-__all__ = ["cli", "diagnosis", "exchange", "inventory", "keeping", "keys", "lifecycle", "page", "run", "serve_config"]
+__all__ = [
+    "cli",
+    "diagnosis",
+    "exchange",
+    "inventory",
+    "keeping",
+    "keys",
+    "lifecycle",
+    "page",
+    "run",
+    "serve_config",
+    "warm",
+]
 
 
 def run() -> None:

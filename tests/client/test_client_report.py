@@ -30,6 +30,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "hits": 0,
         "compiled_by_daemon": 0,
         "compiled_here": 0,
+        "deferred": 0,
         "published": 0,
         "cpp_builds": 0,
         "triton_compiles": 0,

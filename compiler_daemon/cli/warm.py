@@ -1,0 +1,191 @@
+"""`warm`: a sweep's graphs, compiled before the sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.config import Place
+from compiler_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.sweep.cell import CellResult, Spot
+    from compiler_daemon.sweep.plan import Cell
+    from compiler_daemon.sweep.warmup import WarmupConfig
+
+
+def _default_jobs() -> int:
+    """Two at least, so that one traces while another's graphs are compiled."""
+    return max(2, len(os.sched_getaffinity(0)) // 2)
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    epilog="Example: compiler-daemon warm --matrix size=16,32,64 -- python train.py --size {size} --steps 1",
+)
+def warm(
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND...", help="The trainer, behind `--`.")] = None,
+    matrix: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE,...", help="Values for {NAME} in the command; several make a grid."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A TOML file of sweeps: a table `sweep` with `command`, a table `matrix`."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainers at a time; by default half of the cores, at least 2.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--again",
+            help="Skip cells that an earlier run has finished and whose graphs are stored still. A changed trainer "
+            "is not noticed: run all cells again then, which is the default.",
+        ),
+    ] = False,
+    keep_going: Annotated[bool, typer.Option(help="Run the other cells where one fails.")] = True,
+    ordinary_run: Annotated[
+        bool,
+        typer.Option(help="Run a cell once more, as always, for graphs that only a trainer can compile."),
+    ] = True,
+    cell_seconds: Annotated[float, typer.Option(min=1, help="A trainer that runs longer is ended.")] = 3600.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their commands only.")] = False,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a trainer once for each cell of a sweep, in compile-only mode, so that the sweep itself compiles nothing.
+
+    The trainer is unchanged. Its graphs go to the daemon in the background and run eagerly here: give it few steps.
+
+    What it writes it writes as always; {scratch} in the command is a folder that goes with the cell.
+
+    Exit code 1 where a cell failed.
+    """
+    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.sweep.plan import from_manifest, from_options
+
+    if manifest is not None and (command or matrix):
+        raise UsageError("either --manifest, or a command with --matrix: not both")
+    cells = from_manifest(manifest) if manifest is not None else from_options(command or [], matrix or [])
+    if dry_run:
+        _print_cells(cells, as_json=as_json)
+        return
+    place = Place.resolve(os.environ, directory=directory, address=address)
+    client = OperatorClient.of(place, call_s=_STATUS_S)
+    client.status()  # without a daemon there is nothing to warm, and this says so
+    from compiler_daemon.sweep.cell import Spot
+    from compiler_daemon.sweep.warmup import WarmupConfig
+
+    spot = Spot(directory=place.directory, address=str(place.address) if place.address else "")
+    config = WarmupConfig(
+        jobs=jobs or _default_jobs(), keep_going=keep_going, cell_s=cell_seconds, ordinary_run=ordinary_run
+    )
+    results = _run(cells, config, spot, client, resume=resume)
+    _print_results(results, as_json=as_json)
+    if any(result.failure for result in results) or len(results) < len(cells):
+        raise typer.Exit(1)
+
+
+_STATUS_S = 3.0
+
+
+def _run(
+    cells: list[Cell], config: WarmupConfig, spot: Spot, client: OperatorClient, *, resume: bool
+) -> list[CellResult]:
+    from compiler_daemon.sweep import record
+    from compiler_daemon.sweep.view import watching
+    from compiler_daemon.sweep.warmup import Warmup
+
+    skipped = _done_before(cells, spot, client) if resume else []
+    done_before = {result.cell for result in skipped}
+    with watching() as watcher, _stopped_by_signals():
+        for result in skipped:
+            watcher.result(result)
+
+        def note(result: CellResult) -> None:
+            record.remember(spot, result, os.environ)
+            watcher.result(result)
+
+        warmup = Warmup(config, spot, os.environ, status=client.status, on_change=watcher.change, on_result=note)
+        done = warmup.run(cell for cell in cells if cell not in done_before)
+    order = {cell: number for number, cell in enumerate(cells)}
+    return sorted([*skipped, *done], key=lambda result: order[result.cell])
+
+
+def _done_before(cells: list[Cell], spot: Spot, client: OperatorClient) -> list[CellResult]:
+    """The cells that an earlier run has finished and whose artifacts are all there still."""
+    from compiler_daemon.inventory_client import InventoryClient
+    from compiler_daemon.sweep import record
+    from compiler_daemon.sweep.cell import CellResult
+
+    known = {cell: done for cell in cells if (done := record.recall(spot, cell, os.environ)) is not None}
+    stored = {(row.environment, row.key) for row in InventoryClient(client).artifacts()} if known else set()
+    return [
+        CellResult(cell=cell, seconds=0.0, skipped=True)
+        for cell, done in known.items()
+        if {(done.environment, key) for key in done.keys} <= stored
+    ]
+
+
+def _print_cells(cells: list[Cell], *, as_json: bool) -> None:
+    import shlex
+
+    if as_json:
+        print_result(json.dumps({"cells": [{"cell": cell.label, "command": cell.command} for cell in cells]}))
+        return
+    for cell in cells:
+        print_result(f"{cell.label}: {shlex.join(cell.command)}")
+
+
+def _print_results(results: list[CellResult], *, as_json: bool) -> None:
+    from compiler_daemon.sweep.limits import warnings
+    from compiler_daemon.sweep.view import as_document, print_table
+
+    said = warnings(results)
+    if as_json:
+        documents = [as_document(result) for result in results]
+        totals = {
+            name: sum(document[name] for document in documents)
+            for name in ("graphs", "already_there", "compiled", "compiled_here")
+        }
+        failed = sum(document["status"] == "failed" for document in documents)
+        print_result(json.dumps({"cells": documents, "failed": failed, "warnings": said, **totals}))
+    else:
+        print_table(results)
+    for sentence in said:
+        typer.echo(f"warning: {sentence}", err=True)
+    for result in results:
+        for row in result.refused:
+            typer.echo(f"refused: {result.cell.label}: graph {row.key[:16]} of {row.code}: {row.why}", err=True)
+        if result.failure:
+            typer.echo(f"failed: {result.cell.label}: {result.failure} (its output: {result.log})", err=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let a SIGTERM end the block as Ctrl-C does, so that its trainers end, too."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what follows is cleaning up
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; no trainer is left. --resume goes on with the cells that are not done", err=True)
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,89 @@
+"""`compiler-daemon warm`: after it, a sweep compiles nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import TRAINERS, Daemon, Lab, clean_environment
+
+WIDTHS, ACTIVATIONS = (5, 6, 7), ("gelu", "silu")
+
+
+def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
+    """Run the verb with `--json`; return its document and what it said besides."""
+    done = subprocess.run(
+        [sys.executable, "-m", "compiler_daemon", "warm", "--json", "--dir", str(daemon.directory), *arguments],
+        capture_output=True,
+        text=True,
+        env=clean_environment(TMPDIR=str(lab.temporary)),
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document, done.stderr
+
+
+def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothing(
+    one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "sweep.toml"
+    command = [sys.executable, str(TRAINERS / "swept.py"), "{width}", "{activation}"]
+    manifest.write_text(
+        f"""
+        [sweep]
+        command = {json.dumps(command)}
+        [matrix]
+        width = {list(WIDTHS)}
+        activation = {json.dumps(ACTIVATIONS)}
+        """
+    )
+
+    document, _ = warm(one_lab, daemon, "--manifest", str(manifest))
+    compiled = daemon.counters()["compiles_started"]
+    for width in WIDTHS:
+        pair = [
+            one_lab.start("swept.py", str(width), activation, daemon=daemon, bare=True) for activation in ACTIVATIONS
+        ]
+        for outcome in [trainer.wait() for trainer in pair]:
+            assert outcome.code == 0, outcome.err
+            assert outcome.report["hits"] == outcome.report["graphs"] == 1
+            assert outcome.report["compiled_here"] == outcome.report["compiled_by_daemon"] == 0
+            assert outcome.report["cpp_builds"] == 0
+
+    assert document["failed"] == 0
+    assert len(document["cells"]) == document["graphs"] == document["compiled"] == 6
+    assert daemon.counters()["compiles_started"] == compiled
+    again, talk = warm(one_lab, daemon, "--resume", "--manifest", str(manifest))
+    assert {cell["status"] for cell in again["cells"]} == {"skipped"}
+    assert talk.count("done before") == 6
+
+
+def test_a_cell_that_fails_is_listed_and_the_others_go_on(one_lab: Lab, daemon: Daemon) -> None:
+    command = [sys.executable, str(TRAINERS / "swept.py"), "{width}", "gelu"]
+
+    document, talk = warm(one_lab, daemon, "--matrix", "width=none,5", "--jobs", "1", "--", *command, code=1)
+
+    failed, done = document["cells"]
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert "invalid literal for int()" in failed["failure"]
+    assert "invalid literal for int()" in Path(failed["log"]).read_text()
+    assert "failed: width=none" in talk
+    assert done["graphs"] == 1
+
+
+def test_a_graph_that_no_worker_can_compile_is_compiled_by_a_trainer_and_published(lab: Lab) -> None:
+    daemon = lab.daemon("short", "--job-seconds", "1")
+
+    document, talk = warm(lab, daemon, "--", sys.executable, str(TRAINERS / "swept.py"), "8", "gelu")
+    after = lab.run("swept.py", "8", "gelu", daemon=daemon)
+
+    (cell,) = document["cells"]
+    assert cell["published"] == 1
+    assert "limit: " in cell["refused"][0]["why"]
+    assert "refused: " in talk
+    assert after.report["hits"] == after.report["graphs"] == 1
