@@ -16,7 +16,6 @@ from compiler_daemon.cli import (  # the verbs register themselves
     page,
     warm,
 )
-from compiler_daemon.cli.lifecycle import serve_config
 from compiler_daemon.cli.options import cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
@@ -30,7 +29,6 @@ __all__ = [
     "lifecycle",
     "page",
     "run",
-    "serve_config",
     "warm",
 ]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
-import sys
 import time
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, fail, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig
 
 _GIB = 2**30
@@ -55,7 +52,9 @@ def serve(
         pool = replace(pool, max_workers=workers)
     if job_gib is not None:
         pool = replace(pool, memory_bytes=int(job_gib * _GIB))
-    serve_config(
+    from compiler_daemon.serving import become_daemon
+
+    become_daemon(
         DaemonConfig(
             directory=place.directory,
             address=place.address or place.default_address,
@@ -70,24 +69,6 @@ def serve(
         ),
         verbose=verbose,
     )
-
-
-def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
-    """Serve with these settings until stopped."""
-    # Here, and not above: `status` and `stop` need none of it.
-    from compiler_daemon.app import serve as serve_daemon
-    from compiler_daemon.store import StoreError
-
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("asyncio").setLevel(logging.INFO)
-    try:
-        asyncio.run(serve_daemon(config, on_ready=_say_ready))
-    except StoreError as error:
-        fail(error)
 
 
 @cli.command()
@@ -132,7 +113,3 @@ def stop(
             return
     while wait and lock.is_held():
         time.sleep(0.05)
-
-
-def _say_ready(address: str) -> None:
-    print_result(f"ready {address}")

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.cli import serve_config
 from compiler_daemon.config import DaemonConfig, FlightConfig, Place, PoolConfig
+from compiler_daemon.serving import serve_config
 
 
 def main() -> None:

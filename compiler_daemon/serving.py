@@ -1,0 +1,69 @@
+"""Serving as a process that has forgotten the command line.
+
+What reads options (typer, pydantic, rich) stays in memory as long as its process lives, which for a daemon is for ever.
+So `serve` hands its settings over and becomes a fresh interpreter, with the same process number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle  # only for settings that this very process wrote a moment ago
+import sys
+from typing import NoReturn
+
+from compiler_daemon.config import DaemonConfig
+from compiler_daemon.errors import DaemonError, UsageError
+
+
+def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
+    """Replace this process by one that serves with these settings. It returns where the platform cannot: by serving."""
+    if hasattr(os, "memfd_create"):
+        # Memory without a name, which only this process has: settings may be secret, and arguments are not.
+        settings = os.memfd_create("settings", 0)
+        os.write(settings, pickle.dumps((config, verbose)))
+        os.lseek(settings, 0, os.SEEK_SET)
+        # The arguments after the number are read by nobody but people who look at the list of processes.
+        arguments = ["-m", "compiler_daemon.serving", str(settings), *sys.argv[1:]]
+        if sys.path[0] not in ("", os.getcwd()):
+            arguments.insert(0, "-P")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  # no shell is wanted
+    serve_config(config, verbose=verbose)
+    raise SystemExit(0)
+
+
+def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
+    """Serve with these settings until stopped; whatever goes wrong is one sentence and an exit code."""
+    from compiler_daemon.app import serve
+    from compiler_daemon.store import StoreError
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.INFO)
+    try:
+        asyncio.run(serve(config, on_ready=_say_ready))
+    except (DaemonError, StoreError, OSError) as error:
+        sys.stderr.write(f"compiler-daemon: {error}\n")
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+
+
+def main() -> None:
+    """Serve with the settings in the file whose number is argument one."""
+    with open(int(sys.argv[1]), "rb") as file:
+        config, verbose = pickle.load(file)  # noqa: S301  # ours: see `become_daemon`
+    serve_config(config, verbose=verbose)
+
+
+def _say_ready(address: str) -> None:
+    sys.stdout.write(f"ready {address}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

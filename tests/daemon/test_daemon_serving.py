@@ -1,0 +1,80 @@
+"""`serve` as people start it: through the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from daemon_process import DEADLINE_S
+
+IDLE_BYTES = 60 * 10**6
+
+
+@contextmanager
+def served(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(directory), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert process.stdout.readline().startswith("ready ")
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--page-port", "0"]], ids=["plain", "with a page"])
+def test_an_idle_daemon_is_small_and_has_forgotten_the_command_line(tmp_path: Path, options: list[str]) -> None:
+    with served(tmp_path / "d", *options) as process:
+        memory = psutil.Process(process.pid).memory_info().rss
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+
+    assert memory < IDLE_BYTES
+    assert "pydantic" not in maps
+
+
+def test_the_daemon_is_the_process_that_was_started(tmp_path: Path) -> None:
+    with served(tmp_path / "d") as process:
+        assert json.loads((tmp_path / "d" / "daemon.json").read_text())["pid"] == process.pid
+        assert "serve" in psutil.Process(process.pid).cmdline()
+
+
+def test_settings_arrive_whole(tmp_path: Path) -> None:
+    with served(tmp_path / "d", "--store-gib", "3", "--address", f"unix:{tmp_path}/other.sock") as process:
+        command = [sys.executable, "-m", "compiler_daemon", "status", "--json", "--dir", str(tmp_path / "d")]
+        state = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert (state["pid"], state["store_max_bytes"]) == (process.pid, 3 * 2**30)
+        assert state["address"] == f"unix:{tmp_path}/other.sock"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--address", "10.0.0.1:99"], 2, "needs TLS"),
+        (["--page-port", "70000"], 2, "70000"),
+        (["--address", "unix:/nowhere/at/all.sock"], 1, "does not exist"),
+    ],
+    ids=["never possible", "no port", "no place"],
+)
+def test_what_cannot_be_is_one_sentence_and_an_exit_code(
+    tmp_path: Path, options: list[str], code: int, words: str
+) -> None:
+    command = [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(tmp_path / "d"), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert ended.returncode == code
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
