@@ -63,7 +63,7 @@ def test_settings_arrive_whole(tmp_path: Path) -> None:
     ("options", "code", "words"),
     [
         (["--address", "10.0.0.1:99"], 2, "needs TLS"),
-        (["--page-port", "70000"], 2, "70000"),
+        (["--page-port", "70000"], 2, "page-port"),
         (["--address", "unix:/nowhere/at/all.sock"], 1, "does not exist"),
     ],
     ids=["never possible", "no port", "no place"],
