@@ -252,12 +252,16 @@ def _call(target: str, args: list[str], named: list[str]) -> str:
         if name in _INPLACE and len(args) == 2:
             return _short(f"{args[0]}  # {_INPLACE[name]} {args[1]}, in place")
         if name == "getitem" and len(args) == 2:
-            return _short(f"{args[0]}[{args[1]}]")
+            return _short(f"{args[0]}[{_index(args[1])}]")
         if name == "setitem" and len(args) == 3:
-            return _short(f"None  # {args[0]}[{args[1]}] = {args[2]}")
+            return _short(f"None  # {args[0]}[{_index(args[1])}] = {args[2]}")
     if target == "getattr" and len(args) == 2:
         return f"{args[0]}.{args[1].strip(chr(39))}"
     return f"{_function(target)}({_short(', '.join(args + named))})"
+
+
+def _index(text: str) -> str:
+    return text[1:-1].removesuffix(",") if text.startswith("(") and text.endswith(")") else text
 
 
 def _function(name: str) -> str:

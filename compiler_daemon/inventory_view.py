@@ -12,6 +12,7 @@ from compile_wire.digest import Digest
 from compile_wire.manifest import Manifest
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.inventory import Collected
+from compiler_daemon.kernel_text import KernelText
 from compiler_daemon.store import ArtifactRow, StoredGraph
 from compiler_daemon.units import age_text, seconds_text, size_text
 
@@ -120,19 +121,20 @@ def print_entry(
         console.print()
 
 
-def print_graph(graph: Digest, size: int, text: GraphText) -> None:
-    """Print a graph: its code, inputs, symbols and settings."""
+def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
+    """Print a graph or a kernel: its code, inputs, symbols and settings."""
     console = Console()
     console.print(f"graph {graph[:_SHORT]}, {size_text(size)}")
     # As it is: neither wrapped nor coloured, so that it can be copied and piped.
     console.print(Text(text.code()), soft_wrap=True, highlight=False)
-    console.print()
-    console.print(_inputs(text.inputs()))
+    if inputs := text.inputs():
+        console.print()
+        console.print(_inputs(inputs))
     if symbols := text.symbols():
         console.print()
         console.print(_symbols(symbols))
     if settings := text.settings():
-        console.print("\nsettings that differ from torch's defaults")
+        console.print("\nsettings that differ from the defaults")
         console.print(_facts(settings, indent=2))
 
 

@@ -6,14 +6,19 @@ those, and the weightiest difference is the reason.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
 from compile_wire.environment import differing_fields
+from compile_wire.kernel_environment import is_kernel_environment
 
 Fields = Mapping[str, str]
+
+_PYTHON = re.compile(r"[a-z]+-([0-9])([0-9]+).*", re.DOTALL)
+_MAX_REASON = 160
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,14 +55,25 @@ def judge(wanted: Iterable[Digest], environments: Mapping[Digest, Fields], here:
 
 def reason_of(fields: Fields, here: Mapping[Digest, Fields]) -> str:
     """Return why things of this environment do not fit, after `they`: `need CUDA`, `were made with torch 2.11.0`."""
-    if not here:
-        return "cannot be judged: no process here has named its environment yet"
-    nearest = min(here.values(), key=lambda ours: len(differing_fields(ours, fields)))
+    return "".join(c for c in _reason(fields, here)[:_MAX_REASON] if c.isprintable())
+
+
+def _reason(fields: Fields, here: Mapping[Digest, Fields]) -> str:
+    alike = [ours for ours in here.values() if is_kernel_environment(ours) == is_kernel_environment(fields)]
+    if not alike and is_kernel_environment(fields):
+        return f"were made with triton {fields.get('triton', '').partition('-')[0]}, which nothing here has used yet"
+    if not alike:
+        return "cannot be judged: nothing here has named its environment yet"
+    nearest = min(alike, key=lambda ours: len(differing_fields(ours, fields)))
     for name, words in _REASONS.items():
         if fields.get(name, "") != nearest.get(name, "") and (text := words(fields, nearest)):
             return text
     others = sorted(name for name in {*fields, *nearest} if fields.get(name) != nearest.get(name))
     return f"were made where {others[0]} is {fields.get(others[0], 'not known')!r:.80}"
+
+
+def _version(tag: re.Match[str]) -> str:
+    return f"{tag[1]}.{tag[2]}" + ("" if "cpython" in tag[0] else f" ({tag[0].partition('-')[0]})")
 
 
 def _toolkit(theirs: Fields, ours: Fields) -> str:
@@ -81,7 +97,7 @@ _REASONS: Mapping[str, Callable[[Fields, Fields], str]] = {
     "toolkit": _toolkit,
     "gpu": _gpu,
     "torch": lambda theirs, ours: f"were made with torch {theirs.get('torch')}",
-    "python": lambda theirs, ours: f"were made with Python {theirs.get('python', '').partition('-')[0]}",
+    "python": lambda theirs, ours: f"were made with Python {_PYTHON.sub(_version, theirs.get('python', ''))[:40]}",
     "cpu_flags": lambda theirs, ours: (
         f"were made for another processor ({theirs.get('cpu_flags', '').partition(':')[0]})"
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +43,9 @@ class BundleWriter:
 
     def __enter__(self) -> Self:
         try:
-            descriptor, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+            # Not by `tempfile`: who may read the file is for the user's umask to say.
+            self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise BundleError(f"{self._path} cannot be written: {error.strerror}") from error
         self._file: IO[bytes] = open(descriptor, "wb")

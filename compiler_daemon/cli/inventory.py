@@ -108,20 +108,25 @@ def show(
     Example: compiler-daemon show 3fa9
     """
     from compile_wire.graph_check import decode_graph
+    from compile_wire.kernel_environment import is_kernel_environment
+    from compile_wire.kernel_spec import decode_kernel
     from compile_wire.manifest import decode_manifest
     from compiler_daemon.errors import DaemonError
     from compiler_daemon.graph_text import GraphText
     from compiler_daemon.inventory_view import print_entry, print_graph
+    from compiler_daemon.kernel_text import KernelText
 
     client = inventory_of(directory, address)
     described, requests = client.describe(key)
     artifacts = [(one.row, decode_manifest(one.manifest)) for one in described]
     environments = {environment: view.fields for environment, view in client.environments().items()}
-    graphs: dict[Any, tuple[int, GraphText]] = {}
-    for digest in dict.fromkeys(one.graph for one in requests):
+    graphs: dict[Any, tuple[int, GraphText | KernelText]] = {}
+    for digest, environment in {one.graph: one.environment for one in requests}.items():
         try:
             data = b"".join(client.graph(digest))
-            graphs[digest] = (len(data), GraphText(decode_graph(data)))
+            is_kernel = is_kernel_environment(environments.get(environment, {}))
+            text = KernelText(decode_kernel(data)) if is_kernel else GraphText(decode_graph(data))
+            graphs[digest] = (len(data), text)
         except (DaemonError, ValueError) as error:
             typer.echo(f"graph {digest[:12]} cannot be shown: {error}", err=True)
     if as_json:
