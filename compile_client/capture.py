@@ -16,6 +16,7 @@ import torch
 
 from compile_client._tables import CannotCarryError, Tables
 from compile_client._values import Values
+from compile_client.origins import origin_of
 from compile_wire.graph_spec import (
     TYPES,
     GraphSpec,
@@ -165,7 +166,14 @@ def _nodes(gm: torch.fx.GraphModule, tables: Tables, name: str) -> list[NodeSpec
         raise CannotCarryError(f"the graph {name} has a code generator of its own")
     index = {node: position for position, node in enumerate(gm.graph.nodes)}
     values = Values(tables, index)
-    return [_node(node, gm, tables, values) for node in index]
+    specs = []
+    for node in index:
+        try:
+            specs.append(_node(node, gm, tables, values))
+        except CannotCarryError as error:
+            origin = origin_of(node)
+            raise CannotCarryError(f"{error}, at {origin}" if origin else str(error)) from error
+    return specs
 
 
 def _node(node: torch.fx.Node, gm: torch.fx.GraphModule, tables: Tables, values: Values) -> NodeSpec:

@@ -11,6 +11,7 @@ TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is n
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
+TORCH_COMPILE_CLIENT_EXPLAIN   `1`: say at exit of each graph that was not there why                    off
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
 
@@ -62,6 +63,7 @@ class ClientConfig:
     warm: bool = False
     """Compile-only: graphs are handed to the daemon and run eagerly."""
     report: Path | None = None
+    explain: bool = False
     log_level: int = logging.INFO
     complaints: tuple[str, ...] = ()
 
@@ -75,6 +77,8 @@ class ClientConfig:
     """A compile's stream has an event every few seconds; a longer silence means a stopped daemon."""
     min_transfer_bytes_per_s: float = 4 * 2**20
     """A blob gets `answer_s` plus its size over this. Slower than this, a local compile is the better choice."""
+    explain_s: float = 8.0
+    """For the daemon's explanation at exit, which is asked for: it searches for some seconds."""
     flush_s: float = 10.0
     """What the end of a process may wait for artifacts that are still to be published."""
     ahead_in_flight: int = 32
@@ -100,6 +104,7 @@ class ClientConfig:
             else _seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
             read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
             warm=warm,
+            explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             report=Path(report).absolute() if report else None,
             log_level=_level(env, complaints),
             complaints=tuple(complaints),

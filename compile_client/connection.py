@@ -36,6 +36,7 @@ from compile_client.errors import (
     TlsError,
     UnavailableError,
 )
+from compile_client.runs import ExplainedGraph, RunPart
 from compile_client.trust import verified_blob, verified_facts, verified_manifest
 from compile_wire.digest import Digest, digest_of
 from compile_wire.environment import check_environment, environment_id
@@ -198,6 +199,20 @@ class Connection:
         except MalformedError as error:
             raise InvalidError(f"this artifact cannot be published: {error}") from error
         self._introduced(lambda: self._publish(compiled, manifest, blobs, deadline), deadline)
+
+    def report_run(self, part: RunPart, deadline: Deadline) -> bool:
+        """Hand in a piece of the process's record; True, or trouble."""
+        self._rpc.report_run(
+            part,
+            program=self._program,
+            environment_id=self.environment_id,
+            timeout_s=deadline.within(self._config.answer_s),
+        )
+        return True
+
+    def explain_run(self, run: str, deadline: Deadline) -> list[ExplainedGraph]:
+        """Return what the daemon says of the graphs of a run that were not there."""
+        return self._rpc.explain_run(run, timeout_s=deadline.within(self._config.explain_s))
 
     def _handshake(self, deadline: Deadline) -> None:
         welcome = self._rpc.handshake(

@@ -11,6 +11,10 @@ from compile_client.ahead import GraphRow, Outcome
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.deferred import can_run_eagerly, eagerly, is_static
 from compile_client.errors import InstallError
+from compile_client.origins import origin_of_named
+from compile_client.runs import GraphNote
+from compile_client.runs import Outcome as RunOutcome
+from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.torch_side.components import differing_parts, key_parts
 from compile_wire.torch_side.state import read_state
@@ -42,7 +46,10 @@ class Graph:
         version: TorchVersion,
         served: bool,
         code: str = "",
+        number: int,
     ) -> None:
+        self._number = number
+        self._begun = time.monotonic()
         self.served = served
         """Whether a daemon was there when the graph began."""
         self.key: str | None = None
@@ -63,6 +70,8 @@ class Graph:
         self._used: tuple[Artifact, bool] | None = None
         self._store_key = ""
         self._asking_s = 0.0
+        self._tried: list[Artifact] = []
+        self._why = ("", "")
         self._spec: bytes | None = None
         self._why_not = ""
         self._why_here = ""
@@ -133,6 +142,7 @@ class Graph:
             have.append(artifact.digest)
             if (found := self._try(artifact, ask_torch, compiled=False)) is not None:
                 return found
+            self._tried.append(artifact)
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
         if spec is None:
             self._client.report.count_refusal("not_carried")
@@ -150,8 +160,13 @@ class Graph:
                 return found
         # Never without a word: a cache that quietly does not work looks like one that works.
         self._client.report.count_refusal("not_loaded")
-        self._client.why_here(self.key or "", "not_loaded", "torch accepts nothing of what the daemon has for this key")
+        self.why_here("not_loaded", "torch accepts nothing of what the daemon has for this key")
         return None
+
+    def why_here(self, reason: str, why: str) -> None:
+        """Say why torch compiles the graph in this process although a daemon is there, and remember it."""
+        self._why = (reason, why)
+        self._client.why_here(self.key or "", reason, why)
 
     def end(self, seconds: float) -> None:
         """torch is done with the graph, after so many seconds in all: count what came of it, publish what is new."""
@@ -163,22 +178,55 @@ class Graph:
         if self.local_hit and loaded:
             report.count_local_hit()
             self._note("local", 0.0)
+            self._remember("hit_local")
         elif self._used is not None and loaded:
             artifact, compiled = self._used
             if compiled:
                 report.count_daemon_compile()
+                self._remember("compiled_by_daemon")
             else:
                 report.count_hit(artifact.manifest.compile_s)
+                self._remember("hit", saved_s=artifact.manifest.compile_s)
             self._note("compiled" if compiled else "there", artifact.manifest.compile_s)
         else:
             report.count_local_compile()
             self._note("here", max(0.0, seconds - self._asking_s), self._why_here or self._why_not)
             if self.key is None and self.served:
                 report.count_refusal("uncacheable")
+                self._why = ("uncacheable", "torch has no key for it, and caches it nowhere")
             if self._used is not None:
-                raise InstallError("torch could not load an artifact of the daemon's, and compiled by itself")
+                self._why = ("install", "torch could not load an artifact of the daemon's, and compiled by itself")
+            self._remember("compiled_here", spent_s=max(0.0, seconds - self._asking_s))
+            if self._used is not None:
+                raise InstallError(self._why[1])
             if self.entry is not None and self._store_key and self._client.may_publish():
                 self._publish(max(0.0, seconds - self._asking_s))
+
+    def _remember(self, outcome: RunOutcome, *, saved_s: float = 0.0, spent_s: float = 0.0) -> None:
+        """Remember what came of the graph, for `explain`."""
+        reason, message = self._why if outcome == "compiled_here" else ("", "")
+        if outcome == "compiled_here" and not reason:
+            reason, message = self._client.last_trouble() or ("not_served", "it is compiled without the daemon")
+        if self._tried and not message:
+            guards = next((artifact.manifest.guards for artifact in self._tried if artifact.manifest.guards), "")
+            message = f"these guards did not hold: {guards}" if guards else "torch accepted none of what is stored"
+        if reason and (origin := origin_of_named(self._gm, message)) and origin not in message:
+            message = f"{message}, at {origin}"
+        self._client.remember_graph(
+            GraphNote(
+                number=self._number,
+                key=self._store_key,
+                outcome=outcome,
+                reason=reason,
+                message=message,
+                tried=len(self._tried),
+                waited_s=self._asking_s,
+                saved_s=saved_s,
+                spent_s=spent_s,
+                graph=digest_of(self._spec) if self._spec is not None else None,
+                begun=self._begun,
+            )
+        )
 
     def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
         assert self.key is not None
@@ -208,8 +256,10 @@ class Graph:
             )
         elif refusal.fields:
             why += f" ({'; '.join(refusal.fields)})"
+        if (origin := origin_of_named(self._gm, why)) and origin not in why:
+            why += f", at {origin}"
         self._why_here = f"{refusal.reason}: {why}"
-        self._client.why_here(self.key or "", refusal.reason, why)
+        self.why_here(refusal.reason, why)
 
     def _capture(self, *, dynamic_shapes: bool) -> bytes | None:
         from compile_client.capture import CannotCarryError, capture
@@ -219,7 +269,7 @@ class Graph:
                 self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
             except (CannotCarryError, MalformedError) as error:
                 self._why_not = str(error)
-                self._client.why_here(self.key or "", "not_carried", self._why_not)
+                self.why_here("not_carried", self._why_not)
         return self._spec
 
     def _publish(self, seconds: float) -> None:

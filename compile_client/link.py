@@ -70,6 +70,17 @@ class Link:
             self._breaker.succeeded()
             return answer
 
+    def quietly(self, exchange: Callable[[Connection], T]) -> T | None:
+        """Return what `exchange` makes of the connection that is open now; None where there is none, or trouble was.
+
+        For what the training does not need: the breaker is asked, but told nothing.
+        """
+        connection = self._connection
+        if connection is None:
+            return None
+        with self._under_way(), connection.in_use():
+            return exchange(connection)
+
     def reach(self, deadline: Deadline) -> None:
         """Return when a daemon is connected.
 

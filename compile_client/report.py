@@ -142,6 +142,11 @@ class Report:
         """Whether there is anything to report: a graph, a kernel, or trouble."""
         return bool(self._counts["graphs"] or self._counts["kernels"] or self._fallbacks)
 
+    def fallbacks(self) -> dict[str, int]:
+        """Return the kinds of trouble so far, and how often each."""
+        with self._lock:
+            return dict(self._fallbacks)
+
     def as_dict(self) -> dict[str, object]:
         """Return all counters, as they stand in the file."""
         with self._lock:

@@ -7,6 +7,8 @@ daemon has answered the probe. Nothing here is trusted or verified: see there.
 from __future__ import annotations
 
 import math
+import os
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -31,12 +33,22 @@ from compile_client.errors import (
     UnavailableError,
 )
 from compile_client.listening import heard
+from compile_client.runs import ExplainedGraph, Outcome, RunPart
 from compile_wire.digest import Digest
-from compile_wire.limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
+from compile_wire.limits import (
+    CHUNK_BYTES,
+    MAX_KEY_TEXT,
+    MAX_MESSAGE_BYTES,
+    MAX_MESSAGE_TEXT,
+    MAX_REASON_TEXT,
+    MAX_REASONS,
+)
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
+from compile_wire.v1 import runs_pb2 as runs_pb
+from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 
 T = TypeVar("T")
 
@@ -100,6 +112,7 @@ class Rpc:
             self._channel = grpc.secure_channel(target, credentials, options=_OPTIONS)
         self._stub = pb_grpc.CompileServiceStub(self._channel)
         self._kernels = kernels_pb2_grpc.KernelServiceStub(self._channel)
+        self._runs = runs_pb_grpc.RunServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def close(self) -> None:
@@ -244,6 +257,43 @@ class Rpc:
         )
         self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._metadata))
 
+    def report_run(self, part: RunPart, *, program: str, environment_id: str, timeout_s: float) -> None:
+        """Hand in a piece of a run's record."""
+        now = time.monotonic()
+        request = runs_pb.ReportRunRequest(
+            run=part.run,
+            program=program,
+            pid=os.getpid(),
+            environment_id=environment_id,
+            age_s=part.age_s,
+            graphs=[
+                runs_pb.GraphReport(
+                    number=graph.number,
+                    key=graph.key,
+                    outcome=_OUTCOMES[graph.outcome],
+                    reason=graph.reason[:MAX_REASON_TEXT],
+                    message=_plain(graph.message, MAX_MESSAGE_TEXT),
+                    tried=graph.tried,
+                    waited_s=graph.waited_s,
+                    saved_s=graph.saved_s,
+                    spent_s=graph.spent_s,
+                    graph_sha256=graph.graph or "",
+                    age_s=max(0.0, now - graph.begun),
+                )
+                for graph in part.graphs
+            ],
+            fallbacks=dict(list(part.fallbacks.items())[:MAX_REASONS]),
+            unreported=part.unreported,
+            ended=part.ended,
+        )
+        self._guarded(lambda: self._runs.ReportRun(request, timeout=timeout_s, metadata=self._metadata))
+
+    def explain_run(self, run: str, *, timeout_s: float) -> list[ExplainedGraph]:
+        """Ask why the graphs of a run were not there."""
+        request = runs_pb.ExplainRunRequest(run=run)
+        answer = self._guarded(lambda: self._runs.ExplainRun(request, timeout=timeout_s, metadata=self._metadata))
+        return [_explained(graph) for graph in answer.graphs[:_MAX_FIELDS]]
+
     @staticmethod
     def _guarded(call: Callable[[], T]) -> T:
         try:
@@ -252,6 +302,29 @@ class Rpc:
             raise _translated(error) from error
         except ValueError as error:  # how grpc says that another thread has closed the channel
             raise UnavailableError(f"the connection was closed ({error})") from error
+
+
+_OUTCOMES: Mapping[Outcome, runs_pb.GraphOutcome.ValueType] = {
+    "hit_local": runs_pb.GRAPH_OUTCOME_HIT_LOCAL,
+    "hit": runs_pb.GRAPH_OUTCOME_HIT,
+    "compiled_by_daemon": runs_pb.GRAPH_OUTCOME_COMPILED_BY_DAEMON,
+    "compiled_here": runs_pb.GRAPH_OUTCOME_COMPILED_HERE,
+}
+
+
+def _explained(graph: runs_pb.GraphExplanation) -> ExplainedGraph:
+    by_daemon = graph.outcome == runs_pb.GRAPH_OUTCOME_COMPILED_BY_DAEMON
+    return ExplainedGraph(
+        number=graph.number,
+        key=_plain(graph.key, MAX_KEY_TEXT),
+        outcome="compiled_by_daemon" if by_daemon else "compiled_here",
+        reason=_plain(graph.reason, MAX_REASON_TEXT),
+        message=_plain(graph.message, MAX_MESSAGE_TEXT),
+        sentence=_plain(graph.sentence, _MAX_DETAILS),
+        nearest=_plain(graph.nearest.program, _MAX_DETAILS) if graph.HasField("nearest") else "",
+        differences=tuple(_plain(told.text, _MAX_DETAILS) for told in graph.differences[:_MAX_FIELDS]),
+        more=graph.more,
+    )
 
 
 def _event(answer: pb.CompileGraphResponse) -> CompileEvent | Entry | Refusal:

@@ -22,6 +22,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, MutableMapping
@@ -33,12 +34,14 @@ from compile_client.breaker import CircuitBreaker
 from compile_client.config import ClientConfig
 from compile_client.connection import Connection
 from compile_client.deadline import Deadline
-from compile_client.errors import ClientError, FullError, InternalError
+from compile_client.errors import ClientError, FullError, InternalError, ReadOnlyError, RefusedError
+from compile_client.explanation import explanation_lines
 from compile_client.link import Link
 from compile_client.notices import Notices, logger, say, set_up_logging
 from compile_client.progress import Progress
 from compile_client.publisher import Publisher
 from compile_client.report import Report, ReportFile
+from compile_client.runs import ExplainedGraph, GraphNote, RunLog, RunPart
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts
 from compile_wire.limits import MAX_NAME_TEXT
@@ -63,6 +66,7 @@ class DaemonClient:
     _publisher: Publisher
     _ahead: Ahead
     _environment_seen: Digest | None
+    _runs: RunLog
     _closed: bool
 
     def __init__(
@@ -87,6 +91,7 @@ class DaemonClient:
         report = config.report if elder is None else None
         self._file = ReportFile(report, os.environ if env is None else env) if report else None
         self._abandoned: list[object] = []
+        self._local = threading.local()
         self._start_afresh(Notices())
         for complaint in config.complaints if elder is None else ():
             self._notices.once(complaint, complaint)
@@ -147,6 +152,7 @@ class DaemonClient:
     def trouble(self, error: ClientError, consequence: str = _HERE) -> None:
         """Count a trouble and say it once: for trouble that the caller has with an artifact, as `InstallError`."""
         self.report.count_fallback(error.reason)
+        self._local.trouble = (error.reason, str(error))
         self._notices.trouble(error, consequence)
         logger.debug("%s", error.reason, exc_info=error)
 
@@ -154,21 +160,40 @@ class DaemonClient:
         """Say why torch compiles a graph here although the daemon is well: aloud for the first of each reason."""
         self._notices.once(f"graph {reason}", f"graph {key[:8]} is compiled here ({reason}): {why}", logging.INFO)
 
+    def last_trouble(self) -> tuple[str, str] | None:
+        """Return the reason and the words of this thread's last trouble since `forget_trouble`."""
+        return getattr(self._local, "trouble", None)
+
+    def forget_trouble(self) -> None:
+        """A new graph begins in this thread."""
+        self._local.trouble = None
+
+    def remember_graph(self, graph: GraphNote) -> None:
+        """Remember what became of a graph; the daemon is told in the background."""
+        self._runs.note(graph)
+
     def close(self) -> None:
         """Publish what is waiting, within its bound; hang up; report. Called at exit; a second call does nothing."""
         atexit.unregister(self.close)
         if self._closed:
             return
         self._closed = True
+        explanation: list[str] = []
         try:
             self._ahead.flush(self.config.graph_timeout_s)
+            end = time.monotonic() + self.config.flush_s
             self._publisher.flush(self.config.flush_s)
             self._environment_seen = self.environment_id()  # which the report names, when the link is closed
+            self._runs.finish(min(self.config.answer_s, max(0.0, end - time.monotonic())))
+            if self.config.explain:
+                explanation = self._explanation()
             self._link.close()
         finally:  # also when an impatient user interrupts the flush
             line = "" if self._elder else (self._ahead.line() or self._report.line())
             if line:
                 say(line)
+            for part in explanation:
+                say(part)
             if self._file is not None:
                 self._file.write(self._report)
 
@@ -247,11 +272,36 @@ class DaemonClient:
             "graphs": self._ahead.as_rows(),
         }
 
+    def _send_run(self, part: RunPart, timeout_s: float) -> bool | None:
+        """Hand in a piece of the run's record over the connection that is open; see `RunLog`."""
+        try:
+            deadline = Deadline(min(timeout_s, self.config.answer_s))
+            sent = self._link.quietly(lambda connection: connection.report_run(part, deadline))
+        except (RefusedError, ReadOnlyError):  # a daemon that knows no reports, or wants none of ours
+            return None
+        except Exception as error:  # noqa: BLE001 - as in `_try`; and not worth a word to the user
+            logger.debug("the run's record was not sent: %s", error)
+            return False
+        return sent is not None
+
+    def _explanation(self) -> list[str]:
+        """Return a line for each graph that was not there: why, in the daemon's words, else in ours."""
+        graphs: list[ExplainedGraph] | None = None
+        try:
+            deadline = Deadline(self.config.explain_s)
+            graphs = self._link.quietly(lambda connection: connection.explain_run(self._runs.run, deadline))
+        except Exception as error:  # noqa: BLE001 - as in `_try`
+            logger.debug("the daemon did not explain: %s", error)
+        return list(explanation_lines(self._runs.missed(), graphs))
+
     def _not_published(self, reason: str) -> None:
         self.report.count_unpublished(reason)
 
     def _deadline(self) -> Deadline:
         return Deadline(self.config.graph_timeout_s)
+
+    def _fallbacks(self) -> dict[str, int]:
+        return self.report.fallbacks()
 
     def _start_afresh(self, notices: Notices, *, forked_in_call: bool = False) -> None:
         self._closed = False
@@ -268,11 +318,12 @@ class DaemonClient:
             max_items=self.config.publish_queue_items,
             max_bytes=self.config.publish_queue_bytes,
         )
+        self._runs = RunLog(self._send_run, self._fallbacks)
 
     def _forked(self) -> None:
         """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""
         # Kept, not freed: gRPC's own clean-up would take locks of threads that do not exist here.
-        self._abandoned.extend((self._link, self._publisher, self._ahead))
+        self._abandoned.extend((self._link, self._publisher, self._ahead, self._runs))
         self._start_afresh(Notices(self._notices.said()), forked_in_call=self._link.busy)
 
 

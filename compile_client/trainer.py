@@ -121,7 +121,7 @@ class Trainer:
             if graph is not None and graph.served and graph.key == key:
                 graph.guards = guards_of(entry)
                 if reason := why_not_cacheable(entry):
-                    self.client.why_here(key, "uncacheable", reason)
+                    graph.why_here("uncacheable", reason)
                     return None
             return original(key, entry, remote, *args, **kwargs)
 
@@ -185,7 +185,8 @@ class Trainer:
 
     def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
         try:
-            self.client.report.count_graph()
+            number = self.client.report.count_graph()
+            self.client.forget_trouble()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
             return Graph(
                 gm,
@@ -196,6 +197,7 @@ class Trainer:
                 version=self._version,
                 served=served,
                 code=code_name() if self.client.config.warm else "",
+                number=number,
             )
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))

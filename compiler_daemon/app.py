@@ -21,6 +21,7 @@ from compiler_daemon.cache import Cache
 from compiler_daemon.condition import Condition
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.environments import Environments
+from compiler_daemon.explanations import Explanations
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes
 from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
@@ -29,13 +30,17 @@ from compiler_daemon.keyring import Keyring
 from compiler_daemon.listener import clear_socket
 from compiler_daemon.metrics import Counters
 from compiler_daemon.pool import Pool
+from compiler_daemon.reports import Reports
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
+from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
+from compiler_daemon.runs import RunLog
+from compiler_daemon.statistics import Gathering
 from compiler_daemon.store import Store, StoreConfig
 
 logger = logging.getLogger(__name__)
@@ -57,19 +62,18 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     os.umask(0o077)
     stop, stop_now = asyncio.Event(), asyncio.Event()
     async with contextlib.AsyncExitStack() as scope:
-        prepare_directory(config.directory)
-        scope.enter_context(_lock(config.directory))
+        await _take_place(config, scope)
         credentials = server_credentials(config)
-        if isinstance(config.local_address, UnixAddress):
-            clear_socket(config.local_address)
         scope.enter_context(_signals(stop, stop_now))
-        await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
 
         identity = Identity.open(config.directory)
         keyring = Keyring(config.directory, token=identity.token)
         counters = Counters()
         store = await asyncio.to_thread(Store.open, _store_config(config))
         scope.push_async_callback(asyncio.to_thread, store.close)
+        runs = await asyncio.to_thread(RunLog, config.runs)
+        scope.push_async_callback(asyncio.to_thread, runs.close)
+        reports = Reports(runs, store, counters=counters)
         environments = Environments(store, secret=identity.secret)
         await environments.load()
         pool = Pool(
@@ -78,7 +82,14 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         cache = Cache(
             store, environments, secret=identity.secret, allow_publish=config.allow_publish, counters=counters
         )
-        flights = Flights(config.flights, cache=cache, environments=environments, pool=pool, counters=counters)
+        flights = Flights(
+            config.flights,
+            cache=cache,
+            environments=environments,
+            pool=pool,
+            counters=counters,
+            on_refused=reports.keep_refused,
+        )
         condition = Condition(store=store, pool=pool, flights=flights, counters=counters, directory=config.directory)
         scope.push_async_callback(condition.sample)
         scope.push_async_callback(condition.save)
@@ -102,6 +113,12 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             page_service,
             KernelServicer(
                 cache=cache, environments=environments, flights=flights, interpreter=config.pool.interpreter
+            ),
+            RunServicer(
+                reports=reports,
+                explanations=Explanations(runs, store),
+                gathering=Gathering(store, runs, counters=counters),
+                flights=flights,
             ),
             keyring=keyring,
             condition=condition,
@@ -138,6 +155,15 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         await _unless(stop_now, _drain(flights, config.drain_s))
         await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
     logger.info("stopped")
+
+
+async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
+    """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
+    prepare_directory(config.directory)
+    scope.enter_context(_lock(config.directory))
+    if isinstance(config.local_address, UnixAddress):
+        clear_socket(config.local_address)
+    await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
 
 
 async def _drain(flights: Flights, limit_s: float) -> None:

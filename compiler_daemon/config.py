@@ -133,6 +133,11 @@ class DaemonConfig:
         return self.directory / "store"
 
     @property
+    def runs(self) -> Path:
+        """The file of what trainers reported."""
+        return self.directory / "runs.sqlite3"
+
+    @property
     def scratch(self) -> Path:
         """Where workers compile; emptied at every start."""
         return self.directory / "scratch"

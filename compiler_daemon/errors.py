@@ -20,6 +20,9 @@ DaemonError
   DrainingError             -> UNAVAILABLE           the daemon stops
   NoPageError               -> FAILED_PRECONDITION   this daemon serves no web page
   JobRefusedError           -> FAILED_PRECONDITION   the graph will not be compiled here; `flights` makes it an answer
+  RunLogError               -> INTERNAL              what trainers report cannot be kept or read
+  RunUnknownError           -> NOT_FOUND             no such run, program or key
+  AmbiguousKeyError         -> INVALID_ARGUMENT      several keys begin like that
   WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `flights` retries once
 
 `compiler_daemon.store.errors` has the store's own tree, `compile_wire.errors` that of malformed bytes.
@@ -174,3 +177,19 @@ class JobRefusedError(DaemonError):
 
 class WorkerLostError(DaemonError):
     """A worker died, or sent what it must not; another may do better."""
+
+
+class RunLogError(DaemonError):
+    """The log of runs cannot be written or read."""
+
+
+class RunUnknownError(DaemonError):
+    """Nothing is known of a run, a program or a key."""
+
+    code = "NOT_FOUND"
+
+
+class AmbiguousKeyError(DaemonError):
+    """Several keys begin like that."""
+
+    code = "INVALID_ARGUMENT"

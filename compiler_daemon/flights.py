@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from compile_wire.digest import Digest
 from compile_wire.errors import WireError
@@ -53,7 +53,9 @@ class _Flight:
 
     def __init__(self, job: Job, *, position: int) -> None:
         self.job = job
+        self.asked = time.monotonic()
         self.started: float | None = None
+        self.waiters = 0
         self.position = position
         self.phase = "starting"
         self.expected_s = 0.0
@@ -66,16 +68,19 @@ class _Flight:
             return QueuedEvent(position=self.position)
         return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
 
-    def view(self) -> FlightView:
-        """What an operator sees now."""
+    def view(self, now: float, eta_s: float | None) -> FlightView:
+        """What an operator sees."""
         return FlightView(
             environment=self.job.environment,
             key=self.job.key,
             program=self.job.program,
-            phase="queued" if self.started is None else self.phase,
+            phase=self.phase if self.started is not None else "queued",
             position=self.position if self.started is None else 0,
-            elapsed_s=0.0 if self.started is None else time.monotonic() - self.started,
+            waited_s=now - self.asked,
+            elapsed_s=now - self.started if self.started is not None else 0.0,
             expected_s=self.expected_s,
+            eta_s=eta_s,
+            waiters=self.waiters,
         )
 
     def tell(self) -> None:
@@ -121,8 +126,11 @@ class Flights:
         environments: Environments,
         pool: Pool,
         counters: metrics.Counters,
+        on_refused: Callable[[Job], Awaitable[None]] | None = None,
     ) -> None:
+        """`on_refused` is told of each graph that a worker could not compile; it must not raise."""
         self._config = config
+        self._on_refused = on_refused
         self._cache = cache
         self._environments = environments
         self._pool = pool
@@ -148,10 +156,14 @@ class Flights:
             outcome: Entry | Refusal | DaemonError | StoreError | None = self._refusal(job)
             if outcome is None:
                 flight = self._join(job)
-                while flight.outcome is None:
-                    yield flight.event()
-                    if flight.outcome is None:
-                        await flight.change(self._config.event_s)
+                flight.waiters += 1
+                try:
+                    while flight.outcome is None:
+                        yield flight.event()
+                        if flight.outcome is None:
+                            await flight.change(self._config.event_s)
+                finally:
+                    flight.waiters -= 1
                 outcome = flight.outcome
             if isinstance(outcome, Exception):
                 raise outcome
@@ -176,9 +188,28 @@ class Flights:
         return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
 
     def views(self) -> list[FlightView]:
-        """Return the compiles under way: those that run, longest first, then those that wait."""
-        views = [flight.view() for flight in self._flights.values()]
-        return sorted(views, key=lambda view: (view.phase == "queued", view.position, -view.elapsed_s))
+        """Return the compiles under way and those that wait, in the order in which they are expected to be done."""
+        now = time.monotonic()
+        running = [flight for flight in self._flights.values() if flight.started is not None]
+        waiting = [flight for flight in self._flights.values() if flight.started is None]
+        waiting.sort(key=lambda flight: (flight.position, flight.asked))
+        views = []
+        # When each worker is free, if all goes as before; None as soon as nothing is known of a graph before.
+        free: list[float] | None = []
+        for flight in running:
+            known = flight.expected_s > 0
+            left = max(0.0, flight.expected_s - (now - (flight.started or now)))
+            views.append(flight.view(now, left if known else None))
+            free = [*free, left] if known and free is not None else None
+        for flight in waiting:
+            eta: float | None = None
+            if free and flight.expected_s > 0:
+                free.sort()
+                eta = free[0] = free[0] + flight.expected_s
+            else:
+                free = None
+            views.append(flight.view(now, eta))
+        return views
 
     def quarantined(self) -> list[QuarantinedView]:
         """Return the graphs that are refused for a while."""
@@ -228,6 +259,8 @@ class Flights:
             logger.info("compiled %s for %s in %.1f s", job.key[:16], job.program or "?", outcome.compile_s)
         except JobRefusedError as error:
             outcome = self._refuse(error.reason, str(error), error.fields)
+            if self._on_refused is not None:
+                await self._on_refused(job)
             logger.info("refused %s: %s, %s", job.key[:16], error.reason, error)
         except DrainingError:
             outcome = self._refuse("DRAINING", _DRAINING.message)

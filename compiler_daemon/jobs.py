@@ -111,19 +111,24 @@ class WorkerView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlightView:
-    """A compile under way as an operator sees it."""
+    """A compile as an operator sees it."""
 
     environment: Digest
     key: str
     program: str
     phase: str
-    """"queued", or what the worker does."""
+    """As waiters hear it; "queued" before a worker is there."""
     position: int
-    """Graphs before it, where it is queued."""
+    """Jobs before it while it waits."""
+    waited_s: float
+    """Since it was asked for."""
     elapsed_s: float
-    """Since a worker began; 0 where it is queued."""
+    """Of these, on a worker."""
     expected_s: float
-    """0 where nobody knows."""
+    """How long it took before; 0 where there is no history."""
+    eta_s: float | None
+    """Until it is expected to be done; None where there is no history."""
+    waiters: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

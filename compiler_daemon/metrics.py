@@ -30,6 +30,9 @@ COMPILES_REFUSED = "compiles_refused"  # each also as compiles_refused.<reason>
 COMPILE_SECONDS = "compile_seconds"
 SECONDS_SAVED = "seconds_saved"  # compile seconds of the artifacts that lookups found
 
+GRAPHS_REPORTED = "graphs_reported"  # by trainers, at the latest when they end
+GRAPHS_MISSED = "graphs_missed"  # of these, only as graphs_missed.<cause>; see runs.records.Cause
+
 GRAPHS_QUARANTINED = "graphs_quarantined"
 WORKERS_STARTED = "workers_started"
 WORKERS_FAILED = "workers_failed"  # did not come up

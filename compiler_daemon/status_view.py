@@ -16,6 +16,8 @@ def print_status(state: Mapping[str, Any]) -> None:
     console.print(_overview(state))
     if state["workers"]:
         console.print(_workers(state["workers"]))
+    if state["in_flight"]:
+        console.print(_flights(state["in_flight"]))
     if state["quarantined"]:
         console.print(_quarantined(state["quarantined"]))
     if state["counters"]:
@@ -50,6 +52,21 @@ def _workers(workers: list[Mapping[str, Any]]) -> Table:
             f"{worker['elapsed_s']:.1f} s" if worker["key"] else "",
             str(worker["jobs_done"]),
             decimal(worker["rss_bytes"]),
+        )
+    return table
+
+
+def _flights(flights: list[Mapping[str, Any]]) -> Table:
+    table = Table("compile", "program", "phase", "for", "done in", "waiters", box=None)
+    for flight in flights:
+        waiting = flight["phase"] == "waiting"
+        table.add_row(
+            flight["key"][:16],
+            flight["program"],
+            f"waiting, {flight['position']} before it" if waiting else flight["phase"],
+            f"{flight['waited_s'] if waiting else flight['elapsed_s']:.0f} s",
+            f"about {flight['eta_s']:.0f} s" if "eta_s" in flight else "unknown",
+            str(flight["waiters"]),
         )
     return table
 

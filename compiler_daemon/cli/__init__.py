@@ -9,6 +9,7 @@ from __future__ import annotations
 from compiler_daemon.cli import (  # the verbs register themselves
     diagnosis,
     exchange,
+    insight,
     inventory,
     keeping,
     keys,
@@ -23,6 +24,7 @@ __all__ = [
     "cli",
     "diagnosis",
     "exchange",
+    "insight",
     "inventory",
     "keeping",
     "keys",

@@ -77,10 +77,12 @@ def status(
     address: ListenAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the daemon does now; exit code 1 where none runs."""
+    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
     from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.run_client import RunClient
 
-    state = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)).status()
+    operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
+    state = {**operator.status(), "in_flight": RunClient(operator).flights()}
     if as_json:
         print_result(json.dumps(state))
     else:

@@ -14,6 +14,8 @@ from compile_wire.v1 import inventory_pb2_grpc as inventory_pb_grpc
 from compile_wire.v1 import kernels_pb2, kernels_pb2_grpc
 from compile_wire.v1 import page_pb2 as page_pb
 from compile_wire.v1 import page_pb2_grpc as page_pb_grpc
+from compile_wire.v1 import runs_pb2 as runs_pb
+from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 from compiler_daemon import metrics
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.condition import Condition
@@ -29,6 +31,7 @@ from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
+from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.status import to_status
 
 _MAX_CONCURRENT_CALLS = 1024
@@ -54,6 +57,7 @@ class RpcServer:
         inventory_service: InventoryServicer,
         page_service: PageServicer,
         kernel_service: KernelServicer,
+        run_service: RunServicer,
         *,
         keyring: Keyring,
         condition: Condition,
@@ -74,7 +78,13 @@ class RpcServer:
         )
         self._services = [
             service.full_name
-            for schema in (pb.DESCRIPTOR, inventory_pb.DESCRIPTOR, page_pb.DESCRIPTOR, kernels_pb2.DESCRIPTOR)
+            for schema in (
+                pb.DESCRIPTOR,
+                inventory_pb.DESCRIPTOR,
+                page_pb.DESCRIPTOR,
+                kernels_pb2.DESCRIPTOR,
+                runs_pb.DESCRIPTOR,
+            )
             for service in schema.services_by_name.values()
         ]
         self._health = health_aio.HealthServicer()
@@ -83,6 +93,7 @@ class RpcServer:
         inventory_pb_grpc.add_InventoryServiceServicer_to_server(inventory_service, self._server)
         page_pb_grpc.add_PageServiceServicer_to_server(page_service, self._server)
         kernels_pb2_grpc.add_KernelServiceServicer_to_server(kernel_service, self._server)
+        runs_pb_grpc.add_RunServiceServicer_to_server(run_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             # Imported for those who ask for it only.

@@ -66,3 +66,18 @@ MAX_KERNEL_OPTIONS = 256
 
 MAX_KERNEL_OPTION_TEXT = 4096
 """Text of one option, and the length of a list among them."""
+
+MAX_GRAPHS_PER_REPORT = 64
+"""Graphs of a run that are reported in one message; with the longest texts they take 130 KB."""
+
+MAX_GRAPHS_PER_RUN = 4096
+"""Graphs of a run that are remembered; dynamo itself gives up recompiling long before."""
+
+MAX_REASONS = 64
+"""Kinds of trouble in one report; the client knows about twenty."""
+
+MAX_REASON_TEXT = 40
+"""A reason is one word: `key_mismatch`."""
+
+MAX_MESSAGE_TEXT = 1000
+"""Why a graph was compiled in the trainer, in words."""

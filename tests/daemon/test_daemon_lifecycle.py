@@ -59,7 +59,13 @@ def test_serve_prints_one_line_when_it_answers_and_stop_ends_it(tmp_path: Path) 
     assert table.returncode == 0
     assert str(process.pid) in table.stdout
     assert stopped.returncode == 0
-    assert {path.name for path in (tmp_path / "d").iterdir()} == {"token", "secret", "store", "daemon.lock"}
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {
+        "token",
+        "secret",
+        "store",
+        "runs.sqlite3",
+        "daemon.lock",
+    }
 
 
 @pytest.mark.parametrize("been_there", [False, True])

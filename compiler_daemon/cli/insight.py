@@ -1,0 +1,89 @@
+"""`explain` and `stats`: why graphs were not there, and what the daemon is good for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.config import Place
+from compiler_daemon.errors import UsageError
+
+
+@cli.command()
+def explain(
+    key: Annotated[str, typer.Argument(metavar="[KEY]", help="A key, or its beginning. [the last run]")] = "",
+    program: Annotated[str, typer.Option(metavar="NAME", help="The last run of this program.")] = "",
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say of each graph of the last run that was not there why: what differs from the nearest known one, in words.
+
+    Example: compiler-daemon explain --program train.py
+    """
+    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.run_client import RunClient
+
+    if key and program:
+        raise UsageError("name a key or a --program, not both")
+    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+    answer = client.explain(key=key, program=program)
+    if as_json:
+        print_result(json.dumps(answer))
+    else:
+        from compiler_daemon.explain_view import print_explanation
+
+        print_explanation(answer)
+
+
+@cli.command()
+def stats(
+    watch: Annotated[bool, typer.Option("--watch", help="Show them again and again, until interrupted.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show hits, misses and fallbacks with their reasons, seconds saved and spent, slowest graphs, each program.
+
+    Example: compiler-daemon stats --watch --every 5
+    """
+    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.run_client import RunClient
+
+    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+    if watch:
+        try:
+            _watch(client.statistics, every, as_json=as_json)
+        except KeyboardInterrupt:
+            return
+    elif as_json:
+        print_result(json.dumps(client.statistics()))
+    else:
+        from rich.console import Console
+
+        from compiler_daemon.statistics_view import statistics_view
+
+        Console().print(statistics_view(client.statistics()))
+
+
+def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:
+    from compiler_daemon.statistics_view import statistics_line, statistics_view
+
+    if as_json or not sys.stdout.isatty():
+        while True:
+            now = ask()
+            print_result(json.dumps(now) if as_json else f"{time.strftime('%H:%M:%S')} {statistics_line(now)}")
+            time.sleep(every_s)
+    from rich.live import Live
+
+    with Live(statistics_view(ask()), auto_refresh=False, screen=True) as live:
+        while True:
+            time.sleep(every_s)
+            live.update(statistics_view(ask()), refresh=True)

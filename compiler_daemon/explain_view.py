@@ -1,0 +1,70 @@
+"""An explanation as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+_OUTCOMES = {
+    "compiled_by_daemon": "compiled by the daemon",
+    "compiled_here": "compiled in the trainer",
+    "hit": "from the store",
+    "hit_local": "from torch's own cache",
+}
+_COLOURS = {"compiled_by_daemon": "yellow", "compiled_here": "red"}
+
+
+def print_explanation(answer: Mapping[str, Any]) -> None:
+    """Print what `ExplainRun` answered, one branch for each graph."""
+    # Not wrapped: what is said of a graph is for searching and cutting, too.
+    console = Console(soft_wrap=True)
+    run = answer.get("run")
+    tree = Tree(Text(_heading(run, answer)))
+    for graph in answer["graphs"]:
+        _add(tree, graph)
+    if answer["more"]:
+        tree.add(f"and {answer['more']} more graphs")
+    console.print(tree)
+
+
+def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
+    if run is None:
+        return "a key that belongs to no run that is remembered"
+    there = run["hits"] + run["hits_local"]
+    total = there + run["compiled_by_daemon"] + run["compiled_here"]
+    name = run["program"] or "a program without a name"
+    ended = "" if run["ended"] else ", not ended as far as is known"
+    heading = f"{name} (process {run['pid']}{ended}): {total} graphs, {there} of them there"
+    if run["seconds_saved"]:
+        heading += f", {run['seconds_saved']:.0f} s saved"
+    if run["fallbacks"]:
+        heading += "; trouble with the daemon: " + ", ".join(f"{name} {n}" for name, n in run["fallbacks"].items())
+    if not answer["graphs"]:
+        heading += ". Nothing was missed."
+    return heading
+
+
+def _add(tree: Tree, graph: Mapping[str, Any]) -> None:
+    number = f"graph {graph['number']} " if graph["number"] else ""
+    title = Text(f"{number}{graph['key'][:16] or 'without a key'}: ")
+    title.append(_OUTCOMES.get(graph["outcome"], graph["outcome"]), style=_COLOURS.get(graph["outcome"], ""))
+    branch = tree.add(title)
+    if graph["reason"]:
+        branch.add(Text(f"compiled in the trainer because: {graph['reason']}: {graph['message']}"))
+    elif graph["message"]:
+        branch.add(Text(graph["message"]))
+    leaf = branch.add(Text(graph["sentence"] + _nearest(graph.get("nearest"))))
+    for told in graph["differences"]:
+        leaf.add(Text(told["text"]))
+    if graph["more"]:
+        leaf.add(f"and {graph['more']} more differences")
+
+
+def _nearest(nearest: Mapping[str, Any] | None) -> str:
+    if nearest is None:
+        return ""
+    return f" (nearest: {nearest['key'][:16]} of {nearest['program'] or 'a program without a name'})"

@@ -1,0 +1,48 @@
+"""RunService: what became of the graphs of a run, and why."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from compile_wire.errors import MalformedError
+from compile_wire.v1 import runs_pb2 as pb
+from compile_wire.v1 import runs_pb2_grpc as pb_grpc
+from compiler_daemon.explanations import Explanations
+from compiler_daemon.flights import Flights
+from compiler_daemon.reports import Reports
+from compiler_daemon.rpc import run_messages as messages
+from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.unpack import unpack_program
+from compiler_daemon.statistics import Gathering
+
+
+class RunServicer(pb_grpc.RunServiceServicer):
+    """Reports in, explanations and figures out."""
+
+    def __init__(self, *, reports: Reports, explanations: Explanations, gathering: Gathering, flights: Flights) -> None:
+        self._reports = reports
+        self._explanations = explanations
+        self._gathering = gathering
+        self._flights = flights
+
+    async def ReportRun(self, request: pb.ReportRunRequest, context: Context) -> pb.ReportRunResponse:
+        """See the protocol."""
+        await self._reports.add(messages.unpack_report(request))
+        return pb.ReportRunResponse()
+
+    async def ExplainRun(self, request: pb.ExplainRunRequest, context: Context) -> pb.ExplainRunResponse:
+        """See the protocol."""
+        if sum(map(bool, (request.run, request.key, request.program))) > 1:
+            raise MalformedError("name a run, or a key, or a program")
+        if request.key:
+            return messages.pack_explained(await self._explanations.of_key(messages.unpack_prefix(request.key)))
+        run = messages.unpack_run(request.run) if request.run else ""
+        return messages.pack_explained(await self._explanations.of_run(run, program=unpack_program(request.program)))
+
+    async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> pb.GetStatisticsResponse:
+        """See the protocol."""
+        return messages.pack_statistics(await self._gathering.gather())
+
+    async def ListFlights(self, request: pb.ListFlightsRequest, context: Context) -> pb.ListFlightsResponse:
+        """See the protocol."""
+        return pb.ListFlightsResponse(flights=[messages.pack_flight(view) for view in self._flights.views()])
