@@ -14,16 +14,22 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress, parse_address
 from compiler_daemon.config import Place
+from compiler_daemon.doctor_keys import check_client, check_keys, check_tls
 from compiler_daemon.errors import DaemonError
+from compiler_daemon.findings import Finding, check_private
+from compiler_daemon.findings import note as _note
+from compiler_daemon.findings import ok as _ok
+from compiler_daemon.findings import problem as _problem
 from compiler_daemon.identity import SECRET_NAME, TOKEN_NAME, DaemonNote, DirectoryLock
+from compiler_daemon.keyring import KeyFiles
+from compiler_daemon.operator_keys import is_clients, written_address
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
 """As in `compile_wire.torch_side.versions`, whose room knows torch; a test holds the two together."""
@@ -33,26 +39,14 @@ _CONNECT_S = 2.0
 _LITTLE_ROOM_BYTES = 256 * 2**20
 _PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
-Level = Literal["ok", "note", "problem"]
 Ask = Callable[[], tuple[str, Mapping[str, Any]]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    level: Level
-    check: str
-    text: str
-
-
-_ok, _note, _problem = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "problem")
-
-
 def examine(place: Place, environ: Mapping[str, str], ask: Ask) -> list[Finding]:
     """Return what every check found; those that need what is not there are left out."""
-    return [*_daemon(place, ask), *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
+    daemon = _elsewhere if is_clients(place.directory) else _daemon
+    return [*daemon(place, ask), *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
 
 
 def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
@@ -61,6 +55,7 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
     if os.path.isdir(directory):
         yield check_private(directory / TOKEN_NAME, "token", 0o600)
         yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
+        yield from check_keys(directory)
     state: Mapping[str, Any] | None = None
     try:
         note, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
@@ -69,8 +64,9 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
         yield _problem("daemon", str(error))
     else:
         yield check_running(note, held=held)
-        yield check_address(address)
-        yield (connected := check_connection(address, held=held))
+        secured = KeyFiles(directory).exist()
+        yield check_address(address, secured=secured)
+        yield (connected := _connection(directory, address, secured=secured, held=held))
         if connected.level == "ok":
             answers, state = check_answers(ask)
             yield answers
@@ -78,31 +74,31 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
     yield check_room(directory, state)
 
 
-def check_private(path: Path, check: str, mode: int, *, size: int | None = None) -> Finding:
-    """A directory or file of ours alone; what is in a file is not looked at."""
+def _elsewhere(place: Place, ask: Ask) -> Iterator[Finding]:
+    """For a directory that `keys client` made: its daemon is on another machine, or is spoken to as if it were."""
+    directory = place.directory
+    yield check_private(directory, "directory", 0o700)
+    yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
+    yield from check_client(directory)
     try:
-        status = path.stat() if check == "directory" else path.lstat()
-    except FileNotFoundError:
-        return _problem(check, f"{path} does not exist: `compiler-daemon serve` makes it")
-    except OSError as error:
-        return _problem(check, f"{path} cannot be looked at ({error.strerror}): choose another --dir")
-    if not (stat.S_ISDIR if check == "directory" else stat.S_ISREG)(status.st_mode):
-        kind = "directory" if check == "directory" else "plain file"
-        return _problem(check, f"{path} is no {kind}: move it away, then start the daemon again")
-    if status.st_uid != (user := os.geteuid()):
-        return _problem(check, f"{path} belongs to user {status.st_uid}, not to user {user}: choose another --dir")
-    actual, mend = stat.S_IMODE(status.st_mode), f"`chmod {mode:o} {path}`"
-    if actual & 0o022:
-        return _problem(check, f"others may write to {path} (mode {actual:o}): look at what is in it, then {mend}")
-    if actual & 0o077:
-        return _problem(check, f"others can read {path} (mode {actual:o}): {mend}, or move it away if it may be known")
-    if size is not None and status.st_size != size:
-        return _problem(
-            check, f"{path} has {status.st_size} bytes, not {size}: move it away and start the daemon again"
-        )
-    if status.st_size == 0 and check != "directory":
-        return _problem(check, f"{path} is empty: move it away and start the daemon again")
-    return _ok(check, f"{path}, mode {actual:o}, yours alone")
+        named = str(place.address or written_address(directory))
+        address = parse_address(named) if named else None
+    except (DaemonError, OSError) as error:
+        yield _problem("address", str(error))
+        return
+    if address is None:
+        yield _problem("address", "none is written in this directory: name one with COMPILER_DAEMON_ADDRESS=HOST:PORT")
+        return
+    yield check_address(address, secured=True)
+    yield (connected := _connection(directory, address, secured=True, held=True))
+    if connected.level == "ok":
+        yield check_answers(ask)[0]
+
+
+def _connection(directory: Path, address: Address, *, secured: bool, held: bool) -> Finding:
+    if secured and isinstance(address, TcpAddress):
+        return check_tls(directory, address)
+    return check_connection(address, held=held)
 
 
 def check_running(note: DaemonNote | None, *, held: bool) -> Finding:
@@ -116,13 +112,15 @@ def check_running(note: DaemonNote | None, *, held: bool) -> Finding:
     return _problem("daemon", "none runs: start one with `compiler-daemon serve`")
 
 
-def check_address(address: Address) -> Finding:
+def check_address(address: Address, *, secured: bool = False) -> Finding:
     """Whether client and daemon can use the address at all."""
     if isinstance(address, UnixAddress):
         length = len(os.fsencode(address.path))
         return _ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
+    if secured:
+        return _ok("address", f"{address}, with TLS")
     if not address.is_loopback:
-        return _problem("address", f"{address} is no loopback address: use unix:PATH")
+        return _problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
     return _note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
 
 
