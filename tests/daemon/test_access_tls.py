@@ -23,7 +23,7 @@ from compile_wire.digest import digest_of
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compile_wire.v1 import inventory_pb2, kernels_pb2, page_pb2
+from compile_wire.v1 import inventory_pb2, kernels_pb2, page_pb2, runs_pb2
 from compiler_daemon import keys
 from compiler_daemon.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.keyring import KeyFiles, Register
@@ -106,7 +106,7 @@ def test_a_remote_client_never_names_the_interpreter_that_is_started(tls: TlsDae
 
 
 def _methods() -> list[MethodDescriptor]:
-    files = (pb, inventory_pb2, kernels_pb2, page_pb2)
+    files = (pb, inventory_pb2, kernels_pb2, page_pb2, runs_pb2)
     return [m for file in files for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
 
 
