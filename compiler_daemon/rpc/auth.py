@@ -37,11 +37,6 @@ READER_CALLS = frozenset(
         "/compiler_daemon.v1.InventoryService/ListEnvironments",
         "/compiler_daemon.v1.InventoryService/Describe",
         "/compiler_daemon.v1.InventoryService/ReadGraph",
-        # A run's report changes nothing but the record of that run.
-        "/compiler_daemon.v1.RunService/ReportRun",
-        "/compiler_daemon.v1.RunService/ExplainRun",
-        "/compiler_daemon.v1.RunService/GetStatistics",
-        "/compiler_daemon.v1.RunService/ListFlights",
         # Said for statistics and explanations only; nothing is compiled or loaded for it.
         "/compiler_daemon.v1.RunService/ReportRun",
         "/compiler_daemon.v1.RunService/ExplainRun",

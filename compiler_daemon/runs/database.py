@@ -68,12 +68,12 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema=OFF")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(_STEPS):
-            raise sqlite3.DatabaseError(f"it is of version {version}, and this daemon knows {len(_STEPS)}")
+            raise sqlite3.DatabaseError(f"it is of version {version}, and this daemon knows {len(_STEPS)}")  # noqa: TRY301  # the connection is closed below
         for number in range(version, len(_STEPS)):
             connection.executescript(f"BEGIN IMMEDIATE;{_STEPS[number]}PRAGMA user_version={number + 1};COMMIT;")
         ((verdict, *_), *_) = connection.execute("PRAGMA quick_check(1)")
         if verdict != "ok":
-            raise sqlite3.DatabaseError(str(verdict))
+            raise sqlite3.DatabaseError(str(verdict))  # noqa: TRY301  # the connection is closed below
     except BaseException:
         connection.close()
         raise
