@@ -5,6 +5,7 @@ from __future__ import annotations
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.config import Place
+from compiler_daemon.errors import DaemonError
 from compiler_daemon.operator_client import OperatorClient
 
 
@@ -17,7 +18,10 @@ def open_page(place: Place) -> str:
 
 
 def find_page(client: OperatorClient) -> str:
-    """Return the page's address, without a way in; empty where none is served."""
-    with client.calls() as (channel, metadata):
-        stub = pb_grpc.PageServiceStub(channel)
-        return stub.FindPage(pb.FindPageRequest(), timeout=client.call_s, metadata=metadata).url
+    """Return the page's address, without a way in; empty where none is served, or the daemon is older than the page."""
+    try:
+        with client.calls() as (channel, metadata):
+            stub = pb_grpc.PageServiceStub(channel)
+            return stub.FindPage(pb.FindPageRequest(), timeout=client.call_s, metadata=metadata).url
+    except DaemonError:
+        return ""

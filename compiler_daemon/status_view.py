@@ -35,6 +35,7 @@ def _overview(state: Mapping[str, Any]) -> Table:
         "store": f"{state['artifacts']} artifacts, {state['blobs']} blobs, "
         f"{decimal(state['store_bytes'])} of {decimal(state['store_max_bytes'])}",
         "waiting": f"{state['queued']} graphs",
+        "page": f"{state['page']} (compiler-daemon page --open)" if state["page"] else "none (serve --page-port 0)",
     }
     for name, value in rows.items():
         table.add_row(name, str(value))

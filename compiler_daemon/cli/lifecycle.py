@@ -79,10 +79,11 @@ def status(
 ) -> None:
     """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
     from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.page_client import find_page
     from compiler_daemon.run_client import RunClient
 
     operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
-    state = {**operator.status(), "in_flight": RunClient(operator).flights()}
+    state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
     if as_json:
         print_result(json.dumps(state))
     else:

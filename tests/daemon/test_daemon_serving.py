@@ -56,7 +56,18 @@ def test_settings_arrive_whole(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "compiler_daemon", "status", "--json", "--dir", str(tmp_path / "d")]
         state = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         assert (state["pid"], state["store_max_bytes"]) == (process.pid, 3 * 2**30)
+        assert state["page"] == ""
         assert state["address"] == f"unix:{tmp_path}/other.sock"
+
+
+def test_status_says_where_the_page_is(tmp_path: Path) -> None:
+    with served(tmp_path / "d", "--page-port", "0"):
+        command = [sys.executable, "-m", "compiler_daemon", "status", "--dir", str(tmp_path / "d")]
+        plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        state = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+
+    assert state["page"].startswith("http://127.0.0.1:")
+    assert state["page"] in plain
 
 
 @pytest.mark.parametrize(
