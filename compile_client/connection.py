@@ -38,6 +38,7 @@ from compile_client.errors import (
 )
 from compile_client.runs import ExplainedGraph, RunPart
 from compile_client.trust import verified_blob, verified_facts, verified_manifest
+from compile_wire import tracing
 from compile_wire.digest import Digest, digest_of
 from compile_wire.environment import check_environment, environment_id
 from compile_wire.errors import MalformedError
@@ -345,7 +346,8 @@ class Connection:
         for ref in manifest.blobs:
             data = blobs.get(ref.sha256) or inline.get(ref.sha256)
             if data is None:
-                data = self._read(ref, deadline)
+                with tracing.span("transfer"):
+                    data = self._read(ref, deadline)
             blobs[ref.sha256] = verified_blob(data, ref)
         return Artifact(manifest, manifest_digest(entry.manifest), blobs)
 

@@ -15,6 +15,7 @@ from compile_client.origins import origin_of_named
 from compile_client.runs import GraphNote
 from compile_client.runs import Outcome as RunOutcome
 from compile_wire.digest import digest_of
+from compile_wire import tracing
 from compile_wire.errors import MalformedError
 from compile_wire.torch_side.components import differing_parts, key_parts
 from compile_wire.torch_side.state import read_state
@@ -77,6 +78,7 @@ class Graph:
         self._why_here = ""
         self._objects: dict[str, str] = {}
         self._hits_before = _torch_hits()
+        self._began_ns = time.time_ns()
         if served and not version.key_before_passes:
             self._capture(dynamic_shapes=False)
 
@@ -94,6 +96,7 @@ class Graph:
         """
         assert self.key is not None
         self._store_key = store_key(self.key, self._version, read_state(), args)
+        tracing.passed("key", self._began_ns, key=self._store_key)
         request = self._client.begin_graph(self._store_key)
         start = time.monotonic()
         try:
@@ -138,7 +141,9 @@ class Graph:
 
     def _ask(self, request: GraphRequest, ask_torch: Callable[[], Any], args: Sequence[Any], aot_config: Any) -> Any:
         have: list[Digest] = []
-        for artifact in request.lookup():
+        with tracing.span("lookup"):
+            found_there = request.lookup()
+        for artifact in found_there:
             have.append(artifact.digest)
             if (found := self._try(artifact, ask_torch, compiled=False)) is not None:
                 return found
@@ -148,7 +153,8 @@ class Graph:
             self._client.report.count_refusal("not_carried")
             return None
         for _ in range(_MAX_COMPILES):
-            outcome = request.compile(spec, have)
+            with tracing.span("wait"):
+                outcome = request.compile(spec, have)
             if isinstance(outcome, Refusal):
                 self._explain(outcome, aot_config, args)
             if outcome is None or isinstance(outcome, Refusal):
@@ -232,13 +238,15 @@ class Graph:
         assert self.key is not None
         self.installing = True
         try:
-            self._installer.install(artifact, self.key)
+            with tracing.span("install"):
+                self._installer.install(artifact, self.key)
         except InstallError as error:
             self._client.trouble(error)
             return None
         finally:
             self.installing = False
-        found = ask_torch()
+        with tracing.span("load"):
+            found = ask_torch()
         if found is not None:
             self._used = (artifact, compiled)
         return found

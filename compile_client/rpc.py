@@ -34,6 +34,7 @@ from compile_client.errors import (
 )
 from compile_client.listening import heard
 from compile_client.runs import ExplainedGraph, Outcome, RunPart
+from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.limits import (
     CHUNK_BYTES,
@@ -137,7 +138,7 @@ class Rpc:
             program=program,
             interpreter=interpreter,
         )
-        answer = self._guarded(lambda: self._stub.Handshake(request, timeout=timeout_s, metadata=self._metadata))
+        answer = self._guarded(lambda: self._stub.Handshake(request, timeout=timeout_s, metadata=self._sent()))
         return Welcome(
             protocol_version=answer.protocol_version,
             server_version=answer.server_version,
@@ -151,7 +152,7 @@ class Rpc:
     def lookup(self, environment_id: str, key: str, have: Collection[Digest], *, timeout_s: float) -> list[Entry]:
         """Ask for what is stored under a key."""
         request = pb.LookupArtifactRequest(environment_id=environment_id, key=key, have=have)
-        answer = self._guarded(lambda: self._stub.LookupArtifact(request, timeout=timeout_s, metadata=self._metadata))
+        answer = self._guarded(lambda: self._stub.LookupArtifact(request, timeout=timeout_s, metadata=self._sent()))
         return [_entry(entry) for entry in answer.entries]
 
     def compile(
@@ -203,7 +204,7 @@ class Rpc:
     ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
         # `heard` tells apart whether the graph or the daemon is late; gRPC's own deadline would come in between.
         margin_s = timeout_s + silence_s
-        call = self._guarded(lambda: start({"timeout": margin_s, "metadata": self._metadata}))
+        call = self._guarded(lambda: start({"timeout": margin_s, "metadata": self._sent()}))
         try:
             for answer in heard(call, timeout_s=timeout_s, silence_s=silence_s):
                 yield None if answer is None else _event(answer)
@@ -215,7 +216,7 @@ class Rpc:
     def read_blob(self, digest: Digest, *, timeout_s: float) -> Generator[bytes, None, None]:
         """Yield a blob's pieces as they come; the caller bounds their sum."""
         request = pb.ReadBlobRequest(sha256=digest)
-        call = self._guarded(lambda: self._stub.ReadBlob(request, timeout=timeout_s, metadata=self._metadata))
+        call = self._guarded(lambda: self._stub.ReadBlob(request, timeout=timeout_s, metadata=self._sent()))
         try:
             for answer in call:
                 yield answer.data
@@ -233,7 +234,7 @@ class Rpc:
             for start in range(CHUNK_BYTES, len(data), CHUNK_BYTES):
                 yield pb.WriteBlobRequest(data=bytes(view[start : start + CHUNK_BYTES]))
 
-        self._guarded(lambda: self._stub.WriteBlob(pieces(), timeout=timeout_s, metadata=self._metadata))
+        self._guarded(lambda: self._stub.WriteBlob(pieces(), timeout=timeout_s, metadata=self._sent()))
 
     def publish(
         self,
@@ -255,7 +256,11 @@ class Rpc:
             graph=_graph(graph) if graph is not None else None,
             program=program,
         )
-        self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._metadata))
+        self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._sent()))
+
+    def _sent(self) -> tuple[tuple[str, str], ...]:
+        trace = tracing.carried()
+        return (*self._metadata, (tracing.TRACEPARENT, trace)) if trace else self._metadata
 
     def report_run(self, part: RunPart, *, program: str, environment_id: str, timeout_s: float) -> None:
         """Hand in a piece of a run's record."""

@@ -27,6 +27,8 @@ from compile_client.errors import InstallError, InternalError
 from compile_client.graph import Graph
 from compile_client.installer import Installer
 from compile_client.process import process_client
+from compile_client.service import program_name
+from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.probes import Probes
@@ -44,6 +46,7 @@ class Trainer:
     """One process's dealings with torch's compiler. Its methods wrap torch's functions."""
 
     def __init__(self, version: TorchVersion) -> None:
+        tracing.set_up("compile-client")
         self.client = process_client()
         self.installer = Installer()
         self.kernels = Kernels(self.installer.place)
@@ -71,6 +74,7 @@ class Trainer:
             try:
                 with contextlib.ExitStack() as stack:
                     if graph.served:
+                        stack.enter_context(tracing.span("graph", program=program_name()))
                         stack.enter_context(daemon_settings())
                         stack.enter_context(graph.recording())
                     compiled = compiling_or_deferred(lambda: original(gm, example_inputs, *args, **kwargs))

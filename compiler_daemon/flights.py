@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
+from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compiler_daemon import metrics
@@ -282,12 +283,15 @@ class Flights:
         fields = self._environments.fields(job.environment)
         deaths: list[str] = []
         for _ in range(_TRIES):
+            asked_ns = time.time_ns()
             try:
                 async with self._pool.lease(job.environment, fields, job.interpreter, on_place=flight.move) as worker:
+                    tracing.passed("queue", asked_ns)
                     flight.enter("starting")
                     product = await worker.compile(job, on_phase=flight.enter, sink=self._cache.put_blob)
                     flight.enter("storing")
-                    entry = await self._adopt(job, product, worker)
+                    with tracing.span("store"):
+                        entry = await self._adopt(job, product, worker)
             except WorkerLostError as error:
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)

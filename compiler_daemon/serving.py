@@ -37,6 +37,7 @@ def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
 
 def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     """Serve with these settings until stopped; whatever goes wrong is one sentence and an exit code."""
+    from compile_wire import tracing
     from compiler_daemon.app import serve
     from compiler_daemon.store import StoreError
 
@@ -46,6 +47,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.INFO)
+    tracing.set_up("compile-daemon")
     try:
         asyncio.run(serve(config, on_ready=_say_ready))
     except (DaemonError, StoreError, OSError) as error:

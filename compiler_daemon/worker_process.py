@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compile_wire.limits import MAX_ARTIFACT_BYTES, MAX_BLOBS
@@ -120,7 +121,7 @@ class WorkerProcess:
                 loop.call_soon_threadsafe(on_phase, phase)
 
         try:
-            answer = await loop.run_in_executor(self._thread, self._converse, job, note_phase, sink)
+            answer = await loop.run_in_executor(self._thread, self._converse, job, tracing.carried(), note_phase, sink)
             healthy = True
         except (OSError, WireError) as error:
             if over_limit:
@@ -193,11 +194,13 @@ class WorkerProcess:
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
-    def _converse(self, job: Job, on_phase: Callable[[str], None], sink: BlobSink) -> Product | JobRefusedError:
+    def _converse(
+        self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
+    ) -> Product | JobRefusedError:
         assert self._socket is not None
         number, started, received = self.jobs_done + 1, time.monotonic(), 0
         with self._socket.makefile("wb") as out:
-            write_frame(out, {"type": "job", "id": number, "key": job.key, "graph": job.graph})
+            write_frame(out, {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace})
         with self._socket.makefile("rb") as stream:
             for _ in range(_MAX_FRAMES):
                 match read_reply(read_frame(stream), number):

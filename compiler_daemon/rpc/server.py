@@ -6,6 +6,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyped]  # as above
 
+from compile_wire import tracing
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
@@ -33,6 +34,7 @@ from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.status import to_status
+from compiler_daemon.rpc.traced import trace_calls
 
 _MAX_CONCURRENT_CALLS = 1024
 """Calls beyond are refused with RESOURCE_EXHAUSTED; each waiter of a compile is one."""
@@ -71,6 +73,7 @@ class RpcServer:
                 AroundInterceptor(to_status),
                 AroundInterceptor(require_caller(keyring, counters)),
                 AroundInterceptor(refuse_while(lambda: condition.draining)),
+                *([AroundInterceptor(trace_calls)] if tracing.is_on() else []),
                 ParseInterceptor(),
             ],
             options=_OPTIONS,

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
+from compile_wire import tracing
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
+_SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
 
 
 class _Compiler(Protocol):
@@ -34,13 +36,19 @@ def main() -> int:
         logging.getLogger(__name__).error("this worker cannot work: %s", works)
         return 1
     compiler, environment, facts = works
+    tracing.set_up("compile-worker")
     write_frame(
         channel,
         {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": dict(environment), "facts": facts},
     )
     while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
-        for answer in compiler.run(message["id"], message["key"], message["graph"]):
-            write_frame(channel, answer)
+        with tracing.span("job", parent=message.get("trace", ""), key=message["key"]):
+            phases = tracing.Phases(_SPANS)
+            for answer in compiler.run(message["id"], message["key"], message["graph"]):
+                if answer["type"] == "progress":
+                    phases.enter(answer["phase"])
+                write_frame(channel, answer)
+            phases.end()
     return 0
 
 

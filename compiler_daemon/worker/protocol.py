@@ -3,7 +3,8 @@
 A frame is a 4-byte big-endian length and that many bytes of msgpack, always a map with `type`:
 
 daemon -> worker
-  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels)
+  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels), trace (a W3C traceparent
+            that the job belongs to; empty for none)
   exit      finish; the worker exits with code 0
 
 worker -> daemon

@@ -1,0 +1,176 @@
+"""One trace for each graph, from the trainer over the daemon to the worker, for whoever asks for it.
+
+It is on where the standard variable OTEL_EXPORTER_OTLP_ENDPOINT (or its twin for traces) is set and the packages of the
+extra `otel` are installed; otherwise every call here does nothing and nothing is imported. The context travels as a W3C
+`traceparent`: in the metadata of calls, and in the frame that gives a worker its job.
+
+Guarantees: nothing here raises, and nothing waits for a collector, except at the end of a process for what is left.
+Spans say what was done and how long it took, with the graph's key and the program's name; never what was in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any
+
+TRACEPARENT = "traceparent"
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_MAX_TRACEPARENT = 256
+_NOTHING = nullcontext()
+
+_logger = logging.getLogger(__name__)
+_lock = threading.Lock()
+
+
+class _Process:
+    """What this process traces with."""
+
+    tracer: Any = None
+    is_set_up = False
+
+
+def set_up(service: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Begin to trace where this is asked for, under the name of a service; return whether it was. Once a process."""
+    with _lock:
+        if not _Process.is_set_up:
+            _Process.is_set_up = True
+            if _is_asked_for(environ):
+                _Process.tracer = _make_tracer(service, environ)
+                # A channel to the collector does not survive a fork, and a child is seldom one that compiles.
+                os.register_at_fork(after_in_child=_switch_off)
+    return _Process.tracer is not None
+
+
+def is_on() -> bool:
+    """Whether spans go anywhere."""
+    return _Process.tracer is not None
+
+
+def span(name: str, *, parent: str = "", **attributes: str) -> AbstractContextManager[None]:
+    """A span around a block, inside the present one, or inside the one that another process calls `parent`."""
+    return _NOTHING if _Process.tracer is None else _Span(name, parent, attributes)
+
+
+def passed(name: str, began_ns: int, **attributes: str) -> None:
+    """A span that has just ended and began at `began_ns`, by `time.time_ns`."""
+    if _Process.tracer is None:
+        return
+    try:
+        _Process.tracer.start_span(name, start_time=began_ns, attributes=attributes).end(time.time_ns())
+    except Exception:
+        _logger.debug("a span was lost", exc_info=True)
+
+
+def carried() -> str:
+    """The present span for another process; empty where there is none."""
+    if _Process.tracer is None:
+        return ""
+    try:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+        return carrier.get(TRACEPARENT, "")
+    except Exception:
+        _logger.debug("a trace does not go on", exc_info=True)
+        return ""
+
+
+class Phases:
+    """Spans one after the other: entering a phase ends the one before."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        """`names` says what each phase's span is called."""
+        self._names = names
+        self._open: AbstractContextManager[None] | None = None
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase."""
+        self.end()
+        self._open = span(self._names.get(phase, phase))
+        self._open.__enter__()
+
+    def end(self) -> None:
+        """End the phase, if there is one."""
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
+
+
+class _Span:
+    def __init__(self, name: str, parent: str, attributes: dict[str, str]) -> None:
+        self._name = name
+        self._parent = parent
+        self._attributes = attributes
+        self._inner: Any = None
+
+    def __enter__(self) -> None:
+        tracer = _Process.tracer
+        try:
+            if tracer is not None:
+                inner = tracer.start_as_current_span(
+                    self._name, context=_context(self._parent), attributes=self._attributes, record_exception=False
+                )
+                inner.__enter__()
+                self._inner = inner
+        except Exception:
+            _logger.debug("a span was lost", exc_info=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._inner is None:
+            return
+        try:
+            if kind is not None:
+                from opentelemetry import trace
+
+                # The kind alone: an error's text may quote what was being compiled.
+                trace.get_current_span().set_attribute("error.type", kind.__name__)
+            self._inner.__exit__(None, None, None)
+        except Exception:
+            _logger.debug("a span was lost", exc_info=True)
+
+
+def _context(parent: str) -> Any:
+    """The context that a traceparent names; None, which is the present one, where it names none."""
+    if not parent or len(parent) > _MAX_TRACEPARENT:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract({TRACEPARENT: parent})
+
+
+def _is_asked_for(environ: Mapping[str, str]) -> bool:
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return not off and any(environ.get(name) for name in _ENDPOINTS)
+
+
+def _make_tracer(service: str, environ: Mapping[str, str]) -> Any:
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        name = environ.get("OTEL_SERVICE_NAME", service)
+        # A provider of our own: the process may trace its own affairs with another.
+        provider = TracerProvider(resource=Resource.create({"service.name": name, "process.pid": os.getpid()}))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        return provider.get_tracer("compiler-daemon")
+    except ImportError:
+        _logger.warning("graphs are not traced: install the packages of `compiler-daemon[otel]`")
+    except Exception as error:  # noqa: BLE001 - whatever the packages do not like, a training goes on without
+        _logger.warning("graphs are not traced: %s: %s", type(error).__name__, error)
+    return None
+
+
+def _switch_off() -> None:
+    _Process.tracer = None
