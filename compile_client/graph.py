@@ -14,8 +14,8 @@ from compile_client.errors import InstallError
 from compile_client.origins import origin_of_named
 from compile_client.runs import GraphNote
 from compile_client.runs import Outcome as RunOutcome
-from compile_wire.digest import digest_of
 from compile_wire import tracing
+from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.torch_side.components import differing_parts, key_parts
 from compile_wire.torch_side.state import read_state
