@@ -93,7 +93,8 @@ def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
         backend: Any = make_backend(target)
     except RuntimeError as error:
         raise MalformedError(f"there is no backend for {spec.backend}") from error
-    options = backend.parse_options(dict(spec.options))
+    # The architecture follows from the target alone: the digest then says whether the two belong together.
+    options = backend.parse_options({name: value for name, value in spec.options.items() if name != "arch"})
     if options_digest(options) != spec.options_digest:
         raise _OptionsDifferError("options or libraries come out different here")
 
@@ -117,7 +118,13 @@ def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
 
 
 def _parsed(text: str, context: Any) -> Any:
-    """Parse text that came over the wire. MLIR's parser checks types and operations, and runs nothing."""
+    """Parse text that came over the wire. MLIR's parser checks types and operations, and runs nothing.
+
+    Text of a correct form can still make MLIR's passes abort, and the process with them: that is a lost worker, and
+    after the second one the key is refused for a while.
+    """
+    if "tt.func public" not in text:
+        raise MalformedError("the kernel's text has no public function")
     with tempfile.NamedTemporaryFile("w", suffix=".ttir", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -63,7 +63,7 @@ def _cubin(data: bytes) -> dict[str, int]:
                     what = "registers" if attribute == _REGISTERS else "stack_bytes"
                     found[what] = max(found.get(what, 0), struct.unpack_from("<I", content, at + 4)[0])
                 at += value
-    except (struct.error, ValueError, IndexError):
+    except (struct.error, ValueError, IndexError, OverflowError):
         return {}
     return found
 
@@ -85,7 +85,7 @@ def _hsaco(data: bytes) -> dict[str, int]:
             notes = unpack(content[start : start + length], max_bytes=2**20, what="notes")
             kernel = notes["amdhsa.kernels"][0]
             return {ours: kernel[theirs] for theirs, ours in names.items() if type(kernel.get(theirs)) is int}
-    except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, MalformedError):
+    except (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError, MalformedError):
         pass
     return {}
 

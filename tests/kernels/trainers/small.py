@@ -1,0 +1,56 @@
+"""A process that needs a few Triton kernels: `small.py TARGET,... NAME...`. Switched on as torch's end of import does it.
+
+Prints one JSON document: every file of every kernel by its digest, and what Triton's listener saw.
+"""
+
+import hashlib
+import json
+import os
+import sys
+
+import compile_client
+
+pretended = os.environ.get("PRETEND", "")
+if not pretended:
+    compile_client._activate()
+
+import triton  # noqa: E402 - after the client, as in a trainer that imports torch first
+from triton import knobs  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+from benches.kernels.corpus import corpus  # noqa: E402
+
+if pretended == "version":
+    triton.__version__ = "4.0.0"
+make_ir = triton.compiler.compiler.ASTSource.make_ir
+if pretended == "signature":
+    triton.compiler.compiler.ASTSource.make_ir = lambda self, *arguments: make_ir(self, *arguments)
+if pretended:
+    compile_client._activate()
+    assert "manager_class" not in vars(knobs.cache)
+
+
+def hook(*arguments: object) -> tuple[str, str]:
+    return ("hooked", "hooked")
+
+
+def main() -> None:
+    targets, *names = sys.argv[1:]
+    if os.environ.get("WITH_HOOK"):
+        knobs.runtime.add_stages_inspection_hook = hook
+    seen: list[bool] = []
+    knobs.compilation.listener = lambda **about: seen.append(about["cache_hit"])
+    files: dict[str, str] = {}
+    for target in targets.split(","):
+        backend, _, arch = target.partition(":")
+        gpu = GPUTarget(backend, int(arch) if arch.isdigit() else arch, 64 if backend == "hip" else 32)
+        for kernel in corpus():
+            if kernel.name in names:
+                compiled = triton.compile(kernel.source(), target=gpu, options=dict(kernel.options))
+                for name, path in sorted(compiled.metadata_group.items()):
+                    with open(path, "rb") as file:
+                        files[f"{target} {name}"] = hashlib.sha256(file.read()).hexdigest()
+    print(json.dumps({"files": files, "compiles": seen.count(False), "hits": seen.count(True)}))
+
+
+main()
