@@ -1,4 +1,4 @@
-"""A process that needs a few Triton kernels: `small.py TARGET,... NAME...`. Switched on as torch's end of import does it.
+"""A process that needs a few Triton kernels: `small.py TARGET,... NAME...`. The end of torch's import is played.
 
 Prints one JSON document: every file of every kernel by its digest, and what Triton's listener saw.
 """
@@ -22,9 +22,16 @@ from benches.kernels.corpus import corpus  # noqa: E402
 
 if pretended == "version":
     triton.__version__ = "4.0.0"
-make_ir = triton.compiler.compiler.ASTSource.make_ir
+
+original = triton.compiler.compiler.ASTSource.make_ir
+
+
+def other_signature(self: object, *arguments: object) -> object:
+    return original(self, *arguments)
+
+
 if pretended == "signature":
-    triton.compiler.compiler.ASTSource.make_ir = lambda self, *arguments: make_ir(self, *arguments)
+    triton.compiler.compiler.ASTSource.make_ir = other_signature
 if pretended:
     compile_client._activate()
     assert "manager_class" not in vars(knobs.cache)
