@@ -16,6 +16,7 @@ from compiler_daemon.environments import Environments
 from compiler_daemon.errors import AmbiguousNameError, NothingNamedError
 from compiler_daemon.store import ArtifactRow, BlobMissingError, GcReport, Store, StoredArtifact, StoredGraph
 
+_DIGEST_LENGTH = 64
 _CANDIDATES = 8
 """Named where a name means several things."""
 
@@ -77,6 +78,8 @@ class Inventory:
 
         Raises `NothingNamedError` and `AmbiguousNameError`.
         """
+        if len(name) == _DIGEST_LENGTH and (named := await asyncio.to_thread(self._artifact_named, Digest(name))):
+            return named  # without going through everything: who exports asks for each
         artifacts, requests = await asyncio.gather(
             asyncio.to_thread(self._store.artifacts), asyncio.to_thread(self._store.graphs)
         )
@@ -113,6 +116,12 @@ class Inventory:
         rows = {row.digest: row for row in await asyncio.to_thread(self._store.artifacts)}
         report = await asyncio.to_thread(self._store.collect, dry_run=dry_run, max_bytes=max_bytes, max_age_s=unused_s)
         return Collected(report=report, artifacts=[rows[digest] for digest in report.gone if digest in rows])
+
+    def _artifact_named(self, digest: Digest) -> Named | None:
+        rows = self._store.artifacts(digest=digest)
+        if not rows:
+            return None
+        return Named(artifacts=rows, requests=self._store.graphs(environment=rows[0].environment, key=rows[0].key))
 
     def _set_pinned(self, digest: Digest, pinned: bool) -> bool:
         try:

@@ -95,10 +95,13 @@ class Artifacts:
         """Return one artifact where it is complete; not stamped as used."""
         return self._complete(digest)
 
-    def rows(self, environment: Digest | None) -> list[ArtifactRow]:
+    def rows(self, environment: Digest | None, digest: Digest | None = None) -> list[ArtifactRow]:
         """Return the list of artifacts, newest first."""
         self._stamps.flush()
-        where, values = ("WHERE environment = ?", (environment,)) if environment is not None else ("", ())
+        asked = {"environment = ?": environment, "digest = ?": digest}
+        conditions = [condition for condition, value in asked.items() if value is not None]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        values = [value for value in asked.values() if value is not None]
         with self._index.reading() as connection:
             rows = connection.execute(
                 f"SELECT {ROW_COLUMNS} FROM artifacts {where} ORDER BY created DESC, rowid DESC",  # noqa: S608  # constants

@@ -164,9 +164,9 @@ class Store:
         """
         return self._artifacts.find(environment, key, exclude=exclude, limit=limit)
 
-    def artifacts(self, *, environment: Digest | None = None) -> list[ArtifactRow]:
+    def artifacts(self, *, environment: Digest | None = None, digest: Digest | None = None) -> list[ArtifactRow]:
         """Return the list of artifacts, newest first."""
-        return self._artifacts.rows(environment)
+        return self._artifacts.rows(environment, digest)
 
     def artifact(self, digest: Digest) -> StoredArtifact | None:
         """Return one artifact, as `find` does but not stamped as used; None where it is not stored whole."""

@@ -56,11 +56,17 @@ def test_completion_is_silent_and_quick_without_a_daemon(start_daemon: Start, tm
         daemon.process.send_signal(18)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_is_given_its_script(tmp_path: Path, shell: str):
-    ended = cli_process(tmp_path, "--show-completion", shell)
-    if ended.returncode == 2 or not ended.stdout:
-        # Where the shell can be found out, the option takes no name; the script itself is asked for in another way.
-        ended = cli_process(tmp_path, _COMPILER_DAEMON_COMPLETE=f"source_{shell}")
+@pytest.mark.parametrize(
+    ("shell", "sign"), [("bash", "complete -o"), ("zsh", "#compdef compiler-daemon"), ("fish", "complete --command")]
+)
+def test_each_shell_is_given_its_script(tmp_path: Path, shell: str, sign: str):
+    ended = cli_process(tmp_path, _COMPILER_DAEMON_COMPLETE=f"source_{shell}")
     assert ended.returncode == 0
+    assert sign in ended.stdout
     assert "_COMPILER_DAEMON_COMPLETE" in ended.stdout
+
+
+def test_the_options_that_install_completion_are_there(tmp_path: Path):
+    said = cli_process(tmp_path, "--help").stdout
+    assert "--install-completion" in said
+    assert "--show-completion" in said
