@@ -5,7 +5,6 @@ Talk goes to stderr. The last line on stdout is one JSON document. Exit codes: 0
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +15,13 @@ from typing import Annotated, Any, NoReturn
 import psutil
 import typer
 
+from benches import talk
 from benches.runs import RunFolder
 from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
 from diffusion.parametrization import Mode, Target
+
+last_line = talk.last_line
+say = talk.say
 
 Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
 Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
@@ -92,17 +95,6 @@ def check_device(device: str) -> None:
 def seconds_since_start() -> float:
     """Return wall-clock seconds since this process was started, imports included."""
     return time.time() - psutil.Process().create_time()
-
-
-def last_line(document: dict[str, Any]) -> None:
-    """Print the bench's result as one line of JSON."""
-    sys.stdout.flush()
-    print(json.dumps(document), flush=True)
-
-
-def say(text: str) -> None:
-    """Write one line for people."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

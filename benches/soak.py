@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import tempfile
 import time
@@ -23,7 +24,6 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from benches.command_line import last_line, say
 from benches.reports import command, machine
 from benches.served import ServedDaemon, left_over_workers
 from benches.soak_audit import audit
@@ -31,6 +31,7 @@ from benches.soak_clients import ClientPlan, run_client
 from benches.soak_report import complaints, page, summary
 from benches.soak_watch import Watch
 from benches.synthetic import Catalogue
+from benches.talk import last_line, say
 
 _GONE_S = 60.0
 """For what a killed daemon leaves running to notice."""
@@ -40,6 +41,7 @@ _SAY_EVERY_S = 30.0
 def main(argv: list[str] | None = None) -> int:
     """Run the soak; return the exit code."""
     options = _options(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a soak that is stopped takes its processes along
     with tempfile.TemporaryDirectory(prefix="soak-") as text:
         document = run(Path(text), options)
     document["complaints"] = complaints(document)
