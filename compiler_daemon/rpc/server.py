@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
-from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyped]  # as above
 
 from compile_wire import tracing
 from compile_wire.limits import MAX_MESSAGE_BYTES
@@ -28,6 +27,7 @@ from compiler_daemon.rpc.around import AroundInterceptor
 from compiler_daemon.rpc.auth import require_caller
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
+from compiler_daemon.rpc.health import HealthServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
@@ -90,7 +90,7 @@ class RpcServer:
             )
             for service in schema.services_by_name.values()
         ]
-        self._health = health_aio.HealthServicer()
+        self._health = HealthServicer(self._services)
         pb_grpc.add_CompileServiceServicer_to_server(compile_service, self._server)
         pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
         inventory_pb_grpc.add_InventoryServiceServicer_to_server(inventory_service, self._server)
