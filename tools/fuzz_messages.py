@@ -34,6 +34,7 @@ KNOWN = 16
 
 ENDING = "compiler_daemon.v1.AdminService.Shutdown"
 """Does what it says where it is called with the token and parsed."""
+WRONG_TOKEN = (("authorization", "Bearer 00"),)
 _REACHES_WORKER = 1 / 500
 _HUGE = 1 / 1000
 _PLAIN = 0.1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -37,6 +38,15 @@ def remade(
         behaviour, request_deserializer=request_deserializer, response_serializer=handler.response_serializer
     )
     return made
+
+
+async def refuse(context: Context, code: grpc.StatusCode, details: str) -> NoReturn:
+    """End the call with a status; where the caller has gone there is nobody to tell, and it ends as cancelled."""
+    try:
+        await context.abort(code, details)
+    except grpc.aio.UsageError as error:
+        raise asyncio.CancelledError from error
+    raise AssertionError("a call that was aborted goes on")
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from compiler_daemon.rpc.around import Context, behaviour_of, remade
+from compiler_daemon.rpc.around import Context, behaviour_of, refuse, remade
 
 _COMPLAINT = "the bytes of the request are no message of this call"
 
@@ -41,7 +41,7 @@ def _wrap(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any
         try:
             return deserialize(data)
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _COMPLAINT)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, _COMPLAINT)
 
     async def each(messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         async for data in messages:

@@ -15,7 +15,7 @@ import grpc.aio
 
 from compile_wire.errors import WireError
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.around import Context, refuse
 from compiler_daemon.store import StoreError
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ async def to_status(method: str, context: Context) -> AsyncIterator[None]:
     except grpc.aio.AbortError:
         raise
     except WireError as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
     except (DaemonError, StoreError) as error:
-        await context.abort(grpc.StatusCode[error.code], str(error))
+        await refuse(context, grpc.StatusCode[error.code], str(error))
     except Exception:
         logger.exception("%s failed", method)
-        await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        await refuse(context, grpc.StatusCode.INTERNAL, "internal error")
