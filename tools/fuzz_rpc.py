@@ -171,8 +171,9 @@ def _run_inside(
     left = range(min(options.cases, options.wire), options.cases)
     if not left:
         return
+    seconds = options.inside_minutes * 60 * options.jobs / len(chosen)
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        runs = {method.name: pool.submit(fuzz_inside, method.name, left, options.seed) for method in chosen}
+        runs = {method.name: pool.submit(fuzz_inside, method.name, left, options.seed, seconds) for method in chosen}
         for name, run in runs.items():
             more, found = run.result()
             complaints += found
@@ -185,7 +186,7 @@ def _run_inside(
             tally.slowest_s = max(tally.slowest_s, more.slowest_s)
 
 
-def fuzz_inside(name: str, numbers: range, seed: int) -> tuple[Tally, list[str]]:
+def fuzz_inside(name: str, numbers: range, seed: int, seconds: float) -> tuple[Tally, list[str]]:
     """Give a method's handlers these cases, in this process; return what came of it. For a process pool."""
     method = next(method for method in methods() if method.name == name)
     tally, complaints, log = Tally(), list[str](), _Errors()
@@ -195,7 +196,7 @@ def fuzz_inside(name: str, numbers: range, seed: int) -> tuple[Tally, list[str]]
         requests = Requests(seed, true_environment=None)
         async with Inside.of(folder / "d") as inside:
             await inside.publish([stored(number).request() for number in range(KNOWN)], FIELDS)
-            await Fuzz(method, requests, tally, complaints).inside(inside, iter(numbers))
+            await Fuzz(method, requests, tally, complaints).inside(inside, iter(numbers), seconds)
 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         asyncio.run(run(Path(folder)))
@@ -259,10 +260,10 @@ class Fuzz:
         if tally.growth_files > MAX_GROWTH_FILES:
             self._complaints.append(f"{self._method.name}: {tally.growth_files} more files are open than before")
 
-    async def inside(self, inside: Inside, numbers: Iterator[int]) -> None:
-        """Give the handlers cases in this process."""
+    async def inside(self, inside: Inside, numbers: Iterator[int], seconds: float) -> None:
+        """Give the handlers cases in this process, for about so long."""
         begin, tally, early = time.monotonic(), self._tally, 0.0
-        while block := list(itertools.islice(numbers, CHECK_EVERY)):
+        while (block := list(itertools.islice(numbers, CHECK_EVERY))) and time.monotonic() < begin + seconds:
             await self._block(inside.call, iter(block))
             tally.rss_mib = round(psutil.Process().memory_info().rss / 2**20, 1)
             early = early or tally.rss_mib
@@ -461,6 +462,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="as CompileService.ReadBlob; all by default")
     parser.add_argument("--cases", type=int, default=20_000, help="for each method (default 20000)")
     parser.add_argument("--wire", type=int, default=10**9, help="so many of them over the socket; all by default")
+    parser.add_argument("--inside-minutes", type=float, default=1e6, help="time for the others; then fewer are made")
     parser.add_argument("--jobs", type=int, default=2, help="processes for the others")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shared", default="", help="what else ran on the machine, for the report")
