@@ -20,7 +20,6 @@ import multiprocessing
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure in a folder; return what was seen."""
-    catalogue = Catalogue(name="load", keys=options.keys, min_bytes=options.bytes, max_bytes=options.bytes)
+    catalogue = Catalogue(name="load", keys=options.keys, min_bytes=options.bytes, max_bytes=options.bytes, shared=0)
     daemon = ServedDaemon(folder, "--workers", "1", "--no-prewarm")
     daemon.start()
     idle = daemon.sample()
@@ -284,8 +283,8 @@ def page(document: dict[str, Any]) -> str:
         for name, figures in document["targets"].items()
     ]
     header = (
-        "asked", "answers a second, median of rounds (range)", "p50 ms", "p99 ms", "p99 ms, checked", "server CPU ms a call",
-        "callers' CPU ms a call", "errors",
+        "asked", "answers a second, median of rounds (range)", "p50 ms", "p99 ms", "p99 ms, checked",
+        "server CPU ms a call", "callers' CPU ms a call", "errors",
     )  # fmt: skip
     memory = document["daemon_rss_mib"]
     calls = document["targets"]["daemon"]["calls"]
@@ -301,9 +300,10 @@ other: {document["artifacts"]} artifacts, answers of {document["answer_bytes"]} 
 {document["machine"]}; load average {document["load_average"][0]}
 {shared if document["shared_machine"] else ""}
 {table(header, rows)}
-The daemon gives {document["ratio_to_echo"]["per_s"]:.2f} times the answers of the bare server, median over the rounds; its \
-median answer takes {document["ratio_to_echo"]["p50"]:.2f} times as long. It reads every blob from its file and hashes it, each \
-time. A caller never pauses, so that latency here is mostly waiting behind the other {document["connections"] - 1}.
+The daemon gives {document["ratio_to_echo"]["per_s"]:.2f} times the answers of the bare server, median over the rounds;
+its median answer takes {document["ratio_to_echo"]["p50"]:.2f} times as long. It reads and hashes every
+blob, each time. A caller never pauses, so that latency here is mostly waiting behind the other \
+{document["connections"] - 1}.
 
 The daemon's memory: {memory["idle"]} MiB before, {memory["after"]} MiB after; open files \
 {document["daemon_open_files"]["idle"]} and {document["daemon_open_files"]["after"]}.

@@ -1,4 +1,4 @@
-"""The load bench's processes: callers that are cheap enough not to be what is measured, and the echo they are held against.
+"""The load bench's processes: callers that are cheap enough not to be what is measured, and the echo beside them.
 
 A caller does to an answer what the real client does before it uses it: parse, check the signature, decode the manifest,
 hash every blob. It is written on raw gRPC in one loop, many connections to a process.
@@ -66,7 +66,7 @@ async def _call(plan: CallerPlan, together: Barrier) -> Seen:
     # As from 64 processes: a channel of its own is a connection of its own.
     channels = [grpc.aio.insecure_channel(plan.address, options=OPTIONS) for _ in range(plan.connections)]
     try:
-        calls = [channel.unary_unary(LOOKUP) for channel in channels]
+        calls: list[Any] = [channel.unary_unary(LOOKUP) for channel in channels]
         await asyncio.gather(*(_once(plan, call, 0, Seen()) for call in calls))
         await asyncio.to_thread(together.wait)
         begin, cpu = time.monotonic(), time.process_time()
@@ -122,7 +122,7 @@ async def _echo(address: str, answers: dict[str, bytes], ready: Event, stop: Eve
 
     server = grpc.aio.server(options=OPTIONS)
     service, method = LOOKUP[1:].split("/")
-    handlers = {method: grpc.unary_unary_rpc_method_handler(answer)}
+    handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(answer)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_insecure_port(address)
     await server.start()

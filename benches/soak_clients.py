@@ -104,11 +104,9 @@ def _run_synthetic(
         _add_report(tally, client.report.as_dict())
         tally["clients"] += 1
         rss.append(psutil.Process().memory_info().rss)
-    early = rss[min(2, len(rss) - 1)] if rss else 0
     return {
         "slowest_round_s": round(slowest_s, 2),
-        "rss_early_mib": round(early / 2**20, 1),
-        "rss_end_mib": round(rss[-1] / 2**20, 1) if rss else 0.0,
+        "rss_mib": [round(size / 2**20, 1) for size in rss],
         "open_files": psutil.Process().num_fds(),
     }
 

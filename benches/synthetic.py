@@ -18,7 +18,6 @@ from compile_wire.manifest import Manifest
 ENVIRONMENT: Mapping[str, str] = {"python": "cp311", "torch": "0.synthetic", "cpu": "none"}
 """Of no machine: no worker can run in it, so that what is looked up was published and never compiled."""
 
-_SHARED = 40
 _MAX_OBJECTS = 6
 
 
@@ -33,6 +32,8 @@ class Catalogue:
     big_every: int = 0
     """Each so-manieth is `big_bytes` long; 0 is none."""
     big_bytes: int = 4_500_000
+    shared: int = 40
+    """So many objects are of a kernel that several graphs have; 0 is none."""
 
     def key(self, number: int) -> str:
         """Return the key of an artifact."""
@@ -52,12 +53,11 @@ class Catalogue:
         entry = size // 2 if objects else size
         parts = [Part("entry", "", _bytes(f"entry {key}", entry))]
         for place in range(objects):
-            # The first object is of a kernel that several graphs have.
-            text = f"{self.name} shared {number % _SHARED}" if place == 0 else f"object {place} {key}"
-            length = 20_000 if place == 0 else (size - entry) // objects
-            parts.append(
-                Part("object", f"kernel-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so", _bytes(text, length))
-            )
+            common = place == 0 and self.shared > 0
+            text = f"{self.name} shared {number % self.shared}" if common else f"object {place} {key}"
+            length = 20_000 if common else (size - entry) // objects
+            name = hashlib.sha256(text.encode()).hexdigest()[:16]
+            parts.append(Part("object", f"kernel-{name}.so", _bytes(text, length)))
         return LocalCompile(
             key=key, guards="", compile_s=1.5, parts=tuple(parts), graph=_bytes(f"graph {key}", 2_000 + size % 20_000)
         )

@@ -59,6 +59,8 @@ class Condition:
         self._started = time.monotonic()
         self._process = psutil.Process()
         self._sampled = -math.inf
+        self._counting = asyncio.Lock()
+        """Held while counts are on their way into the store: they are in neither place then, and totals would fall."""
         self.address = ""
         self.draining = False
 
@@ -94,12 +96,13 @@ class Condition:
 
     async def save(self) -> None:
         """Hand the counts to the store; one that cannot take them now gets them next time."""
-        if taken := self._counters.take():
-            try:
-                await asyncio.to_thread(self._store.add_counts, taken)
-            except StoreError as error:
-                self._counters.give_back(taken)
-                logger.debug("the counters wait: %s", error)
+        async with self._counting:
+            if taken := self._counters.take():
+                try:
+                    await asyncio.to_thread(self._store.add_counts, taken)
+                except StoreError as error:
+                    self._counters.give_back(taken)
+                    logger.debug("the counters wait: %s", error)
 
     async def sample(self) -> None:
         """Keep the totals of this minute for the curves; a store that cannot take them leaves a gap."""
@@ -113,6 +116,7 @@ class Condition:
             logger.debug("no sample this minute: %s", error)
 
     async def _counts(self) -> Counter[str]:
-        counts = Counter(await asyncio.to_thread(self._store.counts))
-        counts.update(self._counters.pending())
+        async with self._counting:
+            counts = Counter(await asyncio.to_thread(self._store.counts))
+            counts.update(self._counters.pending())
         return counts
