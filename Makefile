@@ -5,14 +5,16 @@
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
-#   make fuzz     the readers of everything that comes from outside, fed with garbage (a minute or so)
+#   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
+#   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
+#   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos zoo fuzz clean
+.PHONY: help demo test check protos zoo fuzz soak load clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +48,13 @@ zoo: .venv
 
 fuzz: .venv
 	$(BIN)/python tools/fuzz_wire.py
+	$(BIN)/python tools/fuzz_rpc.py
+
+soak: .venv
+	$(BIN)/python -m benches.soak --out docs/trust
+
+load: .venv
+	$(BIN)/python -m benches.load --out docs/trust
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs
