@@ -30,12 +30,14 @@ from compiler_daemon.keyring import Keyring
 from compiler_daemon.listener import clear_socket
 from compiler_daemon.metrics import Counters
 from compiler_daemon.pool import Pool
+from compiler_daemon.replays import Replays
 from compiler_daemon.reports import Reports
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
+from compiler_daemon.rpc.replay_service import ReplayServicer
 from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
@@ -119,6 +121,11 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 explanations=Explanations(runs, store),
                 gathering=Gathering(store, runs, counters=counters),
                 flights=flights,
+            ),
+            ReplayServicer(
+                cache=cache,
+                replays=Replays(cache=cache, environments=environments, flights=flights, pool=pool, counters=counters),
+                interpreter=config.pool.interpreter,
             ),
             keyring=keyring,
             condition=condition,

@@ -55,6 +55,8 @@ class Cache:
         self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
         if entries:
             self._counters.add_seconds(metrics.SECONDS_SAVED, entries[0].compile_s)
+            if entries[0].origin == "replay":
+                self._counters.add(metrics.LOOKUP_HITS_REPLAYED)
         return entries
 
     async def find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
@@ -99,7 +101,7 @@ class Cache:
 
         Raises `WireError` where the product is not what the job asked for.
         """
-        decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin="worker")
+        decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin=job.origin)
         if decoded.graph not in ("", digest_of(job.graph)):
             raise MalformedError("the worker's manifest names another graph than the job's")
         entry = await asyncio.to_thread(self._adopt, job, product, decoded)
@@ -172,6 +174,11 @@ class Cache:
         self._counters.add(metrics.BLOBS_WRITTEN)
         return stored
 
+    async def has(self, environment: Digest, key: str) -> bool:
+        """Whether an artifact is filed under the key; it does not count as used."""
+        rows = await asyncio.to_thread(self._store.artifacts, environment=environment)
+        return any(row.key == key for row in rows)
+
     async def expected_seconds(self, environment: Digest, key: str) -> float:
         """Return how long this graph took before; 0 where nobody knows."""
         return await asyncio.to_thread(self._store.expected_seconds, environment, key) or 0.0
@@ -217,6 +224,7 @@ class Cache:
             signature=stored.signature,
             digest=stored.digest,
             compile_s=decoded.compile_s,
+            origin=decoded.origin,
             blobs=blobs,
         )
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from compile_wire.digest import Digest
 from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.manifest import Origin
 from compiler_daemon.errors import RefusalReason
 
 Trade = Literal["graphs", "kernels"]
@@ -31,6 +32,13 @@ class Job:
     interpreter: str
     """The Python that may start a worker for it."""
     program: str
+    replay: bool = False
+    """Compiled from a kept graph, for nobody in particular; it may have been captured by another torch."""
+
+    @property
+    def origin(self) -> Origin:
+        """What the artifact's manifest says of who compiled it."""
+        return "replay" if self.replay else "worker"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +75,7 @@ class Entry:
     signature: bytes
     digest: Digest
     compile_s: float
+    origin: Origin
     blobs: Mapping[Digest, bytes]
     """All of them, or none where they are too large for a message."""
 

@@ -18,6 +18,7 @@ FORBIDDEN = "forbidden"  # calls that the caller's role does not allow
 LOOKUPS = "lookups"
 LOOKUP_HITS = "lookup_hits"
 LOOKUP_MISSES = "lookup_misses"
+LOOKUP_HITS_REPLAYED = "lookup_hits_replayed"  # of the hits: served by an artifact that `replay` made
 ENTRIES_UNUSABLE = "entries_unusable"  # stored, but a blob or the signature is not what it should be
 
 COMPILES_ASKED = "compiles_asked"
@@ -28,6 +29,7 @@ COMPILES_FOUND = "compiles_found"  # asked for, but stored by then
 COMPILES_FAILED = "compiles_failed"  # the result could not be stored
 COMPILES_REFUSED = "compiles_refused"  # each also as compiles_refused.<reason>
 COMPILE_SECONDS = "compile_seconds"
+GRAPHS_REPLAYED = "graphs_replayed"  # compiled again from a kept graph
 SECONDS_SAVED = "seconds_saved"  # compile seconds of the artifacts that lookups found
 
 GRAPHS_REPORTED = "graphs_reported"  # by trainers, at the latest when they end

@@ -50,7 +50,8 @@ class _Start:
 class _Request:
     """Somebody waits for a worker."""
 
-    environment: Digest
+    environment: Digest | None
+    """None takes any worker of the start."""
     fields: Mapping[str, str]
     start: _Start
     granted: asyncio.Future[WorkerProcess]
@@ -125,13 +126,15 @@ class Pool:
     @contextlib.asynccontextmanager
     async def lease(
         self,
-        environment: Digest,
+        environment: Digest | None,
         fields: Mapping[str, str],
         interpreter: str,
         *,
         on_place: Callable[[int], None],
     ) -> AsyncIterator[WorkerProcess]:
         """Wait for a worker of the environment and have it for one job; `on_place` hears the place in the queue.
+
+        Where the environment is None, for any worker of the interpreter: which environment it has, its hello says.
 
         Raises `JobRefusedError` where no worker of the interpreter can serve the environment, `DrainingError` where
         the pool closes first.
@@ -201,7 +204,7 @@ class Pool:
         for request in list(self._requests):
             if request.granted.done():
                 self._requests.remove(request)
-            elif worker := self._find_idle(request.environment):
+            elif worker := self._find_idle(request):
                 self._idle.remove(worker)
                 self._busy.append(worker)
                 self._grant(request, worker)
@@ -217,19 +220,21 @@ class Pool:
         self._requests.remove(request)
         request.granted.set_result(worker)
 
-    def _find_idle(self, environment: Digest) -> WorkerProcess | None:
+    def _find_idle(self, request: _Request) -> WorkerProcess | None:
         """The worker used last, so that those not needed grow old and end."""
         for worker in reversed(self._idle):
-            if _serves(worker, environment) and worker.is_usable:
+            if _suits(worker, request) and worker.is_usable:
                 return worker
         return None
 
     def _refusal(self, request: _Request) -> JobRefusedError | None:
         known = self._recall(request.start)
-        if known is None or _states(known, request.environment):
+        if known is None or (request.environment is not None and _states(known, request.environment)):
             return None
         if known.hello is None:
             return JobRefusedError("ENVIRONMENT", known.failure)
+        if request.environment is None:
+            return None
         return JobRefusedError(
             "ENVIRONMENT",
             "the daemon's worker runs in another environment than this process",
@@ -324,6 +329,12 @@ class Pool:
 
 def _start_of(worker: WorkerProcess) -> _Start:
     return _Start(worker.berth.interpreter, worker.berth.trade)
+
+
+def _suits(worker: WorkerProcess, request: _Request) -> bool:
+    if request.environment is None:
+        return _start_of(worker) == request.start
+    return _serves(worker, request.environment)
 
 
 def _serves(worker: WorkerProcess, environment: Digest) -> bool:

@@ -10,7 +10,7 @@ from compile_wire.digest import Digest, parse_digest
 from compile_wire.environment import check_environment, environment_id
 from compile_wire.errors import MalformedError
 from compile_wire.facts import decode_facts
-from compile_wire.limits import MAX_NAME_TEXT
+from compile_wire.limits import MAX_KEY_TEXT, MAX_NAME_TEXT
 from compiler_daemon.errors import RefusalReason
 from compiler_daemon.jobs import Hello
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
@@ -45,6 +45,13 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Keyed:
+    """The key that the worker's torch gives the graph; nothing was compiled."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedFrame:
     """The worker will not compile the graph, and lives on."""
 
@@ -66,7 +73,7 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
     return Hello(environment=environment_id(fields), fields=fields, facts=_facts(message))
 
 
-def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFrame | Done | RefusedFrame:
+def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFrame | Done | Keyed | RefusedFrame:
     """Return what a worker says during the job; raise `MalformedError` where it must not say that."""
     if message is None:
         raise MalformedError("the worker ended in the middle of a job")
@@ -82,6 +89,8 @@ def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFr
             return BlobFrame(parse_digest(_text(message, "sha256")), _bytes(message, "data"))
         case "done":
             return Done(_bytes(message, "manifest"), _facts(message))
+        case "keyed":
+            return Keyed(_key(message))
         case "refused":
             return _refused(message)
         case other:
@@ -100,6 +109,13 @@ def _refused(message: Mapping[str, Any]) -> RefusedFrame:
         _text(message, "message", _MAX_MESSAGE_TEXT),
         tuple(field[:MAX_NAME_TEXT] for field in fields[:_MAX_FIELDS]),
     )
+
+
+def _key(message: Mapping[str, Any]) -> str:
+    key = message.get("key")
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_TEXT:
+        raise MalformedError(f"a key has from 1 to {MAX_KEY_TEXT} characters")
+    return key
 
 
 def _facts(message: Mapping[str, Any]) -> bytes:

@@ -29,7 +29,7 @@ from compiler_daemon.errors import JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
 from compiler_daemon.worker.protocol import read_frame, write_frame
-from compiler_daemon.worker_frames import BlobFrame, Done, Progress, read_hello, read_reply
+from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, read_hello, read_reply
 
 BlobSink = Callable[[Digest, bytes], object]
 """Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
@@ -110,6 +110,23 @@ class WorkerProcess:
         Raises `JobRefusedError` where the worker declines (it lives on) or the job broke a limit, `WorkerLostError`
         where the worker died or broke the protocol, and whatever `sink` raises. Cancelling it ends the worker.
         """
+        answer = await self._have_done(job, on_phase=on_phase, sink=sink)
+        if isinstance(answer, Keyed):
+            raise WorkerLostError("the worker told a key where an artifact was asked for")
+        return answer
+
+    async def key_of(self, job: Job) -> str:
+        """Return the key that the worker's torch gives the job's graph, whose own key is empty. Raises as `compile`."""
+
+        def refuse(_digest: Digest, _data: bytes) -> object:
+            raise WireError("the worker handed over a blob where a key was asked for")
+
+        answer = await self._have_done(job, on_phase=lambda _phase: None, sink=refuse)
+        if not isinstance(answer, Keyed):
+            raise WorkerLostError("the worker compiled where a key was asked for")
+        return answer.key
+
+    async def _have_done(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product | Keyed:
         loop = asyncio.get_running_loop()
         self.job, self.job_started = job, time.monotonic()
         over_limit: list[str] = []
@@ -196,11 +213,13 @@ class WorkerProcess:
 
     def _converse(
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
-    ) -> Product | JobRefusedError:
+    ) -> Product | Keyed | JobRefusedError:
         assert self._socket is not None
         number, started, received = self.jobs_done + 1, time.monotonic(), 0
         with self._socket.makefile("wb") as out:
-            write_frame(out, {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace})
+            replay = {"replay": True} if job.replay else {}
+            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace, **replay}
+            write_frame(out, frame)
         with self._socket.makefile("rb") as stream:
             for _ in range(_MAX_FRAMES):
                 match read_reply(read_frame(stream), number):
@@ -213,6 +232,8 @@ class WorkerProcess:
                         sink(sha256, data)
                     case Done(manifest, facts):
                         return Product(manifest=manifest, facts=facts, seconds=time.monotonic() - started)
+                    case Keyed() as keyed:
+                        return keyed
                     case refused:
                         return JobRefusedError(refused.reason, refused.message, refused.fields)
         raise WireError(f"the worker sent more than {_MAX_FRAMES} frames")

@@ -15,6 +15,7 @@ from compiler_daemon.cli import (  # the verbs register themselves
     keys,
     lifecycle,
     page,
+    replay,
     warm,
 )
 from compiler_daemon.cli.options import cli, fail
@@ -30,6 +31,7 @@ __all__ = [
     "keys",
     "lifecycle",
     "page",
+    "replay",
     "run",
     "warm",
 ]

@@ -14,6 +14,8 @@ from compile_wire.v1 import inventory_pb2_grpc as inventory_pb_grpc
 from compile_wire.v1 import kernels_pb2, kernels_pb2_grpc
 from compile_wire.v1 import page_pb2 as page_pb
 from compile_wire.v1 import page_pb2_grpc as page_pb_grpc
+from compile_wire.v1 import replay_pb2 as replay_pb
+from compile_wire.v1 import replay_pb2_grpc as replay_pb_grpc
 from compile_wire.v1 import runs_pb2 as runs_pb
 from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 from compiler_daemon import metrics
@@ -32,6 +34,7 @@ from compiler_daemon.rpc.inventory_service import InventoryServicer
 from compiler_daemon.rpc.kernels_service import KernelServicer
 from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
+from compiler_daemon.rpc.replay_service import ReplayServicer
 from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.status import to_status
 from compiler_daemon.rpc.traced import trace_calls
@@ -60,6 +63,7 @@ class RpcServer:
         page_service: PageServicer,
         kernel_service: KernelServicer,
         run_service: RunServicer,
+        replay_service: ReplayServicer,
         *,
         keyring: Keyring,
         condition: Condition,
@@ -87,6 +91,7 @@ class RpcServer:
                 page_pb.DESCRIPTOR,
                 kernels_pb2.DESCRIPTOR,
                 runs_pb.DESCRIPTOR,
+                replay_pb.DESCRIPTOR,
             )
             for service in schema.services_by_name.values()
         ]
@@ -97,6 +102,7 @@ class RpcServer:
         page_pb_grpc.add_PageServiceServicer_to_server(page_service, self._server)
         kernels_pb2_grpc.add_KernelServiceServicer_to_server(kernel_service, self._server)
         runs_pb_grpc.add_RunServiceServicer_to_server(run_service, self._server)
+        replay_pb_grpc.add_ReplayServiceServicer_to_server(replay_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             # Imported for those who ask for it only.

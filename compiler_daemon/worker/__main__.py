@@ -20,7 +20,7 @@ _SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
 
 
 class _Compiler(Protocol):
-    def run(self, job_id: int, key: str, graph: bytes, /) -> Iterator[dict[str, Any]]: ...
+    def run(self, job_id: int, key: str, graph: bytes, /, *, replay: bool) -> Iterator[dict[str, Any]]: ...
 
 
 def main() -> int:
@@ -44,7 +44,8 @@ def main() -> int:
     while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
         with tracing.span("job", parent=message.get("trace", ""), key=message["key"]):
             phases = tracing.Phases(_SPANS)
-            for answer in compiler.run(message["id"], message["key"], message["graph"]):
+            replay = message.get("replay") is True
+            for answer in compiler.run(message["id"], message["key"], message["graph"], replay=replay):
                 if answer["type"] == "progress":
                     phases.enter(answer["phase"])
                 write_frame(channel, answer)

@@ -31,7 +31,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, encode_facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, graph_digest
-from compile_wire.manifest import BlobRef, Manifest, encode_manifest
+from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
 from compile_wire.torch_side.components import encode_parts, key_parts
 from compile_wire.torch_side.entries import guards_of, scrub, why_not_cacheable
 from compile_wire.torch_side.environment import process_environment
@@ -43,6 +43,7 @@ from compile_wire.torch_side.state import apply_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+from compiler_daemon.worker.translation import translated
 
 _logger = logging.getLogger(__name__)
 
@@ -53,11 +54,16 @@ class _KeyDiffersError(BaseException):
     """The rebuilt graph has another key. Not an `Exception`: torch takes those for a reason to compile uncached."""
 
 
+class _KeyKnownError(BaseException):
+    """The key was all that was asked for. Not an `Exception`, as above."""
+
+
 @dataclass
 class _Job:
     """What torch does with the graph at hand."""
 
     key: str
+    """That it must have; empty where the key is what is asked for."""
     spec: GraphSpec
     torch_key: str = ""
     found_key: str = ""
@@ -96,11 +102,15 @@ class Compiler:
             _logger.warning("the instruction sets could not be probed", exc_info=True)
         return Facts(vec_isa=self._probes.seen)
 
-    def run(self, job_id: int, key: str, graph: bytes) -> Iterator[Message]:
-        """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+    def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
+        """Compile; yield progress, the blobs, and at last `done` or `refused`.
+
+        With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
+        """
         try:
             yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
-            job = _Job(key=key, spec=decode_graph(graph))
+            spec = decode_graph(graph)
+            job = _Job(key=key, spec=translated(spec) if replay else spec)
             start = time.monotonic()
             yield {"type": "progress", "id": job_id, "phase": "compiling"}
             self._compile(job)
@@ -109,9 +119,11 @@ class Compiler:
                 yield _refused(job_id, "UNCACHEABLE", job.why_not or "torch did not cache the graph")
                 return
             yield {"type": "progress", "id": job_id, "phase": "packing"}
-            yield from self._packed(job_id, job, graph, seconds)
+            yield from self._packed(job_id, job, graph, seconds, origin="replay" if replay else "worker")
         except MalformedError as error:
             yield _refused(job_id, "UNSUPPORTED", str(error))
+        except _KeyKnownError as known:
+            yield {"type": "keyed", "id": job_id, "key": known.args[0]}
         except _KeyDiffersError as error:
             yield _refused(job_id, "KEY_MISMATCH", error.args[0], fields=error.args[1:])
         except Exception as error:
@@ -138,7 +150,7 @@ class Compiler:
             with torch._guards.tracing(context):
                 compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
 
-    def _packed(self, job_id: int, job: _Job, graph: bytes, seconds: float) -> Iterator[Message]:
+    def _packed(self, job_id: int, job: _Job, graph: bytes, seconds: float, *, origin: Origin) -> Iterator[Message]:
         names = list(job.objects)
         contents = [("entry", "", job.entry)]
         contents += [
@@ -156,7 +168,7 @@ class Compiler:
             guards=job.guards,
             graph=graph_digest(graph),
             compile_s=seconds,
-            origin="worker",
+            origin=origin,
             blobs=tuple(refs),
         )
         yield {
@@ -182,6 +194,8 @@ class Compiler:
             if job is None or job.torch_key:
                 return None
             found = store_key(key, self._version, job.spec.state, args)
+            if not job.key:
+                raise _KeyKnownError(found)
             if found != job.key:
                 raise _KeyDiffersError(
                     f"the rebuilt graph has the key {found}, not {job.key}", *encode_parts(key_parts(job.recompute))

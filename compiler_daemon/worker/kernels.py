@@ -47,8 +47,11 @@ class KernelCompiler:
             os.environ.pop(name, None)
         self._environment = environment_id(kernel_environment())
 
-    def run(self, job_id: int, key: str, graph: bytes) -> Iterator[Message]:
+    def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
         """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+        if not key:
+            yield _refused(job_id, "UNSUPPORTED", "a kernel's key is computed in the trainer, and not here")
+            return
         try:
             yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
             spec = decode_kernel(graph)
@@ -69,7 +72,7 @@ class KernelCompiler:
                 guards=about,
                 graph=digest_of(graph),
                 compile_s=seconds,
-                origin="worker",
+                origin="replay" if replay else "worker",
                 blobs=tuple(refs),
             )
             yield {"type": "done", "id": job_id, "manifest": encode_manifest(manifest), "facts": b""}

@@ -39,8 +39,9 @@ _LEADING: dict[Role, tuple[Kind, frozenset[Role]]] = {
 }
 """The role that an artifact has exactly one blob of, the kind that it makes, and the roles that may stand beside it."""
 
-Origin = Literal["worker", "trainer"]
-"""Who compiled it: one of the daemon's workers, or a trainer that published its own compile."""
+Origin = Literal["worker", "trainer", "replay"]
+"""Who compiled it: one of the daemon's workers for a trainer, a trainer that published its own compile, or a worker for
+nobody in particular, from a graph that was kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

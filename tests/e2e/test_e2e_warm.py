@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import TRAINERS, Daemon, Lab, clean_environment
 
 WIDTHS, ACTIVATIONS = (5, 6, 7), ("gelu", "silu")
@@ -20,7 +22,7 @@ def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict
         capture_output=True,
         text=True,
         env=clean_environment(TMPDIR=str(lab.temporary)),
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -28,6 +30,7 @@ def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict
     return document, done.stderr
 
 
+@pytest.mark.timeout(900)  # twelve trainers, and six compiles
 def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothing(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_cell_that_fails_is_listed_and_the_others_go_on(one_lab: Lab, daemon: 
     assert done["graphs"] == 1
 
 
+@pytest.mark.timeout(900)
 def test_a_graph_that_no_worker_can_compile_is_compiled_by_a_trainer_and_published(lab: Lab) -> None:
     daemon = lab.daemon("short", "--job-seconds", "1")
 

@@ -253,6 +253,6 @@ def manifests(draw: st.DrawFn) -> Manifest:
         guards=draw(st.text(max_size=80)),
         graph=draw(st.just("") | digests),
         compile_s=draw(st.floats(0, allow_nan=False, allow_infinity=False)),
-        origin=draw(st.sampled_from(["worker", "trainer"])),
+        origin=draw(st.sampled_from(["worker", "trainer", "replay"])),
         blobs=tuple(draw(st.permutations([entry, *draw(st.lists(object_refs, max_size=3))]))),
     )

@@ -1,0 +1,68 @@
+"""ReplayService: kept graphs compiled again."""
+
+# ruff: noqa: N802  # the protocol names the methods
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from compile_wire.digest import parse_digest
+from compile_wire.v1 import replay_pb2 as pb
+from compile_wire.v1 import replay_pb2_grpc as pb_grpc
+from compiler_daemon.cache import Cache
+from compiler_daemon.errors import JobRefusedError
+from compiler_daemon.jobs import Job, Refusal
+from compiler_daemon.replays import Replayed, ReplayEvent, Replays
+from compiler_daemon.rpc import unpack
+from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.pack import pack_event
+
+
+class ReplayServicer(pb_grpc.ReplayServiceServicer):
+    """What an operator asks about graphs."""
+
+    def __init__(self, *, cache: Cache, replays: Replays, interpreter: str) -> None:
+        self._cache = cache
+        self._replays = replays
+        self._interpreter = interpreter
+
+    async def ReplayGraph(
+        self, request: pb.ReplayGraphRequest, context: Context
+    ) -> AsyncIterator[pb.ReplayGraphResponse]:
+        """See the protocol."""
+        try:
+            interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
+        except JobRefusedError as error:
+            yield _packed(Refusal(reason=error.reason, message=str(error), fields=error.fields))
+            return
+        asked = Job(
+            environment=parse_digest(request.environment_id),
+            key=unpack.unpack_key(request.key) if request.key else "",
+            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            interpreter=interpreter,
+            program=unpack.unpack_program(request.program),
+        )
+        async with aclosing(self._replays.replay(asked)) as events:
+            async for event in events:
+                yield _packed(event)
+
+
+def _packed(event: ReplayEvent) -> pb.ReplayGraphResponse:
+    if isinstance(event, Replayed):
+        return pb.ReplayGraphResponse(
+            replayed=pb.Replayed(
+                environment_id=event.environment,
+                key=event.key,
+                compiled=event.compiled,
+                compile_s=event.compile_s,
+            )
+        )
+    packed = pack_event(event)  # the same messages as a trainer's compile has
+    match packed.WhichOneof("event"):
+        case "queued":
+            return pb.ReplayGraphResponse(queued=packed.queued)
+        case "running":
+            return pb.ReplayGraphResponse(running=packed.running)
+        case _:
+            return pb.ReplayGraphResponse(refused=packed.refused)
