@@ -64,7 +64,8 @@ class ClientConfig:
     """Compile-only: graphs are handed to the daemon and run eagerly."""
     report: Path | None = None
     explain: bool = False
-    log_level: int = logging.INFO
+    log_level: int | None = None
+    """None: the level that the program gave the logger, else info."""
     complaints: tuple[str, ...] = ()
 
     connect_s: float = 0.2
@@ -134,9 +135,11 @@ def _seconds(
     return seconds
 
 
-def _level(env: Mapping[str, str], complaints: list[str]) -> int:
+def _level(env: Mapping[str, str], complaints: list[str]) -> int | None:
     name = "TORCH_COMPILE_CLIENT_LOG"
-    text = env.get(name, "").strip().lower() or "info"
+    text = env.get(name, "").strip().lower()
+    if not text:
+        return None
     if text not in _LEVELS:
         complaints.append(f"{name} is one of {', '.join(_LEVELS)}, not {text[:40]!r}; info is used")
     return _LEVELS.get(text, logging.INFO)

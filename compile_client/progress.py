@@ -29,6 +29,8 @@ class Progress:
 
     def __init__(self, number: int, key: str, *, terminal: bool | None = None, clock: Clock = time.monotonic) -> None:
         """`terminal`: whether standard error is one; found out where it is not said."""
+        self._number = number
+        self._key = key
         self._label = f"graph {number} ({key[:8]})"
         self._on_terminal = _is_terminal() if terminal is None else terminal
         self._clock = clock
@@ -58,7 +60,7 @@ class Progress:
             self._show(self.text(waited))
         elif waited >= self._next_line_s:
             self._next_line_s = waited + LINE_EVERY_S
-            say(self.text(waited))
+            say(self.text(waited), event="waiting", graph=self._number, key=self._key, seconds=round(waited, 3))
 
     def text(self, waited: float) -> str:
         """Return the line after so many seconds of waiting."""

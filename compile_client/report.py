@@ -138,6 +138,11 @@ class Report:
         return self._counts["graphs"]
 
     @property
+    def seconds_saved(self) -> float:
+        """What the artifacts behind hits once took to compile."""
+        return self._seconds_saved
+
+    @property
     def eventful(self) -> bool:
         """Whether there is anything to report: a graph, a kernel, or trouble."""
         return bool(self._counts["graphs"] or self._counts["kernels"] or self._fallbacks)

@@ -34,14 +34,14 @@ from compile_client.breaker import CircuitBreaker
 from compile_client.config import ClientConfig
 from compile_client.connection import Connection
 from compile_client.deadline import Deadline
-from compile_client.errors import ClientError, FullError, InternalError, ReadOnlyError, RefusedError
-from compile_client.explanation import explanation_lines
+from compile_client.errors import ClientError, FullError, InternalError
 from compile_client.link import Link
 from compile_client.notices import Notices, logger, say, set_up_logging
 from compile_client.progress import Progress
 from compile_client.publisher import Publisher
 from compile_client.report import Report, ReportFile
-from compile_client.runs import ExplainedGraph, GraphNote, RunLog, RunPart
+from compile_client.reporting import Reporter
+from compile_client.runs import GraphNote
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts
 from compile_wire.limits import MAX_NAME_TEXT
@@ -66,7 +66,7 @@ class DaemonClient:
     _publisher: Publisher
     _ahead: Ahead
     _environment_seen: Digest | None
-    _runs: RunLog
+    _reporter: Reporter
     _closed: bool
 
     def __init__(
@@ -158,7 +158,8 @@ class DaemonClient:
 
     def why_here(self, key: str, reason: str, why: str) -> None:
         """Say why torch compiles a graph here although the daemon is well: aloud for the first of each reason."""
-        self._notices.once(f"graph {reason}", f"graph {key[:8]} is compiled here ({reason}): {why}", logging.INFO)
+        text = f"graph {key[:8]} is compiled here ({reason}): {why}"
+        self._notices.once(f"graph {reason}", text, logging.INFO, event="compiled_here", reason=reason, key=key)
 
     def last_trouble(self) -> tuple[str, str] | None:
         """Return the reason and the words of this thread's last trouble since `forget_trouble`."""
@@ -170,7 +171,15 @@ class DaemonClient:
 
     def remember_graph(self, graph: GraphNote) -> None:
         """Remember what became of a graph; the daemon is told in the background."""
-        self._runs.note(graph)
+        logger.debug(
+            "compile daemon: graph %d (%s): %s", graph.number, graph.key[:8], graph.outcome,
+            extra={
+                "daemon_event": "graph", "daemon_graph": graph.number, "daemon_key": graph.key,
+                "daemon_outcome": graph.outcome, "daemon_reason": graph.reason,
+                "daemon_seconds": round(graph.waited_s + graph.spent_s, 3),
+            },
+        )  # fmt: skip
+        self._reporter.note(graph)
 
     def close(self) -> None:
         """Publish what is waiting, within its bound; hang up; report. Called at exit; a second call does nothing."""
@@ -184,16 +193,14 @@ class DaemonClient:
             end = time.monotonic() + self.config.flush_s
             self._publisher.flush(self.config.flush_s)
             self._environment_seen = self.environment_id()  # which the report names, when the link is closed
-            self._runs.finish(min(self.config.answer_s, max(0.0, end - time.monotonic())))
-            if self.config.explain:
-                explanation = self._explanation()
+            explanation = self._reporter.finish(max(0.0, end - time.monotonic()))
             self._link.close()
         finally:  # also when an impatient user interrupts the flush
             line = "" if self._elder else (self._ahead.line() or self._report.line())
             if line:
-                say(line)
+                say(line, event="summary", seconds=round(self.report.seconds_saved, 3))
             for part in explanation:
-                say(part)
+                say(part, event="explanation")
             if self._file is not None:
                 self._file.write(self._report)
 
@@ -272,36 +279,11 @@ class DaemonClient:
             "graphs": self._ahead.as_rows(),
         }
 
-    def _send_run(self, part: RunPart, timeout_s: float) -> bool | None:
-        """Hand in a piece of the run's record over the connection that is open; see `RunLog`."""
-        try:
-            deadline = Deadline(min(timeout_s, self.config.answer_s))
-            sent = self._link.quietly(lambda connection: connection.report_run(part, deadline))
-        except (RefusedError, ReadOnlyError):  # a daemon that knows no reports, or wants none of ours
-            return None
-        except Exception as error:  # noqa: BLE001 - as in `_try`; and not worth a word to the user
-            logger.debug("the run's record was not sent: %s", error)
-            return False
-        return sent is not None
-
-    def _explanation(self) -> list[str]:
-        """Return a line for each graph that was not there: why, in the daemon's words, else in ours."""
-        graphs: list[ExplainedGraph] | None = None
-        try:
-            deadline = Deadline(self.config.explain_s)
-            graphs = self._link.quietly(lambda connection: connection.explain_run(self._runs.run, deadline))
-        except Exception as error:  # noqa: BLE001 - as in `_try`
-            logger.debug("the daemon did not explain: %s", error)
-        return list(explanation_lines(self._runs.missed(), graphs))
-
     def _not_published(self, reason: str) -> None:
         self.report.count_unpublished(reason)
 
     def _deadline(self) -> Deadline:
         return Deadline(self.config.graph_timeout_s)
-
-    def _fallbacks(self) -> dict[str, int]:
-        return self.report.fallbacks()
 
     def _start_afresh(self, notices: Notices, *, forked_in_call: bool = False) -> None:
         self._closed = False
@@ -318,12 +300,12 @@ class DaemonClient:
             max_items=self.config.publish_queue_items,
             max_bytes=self.config.publish_queue_bytes,
         )
-        self._runs = RunLog(self._send_run, self._fallbacks)
+        self._reporter = Reporter(self.config, self._link, self._report.fallbacks)
 
     def _forked(self) -> None:
         """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""
         # Kept, not freed: gRPC's own clean-up would take locks of threads that do not exist here.
-        self._abandoned.extend((self._link, self._publisher, self._ahead, self._runs))
+        self._abandoned.extend((self._link, self._publisher, self._ahead, self._reporter))
         self._start_afresh(Notices(self._notices.said()), forked_in_call=self._link.busy)
 
 

@@ -15,13 +15,15 @@ _OUTCOMES = {
     "hit": "from the store",
     "hit_local": "from torch's own cache",
 }
+_LINE = 4000
 _COLOURS = {"compiled_by_daemon": "yellow", "compiled_here": "red"}
 
 
 def print_explanation(answer: Mapping[str, Any]) -> None:
     """Print what `ExplainRun` answered, one branch for each graph."""
-    # Not wrapped: what is said of a graph is for searching and cutting, too.
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:  # for searching and cutting: one line each, however long
+        console = Console(width=_LINE)
     run = answer.get("run")
     tree = Tree(Text(_heading(run, answer)))
     for graph in answer["graphs"]:
@@ -38,7 +40,7 @@ def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
     total = there + run["compiled_by_daemon"] + run["compiled_here"]
     name = run["program"] or "a program without a name"
     ended = "" if run["ended"] else ", not ended as far as is known"
-    heading = f"{name} (process {run['pid']}{ended}): {total} graphs, {there} of them there"
+    heading = f"{name} (process {run['pid']}{ended}): {total} graph{'' if total == 1 else 's'}, {there} of them there"
     if run["seconds_saved"]:
         heading += f", {run['seconds_saved']:.0f} s saved"
     if run["fallbacks"]:

@@ -6,12 +6,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 _MAX_PROGRAMS = 20
+_LINE = 200
+
+
+def print_statistics(now: Mapping[str, Any]) -> None:
+    """Print all figures; names are cut only where a terminal is too narrow for them."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_LINE)).print(statistics_view(now))
 
 
 def statistics_line(now: Mapping[str, Any]) -> str:

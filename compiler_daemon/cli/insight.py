@@ -66,11 +66,9 @@ def stats(
     elif as_json:
         print_result(json.dumps(client.statistics()))
     else:
-        from rich.console import Console
+        from compiler_daemon.statistics_view import print_statistics
 
-        from compiler_daemon.statistics_view import statistics_view
-
-        Console().print(statistics_view(client.statistics()))
+        print_statistics(client.statistics())
 
 
 def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:

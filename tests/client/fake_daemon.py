@@ -31,6 +31,8 @@ from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_man
 from compile_wire.signature import SECRET_BYTES, sign_artifact, sign_facts
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compile_wire.v1 import runs_pb2 as runs_pb
+from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 
 
 @dataclass
@@ -67,6 +69,23 @@ class Faults:
     facts: Facts | None = None
 
 
+class _RunService(runs_pb_grpc.RunServiceServicer):
+    """Keeps what is reported, and explains as it was told to."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+
+    def ReportRun(self, request: runs_pb.ReportRunRequest, context: grpc.ServicerContext) -> runs_pb.ReportRunResponse:
+        self._daemon._arrive("ReportRun", request, context)
+        return runs_pb.ReportRunResponse()
+
+    def ExplainRun(
+        self, request: runs_pb.ExplainRunRequest, context: grpc.ServicerContext
+    ) -> runs_pb.ExplainRunResponse:
+        self._daemon._arrive("ExplainRun", request, context)
+        return self._daemon.explanation
+
+
 class FakeDaemon(pb_grpc.CompileServiceServicer):
     """A daemon in this process. A context manager; `start` and `stop` also work one by one, as a restart does."""
 
@@ -86,6 +105,8 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         self.artifacts: dict[tuple[str, str], list[bytes]] = defaultdict(list)
         self.blobs: dict[str, bytes] = {}
         self.published: list[str] = []
+        self.knows_runs = True
+        self.explanation = runs_pb.ExplainRunResponse()
         self.arrived = threading.Event()
         """Set when a call has arrived that hangs."""
         self.release = threading.Event()
@@ -115,6 +136,8 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
             options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)],
         )
         pb_grpc.add_CompileServiceServicer_to_server(self, server)
+        if self.knows_runs:
+            runs_pb_grpc.add_RunServiceServicer_to_server(_RunService(self), server)
         server.add_insecure_port(f"unix:{self.socket}")
         server.start()
         note = {"address": f"unix:{self.socket}", "pid": os.getpid(), "started": 0.0}

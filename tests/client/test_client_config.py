@@ -14,7 +14,7 @@ def test_an_empty_environment_is_off_and_complains_of_nothing() -> None:
     assert not config.enabled
     assert config.directory == Path("/home/me/.cache/compiler-daemon")
     assert config.graph_timeout_s == 600
-    assert config.log_level == logging.INFO
+    assert config.log_level is None
     assert config.complaints == ()
 
 
