@@ -53,7 +53,7 @@ def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
 def _add(tree: Tree, graph: Mapping[str, Any]) -> None:
     number = f"graph {graph['number']} " if graph["number"] else ""
     title = Text(f"{number}{graph['key'][:16] or 'without a key'}: ")
-    title.append(_OUTCOMES.get(graph["outcome"], graph["outcome"]), style=_COLOURS.get(graph["outcome"], ""))
+    title.append(str(_OUTCOMES.get(graph["outcome"], graph["outcome"])), style=_COLOURS.get(graph["outcome"], ""))
     branch = tree.add(title)
     if graph["reason"]:
         branch.add(Text(f"compiled in the trainer because: {graph['reason']}: {graph['message']}"))

@@ -1,0 +1,64 @@
+"""Real trainers, a real daemon: why a graph was not there is said in words, at the end of a run and afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.e2e.conftest import Daemon, Lab, clean_environment
+
+
+def asked(daemon: Daemon, *words: str) -> dict[str, Any]:
+    """What a verb of the command line answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "compiler_daemon", *words, "--json", "--dir", str(daemon.directory)],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_another_shape_is_named_at_the_end_of_the_run_and_by_explain(lab: Lab) -> None:
+    daemon = lab.daemon()
+    lab.run("wave.py", "5", daemon=daemon)
+
+    changed = lab.run("wave.py", "7", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+    there = lab.run("wave.py", "5", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+
+    assert "was compiled by the daemon: never seen before; the nearest known request differs in" in changed.err
+    assert "input 0 (x): shape [7], was [5]" in changed.err
+    assert "never seen" not in there.err
+    last = asked(daemon, "explain", "--program", "wave.py")
+    assert (last["run"]["hits"], last["graphs"]) == (1, [])
+    key = asked(daemon, "stats")["slowest"][0]["key"]
+    (explained,) = asked(daemon, "explain", key[:20])["graphs"]
+    assert explained["key"] == key
+    (program,) = asked(daemon, "stats")["programs"]
+    assert (program["runs"], program["hits"], program["compiled_by_daemon"], program["misses"]) == (3, 1, 2, {"new": 2})
+
+
+def test_a_graph_that_cannot_be_carried_is_explained_by_its_node_and_line(lab: Lab) -> None:
+    daemon = lab.daemon()
+
+    outcome = lab.run("own_operator.py", "3.25", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+
+    assert "node twice" in outcome.err
+    assert "own_operator.py:20 in <lambda>" in outcome.err
+    (graph,) = asked(daemon, "explain")["graphs"]
+    assert (graph["outcome"], graph["reason"]) == ("compiled_here", "not_carried")
+    assert "own_operator.py:20 in <lambda>" in graph["message"]
+    assert asked(daemon, "stats")["here_by_reason"] == {"not_carried": 1}
+
+
+def test_without_a_daemon_a_run_explains_what_it_knows_itself(lab: Lab) -> None:
+    outcome = lab.run("wave.py", "3", daemon=lab.folder / "nobody", TORCH_COMPILE_CLIENT_EXPLAIN="1")
+
+    assert "the daemon cannot be asked" in outcome.err
+    assert "was compiled here (absent): no daemon at" in outcome.err
