@@ -149,6 +149,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                     condition=condition,
                     flights=flights,
                     store=store,
+                    runs=runs,
                     counters=counters,
                 )
             )
@@ -187,6 +188,7 @@ async def _page(
     condition: Condition,
     flights: Flights,
     store: Store,
+    runs: RunLog,
     counters: Counters,
 ) -> AsyncIterator[None]:
     # Here, and not above: a daemon without a page pays for none of it.
@@ -196,7 +198,13 @@ async def _page(
 
     access = Access(keyring.is_operators)
     site = Site(
-        condition=condition, flights=flights, store=store, access=access, counters=counters, version=__version__
+        condition=condition,
+        flights=flights,
+        store=store,
+        runs=runs,
+        access=access,
+        counters=counters,
+        version=__version__,
     )
     door = Door(site.answer, site.plain, DoorConfig())
     access.port = await door.listen(port)

@@ -6,7 +6,6 @@ All of it survives restarts and kill -9, but for what was counted in the last se
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class Gathering:
         self._counters = counters
 
     async def gather(self) -> Statistics:
-        """Ask everybody; takes milliseconds, and some more with ten thousand artifacts."""
+        """Ask everybody; takes milliseconds, however full the store is."""
         return await asyncio.to_thread(self._gather)
 
     def _gather(self) -> Statistics:
@@ -84,7 +83,7 @@ class Gathering:
             artifacts=usage.artifacts,
             store_bytes=usage.bytes,
             store_max_bytes=usage.max_bytes,
-            slowest=heapq.nlargest(_SLOWEST, self._store.artifacts(), key=lambda row: row.compile_s),
+            slowest=self._store.slowest_artifacts(_SLOWEST),
             programs=programs,
             last_runs=self._log.last_runs(_LAST_RUNS),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +21,6 @@ from compiler_daemon.condition import ConditionView
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _PREFIX = "compile_daemon_"
-_REFUSED = f"{metrics.COMPILES_REFUSED}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,11 @@ _FAMILIES = (
     _Family("workers_started", "Workers that came up.", "", {"": metrics.WORKERS_STARTED}),
     _Family("files_quarantined", "Damaged files of the store that were set aside.", "", {"": "quarantined"}),
 )
+_BY_PART = (
+    (metrics.COMPILES_REFUSED, "compiles_refused", "Compiles refused, by reason; the trainer compiled.", "reason"),
+    (metrics.GRAPHS_MISSED, "graphs_missed", "Graphs that were not there, by cause, as trainers report it.", "cause"),
+)
+"""Counters of ours that only or also exist as `name.part`."""
 _NOT_EVENTS = {metrics.LOOKUPS, metrics.COMPILES_REFUSED}
 """Sums of others."""
 
@@ -135,15 +139,16 @@ class _Condition(Collector):
                 named.add(counter)
                 metric.add_metric([label] if family.label else [], counters.get(counter, 0))
             yield metric
-        yield _labelled(
-            CounterMetricFamily(
-                f"{_PREFIX}compiles_refused", "Compiles refused, by reason; the trainer compiled.", labels=["reason"]
-            ),
-            {name.removeprefix(_REFUSED): number for name, number in counters.items() if name.startswith(_REFUSED)},
-        )
+        for prefix, name, text, label in _BY_PART:
+            yield _labelled(CounterMetricFamily(_PREFIX + name, text, labels=[label]), _parts(counters, prefix))
+        rest = {
+            name: number
+            for name, number in counters.items()
+            if name not in named and not any(name.startswith(f"{prefix}.") for prefix, *_ in _BY_PART)
+        }
         yield _labelled(
             CounterMetricFamily(f"{_PREFIX}events", "Counters that have no metric of their own.", labels=["event"]),
-            {name: number for name, number in counters.items() if name not in named and not name.startswith(_REFUSED)},
+            rest,
         )
         yield from self._gauges()
 
@@ -175,6 +180,12 @@ class _Condition(Collector):
             ("draining", "1 while the daemon stops.", int(view.draining)),
         ):
             yield GaugeMetricFamily(_PREFIX + name, text, value=value)
+
+
+def _parts(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(f"{prefix}."): number for name, number in counters.items() if name.startswith(f"{prefix}.")
+    }
 
 
 def _labelled(metric: CounterMetricFamily | GaugeMetricFamily, samples: dict[str, int]) -> Metric:

@@ -10,38 +10,36 @@ from dataclasses import dataclass
 from compile_wire.digest import Digest, parse_digest
 from compile_wire.errors import WireError
 from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec, NodeSpec, Value, tensor_from
+from compile_wire.graph_spec import GraphSpec
+from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel_spec import decode_kernel
 from compile_wire.manifest import Manifest, decode_manifest
+from compiler_daemon.graph_text import GraphText, InputText, SymbolText
+from compiler_daemon.kernel_text import KernelText
 from compiler_daemon.store import ArtifactRow, Store, StoreError
 
 _MAX_GRAPH_BYTES = 4 * 2**20
 """Of graphs that are read for the page; one with a thousand nodes has a few hundred kilobytes."""
 _MAX_INPUTS = 400
 _MAX_OPERATORS = 24
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Input:
-    """One input of a graph."""
-
-    name: str
-    kind: str
-    shape: str
-    dtype: str
-    device: str
+_MAX_CODE = 200_000
+"""Characters of code; `compiler-daemon show` has no such bound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
     """What a graph is made of."""
 
-    torch: str
-    nodes: int
-    symbols: str
-    inputs: Sequence[Input]
+    what: str
+    """One line: how large it is, and what captured it."""
+    inputs: Sequence[InputText]
     more_inputs: int
+    symbols: Sequence[SymbolText]
     operators: Sequence[tuple[str, int]]
     more_operators: int
+    code: str
+    more_code: int
+    """Characters left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +53,6 @@ class GraphView:
     contents: Contents | None
     absent: str
     """Why there are no contents."""
-    code: str
-    """The graph as Python would have it; empty where it cannot be written so."""
 
 
 def look(store: Store, text: str) -> GraphView | None:
@@ -69,26 +65,26 @@ def look(store: Store, text: str) -> GraphView | None:
     if found is None:
         return None
     row, manifest = found
-    contents, absent = _contents(store, row.graph)
+    environment = dict(sorted(store.environments().get(row.environment, {}).items()))
+    contents, absent = _contents(store, row.graph, is_kernel=is_kernel_environment(environment))
     return GraphView(
         now=time.time(),
         row=row,
         manifest=decode_manifest(manifest),
-        environment=dict(sorted(store.environments().get(row.environment, {}).items())),
+        environment=environment,
         contents=contents,
         absent=absent,
-        code="",
     )
 
 
-def _contents(store: Store, graph: str) -> tuple[Contents | None, str]:
+def _contents(store: Store, graph: str, *, is_kernel: bool) -> tuple[Contents | None, str]:
     if not graph:
         return None, "The trainer could not describe this graph as data, so only the artifact is kept."
     try:
         data = store.get_graph(Digest(graph))
         if len(data) > _MAX_GRAPH_BYTES:
-            return None, "The graph is too large to be shown here."
-        return read_contents(decode_graph(data)), ""
+            return None, "The graph is too large to be shown here; `compiler-daemon show` has it."
+        return (read_kernel(data) if is_kernel else read_contents(decode_graph(data))), ""
     except StoreError:
         return None, "The graph is not kept any more."
     except WireError:
@@ -97,50 +93,32 @@ def _contents(store: Store, graph: str) -> tuple[Contents | None, str]:
 
 def read_contents(spec: GraphSpec) -> Contents:
     """Return what there is to see of a graph."""
+    text = GraphText(spec)
     nodes = [node for module in spec.modules for node in module.nodes]
-    placeholders = [node for node in spec.modules[0].nodes if node.op == "placeholder"] if spec.modules else []
-    parameters = {str(row[0]) for row in spec.params if isinstance(row, list) and row}
     operators = Counter(node.target for node in nodes if node.op in ("call_function", "call_method"))
+    inputs, code = text.inputs(), text.code()
     return Contents(
-        torch=spec.torch,
-        nodes=len(nodes),
-        symbols=", ".join(f"{symbol.name} = {symbol.hint} when captured" for symbol in spec.symbols[:16]),
-        inputs=[_input(spec, node, parameters) for node in placeholders[:_MAX_INPUTS]],
-        more_inputs=max(0, len(placeholders) - _MAX_INPUTS),
+        what=f"{len(nodes)} nodes, captured by torch {spec.torch}",
+        inputs=inputs[:_MAX_INPUTS],
+        more_inputs=max(0, len(inputs) - _MAX_INPUTS),
+        symbols=text.symbols()[:_MAX_INPUTS],
         operators=operators.most_common(_MAX_OPERATORS),
         more_operators=max(0, len(operators) - _MAX_OPERATORS),
+        code=code[:_MAX_CODE],
+        more_code=max(0, len(code) - _MAX_CODE),
     )
 
 
-def _input(spec: GraphSpec, node: NodeSpec, parameters: set[str]) -> Input:
-    match node.value:
-        case ["T", *_]:
-            tensor = tensor_from(node.value)
-            is_parameter = tensor.parameter or node.target in parameters or node.name in parameters
-            device = tensor.device if tensor.device_index is None else f"{tensor.device}:{tensor.device_index}"
-            return Input(
-                name=node.name,
-                kind="parameter" if is_parameter else "tensor",
-                shape=" \u00d7 ".join(_size(spec, size) for size in tensor.shape) or "scalar",
-                dtype=tensor.dtype,
-                device=device,
-            )
-        case ["x", row, str(kind)]:
-            return Input(name=node.name, kind="number", shape=_expression(spec, row), dtype=kind, device="")
-        case _:
-            return Input(name=node.name, kind=node.type or "value", shape="", dtype="", device="")
-
-
-def _size(spec: GraphSpec, size: Value) -> str:
-    return str(size) if isinstance(size, int) else _expression(spec, size[1])
-
-
-def _expression(spec: GraphSpec, row: int) -> str:
-    """A symbol by its name; anything longer only as what it is."""
-    match spec.expressions[row]:
-        case ["Symbol" | "Integer", str(text)]:
-            return text
-        case [str(head), *_]:
-            return f"{head}(\u2026)"
-        case _:
-            return "?"
+def read_kernel(data: bytes) -> Contents:
+    """Return what there is to see of a Triton kernel."""
+    code = KernelText(decode_kernel(data)).code()
+    return Contents(
+        what="A Triton kernel",
+        inputs=(),
+        more_inputs=0,
+        symbols=(),
+        operators=(),
+        more_operators=0,
+        code=code[:_MAX_CODE],
+        more_code=max(0, len(code) - _MAX_CODE),
+    )

@@ -12,12 +12,19 @@ from compiler_daemon.condition import Condition, ConditionView
 from compiler_daemon.flights import Flights
 from compiler_daemon.jobs import FlightView
 from compiler_daemon.page.curves import Column, Span, columns
-from compiler_daemon.store import ArtifactRow, ProgramRow, Store
+from compiler_daemon.runs import ProgramFigures, RunLog
+from compiler_daemon.store import ArtifactRow, Store
 
 _SLOWEST = 12
 _PROGRAMS = 12
 _FLIGHTS = 50
 
+_CAUSES = {
+    "new": "never seen before",
+    "environment": "there only for another environment",
+    "guards": "there, but no artifact's guards held",
+    "gone": "evicted, removed or damaged",
+}
 _REFUSALS = {
     "key_mismatch": "refused: a worker arrived at another key",
     "unsupported": "refused: the graph cannot be rebuilt from data",
@@ -32,7 +39,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How often misses ended in one way."""
+    """How often misses had one cause, or ended in one way."""
 
     words: str
     count: int
@@ -49,7 +56,8 @@ class Overview:
     flights: Sequence[FlightView]
     more_flights: int
     slowest: Sequence[ArtifactRow]
-    programs: Sequence[ProgramRow]
+    programs: Sequence[ProgramFigures]
+    causes: Sequence[Outcome]
     outcomes: Sequence[Outcome]
     span: Span
     columns: Sequence[Column]
@@ -91,14 +99,14 @@ class Overview:
         return not (counters.get(metrics.LOOKUPS) or self.condition.artifacts or self.flights)
 
 
-async def look(condition: Condition, flights: Flights, store: Store, span: Span) -> Overview:
+async def look(condition: Condition, flights: Flights, store: Store, runs: RunLog, span: Span) -> Overview:
     """Gather all of it."""
     now = time.time()
     view = await condition.look()
     slowest, programs, samples = await asyncio.to_thread(
         lambda: (
             store.slowest_artifacts(_SLOWEST),
-            store.programs(_PROGRAMS),
+            runs.programs(),
             store.samples(now - span.seconds - span.column_s, step=span.step),
         )
     )
@@ -109,7 +117,8 @@ async def look(condition: Condition, flights: Flights, store: Store, span: Span)
         flights=under_way[:_FLIGHTS],
         more_flights=max(0, len(under_way) - _FLIGHTS),
         slowest=slowest,
-        programs=programs,
+        programs=sorted(programs, key=lambda figures: -figures.seen)[:_PROGRAMS],
+        causes=_causes(view.counters),
         outcomes=_outcomes(view.counters),
         span=span,
         columns=columns(samples, view.counters, span=span, now=now),
@@ -129,6 +138,16 @@ def _outcomes(counters: Mapping[str, int]) -> list[Outcome]:
         if name.startswith(prefix):
             reason = name.removeprefix(prefix)
             counted[_REFUSALS.get(reason, f"refused: {reason}")] = number
+    return _ranked(counted)
+
+
+def _causes(counters: Mapping[str, int]) -> list[Outcome]:
+    prefix = f"{metrics.GRAPHS_MISSED}."
+    counted = {name.removeprefix(prefix): number for name, number in counters.items() if name.startswith(prefix)}
+    return _ranked({_CAUSES.get(cause, cause): number for cause, number in counted.items()})
+
+
+def _ranked(counted: Mapping[str, int]) -> list[Outcome]:
     found = sorted(((number, name) for name, number in counted.items() if number), key=lambda pair: (-pair[0], pair[1]))
     most = found[0][0] if found else 1
     return [Outcome(words=name, count=number, share=number / most) for number, name in found]

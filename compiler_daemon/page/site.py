@@ -17,6 +17,7 @@ from compiler_daemon.flights import Flights
 from compiler_daemon.page import charts, curves, graph_page, overview, words
 from compiler_daemon.page.access import Access
 from compiler_daemon.page.door import Request, Response
+from compiler_daemon.runs import RunLog
 from compiler_daemon.store import Store
 
 _STATIC = {
@@ -37,6 +38,7 @@ class Site:
         condition: Condition,
         flights: Flights,
         store: Store,
+        runs: RunLog,
         access: Access,
         counters: metrics.Counters,
         version: str,
@@ -44,6 +46,7 @@ class Site:
         self._condition = condition
         self._flights = flights
         self._store = store
+        self._runs = runs
         self._access = access
         self._counters = counters
         self._version = version
@@ -117,7 +120,7 @@ class Site:
 
     async def _overview(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, span)
+        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
         return self._page(
             "overview.html",
             view=view,
@@ -135,7 +138,7 @@ class Site:
 
     async def _status(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, span)
+        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
         body = json.dumps(asdict(view), default=str).encode()
         return Response(kind="application/json", body=body)
 

@@ -19,7 +19,6 @@ from compiler_daemon.store.errors import (
     StoreUnsafeError,
     StoreVanishedError,
 )
-from compiler_daemon.store.rankings import ProgramRow
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
 from compiler_daemon.store.samples import FigureSample, Step
 from compiler_daemon.store.store import Store
@@ -32,7 +31,6 @@ __all__ = [
     "DiskFullError",
     "FigureSample",
     "GcReport",
-    "ProgramRow",
     "ScanReport",
     "Step",
     "Store",

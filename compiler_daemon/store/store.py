@@ -29,7 +29,7 @@ from compiler_daemon.store.history import History
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
-from compiler_daemon.store.rankings import ProgramRow, Rankings
+from compiler_daemon.store.rankings import Rankings
 from compiler_daemon.store.requests import Requests
 from compiler_daemon.store.room import Room
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
@@ -251,10 +251,6 @@ class Store:
     def artifact_row(self, digest: Digest) -> tuple[ArtifactRow, bytes] | None:
         """Return an artifact's line of the list, and its manifest; its files are not looked at. None where unknown."""
         return self._rankings.artifact(digest)
-
-    def programs(self, limit: int) -> list[ProgramRow]:
-        """Return the programs for which most time was saved."""
-        return self._rankings.programs(limit)
 
     # Room
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from daemon_process import DEADLINE_S, DaemonProcess, manifest_of, wait_until
+from inventory_samples import graph_of, publish
 from page_samples import PageVisitor
 
 from compile_wire.v1 import page_pb2 as pb
@@ -376,3 +377,26 @@ def test_open_hands_the_browser_a_private_file_and_no_address(page: PageVisitor,
     assert "code=" not in seen.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     assert "login?code=" in file.read_text()
+
+
+def test_a_graph_is_shown_with_its_inputs_sizes_operators_and_code(page: PageVisitor) -> None:
+    publish(page.daemon, "a-real-graph", b"entry of a real graph", program="sweep.py", graph=graph_of(4))
+    paths = [line.split('"')[0] for line in page.ask("/").text.split('href="') if "a-real-graph" in line]
+
+    text = page.ask(next(path for path in paths if path.startswith("/graphs/"))).text
+
+    assert "6 nodes, captured by torch 2.13.0" in text
+    assert "l_x_" in text
+    assert "f32[s77, 4]" in text
+    assert "torch.matmul" in text
+    assert "def forward(" in text
+    assert "Sizes that may change" in text
+
+
+def test_a_graph_whose_artifact_has_no_graph_says_so(page: PageVisitor) -> None:
+    publish(page.daemon, "no-graph", b"entry without a graph", program="sweep.py", graph=b"")
+    paths = [line.split('"')[0] for line in page.ask("/").text.split('href="') if "no-graph" in line]
+
+    text = page.ask(next(path for path in paths if path.startswith("/graphs/"))).text
+
+    assert "could not describe this graph as data" in text

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, SymbolSpec, TensorSpec, Value, tensor_value
 from compiler_daemon import metrics
 from compiler_daemon.page import charts, words
 from compiler_daemon.page.curves import SPANS, columns
-from compiler_daemon.page.graph_page import read_contents
 from compiler_daemon.store import FigureSample
 
 HOUR = SPANS["hour"]
@@ -97,49 +95,3 @@ def test_sizes_have_a_unit(number: float, text: str) -> None:
 )
 def test_a_share_is_not_rounded_to_nothing_or_all(part: float | None, text: str) -> None:
     assert words.percent(part).replace("\u00a0", " ") == text
-
-
-# Graphs
-
-
-def placeholder(name: str, value: Value) -> NodeSpec:
-    return NodeSpec(
-        op="placeholder", name=name, target=name, args=["t"], kwargs=["d"], type="", value=value, source=-1, static="",
-        meta=["d"],
-    )  # fmt: skip
-
-
-def tensor(shape: list[Value], *, parameter: bool = False, index: int | None = None) -> Value:
-    return tensor_value(
-        TensorSpec(
-            dtype="float32", device="cuda" if index is not None else "cpu", device_index=index, shape=shape,
-            stride=[1] * len(shape), offset=0, requires_grad=False, leaf=True, parameter=parameter, view=False,
-            inference=False, storage=-1, storage_bytes=0, item=None,
-        )
-    )  # fmt: skip
-
-
-def test_inputs_are_shown_with_their_shapes_symbols_by_name() -> None:
-    nodes = [
-        placeholder("s0", ["x", 0, "int"]),
-        placeholder("weight", tensor([16, 8], parameter=True)),
-        placeholder("x", tensor([["x", 0, "int"], 8, ["x", 2, "int"]], index=1)),
-        placeholder("loss", tensor([])),
-    ]
-    module = ModuleSpec(attributes=[], scalars=["d"], tensors=[], training=True, nodes=nodes, children=[], bodies=[])
-    symbol = SymbolSpec(name="s0", hint=4, source=-1, lower=None, upper=None, positive=True, replacement=-1)
-    spec = GraphSpec(
-        torch="2.13.0", modules=[module], inputs=[], params=[], symbols=[symbol], guards=[], sources=[],
-        expressions=[["Symbol", "s0"], ["Integer", "2"], ["Mul", 0, 1]], dynamic_shapes=True, state={}, inductor={},
-        functorch={},
-    )  # fmt: skip
-
-    contents = read_contents(spec)
-
-    assert [(item.name, item.kind, item.shape, item.device) for item in contents.inputs] == [
-        ("s0", "number", "s0", ""),
-        ("weight", "parameter", "16 \u00d7 8", "cpu"),
-        ("x", "tensor", "s0 \u00d7 8 \u00d7 Mul(\u2026)", "cuda:1"),
-        ("loss", "tensor", "scalar", "cpu"),
-    ]
-    assert contents.symbols == "s0 = 4 when captured"
