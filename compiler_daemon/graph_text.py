@@ -137,7 +137,7 @@ class GraphText:
         return InputText(
             name=name,
             kind=self.tensor(tensor),
-            stride=f"({', '.join(self._value(size, None) for size in tensor.stride)})",
+            stride=self._value(["t", *tensor.stride], None),
             device=_clean(tensor.device) + index,
             parameter=tensor.parameter,
             requires_grad=tensor.requires_grad,
