@@ -239,12 +239,15 @@ class Graph:
         self.installing = True
         try:
             with tracing.span("install"):
-                self._installer.install(artifact, self.key)
+                damaged = self._installer.install(artifact, self.key)
         except InstallError as error:
             self._client.trouble(error)
             return None
         finally:
             self.installing = False
+        if damaged:
+            trouble = InstallError(f"{len(damaged)} installed files were not what they must be, as {damaged[0]}")
+            self._client.trouble(trouble, "they are put right")
         with tracing.span("load"):
             found = ask_torch()
         if found is not None:

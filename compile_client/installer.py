@@ -25,20 +25,26 @@ class Installer:
         self._lock = threading.Lock()
         self._checked: set[str] = set()
 
-    def install(self, artifact: Artifact, torch_key: str) -> None:
-        """Write the artifact's files; raise `InstallError` where that cannot be done."""
+    def install(self, artifact: Artifact, torch_key: str) -> list[str]:
+        """Write the artifact's files; return the names of those that lay there damaged, and do so no more.
+
+        Raises `InstallError` where it cannot be done.
+        """
         from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 
         try:
             folder = self._folder()
-            for blob in artifact.manifest.blobs:
-                if blob.role == "object":
-                    _write_once(os.path.join(folder, blob.name), artifact.blobs[blob.sha256])
+            damaged = [
+                blob.name
+                for blob in artifact.manifest.blobs
+                if blob.role == "object" and _write_once(os.path.join(folder, blob.name), artifact.blobs[blob.sha256])
+            ]
             for blob in artifact.manifest.blobs:
                 if blob.role == "entry":
                     AOTAutogradCache._write_to_local_cache(torch_key, artifact.blobs[blob.sha256])
         except OSError as error:
             raise InstallError(f"an artifact could not be written: {error}") from error
+        return damaged
 
     def place(self, name: str, path: str) -> bool:
         """Put the object `name` at `path`, where torch will load it from; return whether it is there."""
@@ -74,11 +80,18 @@ def _check_private(folder: str) -> None:
         raise UnsafeError(f"{folder} belongs to another user, or others may write to it")
 
 
-def _write_once(path: str, data: bytes) -> None:
-    """Write a file whose name says its content; a file of that name and size is there already or half of one is not."""
-    with suppress(OSError):
-        if os.stat(path).st_size == len(data):
-            return
+def _write_once(path: str, data: bytes) -> bool:
+    """Write a file, unless it is there byte for byte; return whether what was there must have been damaged.
+
+    It will be loaded as code, and a machine that lost its power may have kept name and length but not the bytes. One of
+    another length may be as good: another virtual environment's path in it, or another's build.
+    """
+    damaged = False
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        there = file.read(len(data) + 1)
+        if there == data:
+            return False
+        damaged = len(there) == len(data)
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".installing-")
     try:
         with open(descriptor, "wb") as file:
@@ -89,3 +102,4 @@ def _write_once(path: str, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+    return damaged

@@ -114,7 +114,11 @@ class DaemonClient:
             self._link.reach(self._deadline())
             return True
 
-        return self._try(reach) or False
+        start = time.monotonic()
+        try:
+            return self._try(reach) or False
+        finally:
+            self._report.count_wait(time.monotonic() - start)
 
     def facts(self) -> Facts:
         """Return what the daemon knows of this environment; nothing where it is not connected."""

@@ -102,6 +102,7 @@ class Condition:
                     await asyncio.to_thread(self._store.add_counts, taken)
                 except StoreError as error:
                     self._counters.give_back(taken)
+                    self._counters.add(metrics.STORE_UNWRITABLE)
                     logger.debug("the counters wait: %s", error)
 
     async def sample(self) -> None:

@@ -40,6 +40,9 @@ WORKERS_STARTED = "workers_started"
 WORKERS_FAILED = "workers_failed"  # did not come up
 WORKERS_LOST = "workers_lost"  # died or broke the protocol during a job
 WORKERS_OVER_LIMIT = "workers_over_limit"
+WORKERS_DIED = "workers_died"  # while they had no job
+
+STORE_UNWRITABLE = "store_unwritable"  # seconds in which these counts could not be kept: a full or read-only disk
 
 ARTIFACTS_PUBLISHED = "artifacts_published"
 ARTIFACTS_IMPORTED = "artifacts_imported"

@@ -307,6 +307,9 @@ class Pool:
 
     def _retire(self, worker: WorkerProcess) -> None:
         self._idle.remove(worker)
+        if worker.has_died:
+            logger.warning("worker %d died while it had no job", worker.pid)
+            self._counters.add(metrics.WORKERS_DIED)
         self._ending.append(worker)
         self._spawn_task(self._end(worker))
 

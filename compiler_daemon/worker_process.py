@@ -159,6 +159,11 @@ class WorkerProcess:
         """Whether another job can be given to it."""
         return not self._ended and not self.has_exited()
 
+    @property
+    def has_died(self) -> bool:
+        """Whether it has gone without having been ended."""
+        return not self._ended and self.has_exited()
+
     def has_exited(self) -> bool:
         """Whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
         if self._process is None:

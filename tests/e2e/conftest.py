@@ -36,6 +36,8 @@ class Daemon:
     directory: Path
     temporary: Path
     arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    """Added to its environment."""
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
 
@@ -45,7 +47,7 @@ class Daemon:
                 [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self.arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=clean_environment(TMPDIR=str(self.temporary)),
+                env=clean_environment(TMPDIR=str(self.temporary), **self.environment),
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
@@ -140,9 +142,9 @@ class Trainer:
     healthy: bool
     """Whether its daemon is well, so that each local compile must have its reason."""
 
-    def wait(self) -> Outcome:
+    def wait(self, limit_s: float = _DEADLINE_S) -> Outcome:
         try:
-            out, err = self.process.communicate(timeout=_DEADLINE_S)
+            out, err = self.process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate()
@@ -243,10 +245,8 @@ class Lab:
             daemon.stop()
 
 
-@pytest.fixture(scope="session")
-def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary directory of everything that is started here, with torch's probes of the instruction sets in it."""
-    folder = tmp_path_factory.mktemp("tmp")
+def with_probes(folder: Path) -> Path:
+    """Put torch's probes of the instruction sets into `folder`, which will be a TMPDIR; return it."""
     (folder / "probes").mkdir()
     subprocess.run(
         [sys.executable, "-c", "from torch._inductor.cpu_vec_isa import valid_vec_isa_list; valid_vec_isa_list()"],
@@ -255,6 +255,12 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=_DEADLINE_S,
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary directory of everything that is started here, with torch's probes of the instruction sets in it."""
+    return with_probes(tmp_path_factory.mktemp("tmp"))
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""What all cells share: numbers and seconds without a daemon, a daemon's directory to copy, and recorded requests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
+from tests.faults.proxy import Proxy
+
+TRAINER = str(Path(__file__).parent / "trainers" / "steps.py")
+GRAPHS = {"one": ["first"], "two": ["first", "second"], "own": ["own"], "all": ["first", "second", "own"]}
+"""The forms of the trainer, and the graphs of each."""
+
+
+@dataclass
+class Kit:
+    """Made once by `prepare`."""
+
+    folder: Path
+    temporary: Path
+    expected: dict[str, Any]
+    """Losses and gradients of each graph, to the last bit, as torch gives them without a daemon."""
+    seconds: dict[str, float]
+    """How long each form of the trainer takes without a daemon, from its start to its end."""
+    requests: dict[str, list[bytes]] = field(default_factory=dict)
+    """What a trainer with the graphs `first` and `second` sent to the daemon."""
+
+    @property
+    def stored(self) -> Path:
+        """Directory of a daemon that has the artifacts of `first` and `second`, and the facts of the environment."""
+        return self.folder / "stored"
+
+    @classmethod
+    def prepare(cls, folder: Path, *, with_seconds: bool) -> Kit:
+        """Run trainers without a daemon and with a new one; `with_seconds` measures each form of the trainer."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("tmp", "lab"):
+            (folder / name).mkdir()
+        temporary = with_probes(folder / "tmp")
+        lab = Lab(folder / "lab", temporary)
+        try:
+            daemon = lab.daemon()
+            proxy = Proxy(folder / "proxy", daemon.address)
+            alone = lab.start(TRAINER, "all")
+            served = lab.start(TRAINER, "two", daemon=daemon, COMPILER_DAEMON_ADDRESS=proxy.address)
+            expected, first = _well(alone.wait()), _well(served.wait())
+            proxy.close()
+            assert first.report["compiled_by_daemon"] == 2, (first.err, daemon.log())
+            assert first.report["cpp_builds"] == 0, first.err
+            kit = cls(folder, temporary, expected.result, dict.fromkeys(GRAPHS, expected.seconds), proxy.requests)
+            if with_seconds:
+                for form in ("one", "two", "own"):
+                    kit.seconds[form] = _well(lab.start(TRAINER, form).wait()).seconds
+        finally:
+            lab.close()
+        shutil.copytree(daemon.directory, kit.stored, ignore=_sockets_and_locks)
+        return kit
+
+    def save(self) -> None:
+        """Keep what is not a file yet in the folder."""
+        requests = {name: [data.hex() for data in messages] for name, messages in self.requests.items()}
+        known = {"expected": self.expected, "seconds": self.seconds, "requests": requests}
+        (self.folder / "kit.json").write_text(json.dumps(known))
+
+    @classmethod
+    def load(cls, folder: Path) -> Kit:
+        """Return what `save` has kept: for the same machine, torch and daemon only."""
+        known = json.loads((folder / "kit.json").read_text())
+        requests = {name: [bytes.fromhex(text) for text in texts] for name, texts in known["requests"].items()}
+        return cls(folder, folder / "tmp", known["expected"], known["seconds"], requests)
+
+    def directory(self, target: Path, *, stored: bool) -> None:
+        """Make `target` a daemon's directory: with the artifacts, or with nothing but the same token and secret."""
+        target.mkdir(mode=0o700, exist_ok=True)
+        for name in ("token", "secret"):
+            shutil.copy2(self.stored / name, target / name)
+        if stored:
+            shutil.copytree(self.stored / "store", target / "store", dirs_exist_ok=True)
+            (target / "store").chmod(0o700)
+
+
+def same_directory(daemon: Daemon) -> Daemon:
+    """Another daemon on the directory of one that has ended."""
+    return Daemon(daemon.directory, daemon.temporary, daemon.arguments, daemon.environment)
+
+
+def _well(outcome: Outcome) -> Outcome:
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def _sockets_and_locks(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".sock") or name in {"scratch", "log", "daemon.json"}]

@@ -1,0 +1,111 @@
+"""Playing one cell: what is promised of every cell is checked here, once."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Outcome
+from tests.faults.cells import Cell
+from tests.faults.kit import Kit
+from tests.faults.scene import Scene
+
+NOISE = 4.0
+NOISE_S = 60.0
+"""What a trainer may lose to the rest of the machine: so many times its time without a daemon, and so many seconds. Its
+own account of what it waited for the daemon knows no such allowance."""
+_FLUSH_S = 10.0
+"""What the end of a process may wait for what is still to be published."""
+_ROUNDING_S = 1.0
+
+
+@dataclass(kw_only=True)
+class Result:
+    """How a cell went."""
+
+    fault: str
+    step: str
+    passed: bool = False
+    counter: str = ""
+    """The counter that named the fault, and by how much it went up."""
+    what: str = ""
+    seconds: float = 0.0
+    """Of the trainer, from its start to its end."""
+    alone_s: float = 0.0
+    """The same without a daemon."""
+    waited_s: float = 0.0
+    """Of these the trainer waited for the daemon, by its own report."""
+    bound_s: float = 0.0
+    """What it may wait: the user's deadline for each graph."""
+    daemon: str = ""
+    """How the daemon was afterwards: it served on, or was started again."""
+    report: dict[str, Any] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    """By the daemon."""
+    failure: str = ""
+    ran_at: str = ""
+
+
+def play(cell: Cell, kit: Kit, folder: Path) -> Result:
+    """Play a cell and say how it went; whatever is raised is its failure. `folder` is made, and is gone afterwards."""
+    result = Result(
+        fault=cell.fault,
+        step=cell.step,
+        what=cell.what,
+        bound_s=cell.graphs * cell.timeout_s,
+        ran_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    try:
+        scene = Scene(kit, folder, **cell.scene_options())
+        try:
+            cell.play(scene)
+            outcome = scene.run()
+            result.seconds, result.report = round(outcome.seconds, 2), outcome.report
+            result.alone_s = round(kit.seconds[scene.form], 2)
+            result.waited_s = outcome.report.get("seconds_waited", 0.0)
+            _check_outcome(cell, scene, outcome, result)
+            result.counted = scene.end_trouble()
+            result.daemon = "started again" if scene.restarted else "served on"
+            result.counter = _counter(cell, result)
+        finally:
+            scene.close()
+    except (Exception, pytest.fail.Exception) as error:  # a cell that fails must not end the others
+        result.failure = "".join(traceback.format_exception(error))[-4000:]
+    else:
+        result.passed = True
+    return result
+
+
+def _check_outcome(cell: Cell, scene: Scene, outcome: Outcome, result: Result) -> None:
+    told = f"\n{outcome.err[-3000:]}\n{scene.daemon.log()[-3000:]}\n{outcome.report}"
+    assert outcome.code == 0, f"the trainer ended with {outcome.code}{told}"
+    assert outcome.result == scene.numbers_expected(), f"other numbers: {outcome.result}{told}"
+    assert scene.struck_in_time, f"the fault was never done{told}"
+    report = outcome.report
+    assert report["graphs"] == cell.graphs, told
+    assert report["hits"] + report["compiled_by_daemon"] + report["compiled_here"] == cell.graphs, told
+    assert report["seconds_waited"] <= result.bound_s + _ROUNDING_S, f"waited too long{told}"
+    lost_s = _FLUSH_S + NOISE * result.alone_s + NOISE_S
+    assert outcome.seconds <= result.alone_s + result.bound_s + lost_s, f"took {outcome.seconds:.1f} s{told}"
+    if cell.fault == "clock jump":
+        assert not report["fallbacks"], told
+        assert not report["unpublished"], told
+
+
+def _counter(cell: Cell, result: Result) -> str:
+    """Return the counters that the cell names, as far as they have gone up; raise where none has."""
+    up = []
+    for name in cell.counters:
+        side, _, counter = name.partition(":")
+        found: Any = result.report if side == "client" else result.counted
+        for part in counter.split(".") if side == "client" else [counter]:
+            found = found.get(part, {})
+        if found:
+            up.append(f"{side}: {counter} +{found}")
+    assert up, f"none of {cell.counters} went up: {result.report}, {result.counted}"
+    return ", ".join(up)

@@ -1,0 +1,320 @@
+"""One cell being played: a daemon of its own behind a proxy, a trainer, the harm that can be done, and what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.e2e.conftest import Daemon, Lab, Outcome
+from tests.faults.compiler_gate import CompilerGate
+from tests.faults.kit import GRAPHS, TRAINER, Kit
+from tests.faults.preload import Preload
+from tests.faults.proxy import Proxy
+from tests.faults.small_disk import SmallDisk
+
+_MARK = "FAULTS_CELL"
+_PATIENCE_S = 240.0
+"""For things that are sure to happen, on a machine that others use, too."""
+_TRAINER_S = 480.0
+_SERVICE = "/compiler_daemon.v1."
+JUMP_S = 3 * 24 * 3600
+
+
+class Scene:
+    """Made, set up by a cell's `play`, run, and closed. All that it starts carries a mark, by which it is found."""
+
+    def __init__(
+        self,
+        kit: Kit,
+        folder: Path,
+        *,
+        form: str,
+        stored: bool,
+        timeout_s: float,
+        prewarm: bool,
+        disk: str = "",
+        arguments: tuple[str, ...] = (),
+        preload: bool = False,
+    ) -> None:
+        """`form`: of the trainer. `disk`: the folder of the daemon's that is a small disk. `preload`: clocks can jump."""
+        folder.mkdir(mode=0o700, parents=True)
+        self.kit = kit
+        self.folder = folder
+        self.form = form
+        self.timeout_s = timeout_s
+        self.trainer_environment: dict[str, str] = {}
+        self.caches = folder / "caches"
+        self.struck = threading.Event()
+        self.killed = False
+        self.restarted = False
+        """Whether the daemon had to be started again after the trouble."""
+        self.struck_in_time = False
+        """Whether the fault was done while the trainer ran."""
+        self.background: list[BaseException] = []
+        self._stored = stored
+        self._closing = contextlib.ExitStack()
+        self.gate = CompilerGate(folder / "gate")
+        self.lab = Lab(folder, kit.temporary)
+        self._closing.callback(self.lab.close)
+        directory = folder / "daemon"
+        directory.mkdir(mode=0o700)
+        self.disk = SmallDisk(directory / disk, mib=24) if disk else None
+        if self.disk:
+            self._closing.callback(self.disk.close)
+        kit.directory(directory, stored=stored)
+        self.daemon_preload = Preload(folder / "daemon-control") if preload else None
+        self.trainer_preload = Preload(folder / "trainer-control") if preload else None
+        self.daemon = Daemon(
+            directory,
+            kit.temporary,
+            ("--workers", "1", *([] if prewarm else ["--no-prewarm"]), *arguments),
+            {_MARK: str(folder), **self.gate.environment}
+            | (self.daemon_preload.environment if self.daemon_preload else {}),
+        ).start()
+        self._closing.callback(self.daemon.stop)
+        self.proxy = Proxy(folder / "p", self.daemon.address)
+        self._closing.callback(self.proxy.close)
+        self._channel = grpc.insecure_channel(
+            self.daemon.address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        )
+        self._threads: list[threading.Thread] = []
+        self._before = self.counters()
+
+    # Harm.
+
+    def kill(self) -> None:
+        """Kill the daemon; its connections break with it, and nobody listens any more."""
+        self.daemon.kill()
+        self.killed = True
+        self.proxy.front.close()
+
+    def stop(self) -> None:
+        """Stop the daemon where it stands; the kernel still accepts connections for it."""
+        self.daemon.signal(signal.SIGSTOP)
+
+    def cut(self) -> None:
+        """Cut every connection; a new one may be made."""
+        self.proxy.front.cut()
+
+    def cut_for_good(self) -> None:
+        """Cut every connection, and accept no other."""
+        self.proxy.front.close()
+
+    def fill_disk(self) -> None:
+        """Leave no byte on the small disk."""
+        assert self.disk
+        self.disk.fill()
+
+    def exhaust_memory(self) -> None:
+        """From now on no larger allocation of the daemon's succeeds."""
+        assert self.daemon_preload
+        assert self.daemon.process
+        self.daemon_preload.exhaust_memory(self.daemon.process.pid)
+
+    def jump(self) -> None:
+        """Three days forward for the daemon and its workers, three days back for the trainer."""
+        assert self.daemon_preload
+        assert self.trainer_preload
+        self.daemon_preload.move_clock(JUMP_S)
+        self.trainer_preload.move_clock(-JUMP_S)
+
+    def kill_worker(self) -> None:
+        """Kill a worker that is there, or about to be."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not (workers := self._workers()):
+            assert time.monotonic() < deadline, "no worker came"
+            time.sleep(0.01)
+        for worker in workers:
+            worker.kill()
+
+    def await_idle_worker(self) -> None:
+        """Introduce a client, and return when the worker that is started for it has nothing to do."""
+        self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
+        self.wait_until(lambda: [worker.state for worker in self.status().workers] == ["idle"], "a worker was idle")
+
+    def occupy_worker(self) -> None:
+        """Have the only worker stand still in the middle of another graph, which somebody else has asked for."""
+        self.gate.shut()
+        self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
+        request = self.kit.requests["CompileGraph"][1]
+        call = self._stream("CompileService/CompileGraph", request)
+        next(call)  # its first event: the compile is under way, and whoever asks now is behind it
+
+        def hear() -> None:
+            with contextlib.suppress(grpc.RpcError):
+                for _ in call:
+                    pass
+
+        self.run_beside(hear)
+
+    # Waiting.
+
+    def wait_for_compiler(self) -> None:
+        """Return when a compiler stands in front of the gate."""
+        self.wait_until(lambda: self.gate.reached, "a compiler came to the gate")
+
+    def run_beside(self, action: Callable[[], None]) -> None:
+        """Do something in a thread; what it raises fails the cell."""
+
+        def run() -> None:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - told by `close`
+                self.background.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Poll until the condition holds."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not happen that {what}")
+            time.sleep(0.02)
+
+    # Asking the daemon, past the proxy.
+
+    def ask(self, method: str, request: bytes) -> bytes:
+        """Return the daemon's answer to one raw message."""
+        return next(self._stream(method, request))
+
+    def status(self) -> pb.GetStatusResponse:
+        """The daemon's own status."""
+        return pb.GetStatusResponse.FromString(self.ask("AdminService/GetStatus", b""))
+
+    def counters(self) -> dict[str, int]:
+        """The daemon's counters."""
+        return dict(self.status().counters)
+
+    def counted(self) -> dict[str, int]:
+        """By how much the daemon's counters have grown in this scene."""
+        now = self.counters()
+        return {name: now[name] - self._before.get(name, 0) for name in now if now[name] > self._before.get(name, 0)}
+
+    # The course of things.
+
+    def run(self) -> Outcome:
+        """Run the trainer to its end."""
+        environment = {
+            _MARK: str(self.folder),
+            "COMPILER_DAEMON_ADDRESS": self.proxy.address,
+            "TORCH_COMPILE_CLIENT_TIMEOUT": f"{self.timeout_s:g}",
+            **self.trainer_environment,
+        }
+        if self.trainer_preload:
+            environment |= self.trainer_preload.environment
+        outcome = self.lab.start(TRAINER, self.form, daemon=self.daemon, caches=self.caches, **environment).wait(
+            _TRAINER_S
+        )
+        self.struck_in_time = self.struck.is_set()
+        return outcome
+
+    def end_trouble(self) -> dict[str, int]:
+        """Undo what can be undone, see that the daemon serves or serves again, and return what it has counted."""
+        self.gate.open()
+        self.proxy.close()
+        if self.disk and not self._disk_counts():
+            self.disk.free()
+        for preload in (self.daemon_preload, self.trainer_preload):
+            if preload:
+                preload.clear()
+        assert self.daemon.process
+        self.daemon.signal(signal.SIGCONT)
+        if self.killed or self.daemon.process.poll() is not None:
+            self.daemon.kill()
+            assert self.daemon.process.stdout
+            self.daemon.process.stdout.close()
+            self.daemon.start()
+            self.restarted = True
+        counted = self._counted_at_last()
+        if self.disk:
+            self.disk.free()
+        self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
+        answer = pb.LookupArtifactResponse.FromString(
+            self.ask("CompileService/LookupArtifact", self.kit.requests["LookupArtifact"][0])
+        )
+        assert answer.entries or not self._stored, "what was stored is not found any more"
+        return counted
+
+    def close(self) -> None:
+        """End everything; raise where the daemon does not stop well, or a process is left."""
+        try:
+            code = self.daemon.stop()
+            for thread in self._threads:
+                thread.join(30)
+            assert code == 0, f"the daemon ended with {code}: {self.daemon.log()[-2000:]}"
+            self.wait_until(lambda: not self._left(), "no process was left")
+            assert not self.proxy.broken, self.proxy.broken
+            assert not self.background, self.background
+        finally:
+            for process in self._left():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._channel.close()
+            self._closing.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def on_close(self, action: Callable[[], object]) -> None:
+        """Do this, too, when the scene is closed."""
+        self._closing.callback(action)
+
+    def numbers_expected(self) -> dict[str, Any]:
+        """What the trainer must print."""
+        return {name: self.kit.expected[name] for name in GRAPHS[self.form]}
+
+    def _disk_counts(self) -> bool:
+        return self.disk is not None and self.disk.folder.name == "store"
+
+    def _counted_at_last(self) -> dict[str, int]:
+        """The counters, on a full disk after the daemon has had the time to notice that it cannot keep them."""
+        if self._disk_counts():
+            with contextlib.suppress(TimeoutError):
+                self.wait_until(lambda: "store_unwritable" in self.counted(), "the daemon noticed the full disk")
+        return self.counted()
+
+    def _stream(self, method: str, request: bytes) -> Iterator[bytes]:
+        token = (self.daemon.directory / "token").read_text().strip()
+        call: Any = self._channel.unary_stream(_SERVICE + method)(
+            request,
+            metadata=[("authorization", f"Bearer {token}")],
+            timeout=_PATIENCE_S,
+            wait_for_ready=True,
+        )
+        return iter(call)
+
+    def _workers(self) -> list[psutil.Process]:
+        assert self.daemon.process
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.daemon.process.pid).children()
+            return [child for child in children if "compiler_daemon.worker" in _command(child)]
+        return []
+
+    def _left(self) -> list[psutil.Process]:
+        """Processes of this scene that still run, found by their environment: also those that nobody waits for."""
+        mark = f"{_MARK}={self.folder}\0".encode()
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                if mark in Path(f"/proc/{process.pid}/environ").read_bytes() + b"\0" and process.pid != os.getpid():
+                    found.append(process)
+        return found
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
