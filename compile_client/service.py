@@ -118,7 +118,8 @@ class DaemonClient:
         try:
             return self._try(reach) or False
         finally:
-            self._report.count_wait(time.monotonic() - start)
+            self._local.spent_s = time.monotonic() - start
+            self.report.count_wait(self._local.spent_s)
 
     def facts(self) -> Facts:
         """Return what the daemon knows of this environment; nothing where it is not connected."""
@@ -136,8 +137,9 @@ class DaemonClient:
         return connection is not None and connection.may_publish and not self.config.read_only
 
     def begin_graph(self, key: str) -> GraphRequest:
-        """Start the dealings about one graph. From now on its deadline runs."""
-        return GraphRequest(self, key, self._deadline())
+        """Start the dealings about one graph. From now on its deadline runs, less what `available` took for it."""
+        spent_s, self._local.spent_s = getattr(self._local, "spent_s", 0.0), 0.0
+        return GraphRequest(self, key, Deadline(max(0.0, self.config.graph_timeout_s - spent_s)))
 
     def publish_later(self, compiled: LocalCompile) -> bool:
         """Queue what was compiled here for the daemon; return at once, False where it was dropped."""

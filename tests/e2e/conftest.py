@@ -195,13 +195,29 @@ class Lab:
         self._count += 1
         home = self.folder / f"trainer-{self._count}"
         caches = caches or home / "caches"
-        for path in (home, caches / "triton"):
-            path.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
+        report = home / "report.json"
+        variables = self.variables(daemon, caches, report, bare=bare)
+        process = subprocess.Popen(
+            [python, str(TRAINERS / script), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=variables | environment,
+        )
+        trainer = Trainer(process, report, time.monotonic())
+        self._trainers.append(trainer)
+        return trainer
+
+    def variables(
+        self, daemon: Daemon | Path | None, caches: Path, report: Path, *, bare: bool = False
+    ) -> dict[str, str]:
+        """Prepare a trainer's caches; return its environment."""
+        (caches / "triton").mkdir(parents=True, exist_ok=True)
         if bare:
             (caches / "inductor").mkdir()
         else:
             shutil.copytree(self.temporary / "probes", caches / "inductor", dirs_exist_ok=True)
-        report = home / "report.json"
         variables = {
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
             "TRITON_CACHE_DIR": str(caches / "triton"),
@@ -214,6 +230,7 @@ class Lab:
                 "TORCH_COMPILE_CLIENT_REPORT": str(report),
                 "COMPILER_DAEMON_DIR": str(directory),
             }
+<<<<<<< HEAD
         process = subprocess.Popen(
             [python, *launcher, str(TRAINERS / script), *arguments],
             stdout=subprocess.PIPE,
@@ -226,6 +243,9 @@ class Lab:
         trainer = Trainer(process, report, time.monotonic(), healthy)
         self._trainers.append(trainer)
         return trainer
+=======
+        return clean_environment(**variables)
+>>>>>>> 71d363a (Fault matrix: forked trainers, kills of trainers and daemon, a test of the installer)
 
     def run(self, script: str, *arguments: str, **options: Any) -> Outcome:
         """Run a trainer to its end; it must end well."""

@@ -75,7 +75,12 @@ class Cell:
         form = {"install": "two", "publish": "own"}.get(self.step, "one")
         stored = self.step in {"handshake", "lookup", "artifact transfer", "install"}
         prewarm = self.step in {"compile queued", "compile running"}
-        return {"form": form, "stored": stored, "prewarm": prewarm, "timeout_s": self.timeout_s} | self.options
+        return {"form": form, "stored": stored, "prewarm": prewarm, "timeout_s": self.limit_s} | self.options
+
+    @property
+    def limit_s(self) -> float:
+        """How long a graph may wait. Until g++ is reached the daemon works; a stream silent after that is given up."""
+        return _WORK_S if self.step == "compile running" else self.timeout_s
 
     @property
     def graphs(self) -> int:
@@ -127,6 +132,7 @@ def _at_queued(strike: Play, scene: Scene, *, then_open: bool = True) -> None:
 
 
 def _at_running(strike: Play, scene: Scene) -> None:
+    scene.await_idle_worker()
     scene.gate.shut()
 
     def rule(number: int, data: bytes) -> Iterator[bytes]:
@@ -181,7 +187,7 @@ def _at_install(strike: Play, scene: Scene) -> None:
     scene.trainer_environment["FAULTS_INSTALL"] = f"{place}:mkstemp"
 
     def watch() -> None:
-        scene.wait_until(lambda: (place / "at").exists(), "the trainer came to its install")
+        scene.wait_until((place / "at").exists, "the trainer came to its install")
         scene.struck.set()
         strike(scene)
         (place / "go").touch()

@@ -10,7 +10,7 @@ _SCRIPT = """#!/bin/sh
 # Sources of kernels end in .main.cpp; probes, headers and questions for the version pass.
 case "$*" in *.main.cpp*)
     if [ -e '{shut}' ]; then : > '{at}'; fi
-    while [ -e '{shut}' ]; do sleep 0.05; done;;
+    while [ -e '{shut}' ]; do sleep 0.3; done;;
 esac
 exec '{real}' "$@"
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
+from tests.faults.forked import ForkServer
 from tests.faults.proxy import Proxy
 
 TRAINER = str(Path(__file__).parent / "trainers" / "steps.py")
@@ -28,6 +29,8 @@ class Kit:
     """How long each form of the trainer takes without a daemon, from its start to its end."""
     requests: dict[str, list[bytes]] = field(default_factory=dict)
     """What a trainer with the graphs `first` and `second` sent to the daemon."""
+    forks: ForkServer | None = None
+    """Trainers are its forks where there is one, and where they need not be started with a preloaded library."""
 
     @property
     def stored(self) -> Path:

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from tests.e2e.conftest import REPOSITORY
 from tests.faults.cells import CELLS, FAULTS, STEPS, Cell
+from tests.faults.forked import ForkServer
 from tests.faults.kit import Kit
 from tests.faults.playing import NOISE, NOISE_S, Result, play
 
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--failed", action="store_true", help="the cells that have not passed in docs/trust/matrix.json"
     )
     parser.add_argument("--at-once", type=int, default=2, help="cells at a time [2]")
+    parser.add_argument(
+        "--forked", action="store_true", help="trainers are forks of one that has imported torch: half the time"
+    )
     parser.add_argument(
         "--kit", type=Path, help="keep the preparation here, or use what was kept: while working on cells"
     )
@@ -63,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.write:
             _write([merged[place] for place in CELLS if place in merged])
 
-    results = _played(chosen, at_once=options.at_once, kept=options.kit, talk=talk, note=note)
+    results = _played(chosen, at_once=options.at_once, kept=options.kit, forked=options.forked, talk=talk, note=note)
     Console(width=None if sys.stdout.isatty() else 170).print(_table(results))
     passed = sum(result.passed for result in results)
     print(json.dumps({"cells": len(results), "passed": passed}))
@@ -97,13 +101,23 @@ def _prepared(folder: Path, kept: Path | None, talk: Console) -> Kit:
 
 
 def _played(
-    cells: list[Cell], *, at_once: int, kept: Path | None, talk: Console, note: Callable[[Result], None]
+    cells: list[Cell],
+    *,
+    at_once: int,
+    kept: Path | None,
+    forked: bool,
+    talk: Console,
+    note: Callable[[Result], None],
 ) -> list[Result]:
     # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
     lock, results = threading.Lock(), []
+    kit: Kit | None = None
     try:
         kit = _prepared(folder, kept, talk)
+        if forked:
+            (folder / "forks").mkdir()
+            kit.forks = ForkServer(kit.temporary, folder / "forks")
         with ThreadPoolExecutor(at_once) as pool:
             started = [pool.submit(play, cell, kit, folder / str(n)) for n, cell in enumerate(cells)]
             for done in as_completed(started):
@@ -119,6 +133,8 @@ def _played(
                 if not result.passed:
                     talk.print(result.failure, markup=False, highlight=False)
     finally:
+        if kit and kit.forks:
+            kit.forks.close()
         shutil.rmtree(folder, ignore_errors=True)
     order = list(CELLS)
     return sorted(results, key=lambda result: order.index((result.fault, result.step)))
@@ -191,15 +207,16 @@ def _markdown(document: dict[str, Any], results: list[Result]) -> str:
         "Each cell is a real daemon, a real trainer with empty caches, and a graph that is compiled forward and",
         "backward. A cell passes if",
         "",
-        "- the trainer's exit code is 0, and its losses and gradients are those of a run without a daemon, bit by bit;",
-        "- by its own account it waited for the daemon no longer than `TORCH_COMPILE_CLIENT_TIMEOUT` for each graph: 5 s",
-        "  where the fault makes it wait in vain, 240 s where the daemon compiles in the end;",
-        "- from start to end it took no longer than without a daemon, plus that, plus 10 s for publishing at the end, plus",
-        f"  {NOISE:g} times its time without a daemon and {NOISE_S:g} s for what else the machine does;",
-        "- the counter below went up: of the trainer's report (`hits`, `fallbacks`, `refused`, `unpublished`) or of the",
-        "  daemon's status;",
-        "- afterwards the daemon answers a handshake and finds what was stored, after a restart if it was killed; it ends",
-        "  with exit code 0, and no process of the cell is left.",
+        "- the trainer's exit code is 0, and losses and gradients are those of a run without a daemon, bit by bit;",
+        "- by its own account it waited for the daemon no longer than `TORCH_COMPILE_CLIENT_TIMEOUT` for each graph:",
+        "  5 s where the fault makes it wait in vain, 240 s where the daemon compiles (a silent stream is given up",
+        "  after 10 s), and 5 s for what a busy machine does between two waits;",
+        "- from start to end it took no longer than without a daemon, plus that, plus 10 s for publishing at the end,",
+        f"  plus {NOISE:g} times its time without a daemon and {NOISE_S:g} s for what else the machine does;",
+        "- the counter below went up: of the trainer's report (`hits`, `fallbacks`, `refused`, `unpublished`) or of",
+        "  the daemon's status;",
+        "- afterwards the daemon answers a handshake and finds what was stored, after a restart if it was killed; it",
+        "  ends with exit code 0, and no process of the cell is left.",
         "",
         "| | " + " | ".join(STEPS) + " |",
         "|---|" + "---|" * len(STEPS),

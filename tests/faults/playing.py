@@ -21,7 +21,8 @@ NOISE_S = 60.0
 own account of what it waited for the daemon knows no such allowance."""
 _FLUSH_S = 10.0
 """What the end of a process may wait for what is still to be published."""
-_ROUNDING_S = 1.0
+_BETWEEN_S = 5.0
+"""What a busy machine needs between two waits: importing gRPC, checking digests."""
 
 
 @dataclass(kw_only=True)
@@ -57,7 +58,7 @@ def play(cell: Cell, kit: Kit, folder: Path) -> Result:
         fault=cell.fault,
         step=cell.step,
         what=cell.what,
-        bound_s=cell.graphs * cell.timeout_s,
+        bound_s=cell.graphs * cell.limit_s,
         ran_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     try:
@@ -74,7 +75,7 @@ def play(cell: Cell, kit: Kit, folder: Path) -> Result:
             result.counter = _counter(cell, result)
         finally:
             scene.close()
-    except (Exception, pytest.fail.Exception) as error:  # a cell that fails must not end the others
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - a cell that fails must not end the others
         result.failure = "".join(traceback.format_exception(error))[-4000:]
     else:
         result.passed = True
@@ -89,7 +90,7 @@ def _check_outcome(cell: Cell, scene: Scene, outcome: Outcome, result: Result) -
     report = outcome.report
     assert report["graphs"] == cell.graphs, told
     assert report["hits"] + report["compiled_by_daemon"] + report["compiled_here"] == cell.graphs, told
-    assert report["seconds_waited"] <= result.bound_s + _ROUNDING_S, f"waited too long{told}"
+    assert report["seconds_waited"] <= result.bound_s + _BETWEEN_S, f"waited too long{told}"
     lost_s = _FLUSH_S + NOISE * result.alone_s + NOISE_S
     assert outcome.seconds <= result.alone_s + result.bound_s + lost_s, f"took {outcome.seconds:.1f} s{told}"
     if cell.fault == "clock jump":

@@ -16,7 +16,7 @@ import grpc
 import psutil
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from tests.e2e.conftest import Daemon, Lab, Outcome
+from tests.e2e.conftest import Daemon, Lab, Outcome, Trainer
 from tests.faults.compiler_gate import CompilerGate
 from tests.faults.kit import GRAPHS, TRAINER, Kit
 from tests.faults.preload import Preload
@@ -47,7 +47,7 @@ class Scene:
         arguments: tuple[str, ...] = (),
         preload: bool = False,
     ) -> None:
-        """`form`: of the trainer. `disk`: the folder of the daemon's that is a small disk. `preload`: clocks can jump."""
+        """`form`: of the trainer; `disk`: which folder of the daemon's is a small disk; `preload`: clocks may jump."""
         folder.mkdir(mode=0o700, parents=True)
         self.kit = kit
         self.folder = folder
@@ -208,19 +208,26 @@ class Scene:
 
     def run(self) -> Outcome:
         """Run the trainer to its end."""
-        environment = {
+        if self.kit.forks and not self.trainer_preload:
+            environment = self.lab.variables(self.daemon, self.caches, self.folder / "report.json")
+            outcome = self.kit.forks.run(TRAINER, self.form, environment | self._environment(), _TRAINER_S)
+        else:
+            outcome = self.start().wait(_TRAINER_S)
+        self.struck_in_time = self.struck.is_set()
+        return outcome
+
+    def start(self) -> Trainer:
+        """Start the trainer as a process of its own."""
+        return self.lab.start(TRAINER, self.form, daemon=self.daemon, caches=self.caches, **self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {
             _MARK: str(self.folder),
             "COMPILER_DAEMON_ADDRESS": self.proxy.address,
             "TORCH_COMPILE_CLIENT_TIMEOUT": f"{self.timeout_s:g}",
             **self.trainer_environment,
+            **(self.trainer_preload.environment if self.trainer_preload else {}),
         }
-        if self.trainer_preload:
-            environment |= self.trainer_preload.environment
-        outcome = self.lab.start(TRAINER, self.form, daemon=self.daemon, caches=self.caches, **environment).wait(
-            _TRAINER_S
-        )
-        self.struck_in_time = self.struck.is_set()
-        return outcome
 
     def end_trouble(self) -> dict[str, int]:
         """Undo what can be undone, see that the daemon serves or serves again, and return what it has counted."""

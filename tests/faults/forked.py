@@ -1,0 +1,134 @@
+"""Trainers as forks of a process that has imported torch, but compiled nothing.
+
+Half of a short trainer's processor time is that import. A fork has caches, environment and client of its own; that
+is switched on by `compile_client.install()` after the fork, as in a trainer that calls it. Run as a module, this is the
+process that forks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import select
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from tests.e2e.conftest import Outcome, clean_environment
+
+
+class ForkServer:
+    """Starts trainers. Safe to use from several threads."""
+
+    def __init__(self, temporary: Path, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._changed = threading.Condition()
+        self._codes: dict[int, int] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forked"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(TMPDIR=str(temporary)),
+        )
+        threading.Thread(target=self._hear, daemon=True).start()
+
+    def run(self, script: str, form: str, environment: dict[str, str], limit_s: float) -> Outcome:
+        """Run a trainer to its end."""
+        with self._changed:
+            self._count += 1
+            number = self._count
+            out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
+            order = {"number": number, "script": script, "form": form, "environment": environment}
+            assert self._process.stdin
+            self._process.stdin.write(json.dumps(order | {"out": str(out), "err": str(err)}) + "\n")
+            self._process.stdin.flush()
+            started = time.monotonic()
+            ended = self._changed.wait_for(lambda: number in self._codes, limit_s)
+        seconds = time.monotonic() - started
+        assert ended, f"the trainer hung:\n{err.read_text()}"
+        report = Path(environment["TORCH_COMPILE_CLIENT_REPORT"])
+        return Outcome(
+            self._codes[number],
+            out.read_text().splitlines(),
+            err.read_text(),
+            seconds,
+            json.loads(report.read_text()) if report.exists() else {},
+        )
+
+    def close(self) -> None:
+        """End the process that forks; what is left of its forks ends with it."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+    def _hear(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            number, code = json.loads(line)
+            with self._changed:
+                self._codes[number] = code
+                self._changed.notify_all()
+
+
+def serve() -> None:
+    """Fork a trainer for each line of standard input; tell of each end on standard output."""
+    import torch._inductor.compile_fx  # what all trainers need, and nothing is compiled here
+
+    assert torch
+    children: dict[int, int] = {}
+    pending = b""
+    while True:
+        ready, _, _ = select.select([0], [], [], 0.05)
+        if ready:
+            data = os.read(0, 1 << 20)
+            if not data:
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                order = json.loads(line)
+                if not (pid := os.fork()):
+                    _be_trainer(order)
+                children[pid] = order["number"]
+        for pid, number in list(children.items()):
+            if (found := os.waitpid(pid, os.WNOHANG))[0]:
+                del children[pid]
+                os.write(1, (json.dumps([number, os.waitstatus_to_exitcode(found[1])]) + "\n").encode())
+    for pid in children:
+        os.kill(pid, 9)
+
+
+def _be_trainer(order: dict[str, object]) -> None:
+    code = 1
+    try:
+        for descriptor, name in ((1, "out"), (2, "err")):
+            file = os.open(str(order[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(file, descriptor)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.clear()
+        os.environ.update(order["environment"])  # type: ignore[call-overload]
+        sys.argv = [str(order["script"]), str(order["form"])]
+        import compile_client
+
+        assert compile_client.install()
+        runpy.run_path(str(order["script"]), run_name="__main__")
+        code = 0
+    except BaseException:  # noqa: BLE001 - as at the end of a script
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,42 @@
+"""A slice of the fault matrix: each step, and each kind of harm with ways of its own. `make matrix` plays all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.cells import CELLS, FAULTS, STEPS, Cell
+from tests.faults.kit import Kit
+from tests.faults.playing import play
+from tests.faults.small_disk import can_mount
+
+_SLICE = (
+    ("SIGSTOP", "handshake"),
+    ("wrong key", "lookup"),
+    ("kill -9", "compile queued"),
+    ("worker killed", "compile running"),
+    ("connection cut", "artifact transfer"),
+    ("garbage reply", "install"),
+    ("disk full", "publish"),
+    ("clock jump", "lookup"),
+)
+
+
+@pytest.mark.parametrize(("fault", "step"), _SLICE)
+@pytest.mark.timeout(600)
+def test_a_trainer_goes_on_as_if_there_were_no_daemon(kit: Kit, short_folder: Path, fault: str, step: str) -> None:
+    cell = CELLS[fault, step]
+    if fault == "disk full" and not can_mount():
+        pytest.skip("only root may mount the small filesystem that is filled")
+
+    result = play(cell, kit, short_folder / cell.name)
+
+    assert result.passed, result.failure
+
+
+def test_the_matrix_has_a_cell_for_every_fault_at_every_step() -> None:
+    assert set(CELLS) == {(fault, step) for fault in FAULTS for step in STEPS}
+    assert len(CELLS) == 77
+    assert all(isinstance(cell, Cell) and cell.counters and cell.what for cell in CELLS.values())
+    assert {step for _, step in _SLICE} == set(STEPS)
