@@ -199,13 +199,15 @@ class Lab:
         report = home / "report.json"
         variables = self.variables(daemon, caches, report, bare=bare)
         process = subprocess.Popen(
-            [python, str(TRAINERS / script), *arguments],
+            [python, *launcher, str(TRAINERS / script), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=variables | environment,
         )
-        trainer = Trainer(process, report, time.monotonic())
+        if healthy is None:
+            healthy = self.healthy and isinstance(daemon, Daemon) and not launcher  # a launcher has no graphs
+        trainer = Trainer(process, report, time.monotonic(), healthy)
         self._trainers.append(trainer)
         return trainer
 
@@ -230,22 +232,7 @@ class Lab:
                 "TORCH_COMPILE_CLIENT_REPORT": str(report),
                 "COMPILER_DAEMON_DIR": str(directory),
             }
-<<<<<<< HEAD
-        process = subprocess.Popen(
-            [python, *launcher, str(TRAINERS / script), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=clean_environment(**(variables | environment)),
-        )
-        if healthy is None:
-            healthy = self.healthy and isinstance(daemon, Daemon) and not launcher  # a launcher has no graphs
-        trainer = Trainer(process, report, time.monotonic(), healthy)
-        self._trainers.append(trainer)
-        return trainer
-=======
         return clean_environment(**variables)
->>>>>>> 71d363a (Fault matrix: forked trainers, kills of trainers and daemon, a test of the installer)
 
     def run(self, script: str, *arguments: str, **options: Any) -> Outcome:
         """Run a trainer to its end; it must end well."""

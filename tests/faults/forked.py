@@ -59,6 +59,7 @@ class ForkServer:
             out.read_text().splitlines(),
             err.read_text(),
             seconds,
+            report.parent,
             json.loads(report.read_text()) if report.exists() else {},
         )
 

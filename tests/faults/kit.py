@@ -44,7 +44,7 @@ class Kit:
         for name in ("tmp", "lab"):
             (folder / name).mkdir()
         temporary = with_probes(folder / "tmp")
-        lab = Lab(folder / "lab", temporary)
+        lab = Lab(folder / "lab", temporary, healthy=True)
         try:
             daemon = lab.daemon()
             proxy = Proxy(folder / "proxy", daemon.address)

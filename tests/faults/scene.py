@@ -65,7 +65,7 @@ class Scene:
         self._stored = stored
         self._closing = contextlib.ExitStack()
         self.gate = CompilerGate(folder / "gate")
-        self.lab = Lab(folder, kit.temporary)
+        self.lab = Lab(folder, kit.temporary, healthy=False)
         self._closing.callback(self.lab.close)
         directory = folder / "daemon"
         directory.mkdir(mode=0o700)
