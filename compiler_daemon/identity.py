@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from compile_wire.signature import SECRET_BYTES
@@ -32,8 +32,8 @@ _MAX_FILE_BYTES = 64 * 1024
 class Identity:
     """What clients show, and what artifacts are signed with."""
 
-    token: str
-    secret: bytes
+    token: str = field(repr=False)
+    secret: bytes = field(repr=False)
 
     @classmethod
     def open(cls, directory: Path) -> Identity:

@@ -29,7 +29,7 @@ def run(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(environ or {})},
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=4 * DEADLINE_S,
         check=False,
     )
 
