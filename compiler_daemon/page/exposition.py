@@ -66,7 +66,8 @@ _FAMILIES = (
     ),
     _Family("handshakes", "Processes that said hello.", "", {"": metrics.HANDSHAKES}),
     _Family("handshakes_refused", "Of these, turned away.", "", {"": metrics.HANDSHAKES_REFUSED}),
-    _Family("unauthenticated", "Calls without the token.", "", {"": metrics.UNAUTHENTICATED}),
+    _Family("unauthenticated", "Calls of nobody known.", "", {"": metrics.UNAUTHENTICATED}),
+    _Family("forbidden", "Calls that the role of the caller does not allow.", "", {"": metrics.FORBIDDEN}),
     _Family(
         "entries_unusable", "Artifacts that were stored and could not be used.", "", {"": metrics.ENTRIES_UNUSABLE}
     ),
