@@ -3,8 +3,8 @@
     python tools/screenshots.py                  # a quarter of an hour of trainers, then docs/images/page-*.png
     python tools/screenshots.py --dir DIR        # of a daemon that runs already
 
-Needs Chromium (`--browser PATH`) and the package playwright. Trainers are runs of benches.multires, each in a process
-of its own with empty caches; the last one has a graph that is not stored, so that the picture shows it compiling.
+Needs Chromium (`--browser PATH`) and the package playwright. Trainers are those of the tests, each in a process of its
+own with empty caches; the last one has graphs that are not stored, so that the picture shows them compiling.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-_RESOLUTIONS = ("16", "16", "16,32", "16", "16,32", "32", "16,32")
-_LAST = "16,48"
+_TRAINERS = IMAGES.parents[1] / "tests" / "e2e" / "trainers"
+_RUNS = ("perceptron.py 4", "perceptron.py 4 6", "guarded.py", "perceptron.py 4 6", "perceptron.py 8", "guarded.py")
+_LAST = "perceptron.py 4 10 12 14 16 18"
 _READY_S = 120.0
 _BUSY_S = 300.0
 
@@ -47,11 +48,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="compiler-daemon-") as text, daemon(Path(text) / "daemon") as directory:
         shoot_empty(directory, options.browser, options.out)
         end = time.monotonic() + options.minutes * 60
-        for number, resolutions in enumerate(itertools.cycle(_RESOLUTIONS)):
+        for number, run in enumerate(itertools.cycle(_RUNS)):
             if time.monotonic() > end:
                 break
-            sys.stderr.write(f"trainer {number + 1}: {resolutions}\n")
-            start_trainer(directory, Path(text) / f"run-{number}", resolutions).wait()
+            sys.stderr.write(f"trainer {number + 1}: {run}\n")
+            start_trainer(directory, Path(text) / f"run-{number}", run).wait()
         last = start_trainer(directory, Path(text) / "run-last", _LAST)
         try:
             wait_until_busy(directory)
@@ -76,7 +77,7 @@ def daemon(directory: Path) -> Iterator[Path]:
         process.wait()
 
 
-def start_trainer(directory: Path, home: Path, resolutions: str) -> subprocess.Popen[bytes]:
+def start_trainer(directory: Path, home: Path, run: str) -> subprocess.Popen[bytes]:
     """Start a trainer with empty caches."""
     for name in ("inductor", "triton", "tmp"):
         (home / name).mkdir(parents=True)
@@ -87,9 +88,9 @@ def start_trainer(directory: Path, home: Path, resolutions: str) -> subprocess.P
         "TRITON_CACHE_DIR": str(home / "triton"),
         "TMPDIR": str(home / "tmp"),
     }
-    command = [sys.executable, "-m", "benches.multires", "--preset", "demo", "--resolutions", resolutions]
+    script, *arguments = run.split()
     return subprocess.Popen(
-        [*command, "--out", str(home / "runs")],
+        [sys.executable, str(_TRAINERS / script), *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
