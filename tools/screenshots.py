@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _TRAINERS = IMAGES.parents[1] / "tests" / "e2e" / "trainers"
-_RUNS = ("perceptron.py 4", "perceptron.py 4 6", "guarded.py", "perceptron.py 4 6", "perceptron.py 8", "guarded.py")
+_RUNS = ("perceptron.py 4", "perceptron.py 4 6", "guarded.py 8", "perceptron.py 4 6", "perceptron.py 8", "guarded.py 8")
 _LAST = "perceptron.py 4 10 12 14 16 18"
 _READY_S = 120.0
 _BUSY_S = 300.0
