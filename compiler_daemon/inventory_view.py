@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -30,7 +31,7 @@ def short_ids(rows: Sequence[ArtifactRow]) -> dict[Digest, str]:
 
 def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str]) -> None:
     """Print artifacts as a table, and their totals."""
-    console = Console()
+    console = _console()
     table = Table(box=None, pad_edge=False)
     for name in ("id", "key", "program", "origin"):
         table.add_column(name, no_wrap=name != "program")
@@ -67,7 +68,7 @@ def totals_text(rows: Sequence[ArtifactRow]) -> str:
 
 def print_collected(done: Collected) -> None:
     """Print what a collection removed, or would remove."""
-    console, report = Console(), done.report
+    console, report = _console(), done.report
     if report.dry_run and done.artifacts:
         print_artifacts(done.artifacts, short_ids(done.artifacts))
         if report.artifacts > len(done.artifacts):
@@ -85,7 +86,7 @@ def print_entry(
     environments: Mapping[Digest, Mapping[str, str]],
 ) -> None:
     """Print what is kept of one key, but for its graph."""
-    console = Console()
+    console = _console()
     for row, manifest in artifacts:
         facts = {
             "artifact": row.digest,
@@ -123,7 +124,7 @@ def print_entry(
 
 def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
     """Print a graph or a kernel: its code, inputs, symbols and settings."""
-    console = Console()
+    console = _console()
     console.print(f"graph {graph[:_SHORT]}, {size_text(size)}")
     # As it is: neither wrapped nor coloured, so that it can be copied and piped.
     console.print(Text(text.code()), soft_wrap=True, highlight=False)
@@ -144,8 +145,14 @@ def plain(text: str) -> Text:
 
 
 _MAX_GUARDS = 400
+_PIPE_WIDTH = 200
 _MAX_BLOBS = 20
 _MAX_FIELD = 160
+
+
+def _console() -> Console:
+    # In a pipe there is no edge to break lines at, and whoever reads there counts on whole ids.
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _facts(facts: Mapping[str, str], *, indent: int = 0) -> Table:
