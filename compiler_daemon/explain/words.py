@@ -26,6 +26,8 @@ class Words:
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec
         self._sources: dict[int, str] = {}
+        self._expressions: dict[tuple[int, int], str] = {}
+        """By row and depth: what others share is written once, or a small hostile graph would take years."""
 
     def source(self, row: int) -> str:
         """Return how a program would name what comes from a source: `self.layers.0.weight`."""
@@ -55,6 +57,12 @@ class Words:
 
     def expression(self, row: int, depth: int = 0) -> str:
         """Return an expression of symbolic sizes: `s0*s1 + 1`."""
+        found = self._expressions.get((row, depth))
+        if found is None:
+            found = self._expressions[row, depth] = _shortened(self._expression(row, depth))
+        return found
+
+    def _expression(self, row: int, depth: int) -> str:
         if not 0 <= row < len(self._spec.expressions) or depth > _MAX_DEPTH:
             return "..."
         head, *arguments = self._spec.expressions[row]
@@ -69,7 +77,7 @@ class Words:
             return _INFIX[head].join(parts)
         if head in _COMPARED and len(parts) == 2:
             return f"{parts[0]} {_COMPARED[head]} {parts[1]}"
-        return _shortened(f"{head}({', '.join(parts)})" if parts else head)
+        return f"{head}({', '.join(parts)})" if parts else head
 
     def size(self, value: Value) -> str:
         """Return one size of a tensor."""

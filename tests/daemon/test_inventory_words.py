@@ -14,6 +14,7 @@ from compile_wire.environment import environment_id
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, encode_graph
 from compile_wire.kernel_environment import KIND, KIND_FIELD
+from compiler_daemon.explain.words import Words
 from compiler_daemon.graph_text import GraphText
 from compiler_daemon.preflight import judge, reason_of
 from compiler_daemon.units import age_text, parse_duration, seconds_text, size_text
@@ -201,3 +202,12 @@ def test_sizes_durations_and_ages_are_short():
     assert age_text(time.time() - 3 * 3600 - 5) == "3.0 h ago"
     assert age_text(time.time() + 100) == "now"
     assert [parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2m")] == [2592000, 43200, 907200, 90, 120]
+
+
+def test_explaining_a_graph_that_shares_its_parts_without_end_takes_no_time():
+    # Written out, the last of these rows has twelve to the power of eleven parts.
+    expressions = [["Symbol", "s0"], *(["Add", *[row] * 12] for row in range(11))]
+    words = Words(spec_of(module(), expressions=expressions, symbols=[]))
+    started = time.monotonic()
+    assert len(words.expression(11)) < 1000
+    assert time.monotonic() - started < 5
