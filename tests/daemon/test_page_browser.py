@@ -313,7 +313,7 @@ def test_text_and_marks_stand_out_from_what_is_behind_them(scheme: str) -> None:
         for text in ("text", "quiet", "accent", "saved", "warn"):
             assert contrast(colours[text], colours[back]) >= 4.5, (scheme, text, back)
         assert contrast(colours["focus"], colours[back]) >= 3, (scheme, back)
-    for mark in ("accent", "saved"):
+    for mark in ("accent", "saved", "warn"):
         assert contrast(colours[mark], colours["panel"]) >= 3
     assert contrast(colours["accent"], colours["accent-soft"]) >= 3
 
