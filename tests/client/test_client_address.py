@@ -12,7 +12,7 @@ import pytest
 from fake_daemon import RawListener
 
 from compile_client.address import Address, find_address, parse_address, probe
-from compile_client.credentials import Credentials, read_credentials
+from compile_client.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.errors import AbsentError, AddressError, CredentialsError, UnsafeError
 
 
@@ -181,3 +181,78 @@ def test_a_pipe_in_place_of_a_token_is_refused_at_once(credentials: Path) -> Non
 
     with pytest.raises(UnsafeError, match="not a plain file"):
         read_credentials(credentials)
+
+
+# With keys for TLS
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("gpu7.example.org:80", "dns:///gpu7.example.org:80"),
+        ("10.0.0.1:80", "ipv4:10.0.0.1:80"),
+        ("[2001:db8::1]:80", "ipv6:[2001:db8::1]:80"),
+        ("localhost:80", "ipv4:127.0.0.1:80"),
+    ],
+)
+def test_with_keys_for_tls_other_machines_are_spoken_to(text: str, target: str) -> None:
+    assert parse_address(text, secured=True).grpc_target == target
+
+
+@pytest.mark.parametrize("text", ["a b:80", "a/b:80", ":80", "dns:///x:80", "x" * 300 + ":80", "b\u00e4d:80"])
+def test_what_is_no_host_is_refused_with_keys_as_well(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_address(text, secured=True)
+
+
+def test_a_clients_directory_names_its_daemon(directory: Path) -> None:
+    (directory / "client.json").write_text(json.dumps({"address": "gpu7:7", "expires": 1.0}))
+
+    assert str(find_address("", directory, secured=True)) == "gpu7:7"
+
+
+@pytest.fixture
+def clients(credentials: Path) -> Path:
+    (credentials / "token").unlink()
+    pem = "-----BEGIN {0}-----\nAAAA\n-----END {0}-----\n"
+    for name, text in (
+        ("ca.pem", pem.format("CERTIFICATE")),
+        ("client.pem", pem.format("PRIVATE KEY") + pem.format("CERTIFICATE")),
+    ):
+        (credentials / name).touch(mode=0o600)
+        (credentials / name).write_text(text)
+    return credentials
+
+
+def test_a_certificate_takes_the_place_of_the_token(clients: Path) -> None:
+    read = read_credentials(clients, tls=True)
+
+    assert has_tls_keys(clients)
+    assert read.token == ""
+    assert read.tls is not None
+    assert read.tls.key is not None
+    assert b"PRIVATE KEY" in read.tls.key
+    assert read.tls.certificate is not None
+    assert b"PRIVATE KEY" not in read.tls.certificate
+
+
+def test_a_certificate_without_its_key_is_refused(clients: Path) -> None:
+    (clients / "client.pem").write_bytes((clients / "ca.pem").read_bytes())
+
+    with pytest.raises(CredentialsError, match="private key"):
+        read_credentials(clients, tls=True)
+
+
+def test_without_certificate_the_token_is_needed(clients: Path) -> None:
+    (clients / "client.pem").unlink()
+
+    with pytest.raises(CredentialsError, match="token"):
+        read_credentials(clients, tls=True)
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "client.pem"])
+def test_keys_that_others_reach_are_unsafe(clients: Path, name: str) -> None:
+    (clients / name).chmod(0o644)
+
+    with pytest.raises(UnsafeError, match="chmod 600"):
+        read_credentials(clients, tls=True)
