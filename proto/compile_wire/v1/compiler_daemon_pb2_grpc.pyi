@@ -8,7 +8,10 @@ be made (CompileGraph), or hands in one that it made itself (PublishArtifact). R
 travels as a GraphSpec (see compile_wire.graph_spec), an artifact as a manifest plus blobs named by their SHA-256.
 
 Every RPC:
-  * MUST carry the metadata entry `authorization: Bearer TOKEN`; otherwise UNAUTHENTICATED.
+  * MUST carry the metadata entry `authorization: Bearer TOKEN`, or come over TLS with a client certificate that is in
+    the daemon's register; otherwise UNAUTHENTICATED.
+  * answers PERMISSION_DENIED where the caller's role (operator, trainer, reader) does not allow it. The calls of a
+    trainer and of a reader are listed in compiler_daemon/rpc/auth.py; every other takes an operator.
   * SHOULD carry a deadline. The server stops working for a caller that has gone; other callers are not affected.
   * answers INVALID_ARGUMENT for a field that breaks a bound of compile_wire.limits, before any work is done.
   * answers UNAVAILABLE while the daemon drains. The client compiles by itself, as it does on any error.
