@@ -1,8 +1,18 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from client_samples import ENVIRONMENT, KEY
+from fake_daemon import FakeDaemon
 
 from compile_client.ahead import Ahead, GraphRow, Outcome
+from compile_client.service import DaemonClient
+from compile_wire.environment import environment_id
+from compile_wire.v1 import compiler_daemon_pb2 as pb
 
 
 def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -> None:
@@ -63,3 +73,57 @@ def test_graphs_that_went_another_way_are_rows_too() -> None:
     ahead.note(GraphRow(key="k", code="", outcome="here", seconds=2.0, why="not carried"))
 
     assert ahead.as_rows() == [{"key": "k", "code": "", "outcome": "here", "seconds": 2.0, "why": "not carried"}]
+
+
+def outcomes(client: DaemonClient) -> list[tuple[object, object]]:
+    client.close()
+    warm: Any = client.report.as_dict()["warm"]
+    return [(row["outcome"], row["why"]) for row in warm["graphs"]]
+
+
+def test_a_daemon_whose_queue_is_full_is_asked_again(
+    daemon: FakeDaemon, make_client: Callable[..., DaemonClient]
+) -> None:
+    client = make_client(warm=True)
+    daemon.faults.abort["CompileGraph"] = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    client.compile_ahead(KEY, "forward (model.py:1)", b"graph")
+    end = time.monotonic() + 15
+    while daemon.calls["CompileGraph"] < 2:
+        assert time.monotonic() < end, "it was not asked again"
+        time.sleep(0.01)
+    del daemon.faults.abort["CompileGraph"]
+
+    assert outcomes(client) == [("compiled", "")]
+    assert client.report.as_dict()["fallbacks"] == {}
+
+
+def test_a_refusal_and_a_trouble_are_rows_with_their_reasons(
+    daemon: FakeDaemon, make_client: Callable[..., DaemonClient]
+) -> None:
+    client = make_client(warm=True)
+    daemon.faults.refuse_graph = pb.Refused(reason=pb.Refused.REASON_UNSUPPORTED, message="no such operator")
+    client.compile_ahead("k1", "", b"graph")
+    client._ahead.flush(15)
+    daemon.faults.refuse_graph = None
+    daemon.faults.abort["CompileGraph"] = grpc.StatusCode.UNAVAILABLE
+    client.compile_ahead("k2", "", b"graph")
+
+    (refused, why), (lost, trouble) = outcomes(client)
+    assert (refused, why) == ("refused", "unsupported: no such operator")
+    assert lost == "lost"
+    assert str(trouble).startswith("unavailable: ")
+    assert client.report.as_dict()["fallbacks"] == {"unavailable": 1}
+
+
+def test_the_report_names_the_environment_and_an_ordinary_one_says_nothing_of_it(
+    daemon: FakeDaemon, make_client: Callable[..., DaemonClient]
+) -> None:
+    warm, ordinary = make_client(warm=True), make_client()
+    warm.compile_ahead(KEY, "", b"graph")
+    warm.close()
+    ordinary.close()
+
+    found: Any = warm.report.as_dict()["warm"]
+    assert found["environment"] == environment_id(ENVIRONMENT)
+    assert "warm" not in ordinary.report.as_dict()

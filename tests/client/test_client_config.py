@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,10 @@ def test_a_malformed_switch_or_level_is_the_default_and_a_complaint() -> None:
     assert not config.enabled
     assert config.log_level == logging.INFO
     assert len(config.complaints) == 2
+
+
+def test_compile_only_mode_waits_for_compiles_however_long_they_run() -> None:
+    config = ClientConfig.from_environment({"HOME": "/h", "TORCH_COMPILE_CLIENT_WARM": "1"})
+
+    assert config.warm
+    assert config.hedge_s == math.inf

@@ -91,3 +91,27 @@ def test_a_graph_that_no_worker_can_compile_is_compiled_by_a_trainer_and_publish
     assert "limit: " in cell["refused"][0]["why"]
     assert "refused: " in talk
     assert after.report["hits"] == after.report["graphs"] == 1
+
+
+@pytest.mark.timeout(900)
+def test_a_cell_that_passes_dynamos_limit_is_warned_of_with_what_to_do(
+    one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    trainer = tmp_path / "many_sizes.py"
+    trainer.write_text(
+        """
+import torch
+torch._dynamo.config.recompile_limit = 2
+halved = torch.compile(lambda x: x.sin() / 2, dynamic=False)
+for size in (21, 22, 23):
+    halved(torch.ones(size))
+"""
+    )
+
+    document, talk = warm(one_lab, daemon, "--", sys.executable, str(trainer))
+
+    (warning,) = document["warnings"]
+    assert "dynamo passed its recompile_limit of 2" in warning
+    assert "torch._dynamo.config.recompile_limit = 4" in warning
+    assert f"warning: {warning}" in talk
+    assert document["graphs"] == 2
