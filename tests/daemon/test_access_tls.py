@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import pkgutil
 import socket
 import ssl
 import tempfile
@@ -19,11 +21,11 @@ from daemon_process import ENVIRONMENT, manifest_of, wait_until
 from google.protobuf.descriptor import MethodDescriptor
 from tls_daemon import Remote, TlsDaemon, refusal, run
 
+import compile_wire.v1
 from compile_wire.digest import digest_of
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compile_wire.v1 import inventory_pb2, kernels_pb2, page_pb2, runs_pb2
 from compiler_daemon import keys
 from compiler_daemon.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.keyring import KeyFiles, Register
@@ -106,8 +108,9 @@ def test_a_remote_client_never_names_the_interpreter_that_is_started(tls: TlsDae
 
 
 def _methods() -> list[MethodDescriptor]:
-    files = (pb, inventory_pb2, kernels_pb2, page_pb2, runs_pb2)
-    return [m for file in files for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
+    names = [name for _, name, _ in pkgutil.iter_modules(compile_wire.v1.__path__) if name.endswith("_pb2")]
+    files = [importlib.import_module(f"compile_wire.v1.{name}").DESCRIPTOR for name in names]
+    return [method for file in files for service in file.services_by_name.values() for method in service.methods]
 
 
 def _called(client: Remote, method: MethodDescriptor) -> list[Any]:
