@@ -172,6 +172,8 @@ def _print_tables(view: KeysView) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if view.authority is None:
+        typer.echo("there are no keys for TLS: `compiler-daemon keys init --host NAME` makes them", err=True)
     now = time.time()
     certificates = Table("certificate", "subject", "SHA-256", "hosts", "ends", title=view.directory)
     _row(certificates, "authority", view.authority)

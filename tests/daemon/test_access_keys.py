@@ -281,6 +281,16 @@ def test_show_tells_names_fingerprints_and_ends_and_no_secret(directory: Path, t
     assert not any(secret in said for secret in secrets_in(directory, tmp_path / "a", tmp_path / "t"))
 
 
+def test_where_there_are_no_keys_that_is_said_with_what_makes_them(tmp_path: Path) -> None:
+    shown = run("keys", "show", "--dir", str(tmp_path / "d"))
+    revoked = run("keys", "revoke", "ada", "--dir", str(tmp_path / "d"))
+
+    assert "keys init" in shown.stderr
+    assert revoked.returncode == 1
+    assert "--dir" in revoked.stderr
+    assert not (tmp_path / "d").exists()
+
+
 def test_no_verb_prints_a_secret(tmp_path: Path) -> None:
     directory = tmp_path / "d"
     said = ""
