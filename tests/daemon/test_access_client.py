@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import FIELDS, DaemonProcess
+from daemon_process import FIELDS, DaemonProcess, wait_until
 from tls_daemon import TlsDaemon, run
 
 from compile_client.artifact import LocalCompile, Part
@@ -218,6 +218,20 @@ def test_keys_that_others_can_reach_are_not_used(
 
     assert counted == {"unsafe_directory": 1}
     assert "chmod 600" in said
+
+
+def test_a_trainer_that_runs_takes_up_a_new_token_by_itself(
+    start_daemon: Callable[..., DaemonProcess], make_client: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_client(start_daemon().directory)
+    assert client.available()
+
+    keys.rotate(client.config.directory, token=True, overlap_days=0)
+    counted, said = trouble(client, caplog)
+    wait_until(client.available, what="the new token is read", deadline_s=120)
+
+    assert counted == {"unauthenticated": 1}
+    assert "torch compiles here" in said
 
 
 # Operators
