@@ -5,12 +5,14 @@ whether there is a compiled kernel. Triton's own variables for this (TRITON_CACH
 inherited by every process that this one starts, and Triton fails in those that cannot import the class.
 
 Guarantees: nothing is replaced unless Triton is a version known and all signatures are as known; a cache manager that
-the user has chosen stays; `uninstall_kernels` puts everything back; Triton is never imported here.
+the user has chosen stays, and so does a user's choice about timings of autotuned kernels; `uninstall_kernels` puts
+everything back; Triton is never imported here.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _TARGET = "triton.compiler.compiler"
 _MANAGER = "manager_class"
+_TIMINGS, _TIMINGS_VARIABLE = "cache", "TRITON_CACHE_AUTOTUNING"
 
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
@@ -61,6 +64,9 @@ def install_kernels() -> bool:
         _manager = make_manager(kernels)
         # Not assigned: Triton would write it into the environment of every process that is started from here.
         vars(knobs.cache)[_MANAGER] = _manager
+        if _TIMINGS_VARIABLE not in os.environ:
+            # Without files of timings, Triton measures in every process again.
+            vars(knobs.autotuning)[_TIMINGS] = True
         _patches = patches
         return True
 
@@ -78,3 +84,5 @@ def uninstall_kernels() -> None:
         _patches = None
         if vars(knobs.cache).get(_MANAGER) is _manager:
             del vars(knobs.cache)[_MANAGER]
+        if _TIMINGS_VARIABLE not in os.environ:
+            vars(knobs.autotuning).pop(_TIMINGS, None)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compile_wire.digest import Digest
+from compile_wire.kernel_about import read_about
 from compile_wire.manifest import Manifest
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.inventory import Collected
@@ -96,7 +97,7 @@ def print_entry(
             "cost": f"{seconds_text(row.compile_s)} by a {row.origin}",
             "hits": f"{row.hits}" + (f", last {age_text(row.used)}" if row.hits else ""),
             "made": age_text(row.created) + (", pinned" if row.pinned else ""),
-            "guards": manifest.guards[:_MAX_GUARDS] or "none",
+            **_what_it_is(manifest),
         }
         console.print(_facts(facts))
         table = Table(box=None, pad_edge=False)
@@ -120,6 +121,19 @@ def print_entry(
         console.print(f"environment {environment[:_SHORT]}" + ("" if fields else ", which is forgotten"))
         console.print(_facts({name: value[:_MAX_FIELD] for name, value in (fields or {}).items() if value}, indent=2))
         console.print()
+
+
+def _what_it_is(manifest: Manifest) -> dict[str, str]:
+    """A graph's guards; of a kernel its target, its options, and what a thread of it takes."""
+    if manifest.kind == "graph":
+        return {"guards": manifest.guards[:_MAX_GUARDS] or "none"}
+    about = read_about(manifest.guards)
+    stages = about.pop("stages", [])
+    return {
+        "is": manifest.kind,
+        **{str(name).replace("_", " "): str(value)[:_MAX_FIELD] for name, value in about.items()},
+        **({"stages": " ".join(map(str, stages))[:_MAX_FIELD]} if isinstance(stages, list) and stages else {}),
+    }
 
 
 def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:

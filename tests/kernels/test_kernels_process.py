@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,3 +185,35 @@ def test_an_unknown_version_or_a_changed_signature_leaves_the_hook_off_and_says_
         assert (outcome.result["compiles"], outcome.report) == (1, {})
         assert outcome.err.count("kernels are not served") == 1
         assert word in outcome.err
+
+
+def test_timings_are_measured_once_and_a_second_process_measures_nothing(bench: Bench, daemon: ServedDaemon) -> None:
+    first = bench.run(script="tuned.py", daemon=daemon, SIZES="1000")
+    second = bench.run(script="tuned.py", daemon=daemon, SIZES="1000")
+    other = bench.run(script="tuned.py", daemon=daemon, SIZES="1001")
+    by_user = bench.run(script="tuned.py", daemon=daemon, SIZES="1000", TRITON_CACHE_AUTOTUNING="0")
+
+    assert first.result == {"timed": 3, "best": 128, "compiles": 0}
+    assert first.report["kernels_by_daemon"] == 3
+    assert second.result == {"timed": 0, "best": 128, "compiles": 0}
+    assert (second.report["tuning_hits"], second.report["kernel_hits"]) == (1, 1)  # the winner alone is needed
+    assert (other.result["timed"], other.report["tuning_hits"]) == (3, 0)
+    assert by_user.result["timed"] == 3
+
+
+def test_show_says_what_a_kernel_takes(bench: Bench, daemon: ServedDaemon) -> None:
+    bench.run("cuda:80", "layer_norm", daemon=daemon)
+    command = [sys.executable, "-m", "compiler_daemon"]
+    place = ["--dir", str(daemon.directory)]
+
+    listed = subprocess.run([*command, "ls", "--json", *place], capture_output=True, text=True, check=True)
+    keys = [row["key"] for row in json.loads(listed.stdout)["artifacts"]]
+    shown = "".join(
+        subprocess.run([*command, "show", key, *place], capture_output=True, text=True, check=True).stdout
+        for key in keys
+        if "timings" not in key
+    )
+
+    assert "layer_norm" in shown
+    for word in ("registers", "shared", "stages", "cuda:80", "cubin", "triton kernels"):
+        assert word in shown

@@ -16,7 +16,8 @@ from compile_wire.kernel_spec import KernelSpec, decode_kernel, encode_kernel
 from compile_wire.manifest import decode_manifest
 from tests.kernels.conftest import Bench, needs_triton
 
-pytestmark = needs_triton
+# Triton 3.9 warns of a default that 3.10 will change.
+pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")]
 
 
 @pytest.fixture(scope="module")

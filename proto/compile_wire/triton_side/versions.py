@@ -75,6 +75,7 @@ def _expected() -> tuple[list[tuple[str, Any, list[str]]], tuple[str, ...]]:
     """Everything that is replaced, derived from or called with arguments of ours; and the names that `compile` uses."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import compiler
+    from triton.runtime.autotuner import Autotuner
     from triton.runtime.cache import FileCacheManager
 
     functions = [
@@ -90,6 +91,11 @@ def _expected() -> tuple[list[tuple[str, Any, list[str]]], tuple[str, ...]]:
             "ASTSource.make_ir",
             compiler.ASTSource.make_ir,
             ["self", "target", "options", "codegen_fns", "module_map", "context"],
+        ),
+        (
+            "Autotuner.check_disk_cache",
+            Autotuner.check_disk_cache,
+            ["self", "tuning_key", "configs", "bench_fn"],
         ),
         ("GPUTarget", GPUTarget, ["backend", "arch", "warp_size"]),
     ]
