@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 
@@ -25,12 +27,12 @@ def asked(daemon: Daemon, *words: str) -> dict[str, Any]:
     return answer
 
 
-def test_another_shape_is_named_at_the_end_of_the_run_and_by_explain(lab: Lab) -> None:
-    daemon = lab.daemon()
-    lab.run("wave.py", "5", daemon=daemon)
+@pytest.mark.timeout(600)
+def test_another_shape_is_named_at_the_end_of_the_run_and_by_explain(one_lab: Lab, daemon: Daemon) -> None:
+    one_lab.run("wave.py", "5", daemon=daemon)
 
-    changed = lab.run("wave.py", "7", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
-    there = lab.run("wave.py", "5", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+    changed = one_lab.run("wave.py", "7", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+    there = one_lab.run("wave.py", "5", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
 
     assert "was compiled by the daemon: never seen before; the nearest known request differs in" in changed.err
     assert "input 0 (x): shape [7], was [5]" in changed.err
@@ -40,21 +42,19 @@ def test_another_shape_is_named_at_the_end_of_the_run_and_by_explain(lab: Lab) -
     key = asked(daemon, "stats")["slowest"][0]["key"]
     (explained,) = asked(daemon, "explain", key[:20])["graphs"]
     assert explained["key"] == key
-    (program,) = asked(daemon, "stats")["programs"]
+    (program,) = (one for one in asked(daemon, "stats")["programs"] if one["program"] == "wave.py")
     assert (program["runs"], program["hits"], program["compiled_by_daemon"], program["misses"]) == (3, 1, 2, {"new": 2})
 
 
-def test_a_graph_that_cannot_be_carried_is_explained_by_its_node_and_line(lab: Lab) -> None:
-    daemon = lab.daemon()
-
-    outcome = lab.run("own_operator.py", "3.25", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
+def test_a_graph_that_cannot_be_carried_is_explained_by_its_node_and_line(one_lab: Lab, daemon: Daemon) -> None:
+    outcome = one_lab.run("own_operator.py", "3.25", daemon=daemon, TORCH_COMPILE_CLIENT_EXPLAIN="1")
 
     assert "node twice" in outcome.err
     assert "own_operator.py:20 in <lambda>" in outcome.err
-    (graph,) = asked(daemon, "explain")["graphs"]
+    (graph,) = asked(daemon, "explain", "--program", "own_operator.py")["graphs"]
     assert (graph["outcome"], graph["reason"]) == ("compiled_here", "not_carried")
     assert "own_operator.py:20 in <lambda>" in graph["message"]
-    assert asked(daemon, "stats")["here_by_reason"] == {"not_carried": 1}
+    assert asked(daemon, "stats")["here_by_reason"]["not_carried"] >= 1
 
 
 def test_without_a_daemon_a_run_explains_what_it_knows_itself(lab: Lab) -> None:
