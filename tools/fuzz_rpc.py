@@ -51,14 +51,19 @@ HURRY_S = 0.002
 QUIET_S = 0.3
 """A stream that has said something and then nothing for so long is left: it may go on for ever."""
 CHECK_EVERY = 5000
+_LOST_STATUS = "LOST"
+_LOST = "Internal error from Core"
+"""What grpc.aio says on this side where a call ended while it was still sending: the status that came has been lost.
+What the daemon said stands in its log, where INTERNAL and UNKNOWN are looked for."""
 WORKER_S = 120.0
 MAX_GROWTH_MIB = 32.0
 """Of the daemon, from the end of the first twentieth of a method's cases to the end of the last."""
 MAX_GROWTH_FILES = 24
 
-ALLOWED = frozenset(
+ALLOWED = {_LOST_STATUS} | set(
     "OK INVALID_ARGUMENT NOT_FOUND FAILED_PRECONDITION RESOURCE_EXHAUSTED PERMISSION_DENIED UNAUTHENTICATED".split()
 )
+_BAD_LINES = (" ERROR ", " CRITICAL ", " INTERNAL ", " UNKNOWN ", " DATA_LOSS ")
 Call = Callable[[Method, Case], Awaitable[tuple[str, str]]]
 """Make a call; return the status and its text."""
 
@@ -117,7 +122,7 @@ def _run(folder: Path, chosen: list[Method], options: argparse.Namespace) -> dic
     finally:
         if not daemon.has_ended():
             daemon.stop()
-    complaints += [f"the log: {line}" for line in daemon.log_lines("Traceback", " ERROR ", " CRITICAL ")[:20]]
+    complaints += [f"the log: {line}" for line in daemon.log_lines(*_BAD_LINES)[:20]]
     store = _audit(daemon.directory)
     complaints += [f"the store: {name} is {value}" for name, value in store.items() if name != "artifacts" and value]
     if left := left_over_workers(daemon.directory):
@@ -348,6 +353,8 @@ class Wire:
             else:
                 await call
         except grpc.aio.AioRpcError as error:
+            if many_in and error.details() == _LOST:
+                return _LOST_STATUS, ""
             return error.code().name, error.details() or ""
         except asyncio.CancelledError:
             # So gRPC says that the call ended while requests were still being sent; how it ended, the call knows.

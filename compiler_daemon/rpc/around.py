@@ -44,7 +44,7 @@ async def refuse(context: Context, code: grpc.StatusCode, details: str) -> NoRet
     """End the call with a status; where the caller has gone there is nobody to tell, and it ends as cancelled."""
     try:
         await context.abort(code, details)
-    except grpc.aio.UsageError as error:
+    except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
         raise asyncio.CancelledError from error
     raise AssertionError("a call that was aborted goes on")
 
