@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # its stubs are a package apart
 from grpc_health.v1.health import aio as health_aio  # type: ignore[import-untyped]  # as above
 
 from compiler_daemon.rpc.around import Context
+
+_messages: Any = health_pb2  # made at import: what is in it is unknown to type checkers
 
 
 class HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # as above
@@ -19,7 +22,7 @@ class HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # as abo
         super().__init__()
         self._names = ("", *services)
 
-    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:
+    async def List(self, request: Any, context: Context) -> Any:
         """Return what `Check` says of each service."""
-        checks = {name: await self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in self._names}
-        return health_pb2.HealthListResponse(statuses=checks)
+        checks = {name: await self.Check(_messages.HealthCheckRequest(service=name), context) for name in self._names}
+        return _messages.HealthListResponse(statuses=checks)
