@@ -31,6 +31,11 @@ from compiler_daemon.operator_client import OperatorClient
 _CALL_S = 7200.0
 """For one graph, most of it in the daemon's queue, which has its own limits."""
 
+_OF_ONE_GRAPH = frozenset(
+    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+)
+"""Errors that say nothing about the other graphs: it has gone meanwhile, is none, or there is no room for it now."""
+
 Status = Literal["compiled", "there", "refused"]
 
 Serves = Literal["same", "here", "settings", "torch"]
@@ -163,9 +168,9 @@ class Replayer:
                 if event.HasField("refused"):
                     return _refused(asked, _reason(event.refused))
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
+            if error.code() not in _OF_ONE_GRAPH:
                 raise
-            return _refused(asked, f"lost: {error.details()}")
+            return _refused(asked, f"{error.code().name.lower()}: {error.details()}")
         finally:
             with self._lock:
                 self._calls.discard(call)

@@ -35,6 +35,13 @@ class _Family:
 
 _FAMILIES = (
     _Family("lookups", "Lookups by result.", "result", {"hit": metrics.LOOKUP_HITS, "miss": metrics.LOOKUP_MISSES}),
+    _Family(
+        "lookup_hits_replayed",
+        "Of the lookups that hit: served by an artifact that `replay` had made.",
+        "",
+        {"": metrics.LOOKUP_HITS_REPLAYED},
+    ),
+    _Family("graphs_replayed", "Kept graphs that `replay` had compiled again.", "", {"": metrics.GRAPHS_REPLAYED}),
     _Family("saved_seconds", "Compile seconds of the artifacts that lookups found.", "", {"": metrics.SECONDS_SAVED}),
     _Family(
         "compile_seconds",
