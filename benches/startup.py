@@ -1,0 +1,222 @@
+"""From a process's start to its last backward, at three resolutions: torch alone, with its caches, and with the daemon.
+
+    python -m benches.startup
+    python -m benches.startup --depths 2,4,8 --rounds 3 --out benches/results/startup.json
+
+Rows: `eager`; `torch_cold`; `torch_local_warm` (its own caches, kept); `torch_portable_empty` (the file of
+`torch.compiler.save_cache_artifacts`, into empty folders); `torch_redis_empty` (its remote cache on a real
+redis-server, into empty folders); `daemon_cold`; `daemon_warm_empty`; `daemon_warm_local`. Every process is fresh;
+"empty" is inductor's and Triton's cache folders and TMPDIR, where torch keeps precompiled headers. The losses of all
+compiled rows must be the same bit for bit, and the warm rows of the daemon must build nothing, or the bench fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benches.contest import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.served import ServedDaemon, ServeError
+
+ROWS = (
+    "eager",
+    "torch_cold",
+    "torch_local_warm",
+    "torch_portable_empty",
+    "torch_redis_empty",
+    "daemon_cold",
+    "daemon_warm_empty",
+    "daemon_warm_local",
+)
+RATIOS = (
+    Ratio("daemon_warm_empty", "torch_portable_empty", 0.25),
+    Ratio("daemon_warm_empty", "torch_local_warm", 0.65),
+    Ratio("daemon_cold", "torch_cold", 0.85),
+    Ratio("daemon_warm_empty", "torch_redis_empty"),
+    Ratio("daemon_warm_empty", "torch_cold"),
+    Ratio("daemon_warm_empty", "eager"),
+    Ratio("daemon_warm_local", "torch_local_warm"),
+)
+_REDIS_S = 20.0
+_NEEDS = {
+    "torch_local_warm": "torch_cold",
+    "torch_portable_empty": "torch_cold",
+    "daemon_warm_empty": "daemon_cold",
+    "daemon_warm_local": "daemon_cold",
+}
+"""Rows that live on what another has left behind; that one is then run first, once."""
+
+
+class Startup:
+    """One depth: the folders, the servers, and one way to start the trainer for each row."""
+
+    def __init__(self, folder: Path, depth: int, redis_port: int | None) -> None:
+        self._folder = folder
+        self._command = ["-m", "benches.startup_trainer", "--depth", str(depth)]
+        self._redis_port = redis_port
+        self._portable = folder / "portable.bin"
+        self._redis_filled = False
+        self._daemons = 0
+        self._daemon: ServedDaemon | None = None
+
+    def run(self, row: str) -> Ended:
+        """Start the trainer in one way, and wait for it."""
+        return getattr(self, f"_{row}")()  # type: ignore[no-any-return] # one method a row
+
+    def close(self) -> None:
+        """Stop the daemon."""
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def _fresh(self, name: str) -> Home:
+        return Home.fresh(self._folder / name)
+
+    def _start(self, home: Home, *more: str, **environment: str) -> Ended:
+        return Started([*self._command, *more], home, **environment).end()
+
+    def _eager(self) -> Ended:
+        return self._start(self._fresh("eager"), "--eager")
+
+    def _torch_cold(self) -> Ended:
+        return self._start(self._fresh("torch"), "--save-portable", str(self._portable))
+
+    def _torch_local_warm(self) -> Ended:
+        return self._start(Home(self._folder / "torch"))
+
+    def _torch_portable_empty(self) -> Ended:
+        return self._start(self._fresh("portable"), "--load-portable", str(self._portable))
+
+    def _torch_redis_empty(self) -> Ended:
+        remote = {
+            "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE": "1",
+            "TORCHINDUCTOR_AUTOGRAD_REMOTE_CACHE": "1",
+            "TORCHINDUCTOR_REDIS_URL": f"redis://127.0.0.1:{self._redis_port}",
+        }
+        if not self._redis_filled:
+            self._start(self._fresh("redis"), **remote)
+            self._redis_filled = True
+        return self._start(self._fresh("redis"), **remote)
+
+    def _daemon_cold(self) -> Ended:
+        self.close()
+        self._daemons += 1
+        self._daemon = ServedDaemon(self._folder / f"served-{self._daemons}")
+        self._daemon.start()
+        return self._served(self._fresh("daemon"))
+
+    def _daemon_warm_empty(self) -> Ended:
+        return self._served(self._fresh("daemon"))
+
+    def _daemon_warm_local(self) -> Ended:
+        return self._served(Home(self._folder / "daemon"))
+
+    def _served(self, home: Home) -> Ended:
+        assert self._daemon is not None
+        report = home.path / "report.json"
+        ended = self._start(
+            home,
+            TORCH_COMPILE_CLIENT="1",
+            TORCH_COMPILE_CLIENT_REPORT=str(report),
+            COMPILER_DAEMON_DIR=str(self._daemon.directory),
+        )
+        client = json.loads(report.read_text())
+        ended.result.update({f"client_{name}": client[name] for name in ("hits", "compiled_here", "seconds_waited")})
+        if client["fallbacks"]:
+            raise ContestError(f"the client had trouble with a daemon that is well: {client['fallbacks']}")
+        return ended
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the bench; return the exit code."""
+    parser = arguments("startup", __doc__, ROWS, rounds=3)
+    parser.add_argument("--depths", default="2", help="layers of the model, by commas (default 2)")
+    options = parser.parse_args(argv)
+    depths = [int(text) for text in options.depths.split(",")]
+    rows: dict[str, Row] = {}
+    ratios: list[Ratio] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="startup-") as text, _redis(options.rows) as port:
+            for depth in depths:
+                suffix = f"@{depth}" if len(depths) > 1 else ""
+                found = _one_depth(Path(text) / str(depth), depth, port, options.rows, options.rounds)
+                rows |= {f"{name}{suffix}": row for name, row in found.items()}
+                ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
+    except (ContestError, ServeError) as error:
+        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        return 1
+    finish("startup", rows, ratios, options.out, depths=depths)
+    return 0
+
+
+def _one_depth(folder: Path, depth: int, port: int | None, names: list[str], rounds: int) -> dict[str, Row]:
+    rows = {name: Row() for name in names}
+    losses: dict[str, Any] = {}
+    startup = Startup(folder, depth, port)
+    try:
+        for name in dict.fromkeys(_NEEDS[name] for name in names if name in _NEEDS):
+            if name not in names:
+                talk.print(f"depth {depth}: {name}, for the rows that need it")
+                startup.run(name)
+        for number in range(rounds):
+            for name in names:
+                ended = startup.run(name)
+                talk.print(f"depth {depth}, round {number + 1}: {name} {ended.result['seconds']:.1f} s")
+                losses[name] = ended.result.pop("losses")
+                ended.result.pop("steps")
+                rows[name].add({**ended.result, "process_s": ended.seconds, "cpu_s": ended.cpu_s})
+    finally:
+        startup.close()
+    _check(rows, losses)
+    return rows
+
+
+def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
+    compiled = {name: found for name, found in losses.items() if name != "eager"}
+    if len({json.dumps(found) for found in compiled.values()}) > 1:
+        raise ContestError(f"the losses differ: {compiled}")
+    for name in ("daemon_warm_empty", "daemon_warm_local"):
+        if name in rows and (max(rows[name].values["cpp_builds"]) or max(rows[name].values["triton_compiles"])):
+            raise ContestError(f"{name} built something")
+
+
+@contextlib.contextmanager
+def _redis(names: list[str]) -> Iterator[int | None]:
+    """A redis-server of our own on a free port of the loopback interface, where a row needs it."""
+    if "torch_redis_empty" not in names:
+        yield None
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        raise ContestError("torch_redis_empty needs redis-server: install it (Debian's redis-server), or leave it out")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + _REDIS_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if time.monotonic() > deadline:
+                raise ContestError("redis-server did not come up")
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The trainer of the speed benches: forward and backward of one backbone at each resolution, compiled or eager.
+
+    python -m benches.startup_trainer --depth 2 --resolutions 16,32,64
+
+Prints one JSON document: losses, where the time went, and what was built. It knows nothing of the daemon.
+`--save-portable FILE` writes torch's own portable cache at the end, `--load-portable FILE` reads one before compiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+_STARTED = float(os.environ.get("BENCH_STARTED") or time.time())
+
+
+def main() -> None:
+    """Train once at each resolution."""
+    parser = argparse.ArgumentParser(prog="python -m benches.startup_trainer", description=__doc__)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--resolutions", default="16,32,64")
+    parser.add_argument("--steps", type=int, default=1, help="steps at each resolution")
+    parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--save-portable", type=Path)
+    parser.add_argument("--load-portable", type=Path)
+    options = parser.parse_args()
+
+    import torch
+
+    torch_s = time.time() - _STARTED
+    from dataclasses import replace
+
+    from benches.compile_counts import start_counting
+    from benches.multires import trainer_for
+    from benches.multires_presets import preset
+    from diffusion.parametrization import Mode
+
+    compiler_s = 0.0
+    if not options.eager:
+        begun = time.time()
+        import torch._dynamo
+        import torch._inductor.compile_fx
+
+        compiler_s = time.time() - begun
+    if options.load_portable:
+        torch.compiler.load_cache_artifacts(options.load_portable.read_bytes())
+    config = preset("demo")
+    sides = tuple(int(side) for side in options.resolutions.split(","))
+    config = replace(
+        config,
+        backbone=replace(config.backbone, depth=options.depth),
+        buckets=replace(config.buckets, resolutions=sides, visits=(options.steps,) * len(sides)),
+        train=replace(config.train, steps=options.steps * len(sides), compile=not options.eager),
+    )
+    counts = start_counting()
+    trainer = trainer_for(config, Mode.NAIVE)
+    built_s = time.time() - _STARTED
+    steps = [(record.loss, record.resolution, record.seconds) for record in trainer.steps()]
+    seconds = time.time() - _STARTED
+    if options.save_portable:
+        saved = torch.compiler.save_cache_artifacts()
+        assert saved is not None
+        options.save_portable.write_bytes(saved[0])
+    used = os.times()
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "losses": [loss for loss, _, _ in steps],
+                "steps": [[side, taken] for _, side, taken in steps],
+                "import_torch_s": torch_s,
+                "import_compiler_s": compiler_s,
+                "model_s": built_s - torch_s - compiler_s,
+                "train_s": seconds - built_s,
+                **_phases(),
+                "graphs": counts.graphs or 0,
+                "cpp_builds": counts.cpp_builds or 0,
+                "triton_compiles": counts.triton_compiles or 0,
+                "cpu_s": used.user + used.system + used.children_user + used.children_system,
+            }
+        ),
+        flush=True,
+    )
+
+
+_PHASES = {
+    "trace_s": "bytecode_tracing",
+    "backend_s": "OutputGraph.call_user_compiler",
+    "guards_s": "build_guards",
+    "torch_key_s": "inductor_codecache_torch_key",
+    "load_s": "PyCodeCache.load_by_key_path",
+    "inductor_s": "fx_codegen_and_compile",
+}
+"""What torch itself measures, by our names. `backend_s` holds the last three: everything behind dynamo."""
+
+
+def _phases() -> dict[str, float]:
+    from torch._dynamo.utils import compilation_time_metrics
+
+    return {ours: sum(compilation_time_metrics.get(theirs, [])) for ours, theirs in _PHASES.items()}
+
+
+if __name__ == "__main__":
+    main()

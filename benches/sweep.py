@@ -1,0 +1,114 @@
+"""K trainers started together, everything cold: torch with one shared cache directory against the daemon.
+
+    python -m benches.sweep
+    python -m benches.sweep --trainers 1,2,4,8 --out benches/results/sweep.json
+
+All trainers are the same program, as the ranks of a job or the seeds of a sweep are. With torch they share one cache
+directory, where file locks keep them from building one kernel twice; with the daemon each has empty folders of its own.
+Rows are `torch@K` and `daemon@K`: wall seconds from the first start to the last end, processor seconds of everything
+(trainers, daemon, workers), and what was compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.served import ServedDaemon, ServeError
+
+_GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the bench; return the exit code."""
+    parser = arguments("sweep", __doc__, ("torch", "daemon"), rounds=1)
+    parser.add_argument("--trainers", default="1,2,4,8", help="how many at once, by commas (default 1,2,4,8)")
+    parser.add_argument("--depth", type=int, default=2, help="layers of the model (default 2)")
+    options = parser.parse_args(argv)
+    counts = [int(text) for text in options.trainers.split(",")]
+    rows: dict[str, Row] = {}
+    losses: set[str] = set()
+    try:
+        with tempfile.TemporaryDirectory(prefix="sweep-") as text:
+            for number in range(options.rounds):
+                for count in counts:
+                    for name in options.rows:
+                        folder = Path(text) / f"{name}-{count}-{number}"
+                        folder.mkdir()
+                        figures, found = _RUNS[name](folder, count, options.depth)
+                        losses |= found
+                        rows.setdefault(f"{name}@{count}", Row()).add(figures)
+                        talk.print(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
+    except (ContestError, ServeError) as error:
+        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        return 1
+    if len(losses) > 1:
+        talk.print(f"[red]the losses differ: {losses}[/red]", soft_wrap=True)
+        return 1
+    ratios = [
+        Ratio(f"daemon@{count}", f"torch@{count}", _GOALS.get((figure, count)), figure)
+        for figure in ("seconds", "cpu_s")
+        for count in counts
+    ]
+    finish("sweep", rows, ratios, options.out, depth=options.depth)
+    return 0
+
+
+def _torch(folder: Path, count: int, depth: int) -> tuple[dict[str, float], set[str]]:
+    shared = Home.fresh(folder / "shared")
+    return _together([shared] * count, depth, [{}] * count)
+
+
+def _daemon(folder: Path, count: int, depth: int) -> tuple[dict[str, float], set[str]]:
+    daemon = ServedDaemon(folder / "served")
+    daemon.start()
+    try:
+        homes = [Home.fresh(folder / f"trainer-{number}") for number in range(count)]
+        client = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(daemon.directory)}
+        reports = [{"TORCH_COMPILE_CLIENT_REPORT": str(home.path / "report.json")} for home in homes]
+        figures, losses = _together(homes, depth, [client | report for report in reports])
+        figures["cpu_s"] += _tree_cpu_s(daemon.pid)
+        counters = daemon.status().counters
+        figures["compiles"] = float(counters.get("compiles_done", 0))
+        if any(json.loads((home.path / "report.json").read_text())["fallbacks"] for home in homes):
+            raise ContestError("a client had trouble with a daemon that is well")
+    finally:
+        daemon.stop()
+    return figures, losses
+
+
+_RUNS = {"torch": _torch, "daemon": _daemon}
+
+
+def _together(homes: list[Home], depth: int, environments: list[dict[str, str]]) -> tuple[dict[str, float], set[str]]:
+    """Start one trainer for each home at once; return the figures of all, and the losses that occurred."""
+    begun = time.monotonic()
+    command = ["-m", "benches.startup_trainer", "--depth", str(depth)]
+    started = [Started(command, home, **more) for home, more in zip(homes, environments, strict=True)]
+    ended = [one.end() for one in started]
+    figures = {
+        "seconds": time.monotonic() - begun,
+        "cpu_s": sum(one.cpu_s for one in ended),
+        "compiles": float(sum(one.result["graphs"] for one in ended)),
+        "cpp_builds": float(sum(one.result["cpp_builds"] for one in ended)),
+    }
+    return figures, {json.dumps(one.result["losses"]) for one in ended}
+
+
+def _tree_cpu_s(pid: int) -> float:
+    """Processor seconds of the daemon, its workers, and all that these have waited for."""
+    total = 0.0
+    for process in (root := psutil.Process(pid), *root.children(recursive=True)):
+        used = process.cpu_times()
+        total += used.user + used.system + used.children_user + used.children_system
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())
