@@ -9,6 +9,7 @@ COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywher
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
 TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
+TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is there (5)                 off
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: say at exit of each graph that was not there why                    off
@@ -20,6 +21,7 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (3) At least: a graph that is known to take long gets three times what it took before. `inf` waits up to the timeout.
 (4) Every graph is sent to the daemon in the background and runs eagerly here, so that the next one is captured at once;
     graphs with symbolic sizes are waited for. The process ends when all graphs are answered, within the timeout above.
+(5) What torch has locally, and graphs with symbolic sizes, are loaded and waited for as always.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
 """
@@ -60,6 +62,7 @@ class ClientConfig:
     daemon: torch compiles here meanwhile. Waiting in the queue does not count."""
     hedge_factor: float = 3.0
     read_only: bool = False
+    asynchronous: bool = False
     warm: bool = False
     """Compile-only: graphs are handed to the daemon and run eagerly."""
     report: Path | None = None
@@ -105,6 +108,7 @@ class ClientConfig:
             else _seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
             read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
             warm=warm,
+            asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             report=Path(report).absolute() if report else None,
             log_level=_level(env, complaints),

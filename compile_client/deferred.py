@@ -30,6 +30,10 @@ class Deferred(BaseException):
         self.run = run
 
 
+class NotLoadedError(BaseException):
+    """torch does not find what was put in place for it. No `Exception`, for the same reason as `Deferred`."""
+
+
 def compiling_or_deferred(compile_graph: Callable[[], Any]) -> Any:
     """Return what `compile_graph` returns, or what a `Deferred` raised inside it says to run."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,11 @@ class Graph:
         """What torch saved after compiling here."""
         self.guards = ""
         self.installing = False
+        self.files_only = False
+        """Whether torch is to load what was fetched, and not to compile."""
+        self.fakes: list[Any] | None = None
+        self.dynamic_shapes: bool | None = None
+        """What torch's configuration said at the first call, and for a second one with fakes must say again."""
         self._deferred = False
         self._code = code
         self._gm = gm
@@ -126,6 +132,37 @@ class Graph:
         self._deferred = True
         self._client.compile_ahead(self._store_key, self._code, spec)
         return eagerly(self._gm)
+
+    def leave(self, args: Sequence[Any], aot_config: Any) -> Callable[[], bool] | None:
+        """Get ready to be fetched in the background: return what does it, None where torch must go on at once.
+
+        From now on the (fake) inputs of torch's key stand for the trainer's, which are not kept alive.
+
+        The returned function may run in any thread and does not touch torch. It returns whether files are in place.
+        """
+        assert self.key is not None
+        if not self.can_be_deferred or not is_static(args):
+            return None
+        spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
+        self._store_key = store_key(self.key, self._version, read_state(), args)
+        self.fakes, self._inputs = list(args), list(args)
+        self.dynamic_shapes = bool(getattr(aot_config, "dynamic_shapes", False))
+        return functools.partial(self._fetch, spec)
+
+    def _fetch(self, spec: bytes | None) -> bool:
+        request = self._client.begin_graph(self._store_key)
+        for artifact in request.lookup():
+            if self._place(artifact):
+                self._used = (artifact, False)
+        if self._used is None and spec is None:
+            self._client.report.count_refusal("not_carried")
+        elif self._used is None and spec is not None:
+            outcome = request.compile(spec, quiet=True)
+            if isinstance(outcome, Refusal):
+                self.why_here(outcome.reason, outcome.message)
+            elif outcome is not None and self._place(outcome):
+                self._used = (outcome, True)
+        return self._used is not None
 
     def lose(self) -> None:
         """Compile-only, and no daemon is there: the graph is not compiled."""
@@ -234,7 +271,15 @@ class Graph:
             )
         )
 
-    def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
+    def begin_load(self, *, files_only: bool) -> None:
+        """torch is about to compile the graph a second time: from what was fetched, or as without a daemon."""
+        self.files_only = files_only
+        self._hits_before = _torch_hits()
+        if not files_only:
+            self._used = None
+
+    def _place(self, artifact: Artifact) -> bool:
+        """Put an artifact's files where torch looks; return whether that went well."""
         assert self.key is not None
         self.installing = True
         try:
@@ -242,12 +287,17 @@ class Graph:
                 damaged = self._installer.install(artifact, self.key)
         except InstallError as error:
             self._client.trouble(error)
-            return None
+            return False
         finally:
             self.installing = False
         if damaged:
             trouble = InstallError(f"{len(damaged)} installed files were not what they must be, as {damaged[0]}")
             self._client.trouble(trouble, "they are put right")
+        return True
+
+    def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:
+        if not self._place(artifact):
+            return None
         with tracing.span("load"):
             found = ask_torch()
         if found is not None:

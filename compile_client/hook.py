@@ -54,6 +54,7 @@ def install() -> bool:
         if found or version is None:
             _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
             return False
+        from torch._functorch._aot_autograd import autograd_cache
         from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
         from torch._inductor import codecache, cpu_vec_isa
         from torch._inductor.cpp_builder import CppBuilder
@@ -65,6 +66,7 @@ def install() -> bool:
         trainer = _trainer = _trainer or Trainer(version)
         patches = Patches()
         patches.replace(compile_fx_module, "compile_fx", trainer.compiling)
+        patches.replace(autograd_cache, "autograd_cache_key", trainer.keying)
         patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
         patches.replace(AOTAutogradCache, "save", trainer.saving)
         patches.replace(AOTAutogradCache, "_write_to_local_cache", trainer.writing_entry)

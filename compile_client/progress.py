@@ -27,8 +27,17 @@ _terminal = threading.Lock()
 class Progress:
     """The wait for one graph; a context manager, used in the waiting thread."""
 
-    def __init__(self, number: int, key: str, *, terminal: bool | None = None, clock: Clock = time.monotonic) -> None:
-        """`terminal`: whether standard error is one; found out where it is not said."""
+    def __init__(
+        self,
+        number: int,
+        key: str,
+        *,
+        terminal: bool | None = None,
+        quiet: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """`terminal`: whether standard error is one; found out where it is not said. `quiet`: nobody waits."""
+        self._quiet = quiet
         self._number = number
         self._key = key
         self._label = f"graph {number} ({key[:8]})"
@@ -54,7 +63,7 @@ class Progress:
         """Show where the compile stands; None says that nothing new is known, only later."""
         self._event = event or self._event
         waited = self._clock() - self._start
-        if waited < QUIET_S:
+        if self._quiet or waited < QUIET_S:
             return
         if self._on_terminal:
             self._show(self.text(waited))

@@ -91,6 +91,7 @@ class DaemonClient:
         report = config.report if elder is None else None
         self._file = ReportFile(report, os.environ if env is None else env) if report else None
         self._abandoned: list[object] = []
+        self._finishers: list[Callable[[], None]] = []
         self._local = threading.local()
         self._start_afresh(Notices())
         for complaint in config.complaints if elder is None else ():
@@ -162,6 +163,10 @@ class DaemonClient:
         self._notices.trouble(error, consequence)
         logger.debug("%s", error.reason, exc_info=error)
 
+    def before_close(self, finish: Callable[[], None]) -> None:
+        """Have something of the caller's ended before the process's counters are written."""
+        self._finishers.append(finish)
+
     def why_here(self, key: str, reason: str, why: str) -> None:
         """Say why torch compiles a graph here although the daemon is well: aloud for the first of each reason."""
         text = f"graph {key[:8]} is compiled here ({reason}): {why}"
@@ -195,6 +200,8 @@ class DaemonClient:
         self._closed = True
         explanation: list[str] = []
         try:
+            for finish in self._finishers:
+                finish()
             self._ahead.flush(self.config.graph_timeout_s)
             end = time.monotonic() + self.config.flush_s
             self._publisher.flush(self.config.flush_s)
@@ -349,15 +356,15 @@ class GraphRequest:
             self._client._link.failed(found.rejected[0])
         return found.artifacts
 
-    def compile(self, graph: bytes, have: Collection[Digest] = ()) -> Artifact | Refusal | None:
+    def compile(self, graph: bytes, have: Collection[Digest] = (), *, quiet: bool = False) -> Artifact | Refusal | None:
         """Have the graph compiled; return the artifact, the daemon's refusal, or None after trouble.
 
-        A refusal is counted here. The waiting user is kept informed on standard error.
+        A refusal is counted here. The waiting user is kept informed on standard error, unless nobody waits (`quiet`).
         """
         if self._ended:
             return None
         client = self._client
-        with Progress(max(1, client.report.graphs), self._key) as progress:
+        with Progress(max(1, client.report.graphs), self._key, quiet=quiet) as progress:
             outcome = client._ask(
                 self._deadline,
                 lambda connection: connection.compile(

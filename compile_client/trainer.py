@@ -13,6 +13,8 @@ compile_fx           the graph ends: the outcome is counted; what was compiled h
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import functools
 import logging
 import threading
@@ -22,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile_client.deferred import Deferred, code_name, compiling_or_deferred, eagerly
+from compile_client.deferred import Deferred, NotLoadedError, code_name, compiling_or_deferred, eagerly
 from compile_client.errors import InstallError, InternalError
 from compile_client.graph import Graph
 from compile_client.installer import Installer
 from compile_client.process import process_client
 from compile_client.service import program_name
+from compile_client.swapping import Background, Moment, Swapping
 from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("compile_client")
 
 
+_LAST_LOAD_S = 10.0
+"""The end of a process waits so long for a thread that loads, or compiles, inside torch."""
+
+
 class Trainer:
     """One process's dealings with torch's compiler. Its methods wrap torch's functions."""
 
@@ -54,6 +61,8 @@ class Trainer:
         self._version = version
         self._local = threading.local()
         self._listeners: tuple[Any, Any] | None = None
+        self._background = Background(self.client.config.ahead_in_flight)
+        self.client.before_close(self._finish_swaps)
 
     def compiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
@@ -69,21 +78,51 @@ class Trainer:
                 return eagerly(gm)
             if graph is None:
                 return original(gm, example_inputs, *args, **kwargs)
-            start = time.monotonic()
-            self._local.graph = graph
-            try:
-                with contextlib.ExitStack() as stack:
-                    if graph.served:
-                        stack.enter_context(tracing.span("graph", program=program_name()))
-                        stack.enter_context(daemon_settings())
-                        stack.enter_context(graph.recording())
-                    compiled = compiling_or_deferred(lambda: original(gm, example_inputs, *args, **kwargs))
-            finally:
-                self._local.graph = None
-            self._end(graph, time.monotonic() - start)
+
+            def compile_graph() -> Any:
+                return original(gm, example_inputs, *args, **kwargs)
+
+            if self.client.config.asynchronous and graph.served:
+                again = functools.partial(original, gm)  # not the inputs: they would live as long as the graph waits
+                self._local.later = self._later(graph, gm, lambda: again(graph.fakes, *args, **kwargs))
+            compiled, seconds = self._compiled(graph, lambda: compiling_or_deferred(compile_graph))
+            if not isinstance(compiled, Swapping):
+                self._end(graph, seconds)
             return compiled
 
         return compile_fx
+
+    def _compiled(self, graph: Graph, compile_graph: Callable[[], Any]) -> tuple[Any, float]:
+        """Have torch compile a graph of ours; return the result and the seconds that it took."""
+        start = time.monotonic()
+        self._local.graph = graph
+        try:
+            with contextlib.ExitStack() as stack:
+                if graph.served:
+                    stack.enter_context(tracing.span("graph", program=program_name()))
+                    stack.enter_context(daemon_settings())
+                    stack.enter_context(graph.recording())
+                return compile_graph(), time.monotonic() - start
+        finally:
+            self._local.graph = None
+
+    def _later(self, graph: Graph, gm: torch.fx.GraphModule, compile_graph: Callable[[], Any]) -> Swapping:
+        """Return what can stand for the graph while the daemon is asked; nothing is asked yet."""
+        moment = Moment(gm)
+
+        def load(here: bool) -> Any:
+            graph.begin_load(files_only=not here)
+            try:
+                compiled, seconds = moment.call(lambda: self._compiled(graph, compile_graph))
+            except NotLoadedError:
+                return None
+            self._end(graph, seconds)
+            return compiled
+
+        def on_trouble(error: Exception) -> None:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"), "the graph runs eagerly")
+
+        return Swapping(eager=eagerly(copy.copy(gm)), load=load, on_trouble=on_trouble)
 
     def looking_up(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `AOTAutogradCache._lookup`."""
@@ -96,6 +135,13 @@ class Trainer:
                 return original(key, local, remote, args, cache_info, aot_config, *rest, **kwargs)
 
             graph = self._current()
+            if graph is not None and graph.files_only:
+                found = ask_torch() if key == graph.key else None
+                if found is None:
+                    graph.why_here("not_loaded", "torch finds nothing" if key == graph.key else "its key has changed")
+                    self.client.report.count_refusal("not_loaded")
+                    raise NotLoadedError
+                return found
             if graph is None or graph.key is not None:
                 return ask_torch()
             graph.key = key
@@ -107,6 +153,8 @@ class Trainer:
                 return found
             if not graph.served:
                 return None
+            if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
+                raise Deferred(swapping)
             try:
                 return graph.serve(ask_torch, args, aot_config)
             except Exception as error:
@@ -115,6 +163,19 @@ class Trainer:
                 return None
 
         return lookup
+
+    def keying(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `autograd_cache_key`: a graph that is compiled a second time has the key that it had at first."""
+
+        @functools.wraps(original)
+        def autograd_cache_key(gm: Any, example_inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            graph = self._current()
+            if graph is not None and graph.dynamic_shapes is not None:
+                # torch reads this off real inputs, and the second time it is given fakes.
+                config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
+            return original(gm, example_inputs, config, *args, **kwargs)
+
+        return autograd_cache_key
 
     def saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `AOTAutogradCache.save`: an entry that could not be restored is not saved, here or anywhere."""
@@ -181,6 +242,11 @@ class Trainer:
             knobs.compilation.listener = before
         self._listeners = None
 
+    def _finish_swaps(self) -> None:
+        """At the end of the process: no thread stays inside torch; what still runs eagerly is counted."""
+        for _ in range(self._background.close(_LAST_LOAD_S)):
+            self.client.report.count_deferred()
+
     def _current(self) -> Graph | None:
         return getattr(self._local, "graph", None)
 
@@ -215,6 +281,21 @@ class Trainer:
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
             _logger.debug("a fault of the compile client", exc_info=True)
             return None
+
+    def _left(self, graph: Graph, args: Any, aot_config: Any) -> Swapping | None:
+        """`async`: have the graph fetched in the background; None where it is to go its ordinary way."""
+        swapping: Swapping | None = getattr(self._local, "later", None)
+        self._local.later = None
+        try:
+            fetch = graph.leave(args, aot_config)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)
+            return None
+        if fetch is not None and swapping is not None:
+            self._background.start(fetch, swapping)
+            return swapping
+        return None
 
     def _end(self, graph: Graph, seconds: float) -> None:
         try:
