@@ -1,8 +1,9 @@
-"""Where the client touches Triton: one function, one class, replaced when Triton's compiler is first imported.
+"""Where the client touches Triton: three functions, one class, replaced when Triton's compiler is first imported.
 
 `get_cache_key`, as `triton.compile` calls it, sees what is to be compiled; the cache manager is asked right afterwards
-whether there is a compiled kernel. Triton's own variables for this (TRITON_CACHE_MANAGER) are not used: they are
-inherited by every process that this one starts, and Triton fails in those that cannot import the class.
+whether there is a compiled kernel. Two of the autotuner's functions tell which candidates it will time. Triton's own
+variables for this (TRITON_CACHE_MANAGER) are not used: they are inherited by every process that this one starts, and
+Triton fails in those that cannot import the class.
 
 Guarantees: nothing is replaced unless Triton is a version known and all signatures are as known; a cache manager that
 the user has chosen stays, and so does a user's choice about timings of autotuned kernels; `uninstall_kernels` puts
@@ -44,6 +45,7 @@ def install_kernels() -> bool:
             return True
         from triton import knobs
         from triton.compiler import compiler
+        from triton.runtime.autotuner import Autotuner
 
         from compile_wire.torch_side.patches import Patches
         from compile_wire.triton_side.versions import surprises, triton_version
@@ -55,12 +57,16 @@ def install_kernels() -> bool:
         if found or version is None:
             _logger.warning("kernels are not served: %s. Triton compiles as always.", "; ".join(found))
             return False
+        from compile_client.kernel_tuning import Tuning
         from compile_client.kernels import Kernels
         from compile_client.triton_cache import make_manager
 
         kernels = Kernels(version)
         patches = Patches()
         patches.replace(compiler, "get_cache_key", kernels.keying)
+        tuning = Tuning(kernels.daemon_compiles)
+        patches.replace(Autotuner, "prune_configs", tuning.pruning)
+        patches.replace(Autotuner, "_bench", tuning.timing)
         _manager = make_manager(kernels)
         # Not assigned: Triton would write it into the environment of every process that is started from here.
         vars(knobs.cache)[_MANAGER] = _manager

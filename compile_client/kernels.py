@@ -69,6 +69,13 @@ class Kernels:
 
         return get_cache_key
 
+    def daemon_compiles(self) -> bool:
+        """Whether a daemon is there that compiles what this process needs."""
+        with self._guarded():
+            client = kernel_client()
+            return client.available() and client.may_publish()
+        return False
+
     def requested(self, manager_key: str) -> KernelRequest | None:
         """Return the kernel that a cache manager was made for; None where it is for something else.
 

@@ -97,6 +97,8 @@ def _expected() -> tuple[list[tuple[str, Any, list[str]]], tuple[str, ...]]:
             Autotuner.check_disk_cache,
             ["self", "tuning_key", "configs", "bench_fn"],
         ),
+        ("Autotuner._bench", Autotuner._bench, ["self", "args", "config", "meta"]),
+        ("Autotuner.prune_configs", Autotuner.prune_configs, ["self", "kwargs"]),
         ("GPUTarget", GPUTarget, ["backend", "arch", "warp_size"]),
     ]
     return functions, compiler.compile.__code__.co_names
