@@ -150,6 +150,7 @@ class Scene:
         request = self.kit.requests["CompileGraph"][1]
         call = self._stream("CompileService/CompileGraph", request)
         next(call)  # its first event: the compile is under way, and whoever asks now is behind it
+        self.wait_for_compiler()
 
         def hear() -> None:
             with contextlib.suppress(grpc.RpcError):
