@@ -70,7 +70,9 @@ def play(cell: Cell, kit: Kit, folder: Path) -> Result:
             result.alone_s = round(kit.seconds[scene.form], 2)
             result.waited_s = outcome.report.get("seconds_waited", 0.0)
             _check_outcome(cell, scene, outcome, result)
-            result.counted = scene.end_trouble()
+            result.counted = scene.end_trouble(
+                {name.partition(":")[2] for name in cell.counters if name.startswith("daemon:")}
+            )
             result.daemon = "started again" if scene.restarted else "served on"
             result.counter = _counter(cell, result)
         finally:

@@ -178,9 +178,9 @@ class Scene:
         thread.start()
         self._threads.append(thread)
 
-    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, *, limit_s: float = _PATIENCE_S) -> None:
         """Poll until the condition holds."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"it did not happen that {what}")
@@ -230,8 +230,11 @@ class Scene:
             **(self.trainer_preload.environment if self.trainer_preload else {}),
         }
 
-    def end_trouble(self) -> dict[str, int]:
-        """Undo what can be undone, see that the daemon serves or serves again, and return what it has counted."""
+    def end_trouble(self, awaited: set[str]) -> dict[str, int]:
+        """Undo what can be undone, see that the daemon serves or serves again, and return what it has counted.
+
+        It looks after disk and idle workers once a second: one of the counters `awaited` is waited for.
+        """
         self.gate.open()
         self.proxy.close()
         if self.disk and not self._disk_counts():
@@ -247,7 +250,7 @@ class Scene:
             self.daemon.process.stdout.close()
             self.daemon.start()
             self.restarted = True
-        counted = self._counted_at_last()
+        counted = self._counted_at_last(awaited)
         if self.disk:
             self.disk.free()
         self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
@@ -286,11 +289,10 @@ class Scene:
     def _disk_counts(self) -> bool:
         return self.disk is not None and self.disk.folder.name == "store"
 
-    def _counted_at_last(self) -> dict[str, int]:
-        """The counters, on a full disk after the daemon has had the time to notice that it cannot keep them."""
-        if self._disk_counts():
-            with contextlib.suppress(TimeoutError):
-                self.wait_until(lambda: "store_unwritable" in self.counted(), "the daemon noticed the full disk")
+    def _counted_at_last(self, awaited: set[str]) -> dict[str, int]:
+        if awaited:
+            with contextlib.suppress(TimeoutError):  # said by whoever wanted it
+                self.wait_until(lambda: awaited & self.counted().keys(), "the daemon counted it", limit_s=30)
         return self.counted()
 
     def _stream(self, method: str, request: bytes) -> Iterator[bytes]:
