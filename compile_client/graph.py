@@ -75,6 +75,7 @@ class Graph:
         self._kernels = kernels
         self._version = version
         self._used: tuple[Artifact, bool] | None = None
+        self._cannot_install = False
         self._store_key = ""
         self._asking_s = 0.0
         self._tried: list[Artifact] = []
@@ -182,7 +183,7 @@ class Graph:
             found_there = request.lookup()
         for artifact in found_there:
             have.append(artifact.digest)
-            if (found := self._try(artifact, ask_torch, compiled=False)) is not None:
+            if (found := self._try(artifact, ask_torch, compiled=False)) is not None or self._cannot_install:
                 return found
             self._tried.append(artifact)
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
@@ -199,7 +200,7 @@ class Graph:
             if outcome.digest in have:
                 break
             have.append(outcome.digest)
-            if (found := self._try(outcome, ask_torch, compiled=True)) is not None:
+            if (found := self._try(outcome, ask_torch, compiled=True)) is not None or self._cannot_install:
                 return found
         # Never without a word: a cache that quietly does not work looks like one that works.
         self._client.report.count_refusal("not_loaded")
@@ -286,6 +287,8 @@ class Graph:
             with tracing.span("install"):
                 damaged = self._installer.install(artifact, self.key)
         except InstallError as error:
+            # The daemon's other artifacts would find no room either, and have it compile for nothing.
+            self._cannot_install = True
             self._client.trouble(error)
             return False
         finally:
