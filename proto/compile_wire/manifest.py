@@ -32,7 +32,7 @@ Role = Literal["entry", "object", "metadata", "stage", "timings"]
 relocatable name. Of a kernel: `metadata`, Triton's JSON without paths, exactly one; `stage`, what one stage of its
 pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one."""
 
-_LEADING: dict[Role, tuple[Kind, frozenset[Role]]] = {
+_LEADING: dict[str, tuple[Kind, frozenset[str]]] = {
     "entry": ("graph", frozenset({"entry", "object"})),
     "metadata": ("kernel", frozenset({"metadata", "stage"})),
     "timings": ("timings", frozenset({"timings"})),
