@@ -168,12 +168,12 @@ class Trainer:
         """Wrap `autograd_cache_key`: a graph that is compiled a second time has the key that it had at first."""
 
         @functools.wraps(original)
-        def autograd_cache_key(gm: Any, example_inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        def autograd_cache_key(mod: Any, example_inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
             graph = self._current()
             if graph is not None and graph.dynamic_shapes is not None:
                 # torch reads this off real inputs, and the second time it is given fakes.
                 config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
-            return original(gm, example_inputs, config, *args, **kwargs)
+            return original(mod, example_inputs, config, *args, **kwargs)
 
         return autograd_cache_key
 
