@@ -4,6 +4,7 @@
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
+#   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (20 minutes or so)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos zoo fuzz soak load clean
+.PHONY: help demo test check protos matrix zoo fuzz soak load clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,9 @@ check: .venv
 
 protos: .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh
+
+matrix: .venv
+	@$(BIN)/python -m tests.faults.matrix --forked --write
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo

@@ -176,7 +176,7 @@ def _write(results: list[Result]) -> None:
     from importlib.metadata import version
 
     document: dict[str, Any] = {
-        "command": f"{_COMMAND} --write",
+        "command": f"{_COMMAND} --forked --write",
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -205,7 +205,8 @@ def _markdown(document: dict[str, Any], results: list[Result]) -> str:
         "passed**. Each cell's raw numbers, and when it ran, are in [matrix.json](matrix.json).",
         "",
         "Each cell is a real daemon, a real trainer with empty caches, and a graph that is compiled forward and",
-        "backward. A cell passes if",
+        "backward. Trainers are forks of a process that has imported torch and compiled nothing; where a clock jumps or",
+        "the daemon's memory ends they are started anew. A cell passes if",
         "",
         "- the trainer's exit code is 0, and losses and gradients are those of a run without a daemon, bit by bit;",
         "- by its own account it waited for the daemon no longer than `TORCH_COMPILE_CLIENT_TIMEOUT` for each graph:",
