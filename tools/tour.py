@@ -156,8 +156,11 @@ class Tour:
         return "\n".join(parts)
 
     def _run(self, step: Step) -> str:
+        command = step.command
+        if "FIRST" in command:
+            command = command.replace("FIRST", self._first())
         done = subprocess.run(
-            ["/bin/bash", "-c", step.command.replace("FIRST", self._first())],
+            ["/bin/bash", "-c", command],
             cwd=self._home,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -170,13 +173,11 @@ class Tour:
         said = "\n".join(_lines(done.stdout.replace(str(self._home), _HOME)))
         if done.returncode != step.code:
             raise TourError(f"{step.command!r} ended with {done.returncode}, not {step.code}:\n{said}")
-        shown = "\n".join(f"$ {line}" for line in step.command.replace("FIRST", self._first()).splitlines())
+        shown = "\n".join(f"$ {line}" for line in command.splitlines())
         return f"{step.words}\n\n```console\n{shown}\n{said}\n```\n"
 
     def _first(self) -> str:
         """The beginning of the newest artifact's id."""
-        if not hasattr(self, "_daemon_runs"):
-            return "FIRST"
         listed = subprocess.run(
             [_COMMAND, "ls", "--json"],
             env=self._environment,
@@ -186,7 +187,9 @@ class Tour:
             check=True,
         )
         found = re.search(r'"digest": ?"([0-9a-f]{64})"', listed.stdout)
-        return found[1][:8] if found else "FIRST"
+        if not found:
+            raise TourError(f"`ls --json` lists no artifact: {listed.stdout[:300]}")
+        return found[1][:8]
 
     @contextlib.contextmanager
     def _daemon(self) -> Iterator[None]:
@@ -198,7 +201,6 @@ class Tour:
         try:
             if not process.stdout.readline().startswith("ready "):
                 raise TourError((self._home / "serve.log").read_text())
-            self._daemon_runs = True
             yield
         finally:
             if process.poll() is None:
