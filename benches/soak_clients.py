@@ -34,6 +34,7 @@ from compile_client.service import DaemonClient
 LATE_S = 10.0
 """What an answer may take beyond its deadline on a machine whose cores are all busy."""
 _TRAINER_S = 300.0
+_ROUNDS_A_SAMPLE = 20
 _TRAINERS = Path(__file__).with_name("soak_trainer.py")
 
 
@@ -83,27 +84,27 @@ def _run_synthetic(
     )
     rss: list[int] = []
     slowest_s = 0.0
+    # One client for as long as the process lives, as a trainer has: what it holds on to would show. Connections and
+    # handshakes begin anew each time that the daemon comes back.
+    client = DaemonClient(config, lambda: ENVIRONMENT, program="benches.soak", env={})
     while not stop.is_set():
-        # A process's worth of work, then another client: a connection, a handshake and a publisher anew.
-        client = DaemonClient(config, lambda: ENVIRONMENT, program="benches.soak", env={})
-        for _ in range(pick.randrange(20, 80)):
-            if stop.is_set():
-                break
-            begin = time.monotonic()
-            beats[plan.number] = begin + plan.graph_timeout_s + LATE_S
-            _round(plan, client, pick, tally, failures)
-            took = time.monotonic() - begin
-            slowest_s = max(slowest_s, took)
-            if took > plan.graph_timeout_s + LATE_S:
-                failures.append(f"client {plan.number}: a round took {took:.1f} s")
-            beats[plan.number] = 0.0
-            stop.wait(pick.expovariate(plan.rounds_per_s))
-        beats[plan.number] = time.monotonic() + config.flush_s + LATE_S
-        client.close()
+        begin = time.monotonic()
+        beats[plan.number] = begin + plan.graph_timeout_s + LATE_S
+        _round(plan, client, pick, tally, failures)
+        took = time.monotonic() - begin
+        slowest_s = max(slowest_s, took)
+        if took > plan.graph_timeout_s + LATE_S:
+            failures.append(f"client {plan.number}: a round took {took:.1f} s")
         beats[plan.number] = 0.0
-        _add_report(tally, client.report.as_dict())
-        tally["clients"] += 1
-        rss.append(psutil.Process().memory_info().rss)
+        if tally["rounds"] % _ROUNDS_A_SAMPLE == 0:
+            rss.append(psutil.Process().memory_info().rss)
+        stop.wait(pick.expovariate(plan.rounds_per_s))
+    beats[plan.number] = time.monotonic() + config.flush_s + LATE_S
+    client.close()
+    beats[plan.number] = 0.0
+    _add_report(tally, client.report.as_dict())
+    tally["clients"] += 1
+    rss.append(psutil.Process().memory_info().rss)
     return {
         "slowest_round_s": round(slowest_s, 2),
         "rss_mib": [round(size / 2**20, 1) for size in rss],
