@@ -170,7 +170,8 @@ class Tour:
             timeout=_STEP_S,
             check=False,
         )
-        said = "\n".join(_lines(done.stdout.replace(str(self._home), _HOME)))
+        stdout = done.stdout.replace(str(self._home), _HOME).replace(str(_ROOT), f"{_HOME}/compile-daemon")
+        said = "\n".join(_lines(stdout))
         if done.returncode != step.code:
             raise TourError(f"{step.command!r} ended with {done.returncode}, not {step.code}:\n{said}")
         shown = "\n".join(f"$ {line}" for line in command.splitlines())
