@@ -23,8 +23,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong and what to do, a line for each check; exit code 1 where something is."""
-    from compiler_daemon.doctor import examine
-    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.operator.client import OperatorClient
+    from compiler_daemon.operator.doctor import examine
 
     place = Place.resolve(os.environ, directory=directory, address=address)
 

@@ -38,10 +38,10 @@ def export(
     Example: compiler-daemon export sweep.bundle --program benches.multires
     """
     from compiler_daemon.cli.terminal import counting
-    from compiler_daemon.exporting import Exporter
-    from compiler_daemon.inventory_client import InventoryClient
-    from compiler_daemon.operator_client import OperatorClient, read_secret
-    from compiler_daemon.units import size_text
+    from compiler_daemon.operator.client import OperatorClient, read_secret
+    from compiler_daemon.operator.exporting import Exporter
+    from compiler_daemon.operator.inventory_client import InventoryClient
+    from compiler_daemon.operator.units import size_text
 
     if keys and program:
         raise UsageError("name keys or a --program, not both")
@@ -83,13 +83,13 @@ def import_(
 
     Example: compiler-daemon import sweep.bundle --dry-run
     """
-    from compiler_daemon.bundle import Bundle
     from compiler_daemon.cli.terminal import counting
     from compiler_daemon.identity import read_private
-    from compiler_daemon.importing import Importer
-    from compiler_daemon.inventory_client import InventoryClient
-    from compiler_daemon.operator_client import OperatorClient, read_secret
-    from compiler_daemon.units import size_text
+    from compiler_daemon.operator.bundle import Bundle
+    from compiler_daemon.operator.client import OperatorClient, read_secret
+    from compiler_daemon.operator.importing import Importer
+    from compiler_daemon.operator.inventory_client import InventoryClient
+    from compiler_daemon.operator.units import size_text
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     operator = OperatorClient.of(place)

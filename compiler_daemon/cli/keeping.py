@@ -14,7 +14,7 @@ from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, p
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
-    from compiler_daemon.inventory_client import InventoryClient
+    from compiler_daemon.operator.inventory_client import InventoryClient
     from compiler_daemon.store import ArtifactRow
 
 _GIB = 2**30
@@ -61,7 +61,7 @@ def remove(
     Example: compiler-daemon rm 3fa9 --yes
     """
     from compiler_daemon.cli.terminal import may_ask
-    from compiler_daemon.units import size_text
+    from compiler_daemon.operator.units import size_text
 
     if sum([bool(keys), bool(program), everything]) != 1:
         raise UsageError("say what to remove: keys, a --program, or --all")
@@ -100,8 +100,8 @@ def collect(
 
     Example: compiler-daemon gc --dry-run --older-than 30d
     """
-    from compiler_daemon.inventory_view import print_collected
-    from compiler_daemon.units import parse_duration
+    from compiler_daemon.operator.inventory_view import print_collected
+    from compiler_daemon.operator.units import parse_duration
 
     try:
         unused_s = parse_duration(older_than) if older_than is not None else None

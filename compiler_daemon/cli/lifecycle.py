@@ -78,16 +78,16 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
-    from compiler_daemon.operator_client import OperatorClient
-    from compiler_daemon.page_client import find_page
-    from compiler_daemon.run_client import RunClient
+    from compiler_daemon.operator.client import OperatorClient
+    from compiler_daemon.operator.page_client import find_page
+    from compiler_daemon.operator.run_client import RunClient
 
     operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
     state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
     if as_json:
         print_result(json.dumps(state))
     else:
-        from compiler_daemon.status_view import print_status
+        from compiler_daemon.operator.status_view import print_status
 
         print_status(state)
 
@@ -101,7 +101,7 @@ def stop(
     """Stop the daemon gracefully. None running is fine."""
     from compiler_daemon.errors import NotRunningError
     from compiler_daemon.identity import DirectoryLock
-    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.operator.client import OperatorClient
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     lock = DirectoryLock(place.directory)

@@ -28,7 +28,7 @@ def page(
     Example: `compiler-daemon page --open`. From another machine: `ssh -L 8321:127.0.0.1:8321 HOST compiler-daemon page`
     where the daemon was started with `serve --page-port 8321`.
     """
-    from compiler_daemon.page_client import open_page
+    from compiler_daemon.operator.page_client import open_page
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     url = open_page(place)

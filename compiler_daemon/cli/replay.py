@@ -15,8 +15,8 @@ from compiler_daemon.config import Place
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
-    from compiler_daemon.operator_client import OperatorClient
-    from compiler_daemon.replaying import Outcome
+    from compiler_daemon.operator.client import OperatorClient
+    from compiler_daemon.operator.replaying import Outcome
 
 
 @cli.command(epilog="Example: compiler-daemon export --graphs sweep.graphs; compiler-daemon replay sweep.graphs")
@@ -52,21 +52,21 @@ def replay(
     After an upgrade of torch, on another machine, or when artifacts have gone. A graph that is stored already is left
     alone. Exit code 1 where a graph was refused.
     """
-    from compiler_daemon.inventory_client import InventoryClient
-    from compiler_daemon.operator_client import OperatorClient
+    from compiler_daemon.operator.client import OperatorClient
+    from compiler_daemon.operator.inventory_client import InventoryClient
 
     chosen = file is not None or everything or bool(program)
     if served == chosen or (file is not None and everything):
         raise UsageError("name a FILE of graphs, or --all or --program for the daemon's own, or --served: one of them")
     operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
     if served:
-        from compiler_daemon.replay_view import served_document, served_text
+        from compiler_daemon.operator.replay_view import served_document, served_text
 
         document = served_document(InventoryClient(operator).artifacts(origin="replay"))
         print_result(json.dumps(document) if as_json else served_text(document))
         return
     outcomes = _replayed(operator, file, program=program, python=python or sys.executable, threads=threads, jobs=jobs)
-    from compiler_daemon.replay_view import as_document, print_outcomes
+    from compiler_daemon.operator.replay_view import as_document, print_outcomes
 
     if as_json:
         print_result(json.dumps(as_document(outcomes)))
@@ -79,10 +79,10 @@ def replay(
 def _replayed(
     operator: OperatorClient, file: Path | None, *, program: str, python: str, threads: int | None, jobs: int
 ) -> list[Outcome]:
-    from compiler_daemon.bundle import Bundle
     from compiler_daemon.cli.terminal import counting
-    from compiler_daemon.inventory_client import InventoryClient
-    from compiler_daemon.replaying import Replayer, from_file, kept
+    from compiler_daemon.operator.bundle import Bundle
+    from compiler_daemon.operator.inventory_client import InventoryClient
+    from compiler_daemon.operator.replaying import Replayer, from_file, kept
 
     if file is not None:
         with Bundle.open(file, kind="graphs") as bundle:

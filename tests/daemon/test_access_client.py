@@ -21,12 +21,12 @@ from tls_daemon import TlsDaemon, run
 from compile_client.artifact import LocalCompile, Part
 from compile_client.config import ClientConfig
 from compile_client.service import DaemonClient
-from compiler_daemon import keys
 from compiler_daemon.address import UnixAddress
-from compiler_daemon.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.errors import PeerError
 from compiler_daemon.keyring import KeyFiles
 from compiler_daemon.listener import check_peer
+from compiler_daemon.operator import keys
+from compiler_daemon.operator.certificates import issue_client, issue_server, make_authority
 
 Make = Callable[..., DaemonClient]
 

@@ -18,10 +18,16 @@ import compile_wire.signature
 import compiler_daemon.keyring
 import compiler_daemon.page.access
 import compiler_daemon.rpc.auth
-from compiler_daemon import keys
-from compiler_daemon.certificates import issue_server, key_fits, make_authority, read_certificate, was_issued_by
 from compiler_daemon.errors import KeysError
 from compiler_daemon.keyring import OWNER, Caller, KeyFiles, Keyring, Register, split_pem
+from compiler_daemon.operator import keys
+from compiler_daemon.operator.certificates import (
+    issue_server,
+    key_fits,
+    make_authority,
+    read_certificate,
+    was_issued_by,
+)
 
 
 @pytest.fixture

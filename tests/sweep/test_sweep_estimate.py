@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from compiler_daemon.sweep.cell import CellResult, GraphRow
-from compiler_daemon.sweep.estimate import Progress, Workshop, remaining_seconds
-from compiler_daemon.sweep.limits import warnings
-from compiler_daemon.sweep.plan import Cell
+from compiler_daemon.operator.sweep.cell import CellResult, GraphRow
+from compiler_daemon.operator.sweep.estimate import Progress, Workshop, remaining_seconds
+from compiler_daemon.operator.sweep.limits import warnings
+from compiler_daemon.operator.sweep.plan import Cell
 
 NOTHING = Progress(waiting=0, running_s=[], done_s=[], compiles_per_cell=0)
 

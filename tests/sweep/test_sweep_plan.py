@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compiler_daemon.errors import UsageError
-from compiler_daemon.sweep.plan import Cell, from_manifest, from_options
+from compiler_daemon.operator.sweep.plan import Cell, from_manifest, from_options
 
 
 def commands(cells: list[Cell]) -> list[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compiler_daemon.replaying import Outcome, Serves
+from compiler_daemon.operator.replaying import Outcome, Serves
 from compiler_daemon.store import ArtifactRow
 
 _SERVES: dict[Serves, str] = {

@@ -13,10 +13,10 @@ from pathlib import Path
 from compile_wire.tls import explain
 from compiler_daemon.address import TcpAddress
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.findings import Finding, check_private, note, ok, problem
 from compiler_daemon.identity import TOKEN_NAME, read_private
 from compiler_daemon.keyring import ACCESS_NAME, KeyFiles, Register, split_pem
-from compiler_daemon.operator_keys import AUTHORITY_NAME, CERTIFICATE_NAME, read_operator_keys
+from compiler_daemon.operator.credentials import AUTHORITY_NAME, CERTIFICATE_NAME, read_operator_keys
+from compiler_daemon.operator.findings import Finding, check_private, note, ok, problem
 
 SOON_S = 30 * 86400.0
 """An end that is nearer is noted."""
@@ -101,7 +101,7 @@ def _register(directory: Path) -> Iterator[Finding]:
 
 def _pair(what: str, path: Path, mend: str) -> Iterator[Finding]:
     """Of a file with key and certificate: whether they belong together, and the certificate's end."""
-    from compiler_daemon.certificates import key_fits
+    from compiler_daemon.operator.certificates import key_fits
 
     try:
         key, chain = split_pem(read_private(path))
@@ -116,7 +116,7 @@ def _pair(what: str, path: Path, mend: str) -> Iterator[Finding]:
 
 
 def _ends(what: str, path: Path, mend: str) -> Iterator[Finding]:
-    from compiler_daemon.certificates import read_certificate
+    from compiler_daemon.operator.certificates import read_certificate
 
     try:
         seen = read_certificate(split_pem(read_private(path))[1])
@@ -136,7 +136,7 @@ def _ends(what: str, path: Path, mend: str) -> Iterator[Finding]:
 
 
 def _issued(what: str, path: Path, authority: Path, mend: str) -> Iterator[Finding]:
-    from compiler_daemon.certificates import was_issued_by
+    from compiler_daemon.operator.certificates import was_issued_by
 
     try:
         issued = was_issued_by(split_pem(read_private(path))[1], read_private(authority))

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler_daemon.sweep.cell import CellResult, Spot
-from compiler_daemon.sweep.plan import Cell
+from compiler_daemon.operator.sweep.cell import CellResult, Spot
+from compiler_daemon.operator.sweep.plan import Cell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,10 +15,10 @@ from compile_wire.environment import check_environment, environment_id
 from compile_wire.errors import WireError
 from compile_wire.limits import MAX_MANIFEST_BYTES
 from compile_wire.manifest import Manifest, decode_manifest
-from compiler_daemon.bundle import Bundle, Packed
 from compiler_daemon.errors import BundleError
-from compiler_daemon.inventory_client import InventoryClient
-from compiler_daemon.preflight import Fields, Preflight, judge
+from compiler_daemon.operator.bundle import Bundle, Packed
+from compiler_daemon.operator.inventory_client import InventoryClient
+from compiler_daemon.operator.preflight import Fields, Preflight, judge
 
 _INTERPRETER_S = 180.0
 """Importing torch from a cold network disk takes most of a minute."""

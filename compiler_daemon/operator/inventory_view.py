@@ -15,8 +15,8 @@ from compile_wire.manifest import Manifest
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.inventory import Collected
 from compiler_daemon.kernel_text import KernelText
+from compiler_daemon.operator.units import age_text, seconds_text, size_text
 from compiler_daemon.store import ArtifactRow, StoredGraph
-from compiler_daemon.units import age_text, seconds_text, size_text
 
 _SHORT = 12
 _KEY = 16

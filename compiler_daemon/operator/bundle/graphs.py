@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compile_wire.digest import Digest
 from compile_wire.limits import MAX_GRAPH_BYTES
-from compiler_daemon.bundle.reader import Bundle
+from compiler_daemon.operator.bundle.reader import Bundle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,16 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compile_wire.signature import SECRET_BYTES
-from compiler_daemon.certificates import (
-    CertificateView,
-    Issued,
-    cross_sign,
-    end_of,
-    issue_client,
-    issue_server,
-    make_authority,
-    read_certificate,
-)
 from compiler_daemon.errors import KeysError, RunningError
 from compiler_daemon.identity import (
     SECRET_NAME,
@@ -53,7 +43,17 @@ from compiler_daemon.keyring import (
     split_pem,
     token_sha256,
 )
-from compiler_daemon.operator_keys import AUTHORITY_NAME, CARD_NAME, CERTIFICATE_NAME
+from compiler_daemon.operator.certificates import (
+    CertificateView,
+    Issued,
+    cross_sign,
+    end_of,
+    issue_client,
+    issue_server,
+    make_authority,
+    read_certificate,
+)
+from compiler_daemon.operator.credentials import AUTHORITY_NAME, CARD_NAME, CERTIFICATE_NAME
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 397

@@ -10,9 +10,9 @@ Guarantees: a file appears under its name whole or not at all. Reading allocates
 not justify, and hands out no item that does not match its digest.
 """
 
-from compiler_daemon.bundle.graphs import GraphRequest, read_graphs
-from compiler_daemon.bundle.index import Index, Kind, Packed, Request
-from compiler_daemon.bundle.reader import Bundle
-from compiler_daemon.bundle.writer import BundleWriter
+from compiler_daemon.operator.bundle.graphs import GraphRequest, read_graphs
+from compiler_daemon.operator.bundle.index import Index, Kind, Packed, Request
+from compiler_daemon.operator.bundle.reader import Bundle
+from compiler_daemon.operator.bundle.writer import BundleWriter
 
 __all__ = ["Bundle", "BundleWriter", "GraphRequest", "Index", "Kind", "Packed", "Request", "read_graphs"]

@@ -23,10 +23,10 @@ from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
-from compiler_daemon.bundle import read_graphs
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.inventory_client import InventoryClient
-from compiler_daemon.operator_client import OperatorClient
+from compiler_daemon.operator.bundle import read_graphs
+from compiler_daemon.operator.client import OperatorClient
+from compiler_daemon.operator.inventory_client import InventoryClient
 
 _CALL_S = 7200.0
 """For one graph, most of it in the daemon's queue, which has its own limits."""

@@ -14,7 +14,8 @@ from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError, SignatureError
 from compile_wire.limits import CHUNK_BYTES
 from compile_wire.signature import secret_fingerprint, verify_bundle
-from compiler_daemon.bundle.index import (
+from compiler_daemon.errors import BundleError
+from compiler_daemon.operator.bundle.index import (
     LENGTH_BYTES,
     MAGIC,
     MAX_INDEX_BYTES,
@@ -25,7 +26,6 @@ from compiler_daemon.bundle.index import (
     checksum,
     decode_index,
 )
-from compiler_daemon.errors import BundleError
 
 
 class Bundle:

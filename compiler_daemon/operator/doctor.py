@@ -21,15 +21,15 @@ from typing import Any
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress, parse_address
 from compiler_daemon.config import Place
-from compiler_daemon.doctor_keys import check_client, check_keys, check_tls
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.findings import Finding, check_private
-from compiler_daemon.findings import note as _note
-from compiler_daemon.findings import ok as _ok
-from compiler_daemon.findings import problem as _problem
 from compiler_daemon.identity import SECRET_NAME, TOKEN_NAME, DaemonNote, DirectoryLock
 from compiler_daemon.keyring import KeyFiles
-from compiler_daemon.operator_keys import is_clients, written_address
+from compiler_daemon.operator.credentials import is_clients, written_address
+from compiler_daemon.operator.doctor_keys import check_client, check_keys, check_tls
+from compiler_daemon.operator.findings import Finding, check_private
+from compiler_daemon.operator.findings import note as _note
+from compiler_daemon.operator.findings import ok as _ok
+from compiler_daemon.operator.findings import problem as _problem
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
 """As in `compile_wire.torch_side.versions`, whose room knows torch; a test holds the two together."""

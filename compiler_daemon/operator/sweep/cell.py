@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from compiler_daemon.operator.sweep.plan import SCRATCH, Cell
 from compiler_daemon.process_tree import ProcessTree
-from compiler_daemon.sweep.plan import SCRATCH, Cell
 
 Pass = Literal["ahead", "ordinary"]
 """Compile-only; or as always, for graphs that the daemon refused: torch compiles them there, and they are published."""

@@ -6,7 +6,7 @@ from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.config import Place
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.operator_client import OperatorClient
+from compiler_daemon.operator.client import OperatorClient
 
 
 def open_page(place: Place) -> str:

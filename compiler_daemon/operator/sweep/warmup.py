@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.sweep.cell import CellResult, Pass, Run, Spot
-from compiler_daemon.sweep.estimate import Progress, Workshop, remaining_seconds
-from compiler_daemon.sweep.plan import Cell
+from compiler_daemon.operator.sweep.cell import CellResult, Pass, Run, Spot
+from compiler_daemon.operator.sweep.estimate import Progress, Workshop, remaining_seconds
+from compiler_daemon.operator.sweep.plan import Cell
 
 _LOOK_S = 0.1
 _ASK_S = 2.0

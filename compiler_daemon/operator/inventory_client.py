@@ -13,7 +13,7 @@ from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc
 from compile_wire.v1 import inventory_pb2 as pb
 from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
 from compiler_daemon.inventory import Collected, EnvironmentView
-from compiler_daemon.operator_client import OperatorClient
+from compiler_daemon.operator.client import OperatorClient
 from compiler_daemon.store import ArtifactRow, GcReport, StoredGraph
 
 _LONG_CALL_S = 600.0

@@ -13,7 +13,8 @@ from typing import IO, Self
 from compile_wire.digest import Digest
 from compile_wire.environment import environment_id
 from compile_wire.signature import secret_fingerprint, sign_bundle
-from compiler_daemon.bundle.index import (
+from compiler_daemon.errors import BundleError
+from compiler_daemon.operator.bundle.index import (
     LENGTH_BYTES,
     MAGIC,
     MAX_INDEX_BYTES,
@@ -24,7 +25,6 @@ from compiler_daemon.bundle.index import (
     checksum,
     encode_index,
 )
-from compiler_daemon.errors import BundleError
 
 
 class BundleWriter:

@@ -12,9 +12,9 @@ from compile_wire.errors import WireError
 from compile_wire.manifest import decode_manifest
 from compile_wire.signature import verify_artifact
 from compiler_daemon import __version__
-from compiler_daemon.bundle import BundleWriter, Packed, Request
 from compiler_daemon.errors import BundleError, DaemonError
-from compiler_daemon.inventory_client import Description, InventoryClient
+from compiler_daemon.operator.bundle import BundleWriter, Packed, Request
+from compiler_daemon.operator.inventory_client import Description, InventoryClient
 from compiler_daemon.store import StoredGraph
 
 Progress = Callable[[int, int], None]

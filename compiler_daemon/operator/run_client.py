@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
-from compiler_daemon.operator_client import OperatorClient
+from compiler_daemon.operator.client import OperatorClient
 
 _CALL_S = 20.0
 """An explanation reads many graphs."""

@@ -25,7 +25,7 @@ from compiler_daemon.config import Place
 from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 from compiler_daemon.identity import SECRET_NAME, DaemonNote, read_private
 from compiler_daemon.listener import check_peer
-from compiler_daemon.operator_keys import OperatorKeys, read_operator_keys, written_address
+from compiler_daemon.operator.credentials import OperatorKeys, read_operator_keys, written_address
 
 _CALL_S = 10.0
 

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from compiler_daemon.sweep.cell import CellResult
-from compiler_daemon.sweep.warmup import Standing
+from compiler_daemon.operator.sweep.cell import CellResult
+from compiler_daemon.operator.sweep.warmup import Standing
 
 
 class Watcher:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from compiler_daemon.sweep.cell import CellResult
+from compiler_daemon.operator.sweep.cell import CellResult
 
 _RAISE = (
     "raise it with `torch._dynamo.config.recompile_limit = {wanted}` before the first compiled call (torch 2.13 and "
