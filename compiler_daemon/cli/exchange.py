@@ -41,7 +41,7 @@ def export(
     from compiler_daemon.operator.client import OperatorClient, read_secret
     from compiler_daemon.operator.exporting import Exporter
     from compiler_daemon.operator.inventory_client import InventoryClient
-    from compiler_daemon.operator.units import size_text
+    from compiler_daemon.operator.units import count_text, size_text
 
     if keys and program:
         raise UsageError("name keys or a --program, not both")
@@ -58,8 +58,12 @@ def export(
     if as_json:
         print_result(json.dumps({"file": str(file), **asdict(done)}))
     else:
-        what = f"{done.graphs} graphs" if graphs else f"{done.artifacts} artifacts and {done.graphs} graphs"
-        print_result(f"{file}: {what} of {done.environments} environments, {size_text(done.bytes)}")
+        what = (
+            f"{count_text(done.graphs, 'graph')}"
+            if graphs
+            else f"{count_text(done.artifacts, 'artifact')} and {count_text(done.graphs, 'graph')}"
+        )
+        print_result(f"{file}: {what} of {count_text(done.environments, 'environment')}, {size_text(done.bytes)}")
     if done.left_out:
         raise typer.Exit(1)
 
@@ -89,7 +93,7 @@ def import_(
     from compiler_daemon.operator.client import OperatorClient, read_secret
     from compiler_daemon.operator.importing import Importer
     from compiler_daemon.operator.inventory_client import InventoryClient
-    from compiler_daemon.operator.units import size_text
+    from compiler_daemon.operator.units import count_text, size_text
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     operator = OperatorClient.of(place)
@@ -121,7 +125,7 @@ def import_(
     if as_json:
         print_result(json.dumps({**result, **asdict(done)}))
         return
-    told = f"imported {done.imported} artifacts, {size_text(done.bytes)}"
+    told = f"imported {count_text(done.imported, 'artifact')}, {size_text(done.bytes)}"
     if done.present:
         told += f"; {done.present} were there already"
     if done.passed_over:

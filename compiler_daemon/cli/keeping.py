@@ -61,7 +61,7 @@ def remove(
     Example: compiler-daemon rm 3fa9 --yes
     """
     from compiler_daemon.cli.terminal import may_ask
-    from compiler_daemon.operator.units import size_text
+    from compiler_daemon.operator.units import count_text, size_text
 
     if sum([bool(keys), bool(program), everything]) != 1:
         raise UsageError("say what to remove: keys, a --program, or --all")
@@ -70,15 +70,15 @@ def remove(
     size = sum(row.bytes for row in rows)
     if rows and not yes:
         if not may_ask():
-            raise UsageError(f"this removes {len(rows)} artifacts, and nobody is there to ask: add --yes")
-        question = f"Remove {len(rows)} artifacts, {size_text(size)}?"
+            raise UsageError(f"this removes {count_text(len(rows), 'artifact')}, and nobody is there to ask: add --yes")
+        question = f"Remove {count_text(len(rows), 'artifact')}, {size_text(size)}?"
         if not typer.confirm(question, err=True):
             raise typer.Exit(1)
     removed = client.remove([row.digest for row in rows])
     if as_json:
         print_result(json.dumps({"removed": removed, "bytes": size, "digests": [row.digest for row in rows]}))
     else:
-        print_result(f"removed {removed} artifacts, {size_text(size)}")
+        print_result(f"removed {count_text(removed, 'artifact')}, {size_text(size)}")
 
 
 @cli.command(name="gc")
@@ -123,7 +123,9 @@ def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: boo
     if as_json:
         print_result(json.dumps({"pinned": pinned, "count": changed, "digests": [row.digest for row in rows]}))
     else:
-        print_result(f"{'pinned' if pinned else 'unpinned'} {changed} artifacts")
+        from compiler_daemon.operator.units import count_text
+
+        print_result(f"{'pinned' if pinned else 'unpinned'} {count_text(changed, 'artifact')}")
 
 
 def _named(client: InventoryClient, keys: list[str]) -> list[ArtifactRow]:

@@ -15,7 +15,7 @@ from compile_wire.manifest import Manifest
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.inventory import Collected
 from compiler_daemon.kernel_text import KernelText
-from compiler_daemon.operator.units import age_text, seconds_text, size_text
+from compiler_daemon.operator.units import age_text, count_text, seconds_text, size_text
 from compiler_daemon.store import ArtifactRow, StoredGraph
 
 _SHORT = 12
@@ -61,10 +61,8 @@ def totals_text(rows: Sequence[ArtifactRow]) -> str:
     """Return the sums of a list in one line."""
     size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
     saved = sum(row.compile_s * row.hits for row in rows)
-    return (
-        f"{len(rows)} artifacts of {len({row.key for row in rows})} graphs, {size_text(size)}; "
-        f"{seconds_text(cost)} to compile, {seconds_text(saved)} saved"
-    )
+    artifacts, graphs = count_text(len(rows), "artifact"), count_text(len({row.key for row in rows}), "graph")
+    return f"{artifacts} of {graphs}, {size_text(size)}; {seconds_text(cost)} to compile, {seconds_text(saved)} saved"
 
 
 def print_collected(done: Collected) -> None:
@@ -76,7 +74,8 @@ def print_collected(done: Collected) -> None:
             console.print(f"... and {report.artifacts - len(done.artifacts)} more")
     verb = "would remove" if report.dry_run else "removed"
     console.print(
-        f"{verb} {report.artifacts} artifacts ({report.expired} for their age) and {report.blobs} blobs "
+        f"{verb} {count_text(report.artifacts, 'artifact')} ({report.expired} for their age) "
+        f"and {count_text(report.blobs, 'blob')} "
         f"({report.orphans} of no artifact): {size_text(report.bytes)}"
     )
 

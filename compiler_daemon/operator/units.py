@@ -10,6 +10,11 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([ywdhms])")
 _STEPS = ((_UNITS["y"], "y"), (_UNITS["d"], "d"), (_UNITS["h"], "h"), (_UNITS["m"], "min"))
 
 
+def count_text(count: int, thing: str) -> str:
+    """Return how many, for people: `1 artifact`, `2 artifacts`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def size_text(size: int) -> str:
     """Return bytes for people: `1.2 MB`."""
     value = float(size)

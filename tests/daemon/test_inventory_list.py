@@ -192,7 +192,7 @@ def test_rm_never_removes_unasked(filled: DaemonProcess):
 def test_rm_asks_a_person(filled: DaemonProcess):
     ended = cli(filled.directory, "rm", "alpha", terminal_says="n\n")
     assert ended.returncode == 1
-    assert "Remove 1 artifacts, 13 bytes?" in ended.stderr
+    assert "Remove 1 artifact, 13 bytes?" in ended.stderr
     assert len(keys(filled.directory)) == 3
     assert cli(filled.directory, "rm", "alpha", terminal_says="y\n").returncode == 0
     assert keys(filled.directory) == ["gamma", "beta"]
