@@ -168,7 +168,7 @@ class Graph:
     def lose(self) -> None:
         """Compile-only, and no daemon is there: the graph is not compiled."""
         self._client.report.count_deferred()
-        self._note("lost", 0.0, "no daemon answers")
+        self._note("lost", 0.0, "no daemon answers, or torch's caches are switched off")
 
     def _note(self, outcome: Outcome, seconds: float, why: str = "") -> None:
         if not self._client.config.warm:

@@ -3,6 +3,7 @@
 compile_fx           a graph begins: it is counted, and compiled under the daemon's settings if one is there
   _lookup            torch knows the key. Its own cache has it: nothing of ours runs. Else the daemon is asked, what it
                      sends is put where torch looks, and torch looks again
+                     Compile-only: the graph is handed over, and torch is left here; see `compile_client.deferred`
   save, _write...    torch compiled by itself: the entry is kept for publishing
 compile_fx           the graph ends: the outcome is counted; what was compiled here is published in the background
 """
