@@ -221,12 +221,18 @@ def _lines(text: str) -> list[str]:
 _KEPT = re.compile(r"\b(\d+) (graphs?|from the daemon's store|compiled by the daemon|compiled here)\b")
 
 
+_OF_THE_MACHINE = re.compile(r"^(compiler|cpu_capability|cpu_flags|libc|python|system|torch|torch_key|triton) .*")
+"""Lines of `show` that say on which machine the tour was made."""
+
+
 def _likeness(page: str) -> list[str]:
     """The page without what is another number each time."""
     lines = []
     for line in page.splitlines():
         text = _KEPT.sub(lambda match: f"{chr(64 + min(26, int(match[1])))}\x00 {match[2]}", line)
+        text = _OF_THE_MACHINE.sub(r"\1 ...", text)
         text = re.sub(r"\b[0-9a-f]{6,64}\b", "ID", text)
+        text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
         text = re.sub(r"\d+([.,:]\d+)*", "N", text)
         text = re.sub(r"N ?(s|ms|min|h|d|ago|[KMG]i?B|bytes?|seconds?|minutes?)\b", "N", text)
         text = re.sub(r"[─━═]+", "─", text)

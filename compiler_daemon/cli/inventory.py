@@ -35,6 +35,7 @@ class OriginName(StrEnum):
 
     worker = "worker"
     trainer = "trainer"
+    replay = "replay"
 
 
 _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
@@ -60,7 +61,7 @@ def list_artifacts(
         str, typer.Option(metavar="NAME", help="Only of this program.", autocompletion=complete_program)
     ] = "",
     environment: Annotated[str, typer.Option(metavar="ID", help="Only of this environment.")] = "",
-    origin: Annotated[OriginName | None, typer.Option(help="Only what workers or trainers compiled.")] = None,
+    origin: Annotated[OriginName | None, typer.Option(help="Only what workers, trainers or a replay compiled.")] = None,
     pinned: Annotated[bool, typer.Option("--pinned", help="Only what is pinned.")] = False,
     sort: Annotated[SortBy, typer.Option(help="The latest, largest, most used first.")] = SortBy.created,
     directory: Directory = None,

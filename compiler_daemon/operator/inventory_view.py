@@ -118,7 +118,9 @@ def print_entry(
     for environment in dict.fromkeys([row.environment for row, _ in artifacts] + [one.environment for one in requests]):
         fields = environments.get(environment)
         console.print(f"environment {environment[:_SHORT]}" + ("" if fields else ", which is forgotten"))
-        console.print(_facts({name: value[:_MAX_FIELD] for name, value in (fields or {}).items() if value}, indent=2))
+        console.print(
+            _facts({name: value[:_MAX_FIELD] for name, value in sorted((fields or {}).items()) if value}, indent=2)
+        )
         console.print()
 
 

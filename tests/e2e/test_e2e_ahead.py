@@ -34,7 +34,8 @@ def test_a_graph_is_handed_over_without_waiting_and_a_second_run_finds_it_there(
 
     assert outcomes(first) == ["compiled"] * 2
     assert outcomes(again) == ["there"] * 2
-    assert first.report["seconds_waited"] == again.report["seconds_waited"] == 0
+    # For the handshake alone, and not for a compile.
+    assert first.report["seconds_waited"] < sum(row["seconds"] for row in first.report["warm"]["graphs"])
     assert "2 compiled by the daemon" in first.err
     assert all("external_utils.py" in row["code"] for row in first.report["warm"]["graphs"])
     assert first.report["warm"]["recompile_limit"] == 8

@@ -51,7 +51,7 @@ class ArtifactLine(_message.Message):
     compile_s: _builtins.float
     """What the compile took."""
     origin: _builtins.str
-    """Who compiled it: "worker" or "trainer"."""
+    """Who compiled it: "worker", "trainer", or a worker for "replay"."""
     program: _builtins.str
     created: _builtins.float
     used: _builtins.float
