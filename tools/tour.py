@@ -235,6 +235,7 @@ def _likeness(page: str) -> list[str]:
         text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
         text = re.sub(r"\d+([.,:]\d+)*", "N", text)
         text = re.sub(r"N ?(s|ms|min|h|d|ago|[KMG]i?B|bytes?|seconds?|minutes?)\b", "N", text)
+        text = re.sub(r"\bnow\b|\bN( N)? ago\b", "AGO", text)
         text = re.sub(r"[─━═]+", "─", text)
         text = re.sub(r"\s+", " ", text).strip()
         if text:
