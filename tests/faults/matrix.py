@@ -62,7 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     merged = dict(former)
 
+    commit = _commit()
+
     def note(result: Result) -> None:
+        result.commit = commit
         merged[result.fault, result.step] = result
         if options.write:
             _write([merged[place] for place in CELLS if place in merged])
@@ -177,7 +180,6 @@ def _write(results: list[Result]) -> None:
 
     document: dict[str, Any] = {
         "command": f"{_COMMAND} --forked --write",
-        "commit": _commit(),
         "python": platform.python_version(),
         "torch": version("torch"),
         "cells": len(results),
@@ -200,7 +202,7 @@ def _markdown(document: dict[str, Any], results: list[Result]) -> str:
     lines = [
         "# The fault matrix",
         "",
-        f"Written by `make matrix` (`{document['command']}`); do not edit. Commit {document['commit']}, "
+        f"Written by `make matrix` (`{document['command']}`); do not edit. {_provenance(results)}, "
         f"torch {document['torch']}, Python {document['python']}: **{document['passed']} of {document['cells']} cells "
         "passed**. Each cell's raw numbers, and when it ran, are in [matrix.json](matrix.json).",
         "",
@@ -246,6 +248,17 @@ def _markdown(document: dict[str, Any], results: list[Result]) -> str:
             lines.append(f"| {step} | {what} | {row} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _provenance(results: list[Result]) -> str:
+    commits = {result.commit for result in results}
+    first, last = min(result.ran_at for result in results), max(result.ran_at for result in results)
+    if len(commits) == 1 and "" not in commits:
+        return f"All cells ran on commit {commits.pop()}, from {first} to {last}"
+    return (
+        f"The cells did not all run on one commit, but from {first} to {last} while the code was worked on (matrix.json "
+        "has time and, where known, commit of each)"
+    )
 
 
 def _markdown_cell(result: Result | None) -> str:

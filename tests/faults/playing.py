@@ -50,6 +50,8 @@ class Result:
     """By the daemon."""
     failure: str = ""
     ran_at: str = ""
+    commit: str = ""
+    """What was checked out, as far as it is known."""
 
 
 def play(cell: Cell, kit: Kit, folder: Path) -> Result:

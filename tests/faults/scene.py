@@ -48,6 +48,7 @@ class Scene:
         preload: bool = False,
     ) -> None:
         """`form`: of the trainer; `disk`: which folder of the daemon's is a small disk; `preload`: clocks may jump."""
+        assert os.pathsep not in str(folder), "the gate in it goes into PATH"
         folder.mkdir(mode=0o700, parents=True)
         self.kit = kit
         self.folder = folder

@@ -30,7 +30,7 @@ def test_a_trainer_goes_on_as_if_there_were_no_daemon(kit: Kit, short_folder: Pa
     if fault == "disk full" and not can_mount():
         pytest.skip("only root may mount the small filesystem that is filled")
 
-    result = play(cell, kit, short_folder / cell.name)
+    result = play(cell, kit, short_folder / f"{STEPS.index(step)}-{FAULTS.index(fault)}")
 
     assert result.passed, result.failure
 
