@@ -256,8 +256,8 @@ def _provenance(results: list[Result]) -> str:
     if len(commits) == 1 and "" not in commits:
         return f"All cells ran on commit {commits.pop()}, from {first} to {last}"
     return (
-        f"The cells did not all run on one commit, but from {first} to {last} while the code was worked on (matrix.json "
-        "has time and, where known, commit of each)"
+        f"The cells did not all run on one commit, but from {first} to {last} while the code was worked on: "
+        "matrix.json has the time and, where it is known, the commit of each"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import mmap
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -16,7 +18,9 @@ _CONTROL = struct.Struct("=qqq")  # as `struct control` of preload.c
 @functools.cache
 def library() -> Path:
     """Build the library, once a process."""
-    built = Path(tempfile.mkdtemp(prefix="faults-preload-")) / "preload.so"
+    folder = tempfile.mkdtemp(prefix="faults-preload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = Path(folder) / "preload.so"
     source = Path(__file__).with_name("preload.c")
     subprocess.run(["g++", "-x", "c", "-O1", "-shared", "-fPIC", "-o", built, source], check=True, timeout=120)
     return built
