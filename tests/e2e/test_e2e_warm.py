@@ -59,7 +59,9 @@ def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothi
             assert outcome.report["cpp_builds"] == 0
 
     assert document["failed"] == 0
-    assert len(document["cells"]) == document["graphs"] == document["compiled"] == 6
+    assert len(document["cells"]) == document["graphs"] == 6
+    # Another test may have had one of them compiled: the daemon is shared.
+    assert document["compiled"] + document["already_there"] == 6
     assert daemon.counters()["compiles_started"] == compiled
     again, talk = warm(one_lab, daemon, "--resume", "--manifest", str(manifest))
     assert {cell["status"] for cell in again["cells"]} == {"skipped"}

@@ -87,7 +87,7 @@ def test_a_trainer_killed_in_the_middle_of_a_transfer_leaves_nothing_behind(kit:
                 yield pb.ReadBlobResponse(data=data[:100]).SerializeToString()
                 scene.struck.set()
                 scene.proxy.on_answer.clear()
-                return
+                scene.proxy.hold()  # an end of the stream would let the trainer go on before it is killed
             yield data
 
         scene.proxy.on_answer |= {"LookupArtifact": without_blobs, "ReadBlob": half}
