@@ -115,6 +115,8 @@ _STEPS = (
     Step("Artifacts are removed (the graphs stay) ...", "compiler-daemon rm --all --yes"),
     Step("... and made again from the graphs, without any trainer:", "compiler-daemon replay sweep.graphs"),
     Step("What is pinned is never evicted:", "compiler-daemon pin FIRST\ncompiler-daemon ls --pinned"),
+    Step("It may go again:", "compiler-daemon unpin FIRST"),
+    Step("The web page is there for a daemon that was started with `--page-port`:", "compiler-daemon page", 1),
     Step("What a collection would remove now:", "compiler-daemon gc --dry-run"),
     Step("Is anything wrong?", "compiler-daemon doctor"),
     Step(
