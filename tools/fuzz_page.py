@@ -29,14 +29,15 @@ def page(document: Mapping[str, Any]) -> str:
             ", ".join(f"{status} {count}" for status, count in tally["statuses"].items()),
             f"{tally['growth_mib']:+.1f}",
             f"{tally['growth_inside_mib']:+.1f}",
+            f"{tally['steady_growth_mib']:+.1f}",
             f"{tally['growth_files']:+d}",
             f"{tally['slowest_s']:.1f}",
         ]
         for name, tally in methods.items()
     ]
     header = (
-        "method", "over the socket", "inside", "failures", "answers", "MiB more", "MiB more, inside", "files more",
-        "slowest, s",
+        "method", "over the socket", "inside", "failures", "answers", "MiB more", "MiB more, inside",
+        "of it in the second half", "files more", "slowest, s",
     )  # fmt: skip
     fewer = [name for name, tally in methods.items() if tally["cases"] < document["cases_a_method"]]
     short = f"Fewer than asked for, for want of time: {', '.join(fewer)}.\n" if fewer else ""

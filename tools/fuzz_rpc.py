@@ -58,6 +58,8 @@ What the daemon said stands in its log, where INTERNAL and UNKNOWN are looked fo
 WORKER_S = 120.0
 MAX_GROWTH_MIB = 32.0
 """Of the daemon, from the end of the first twentieth of a method's cases to the end of the last."""
+MAX_STEADY_GROWTH_MIB = 8.0
+"""Inside, over the second half of a method's cases: caches have filled by then, a leak goes on."""
 MAX_GROWTH_FILES = 24
 
 ALLOWED = {_LOST_STATUS} | set(
@@ -86,6 +88,7 @@ class Tally:
     healthy_calls: int = 0
     seconds_inside: float = 0.0
     growth_inside_mib: float = 0.0
+    steady_growth_mib: float = 0.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -188,6 +191,7 @@ def _run_inside(
             tally.failures += more.failures
             tally.statuses += more.statuses
             tally.seconds_inside, tally.growth_inside_mib = more.seconds, more.growth_mib
+            tally.steady_growth_mib = more.steady_growth_mib
             tally.slowest_s = max(tally.slowest_s, more.slowest_s)
 
 
@@ -267,19 +271,22 @@ class Fuzz:
 
     async def inside(self, inside: Inside, numbers: Iterator[int], seconds: float) -> None:
         """Give the handlers cases in this process, for about so long."""
-        begin, tally, early = time.monotonic(), self._tally, 0.0
+        begin, tally, memory = time.monotonic(), self._tally, list[float]()
         while (block := list(itertools.islice(numbers, CHECK_EVERY))) and time.monotonic() < begin + seconds:
             await self._block(inside.call, iter(block))
             tally.rss_mib = round(psutil.Process().memory_info().rss / 2**20, 1)
-            early = early or tally.rss_mib
-        tally.growth_mib = round(tally.rss_mib - early, 1)
+            memory.append(tally.rss_mib)
+        half = (len(memory) + 1) // 2
+        tally.growth_mib = round(memory[-1] - memory[0], 1)
+        tally.steady_growth_mib = round(memory[-1] - max(memory[:half]), 1)
         tally.inside = tally.cases
         tally.seconds = round(time.monotonic() - begin, 1)
         rate = tally.cases / max(tally.seconds, 0.1)
         seen = f"{rate:.0f}/s, {tally.rss_mib} MiB, {dict(tally.statuses)}"
         _say(f"{self._method.name}: {tally.cases} cases inside, {seen}")
-        if tally.growth_mib > MAX_GROWTH_MIB:
-            self._complaints.append(f"{self._method.name}: inside, memory grew by {tally.growth_mib} MiB")
+        if tally.steady_growth_mib > MAX_STEADY_GROWTH_MIB:
+            grown = f"{tally.steady_growth_mib} MiB in its second half, {tally.growth_mib} MiB in all"
+            self._complaints.append(f"{self._method.name}: inside, memory grew by {grown}")
 
     async def _block(self, call: Call, numbers: Iterator[int]) -> None:
         await asyncio.gather(*(self._sender(call, numbers) for _ in range(IN_FLIGHT)))
