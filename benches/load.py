@@ -15,32 +15,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 import psutil
 
-from benches.load_clients import CallerPlan, Seen, call_in_a_process, echo
+from benches.load_clients import CallerPlan, Seen, call_in_a_process
+from benches.published import FLUSH_S, answers_of, echoing, publish
 from benches.reports import command, machine, table
-from benches.served import OPTIONS, ServedDaemon
+from benches.served import ServedDaemon
 from benches.synthetic import ENVIRONMENT, Catalogue
 from benches.talk import last_line, say
-from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
 from compile_wire.environment import environment_id
-from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 
-_FLUSH_S = 120.0
 _TITLES = {
     "daemon": "the daemon",
     "echo": "a bare gRPC server with the same answers in memory",
@@ -84,8 +77,8 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     daemon.start()
     idle = daemon.sample()
     try:
-        _publish(daemon, catalogue)
-        answers = _answers(daemon, catalogue)
+        publish(daemon, catalogue)
+        answers = answers_of(daemon, catalogue)
         plan = CallerPlan(
             address=daemon.address,
             metadata=daemon.metadata,
@@ -97,7 +90,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             seconds=options.seconds,
             calls=options.calls,
         )
-        with _echoing(folder, answers) as (address, process):
+        with echoing(folder, answers) as (address, process):
             echo_plan = replace(plan, address=address)
             targets = {
                 "daemon": Target(plan, lambda: daemon.sample().cpu_s),
@@ -167,56 +160,11 @@ def _round(plan: CallerPlan, processes: int) -> list[Seen]:
     ]
     for caller in callers:
         caller.start()
-    limit_s = plan.seconds + _FLUSH_S
+    limit_s = plan.seconds + FLUSH_S
     seen = [results.get(timeout=limit_s) for _ in callers]
     for caller in callers:
         caller.join(limit_s)
     return seen
-
-
-def _publish(daemon: ServedDaemon, catalogue: Catalogue) -> None:
-    """Hand in the artifacts with the real client."""
-    config = ClientConfig(
-        enabled=True, directory=daemon.directory, log_level=logging.CRITICAL + 1, flush_s=_FLUSH_S, answer_s=30.0
-    )
-    client = DaemonClient(config, lambda: ENVIRONMENT, program="benches.load", env={})
-    client.available()
-    for number in range(catalogue.keys):
-        client.publish_later(catalogue.compiled(number))
-    client.close()
-    if (published := client.report.as_dict()["published"]) != catalogue.keys:
-        raise RuntimeError(f"only {published} of {catalogue.keys} artifacts were published: {daemon.last_words()}")
-
-
-def _answers(daemon: ServedDaemon, catalogue: Catalogue) -> dict[str, bytes]:
-    """Return what the daemon answers, by key."""
-    with grpc.insecure_channel(daemon.address, options=OPTIONS) as channel:
-        stub = pb_grpc.CompileServiceStub(channel)
-        return {
-            key: stub.LookupArtifact(
-                pb.LookupArtifactRequest(environment_id=environment_id(ENVIRONMENT), key=key),
-                metadata=daemon.metadata,
-                timeout=_FLUSH_S,
-            ).SerializeToString()
-            for key in map(catalogue.key, range(catalogue.keys))
-        }
-
-
-@contextmanager
-def _echoing(folder: Path, answers: dict[str, bytes]) -> Iterator[tuple[str, psutil.Process]]:
-    context = multiprocessing.get_context("spawn")
-    ready, stop = context.Event(), context.Event()
-    address = f"unix:{folder / 'echo.sock'}"
-    process = context.Process(target=echo, args=(address, answers, ready, stop), daemon=True)
-    process.start()
-    try:
-        if not ready.wait(_FLUSH_S):
-            raise RuntimeError("the echo did not come up")
-        assert process.pid is not None
-        yield address, psutil.Process(process.pid)
-    finally:
-        stop.set()
-        process.join(10)
 
 
 def _errors(targets: dict[str, Target], counters: dict[str, int]) -> list[str]:
