@@ -1,91 +1,18 @@
-"""The matrix: eleven faults at seven steps, what each means there, and which counter must name it.
-
-A step is an instant, found by what happens and never by the clock:
-
-handshake         the request has come and has not been passed on
-lookup            the same for a lookup
-compile queued    the daemon has said that the graph waits; its only worker stands in the middle of another graph
-compile running   the daemon has said that the graph is being compiled, and g++ stands in front of the first kernel
-artifact transfer half of the first blob has been passed on (a lookup's blobs are taken out, so that each is read)
-install           the trainer is about to make the first file of an artifact; the second graph is still to come
-publish           the request has come and has not been passed on; torch compiled the graph, which no daemon can carry
-"""
+"""What each fault means at each step; see `cell` for the steps, and `kernel_cells` for the last of them."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.faults.cell import FAULTS, GARBAGE, STEPS, WORK_S, Cell, Play
+from tests.faults.kernel_cells import KERNEL_STEP, kernel_cells
 from tests.faults.scene import Scene
 
-FAULTS = (
-    "kill -9",
-    "SIGSTOP",
-    "connection cut",
-    "garbage reply",
-    "slow reply",
-    "disk full",
-    "worker killed",
-    "out of memory",
-    "wrong key",
-    "wrong signature",
-    "clock jump",
-)
-STEPS = ("handshake", "lookup", "compile queued", "compile running", "artifact transfer", "install", "publish")
-
-GARBAGE = b"\xff" * 64
-"""No message of any kind: a tag with the field number 0 does not exist."""
-
-_HANG_S = 5.0
-"""What a user lets one graph wait, in cells whose fault makes it wait in vain."""
-_WORK_S = 240.0
-"""The same, in cells where the daemon compiles in the end, on whichever machine this runs."""
-
-Play = Callable[[Scene], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One fault at one step."""
-
-    fault: str
-    step: str
-    play: Play
-    """Sets rules and switches before the trainer starts."""
-    counters: tuple[str, ...]
-    """One of these must have gone up: `client:KIND.REASON` of the trainer's report, `daemon:NAME` of the status."""
-    what: str
-    """What is done, and what comes of it, for a reader of the table."""
-    timeout_s: float = _HANG_S
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of the scene, beyond those of its step."""
-
-    @property
-    def name(self) -> str:
-        """As on the command line."""
-        return f"{self.fault}:{self.step}".replace(" ", "-")
-
-    def scene_options(self) -> dict[str, Any]:
-        """How the scene is set."""
-        form = {"install": "two", "publish": "own"}.get(self.step, "one")
-        stored = self.step in {"handshake", "lookup", "artifact transfer", "install"}
-        prewarm = self.step in {"compile queued", "compile running"}
-        return {"form": form, "stored": stored, "prewarm": prewarm, "timeout_s": self.limit_s} | self.options
-
-    @property
-    def limit_s(self) -> float:
-        """How long a graph may wait. Until g++ is reached the daemon works; a stream silent after that is given up."""
-        return _WORK_S if self.step == "compile running" else self.timeout_s
-
-    @property
-    def graphs(self) -> int:
-        """How many graphs the trainer has."""
-        return 2 if self.step == "install" else 1
+_STEPS = tuple(step for step in STEPS if step != KERNEL_STEP)
 
 
 # The instants.
@@ -493,7 +420,7 @@ def _named(step: str, counters: tuple[str, ...]) -> tuple[str, ...]:
 
 def _process_faults() -> Iterator[Cell]:
     """Harm to a process or a connection, which means the same at each step."""
-    for step in STEPS:
+    for step in _STEPS:
         second = "; the graph is served, and the second graph finds it" if step == "install" else ""
         yield Cell(
             fault="kill -9",
@@ -545,7 +472,7 @@ def _worker_faults() -> Iterator[Cell]:
         play=at("compile queued", Scene.kill_worker),
         counters=("daemon:workers_lost",),
         what="the worker is killed over the graph before; both graphs are compiled by another",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="worker killed",
@@ -553,7 +480,7 @@ def _worker_faults() -> Iterator[Cell]:
         play=_running_worker_killed,
         counters=("daemon:workers_lost",),
         what="the worker is killed in the middle of g++; another compiles the graph",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
 
 
@@ -633,7 +560,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_request("LookupArtifact", _other_lookup),
         counters=_FORGED,
         what="the daemon is asked for another key; its answer is well signed, but for that key",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong key",
@@ -641,7 +568,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_queued_with_other_key,
         counters=("client:refused.key_mismatch",),
         what="the key of the request is changed; the worker's own comes out different, and nothing is compiled",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong key",
@@ -649,7 +576,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_running_with_other_graph,
         counters=("client:refused.key_mismatch",),
         what="another graph comes under the key; the worker computes that one's key, and nothing is compiled",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong key",
@@ -693,7 +620,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_event_at("compile queued", _forged_artifact),
         counters=_FORGED,
         what="an artifact that the daemon did not sign is slipped in after the event",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong signature",
@@ -701,7 +628,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_running_forged,
         counters=_FORGED,
         what="a bit of the signature of what was compiled is flipped",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong signature",
@@ -709,7 +636,7 @@ def _message_faults() -> Iterator[Cell]:
         play=_answer("LookupArtifact", _manifests_forged),
         counters=_FORGED,
         what="a bit of the signed manifest is flipped; no blob is even asked for",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="wrong signature",
@@ -744,7 +671,7 @@ def _disk_faults() -> Iterator[Cell]:
         counters=("client:fallbacks.full",),
         what="the store's filesystem has no byte left: what is compiled cannot be kept",
         options={"disk": "store"},
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="disk full",
@@ -753,7 +680,7 @@ def _disk_faults() -> Iterator[Cell]:
         counters=("client:refused.compile_error",),
         what="the filesystem of the workers' scratch folder has no byte left: g++ fails",
         options={"disk": "scratch"},
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="disk full",
@@ -761,7 +688,7 @@ def _disk_faults() -> Iterator[Cell]:
         play=_install_disk_full,
         counters=("client:fallbacks.install",),
         what="the filesystem that the trainer installs on has no byte left; torch's own folder has",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="disk full",
@@ -793,7 +720,7 @@ def _memory_faults() -> Iterator[Cell]:
         counters=("client:refused.limit",),
         what="the worker's limit of memory is 64 MiB, less than torch needs: it is killed while it compiles",
         options={"arguments": ("--job-gib", "0.0625")},
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
     yield Cell(
         fault="out of memory",
@@ -801,13 +728,13 @@ def _memory_faults() -> Iterator[Cell]:
         play=_no_memory_to_load,
         counters=("client:fallbacks.install",),
         what="the trainer's address space has no room left while torch loads the first installed object",
-        timeout_s=_WORK_S,
+        timeout_s=WORK_S,
     )
 
 
 def _clock_faults() -> Iterator[Cell]:
     good = {"compile queued": "compiled_by_daemon", "compile running": "compiled_by_daemon", "publish": "published"}
-    for step in STEPS:
+    for step in _STEPS:
         served = good.get(step, "hits")
         yield Cell(
             fault="clock jump",
@@ -817,13 +744,15 @@ def _clock_faults() -> Iterator[Cell]:
             what="three days forward for the daemon and its workers, three back for the trainer: no trouble at all, so "
             "the counter is that of success, and none of trouble",
             options={"preload": True},
-            timeout_s=_WORK_S,
+            timeout_s=WORK_S,
         )
 
 
 def _all() -> dict[tuple[str, str], Cell]:
     cells: dict[tuple[str, str], Cell] = {}
-    makers = (_process_faults, _worker_faults, _message_faults, _disk_faults, _memory_faults, _clock_faults)
+    makers = (
+        _process_faults, _worker_faults, _message_faults, _disk_faults, _memory_faults, _clock_faults, kernel_cells,
+    )  # fmt: skip
     for make in makers:
         for cell in make():
             assert (cell.fault, cell.step) not in cells, cell.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -13,8 +14,16 @@ from tests.faults.forked import ForkServer
 from tests.faults.proxy import Proxy
 
 TRAINER = str(Path(__file__).parent / "trainers" / "steps.py")
-GRAPHS = {"one": ["first"], "two": ["first", "second"], "own": ["own"], "all": ["first", "second", "own"]}
-"""The forms of the trainer, and the graphs of each."""
+GRAPHS = {
+    "one": ["first"],
+    "two": ["first", "second"],
+    "own": ["own"],
+    "all": ["first", "second", "own"],
+    "kernel": ["kernel"],
+}
+"""The forms of the trainer, and the graphs (or the kernel) of each."""
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass
@@ -24,11 +33,11 @@ class Kit:
     folder: Path
     temporary: Path
     expected: dict[str, Any]
-    """Losses and gradients of each graph, to the last bit, as torch gives them without a daemon."""
+    """Losses and gradients of each graph, to the last bit, as torch gives them without a daemon; a kernel's files."""
     seconds: dict[str, float]
     """How long each form of the trainer takes without a daemon, from its start to its end."""
     requests: dict[str, list[bytes]] = field(default_factory=dict)
-    """What a trainer with the graphs `first` and `second` sent to the daemon."""
+    """What a trainer with the graphs `first` and `second` sent to the daemon; the handshake of one with a kernel."""
     forks: ForkServer | None = None
     """Trainers are its forks where there is one, and where they need not be started with a preloaded library."""
 
@@ -51,10 +60,14 @@ class Kit:
             alone = lab.start(TRAINER, "all")
             served = lab.start(TRAINER, "two", daemon=daemon, COMPILER_DAEMON_ADDRESS=proxy.address)
             expected, first = _well(alone.wait()), _well(served.wait())
+            kernel = _prepare_kernel(lab, daemon, proxy) if HAS_TRITON else None
             proxy.close()
             assert first.report["compiled_by_daemon"] == 2, (first.err, daemon.log())
             assert first.report["cpp_builds"] == 0, first.err
             kit = cls(folder, temporary, expected.result, dict.fromkeys(GRAPHS, expected.seconds), proxy.requests)
+            if kernel is not None:
+                kit.expected |= kernel.result
+                kit.seconds["kernel"] = kernel.seconds
             if with_seconds:
                 for form in ("one", "two", "own"):
                     kit.seconds[form] = _well(lab.start(TRAINER, form).wait()).seconds
@@ -84,6 +97,15 @@ class Kit:
         if stored:
             shutil.copytree(self.stored / "store", target / "store", dirs_exist_ok=True)
             (target / "store").chmod(0o700)
+
+
+def _prepare_kernel(lab: Lab, daemon: Daemon, proxy: Proxy) -> Outcome:
+    """Return what a trainer with a kernel comes to without a daemon; keep the handshake of one that has it."""
+    address = {"COMPILER_DAEMON_ADDRESS": proxy.address, "TORCH_COMPILE_CLIENT_READONLY": "1"}  # nothing is stored
+    served = _well(lab.start(TRAINER, "kernel", daemon=daemon, healthy=False, **address).wait())
+    assert served.report["kernels"] == 1, served.err
+    proxy.requests["KernelHandshake"] = [proxy.requests["Handshake"].pop()]
+    return _well(lab.start(TRAINER, "kernel").wait())
 
 
 def same_directory(daemon: Daemon) -> Daemon:

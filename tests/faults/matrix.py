@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.e2e.conftest import REPOSITORY
-from tests.faults.cells import CELLS, FAULTS, STEPS, Cell
+from tests.faults.cell import FAULTS, STEPS, Cell
+from tests.faults.cells import CELLS
 from tests.faults.forked import ForkServer
-from tests.faults.kit import Kit
+from tests.faults.kit import HAS_TRITON, Kit
 from tests.faults.playing import NOISE, NOISE_S, Result, play
 
 DOCUMENT = REPOSITORY / "docs" / "trust" / "matrix.md"
@@ -82,13 +83,15 @@ def _chosen(options: argparse.Namespace, former: dict[tuple[str, str], Result]) 
     if unknown := set(options.cell or ()) - names:
         raise SystemExit(f"no such cell: {', '.join(sorted(unknown))}; --list names all")
     chosen = []
+    if not HAS_TRITON:
+        Console(stderr=True).print("There is no triton here: cells with kernels are not played.")
     for place, cell in CELLS.items():
         wanted = cell.name in options.cell if options.cell else True
         wanted &= cell.fault in options.fault if options.fault else True
         wanted &= cell.step in options.step if options.step else True
         if options.failed:
             wanted &= place not in former or not former[place].passed
-        if wanted:
+        if wanted and (HAS_TRITON or not cell.of_kernels):
             chosen.append(cell)
     return chosen
 
@@ -207,10 +210,12 @@ def _markdown(document: dict[str, Any], results: list[Result]) -> str:
         "passed**. Each cell's raw numbers, and when it ran, are in [matrix.json](matrix.json).",
         "",
         "Each cell is a real daemon, a real trainer with empty caches, and a graph that is compiled forward and",
-        "backward. Trainers are forks of a process that has imported torch and compiled nothing; where a clock",
+        "backward, or a Triton kernel (for sm_90 and launched nowhere: no GPU is needed).",
+        "Trainers are forks of a process that has imported torch and compiled nothing; where a clock",
         "jumps or the daemon's memory ends they are started anew. A cell passes if",
         "",
-        "- the trainer's exit code is 0, and losses and gradients are those of a run without a daemon, bit by bit;",
+        "- the trainer's exit code is 0, and losses and gradients, or the kernel's binary and all its other files, are",
+        "  those of a run without a daemon, bit by bit;",
         "- by its own account it waited for the daemon no longer than `TORCH_COMPILE_CLIENT_TIMEOUT` for each graph:",
         "  5 s where the fault makes it wait in vain, 240 s where the daemon compiles (a silent stream is given up",
         "  after 10 s), and 5 s for what a busy machine does between two waits;",

@@ -139,9 +139,20 @@ class Scene:
         for worker in workers:
             worker.kill()
 
-    def await_idle_worker(self) -> None:
+    def stop_workers(self) -> None:
+        """Stop every worker where it stands."""
+        for worker in self._workers():
+            worker.suspend()
+
+    def continue_workers(self) -> None:
+        """Let them go on, as far as they are still there."""
+        for worker in self._workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.resume()
+
+    def await_idle_worker(self, handshake: str = "Handshake") -> None:
         """Introduce a client, and return when the worker that is started for it has nothing to do."""
-        self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
+        self.ask("CompileService/Handshake", self.kit.requests[handshake][0])
         self.wait_until(lambda: [worker.state for worker in self.status().workers] == ["idle"], "a worker was idle")
 
     def occupy_worker(self) -> None:

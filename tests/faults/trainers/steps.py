@@ -1,5 +1,6 @@
 """A small trainer: `one` graph, `two`, one with an operator of its `own` that no daemon can carry, or `all`;
-forward and backward each. Prints, as its last line, losses and gradients to the last bit.
+forward and backward each; or a Triton `kernel` for a GPU that need not be there. Prints, as its last line, losses and
+gradients to the last bit, or the digest of each of the kernel's files.
 
 Two variables make it stand still, or suffer, at an instant that only it can see:
     FAULTS_INSTALL=DIR:EVENT    before the first file of an artifact is made (`mkstemp`) or put in its place (`rename`):
@@ -7,6 +8,7 @@ Two variables make it stand still, or suffer, at an instant that only it can see
     FAULTS_MEMORY=1             its address space has no room left while the first installed object is being loaded
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -82,13 +84,29 @@ weight = torch.randn(4, 4, requires_grad=True)
 first = torch.compile(lambda x: (x @ weight).tanh().square().mean(), dynamic=False)
 second = torch.compile(lambda x: (x @ weight).sin().exp().sum(), dynamic=False)
 own = torch.compile(lambda x: (twice(x @ weight)).tanh().square().mean(), dynamic=False)
-result = {}
+
+
+def kernel_files() -> dict[str, str]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from benches.kernels.corpus import corpus
+
+    kernel = next(kernel for kernel in corpus() if kernel.name == "vector_add")
+    compiled = triton.compile(kernel.source(), target=GPUTarget("cuda", 90, 32), options=dict(kernel.options))
+    files = compiled.metadata_group
+    return {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in sorted(files.items())}
+
+
+result: dict[str, Any] = {}
 functions = {"first": first, "second": second, "own": own}
-forms = {"one": ["first"], "two": ["first", "second"], "own": ["own"], "all": ["first", "second", "own"]}
+forms = {"one": ["first"], "two": ["first", "second"], "own": ["own"], "all": ["first", "second", "own"], "kernel": []}
 for name in forms[sys.argv[1]]:
     weight.grad = None
     loss = functions[name](torch.linspace(-1, 1, 12).reshape(3, 4))
     loss.backward()
     assert weight.grad is not None
     result[name] = [loss.item().hex(), *(number.hex() for number in weight.grad.flatten().tolist())]
+if sys.argv[1] == "kernel":
+    result["kernel"] = kernel_files()
 print(json.dumps(result))
