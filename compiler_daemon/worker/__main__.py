@@ -63,7 +63,9 @@ def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     if found := surprises():
         return "; ".join(found)
     compiler = Compiler()
-    return compiler, process_environment(), encode_facts(compiler.facts())
+    facts = encode_facts(compiler.facts())
+    compiler.warm()
+    return compiler, process_environment(), facts
 
 
 def _kernels() -> tuple[_Compiler, Mapping[str, str], bytes] | str:

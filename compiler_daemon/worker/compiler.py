@@ -41,6 +41,7 @@ from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes
 from compile_wire.torch_side.state import apply_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
+from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.translation import translated
@@ -93,6 +94,12 @@ class Compiler:
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
+        self._builds = Builds()
+        self._builds.install(patches)
+
+    def warm(self) -> None:
+        """Get ready for the first job, beside whatever comes next."""
+        self._builds.warm()
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
@@ -114,6 +121,7 @@ class Compiler:
             start = time.monotonic()
             yield {"type": "progress", "id": job_id, "phase": "compiling"}
             self._compile(job)
+            self._builds.finish()
             seconds = time.monotonic() - start
             if not job.entry:
                 yield _refused(job_id, "UNCACHEABLE", job.why_not or "torch did not cache the graph")
@@ -227,6 +235,7 @@ class Compiler:
     def _clean(self) -> None:
         """Forget the graph: the next one must not see its modules, nor the process keep them."""
         torch.set_grad_enabled(True)
+        self._builds.forget()
         for cache in (codecache.PyCodeCache, codecache.CppCodeCache, codecache.CppPythonBindingsCodeCache):
             cache.cache_clear()
         gc.collect()

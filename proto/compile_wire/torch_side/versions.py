@@ -67,12 +67,40 @@ def surprises() -> list[str]:
         expected = _expected()
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
+    return _differing(expected)
+
+
+def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
     found = []
     for name, function, parameters in expected:
         actual = list(inspect.signature(function).parameters)
         known = [name if known == _ANY else known for name, known in zip(actual, parameters, strict=False)]
         if actual[: len(parameters)] != known or len(actual) < len(parameters):
             found.append(f"{name} takes ({', '.join(actual)}), expected ({', '.join(parameters)})")
+    return found
+
+
+def build_surprises() -> list[str]:
+    """Likewise for what a worker needs to build kernels together; where it is not as known, torch builds them."""
+    try:
+        from torch._inductor import codecache
+        from torch._inductor.async_compile import AsyncCompile, get_compile_threads
+        from torch._inductor.cpp_builder import CppBuilder
+
+        expected = [
+            ("AsyncCompile.cpp_pybinding", AsyncCompile.cpp_pybinding, ["self", "argtypes", "source_code"]),
+            ("AsyncCompile.wait", AsyncCompile.wait, ["self", "scope"]),
+            ("get_compile_threads", get_compile_threads, []),
+            ("codecache._worker_compile_cpp", codecache._worker_compile_cpp, ["lock_path", "cpp_builders"]),
+            ("CppBuilder.get_command_line", CppBuilder.get_command_line, ["self"]),
+            ("CppBuilder.get_target_file_path", CppBuilder.get_target_file_path, ["self"]),
+        ]
+        found = _differing(expected)
+        takes = inspect.signature(codecache.CppPythonBindingsCodeCache.load_pybinding_async).parameters
+    except (ImportError, AttributeError) as error:
+        return [f"torch has changed: {error}"]
+    if list(takes)[:2] != ["argtypes", "main_code"] or "submit_fn" not in takes:
+        found.append(f"load_pybinding_async takes ({', '.join(takes)})")
     return found
 
 
