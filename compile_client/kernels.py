@@ -25,7 +25,8 @@ from compile_client.errors import InstallError, InternalError
 from compile_client.kernel_lowering import KernelRequest, lowered, plain_name, store_key, why_not_kept
 from compile_client.process import kernel_client
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import BINARIES, about_kernel
+from compile_wire.kernel_about import BINARIES, about_kernel, about_timings
+from compile_wire.kernel_environment import TUNING_PREFIX
 from compile_wire.triton_side.metadata import local_metadata, portable_metadata, read_metadata
 from compile_wire.triton_side.options import LIBRARIES, CannotTravelError
 
@@ -160,7 +161,7 @@ class Kernels:
             client.report.count_tuning(hit=False)
         return None
 
-    def timed(self, manager_key: str, data: str | bytes) -> None:
+    def timed(self, manager_key: str, filename: str, data: str | bytes) -> None:
         """Publish what Triton has measured, in the background."""
         with self._guarded():
             client = kernel_client()
@@ -169,7 +170,7 @@ class Kernels:
                 client.publish_later(
                     LocalCompile(
                         key=_timings_key(manager_key),
-                        guards="",
+                        guards=about_timings(plain_name(filename.partition(".")[0]), content),
                         compile_s=0.0,
                         parts=(Part("timings", _METADATA, content),),
                     )
@@ -246,7 +247,7 @@ def _check_kernel(manifest: Manifest, binary: str) -> None:
 
 def _timings_key(manager_key: str) -> str:
     """Triton's key has source, candidates, values and architecture; which device it was measured on is added here."""
-    return f"timings-{hashlib.sha256(f'{manager_key}-{_device()}'.encode()).hexdigest()}"
+    return f"{TUNING_PREFIX}{hashlib.sha256(f'{manager_key}-{_device()}'.encode()).hexdigest()}"
 
 
 def _device() -> str:

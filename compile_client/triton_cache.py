@@ -52,7 +52,7 @@ def make_manager(kernels: Kernels) -> type[Any]:
         def put(self, data: Any, filename: str, binary: bool = True) -> str:
             path: str = super().put(data, filename, binary=binary)
             if self._plain and filename.endswith(_TIMINGS):
-                kernels.timed(self.key, data)
+                kernels.timed(self.key, filename, data)
             return path
 
         def place(self, name: str, data: bytes) -> str:

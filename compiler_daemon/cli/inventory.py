@@ -38,6 +38,14 @@ class OriginName(StrEnum):
     replay = "replay"
 
 
+class KindName(StrEnum):
+    """What an artifact is."""
+
+    graph = "graph"
+    kernel = "kernel"
+    tuning = "tuning"
+
+
 _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
     SortBy.created: lambda row: row.created,
     SortBy.used: lambda row: row.used,
@@ -62,6 +70,9 @@ def list_artifacts(
     ] = "",
     environment: Annotated[str, typer.Option(metavar="ID", help="Only of this environment.")] = "",
     origin: Annotated[OriginName | None, typer.Option(help="Only what workers, trainers or a replay compiled.")] = None,
+    kind: Annotated[
+        KindName | None, typer.Option(help="Only torch's graphs, Triton's kernels, or what its autotuner measured.")
+    ] = None,
     pinned: Annotated[bool, typer.Option("--pinned", help="Only what is pinned.")] = False,
     sort: Annotated[SortBy, typer.Option(help="The latest, largest, most used first.")] = SortBy.created,
     directory: Directory = None,
@@ -72,9 +83,10 @@ def list_artifacts(
 
     Example: compiler-daemon ls --program benches.multires --sort size
     """
-    rows = inventory_of(directory, address).artifacts(
-        environment=environment, program=program, origin=origin or "", pinned_only=pinned
-    )
+    client = inventory_of(directory, address)
+    rows = client.artifacts(environment=environment, program=program, origin=origin or "", pinned_only=pinned)
+    kinds = client.kinds(rows)
+    rows = [row for row in rows if kind in (None, kinds[row.digest])]
     rows.sort(key=_ORDER[sort], reverse=True)
     from compiler_daemon.operator.inventory_view import print_artifacts, short_ids
 
@@ -83,7 +95,7 @@ def list_artifacts(
         print_result(
             json.dumps(
                 {
-                    "artifacts": [{"id": ids[row.digest], **asdict(row)} for row in rows],
+                    "artifacts": [{"id": ids[row.digest], "kind": kinds[row.digest], **asdict(row)} for row in rows],
                     "count": len(rows),
                     "bytes": sum(row.bytes for row in rows),
                     "seconds": sum(row.compile_s for row in rows),
@@ -92,7 +104,7 @@ def list_artifacts(
             )
         )
     else:
-        print_artifacts(rows, ids)
+        print_artifacts(rows, ids, kinds)
 
 
 @cli.command()
@@ -102,14 +114,18 @@ def show(
     address: ListenAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one graph: its artifacts, environment, readable code with shapes, inputs, and settings.
+    """Show one graph or kernel: its artifacts, environment, readable code with shapes, inputs, and settings.
 
-    KEY is a key of torch's, an id of `ls`, or the digest of a graph; any beginning that means one thing will do.
+    Of a kernel: target, warps, registers, shared memory, spills, stages; of what an autotuner measured: the winner.
+
+    KEY is a key of torch's or Triton's, an id of `ls`, or the digest of a graph; any beginning that means
+    one thing will do.
 
     Example: compiler-daemon show 3fa9
     """
     from compile_wire.graph_check import decode_graph
-    from compile_wire.kernel_environment import is_kernel_environment
+    from compile_wire.kernel_about import read_about
+    from compile_wire.kernel_environment import is_kernel_environment, kind_of
     from compile_wire.kernel_spec import decode_kernel
     from compile_wire.manifest import decode_manifest
     from compiler_daemon.errors import DaemonError
@@ -136,7 +152,13 @@ def show(
             json.dumps(
                 {
                     "artifacts": [
-                        {**asdict(row), "guards": manifest.guards, "blobs": [asdict(blob) for blob in manifest.blobs]}
+                        {
+                            "kind": kind_of(row.key, environments.get(row.environment, {})),
+                            **asdict(row),
+                            "guards": manifest.guards,
+                            "about": read_about(manifest.guards),
+                            "blobs": [asdict(blob) for blob in manifest.blobs],
+                        }
                         for row, manifest in artifacts
                     ],
                     "requests": [asdict(one) for one in requests],
@@ -159,4 +181,5 @@ def show(
     for digest, (size, text) in graphs.items():
         print_graph(digest, size, text)
     if not graphs:
-        print_result("no graph is kept of it")
+        tuned = bool(artifacts) and all(manifest.kind == "timings" for _, manifest in artifacts)
+        print_result("timings are of a kernel's source, which is not kept" if tuned else "no graph is kept of it")

@@ -108,11 +108,12 @@ def collect(
     except ValueError as error:
         raise UsageError(str(error)) from error
     max_bytes = int(max_gib * _GIB) if max_gib is not None else None
-    done = inventory_of(directory, address).collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+    client = inventory_of(directory, address)
+    done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
     if as_json:
         print_result(json.dumps({**asdict(done.report), "listed": [asdict(row) for row in done.artifacts]}))
     else:
-        print_collected(done)
+        print_collected(done, client.kinds(done.artifacts))
 
 
 def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compile_wire.digest import Digest
+from compile_wire.kernel_environment import ArtifactKind, kind_of
 from compile_wire.limits import CHUNK_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc
@@ -60,6 +61,11 @@ class InventoryClient:
             )
             for one in self._stream("ListEnvironments", pb.ListEnvironmentsRequest())
         }
+
+    def kinds(self, rows: Iterable[ArtifactRow]) -> dict[Digest, ArtifactKind]:
+        """Return of each artifact what it is: a graph, a kernel, or what an autotuner measured."""
+        fields = {environment: view.fields for environment, view in self.environments().items()}
+        return {row.digest: kind_of(row.key, fields.get(row.environment, {})) for row in rows}
 
     def describe(self, name: str) -> tuple[list[Description], list[StoredGraph]]:
         """Return everything of a name; raise `DaemonError` where it means nothing, or several things."""

@@ -30,11 +30,11 @@ def short_ids(rows: Sequence[ArtifactRow]) -> dict[Digest, str]:
     return {row.digest: row.digest[:length] for row in rows}
 
 
-def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str]) -> None:
-    """Print artifacts as a table, and their totals."""
+def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kinds: Mapping[Digest, str]) -> None:
+    """Print artifacts as a table, and their totals; `kinds` says what each is."""
     console = _console()
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "key", "program", "origin"):
+    for name in ("id", "kind", "key", "program", "origin"):
         table.add_column(name, no_wrap=name != "program")
     for name in ("size", "cost", "hits", "used", "made"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -42,6 +42,7 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str]) -> N
     for row in rows:
         table.add_row(
             ids[row.digest],
+            kinds[row.digest],
             plain(row.key[:_KEY]),
             plain(row.program),
             row.origin,
@@ -54,22 +55,24 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str]) -> N
         )
     if rows:
         console.print(table)
-    console.print(totals_text(rows))
+    console.print(totals_text(rows, kinds))
 
 
-def totals_text(rows: Sequence[ArtifactRow]) -> str:
+def totals_text(rows: Sequence[ArtifactRow], kinds: Mapping[Digest, str]) -> str:
     """Return the sums of a list in one line."""
     size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
     saved = sum(row.compile_s * row.hits for row in rows)
-    artifacts, graphs = count_text(len(rows), "artifact"), count_text(len({row.key for row in rows}), "graph")
-    return f"{artifacts} of {graphs}, {size_text(size)}; {seconds_text(cost)} to compile, {seconds_text(saved)} saved"
+    found = {word: {row.key for row in rows if kinds[row.digest] == word} for word in ("graph", "kernel", "tuning")}
+    things = ", ".join(count_text(len(keys), word) for word, keys in found.items() if keys) or "no graph"
+    artifacts = f"{count_text(len(rows), 'artifact')} of {things}, {size_text(size)}"
+    return f"{artifacts}; {seconds_text(cost)} to compile, {seconds_text(saved)} saved"
 
 
-def print_collected(done: Collected) -> None:
-    """Print what a collection removed, or would remove."""
+def print_collected(done: Collected, kinds: Mapping[Digest, str]) -> None:
+    """Print what a collection removed, or would remove; `kinds` says what each artifact is."""
     console, report = _console(), done.report
     if report.dry_run and done.artifacts:
-        print_artifacts(done.artifacts, short_ids(done.artifacts))
+        print_artifacts(done.artifacts, short_ids(done.artifacts), kinds)
         if report.artifacts > len(done.artifacts):
             console.print(f"... and {report.artifacts - len(done.artifacts)} more")
     verb = "would remove" if report.dry_run else "removed"
@@ -131,7 +134,7 @@ def _what_it_is(manifest: Manifest) -> dict[str, str]:
     about = read_about(manifest.guards)
     stages = about.pop("stages", [])
     return {
-        "is": manifest.kind,
+        "is": "tuning" if manifest.kind == "timings" else manifest.kind,
         **{str(name).replace("_", " "): str(value)[:_MAX_FIELD] for name, value in about.items()},
         **({"stages": " ".join(map(str, stages))[:_MAX_FIELD]} if isinstance(stages, list) and stages else {}),
     }
@@ -140,7 +143,7 @@ def _what_it_is(manifest: Manifest) -> dict[str, str]:
 def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
     """Print a graph or a kernel: its code, inputs, symbols and settings."""
     console = _console()
-    console.print(f"graph {graph[:_SHORT]}, {size_text(size)}")
+    console.print(f"{'kernel' if isinstance(text, KernelText) else 'graph'} {graph[:_SHORT]}, {size_text(size)}")
     # As it is: neither wrapped nor coloured, so that it can be copied and piped.
     console.print(Text(text.code()), soft_wrap=True, highlight=False)
     if inputs := text.inputs():
@@ -150,7 +153,7 @@ def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
         console.print()
         console.print(_symbols(symbols))
     if settings := text.settings():
-        console.print("\nsettings that differ from the defaults")
+        console.print("\noptions" if isinstance(text, KernelText) else "\nsettings that differ from the defaults")
         console.print(_facts(settings, indent=2))
 
 

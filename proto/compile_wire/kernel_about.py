@@ -13,13 +13,15 @@ from compile_wire.packing import unpack
 BINARIES = ("cubin", "hsaco")
 
 _MAX_TEXT = 4096
+_MAX_CONFIG = 400
 _MAX_SECTIONS = 4096
 _REGISTERS, _FRAME = 0x2F, 0x11
 """Attributes in a cubin's `.nv.info`: registers of a thread; bytes of its stack, which is where spills go."""
+_WORD = 4
 
 
 def about_kernel(name: str, metadata: Mapping[str, Any], stages: Mapping[str, bytes]) -> str:
-    """Return the JSON: name, target, warps, stages of the software pipeline, shared memory, registers and stack.
+    """Return the JSON: name, target, warps, stages of the software pipeline, shared memory, registers, stack, spills.
 
     `stages` are the kernel's files by their suffix. What a binary does not tell is left out.
     """
@@ -35,6 +37,37 @@ def about_kernel(name: str, metadata: Mapping[str, Any], stages: Mapping[str, by
         about |= (_cubin if binary[0] == "cubin" else _hsaco)(binary[1])
     about["stages"] = list(stages)
     return json.dumps(about)
+
+
+def about_timings(name: str, data: bytes) -> str:
+    """Return the JSON about what an autotuner measured: kernel, values of its key, candidates, the best and its time.
+
+    `data` is Triton's file; one that has another form tells nothing but the name.
+    """
+    about: dict[str, Any] = {"kernel": name[:200]}
+    try:
+        content = json.loads(data)
+        rows = [(_milliseconds(timing), config) for config, timing in content["configs_timings"]]
+        about["tuned for"] = ", ".join(map(str, content["key"]))[:_MAX_CONFIG]
+        about["candidates"] = len(rows)
+        about["best"] = _config(min(rows, key=lambda row: row[0])[1])
+        about["milliseconds"] = f"{min(rows, key=lambda row: row[0])[0]:.6g}"
+        about["slowest"] = f"{max(rows, key=lambda row: row[0])[0]:.6g}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return json.dumps({"kernel": name[:200]})
+    return json.dumps(about)
+
+
+def _milliseconds(timing: Any) -> float:
+    """The median: Triton writes it first, before the quantiles around it."""
+    return float(timing[0] if isinstance(timing, list) else timing)
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    """A candidate as its author wrote it: the constants first, then the options."""
+    constants = [f"{name}={value}" for name, value in config["kwargs"].items()]
+    options = [f"{name}={value}" for name, value in config.items() if name != "kwargs" and value is not None]
+    return ", ".join(constants + options)[:_MAX_CONFIG]
 
 
 def read_about(text: str) -> dict[str, Any]:
@@ -65,6 +98,8 @@ def _cubin(data: bytes) -> dict[str, int]:
                 at += value
     except (struct.error, ValueError, IndexError, OverflowError):
         return {}
+    if "stack_bytes" in found:
+        found["spills"] = found["stack_bytes"] // _WORD  # as Triton counts them when it loads the kernel
     return found
 
 

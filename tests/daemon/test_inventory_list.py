@@ -12,6 +12,7 @@ from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 from inventory_samples import as_json, cli, cli_process, done, graph_of, publish
 
 from compile_wire.digest import digest_of
+from compile_wire.kernel_environment import KIND, KIND_FIELD, TUNING_PREFIX
 from compile_wire.manifest import manifest_digest
 
 Start = Callable[..., DaemonProcess]
@@ -62,9 +63,26 @@ def test_ls_filters_and_sorts(filled: DaemonProcess):
 
 def test_ls_prints_a_table_that_a_person_can_read(filled: DaemonProcess):
     lines = done(filled.directory, "ls").splitlines()
-    assert lines[0].split() == ["id", "key", "program", "origin", "size", "cost", "hits", "used", "made", "pin"]
-    assert re.match(r"[0-9a-f]{12}\s+gamma\s+other\s+trainer\s+5\.0 kB\s+1\.5 s\s+0\s+never", lines[1])
+    assert lines[0].split() == ["id", "kind", "key", "program", "origin", "size", "cost", "hits", "used", "made", "pin"]
+    assert re.match(r"[0-9a-f]{12}\s+graph\s+gamma\s+other\s+trainer\s+5\.0 kB\s+1\.5 s\s+0\s+never", lines[1])
     assert lines[-1] == "3 artifacts of 3 graphs, 5.0 kB; 4.5 s to compile, 3.0 s saved"
+
+
+def test_ls_says_what_is_a_graph_a_kernel_and_a_tuning(filled: DaemonProcess):
+    fields = {KIND_FIELD: KIND, "triton": "0.fake"}
+    publish(filled, "delta", b"binary", fields=fields)
+    publish(filled, f"{TUNING_PREFIX}epsilon", b"measured", fields=fields)
+    publish(filled, f"{TUNING_PREFIX}zeta", b"an entry")  # a graph's key may begin as it likes
+    kinds = {row["key"]: row["kind"] for row in as_json(filled.directory, "ls")["artifacts"]}
+    assert kinds == {
+        "alpha": "graph", "beta": "graph", "gamma": "graph", "timings-zeta": "graph", "delta": "kernel",
+        "timings-epsilon": "tuning",
+    }  # fmt: skip
+    assert keys(filled.directory, "--kind", "kernel") == ["delta"]
+    assert keys(filled.directory, "--kind", "tuning") == ["timings-epsilon"]
+    assert len(keys(filled.directory, "--kind", "graph")) == 4
+    assert cli(filled.directory, "ls", "--kind", "luck").returncode == 2
+    assert done(filled.directory, "ls").splitlines()[-1].startswith("6 artifacts of 4 graphs, 1 kernel, 1 tuning, ")
 
 
 def test_a_program_s_name_cannot_steer_the_terminal(start_daemon: Start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,14 +208,61 @@ def test_show_says_what_a_kernel_takes(bench: Bench, daemon: ServedDaemon) -> No
     command = [sys.executable, "-m", "compiler_daemon"]
     place = ["--dir", str(daemon.directory)]
 
-    listed = subprocess.run([*command, "ls", "--json", *place], capture_output=True, text=True, check=True)
-    keys = [row["key"] for row in json.loads(listed.stdout)["artifacts"]]
+    listed = subprocess.run(
+        [*command, "ls", "--kind", "kernel", "--json", *place], capture_output=True, text=True, check=True
+    )
     shown = "".join(
-        subprocess.run([*command, "show", key, *place], capture_output=True, text=True, check=True).stdout
-        for key in keys
-        if "timings" not in key
+        subprocess.run([*command, "show", row["key"], *place], capture_output=True, text=True, check=True).stdout
+        for row in json.loads(listed.stdout)["artifacts"]
     )
 
     assert "layer_norm" in shown
-    for word in ("registers", "shared", "stages", "cuda:80", "cubin", "triton kernels"):
+    for word in ("registers", "shared", "spills", "stages", "cuda:80", "cubin", "triton kernels", "options"):
         assert word in shown
+
+
+def test_what_is_shown_of_a_kernel_is_what_the_assembler_says(
+    bench: Bench, daemon: ServedDaemon, tmp_path: Path
+) -> None:
+    import triton
+
+    bench.run("cuda:90", "spilling", daemon=daemon, triton_dir=tmp_path / "cache")
+    (ptx,) = (tmp_path / "cache").glob("*/*.ptx")
+    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    assembled = subprocess.run(
+        [ptxas, "-v", "--gpu-name=sm_90a", ptx, "-o", tmp_path / "cubin"], capture_output=True, text=True, check=True
+    ).stderr
+    registers = int(re.findall(r"Used (\d+) registers", assembled)[0])
+    frame = int(re.findall(r"(\d+) bytes stack frame", assembled)[0])
+    command = [sys.executable, "-m", "compiler_daemon"]
+    place = ["--dir", str(daemon.directory), "--json"]
+    listed = subprocess.run([*command, "ls", "--kind", "kernel", *place], capture_output=True, text=True, check=True)
+    newest = json.loads(listed.stdout)["artifacts"][0]["key"]
+    shown = subprocess.run([*command, "show", newest, *place], capture_output=True, text=True, check=True)
+
+    about = json.loads(shown.stdout)["artifacts"][0]["about"]
+    assert (about["kernel"], about["registers"], about["stack_bytes"]) == ("spilling", registers, frame)
+    assert about["spills"] == frame // 4 > 0
+
+
+def test_show_says_what_an_autotuner_measured(bench: Bench) -> None:
+    daemon = bench.daemon()
+    bench.run(script="tuned.py", daemon=daemon, SIZES="1000")
+    command = [sys.executable, "-m", "compiler_daemon"]
+    place = ["--dir", str(daemon.directory)]
+
+    listed = subprocess.run(
+        [*command, "ls", "--kind", "tuning", "--json", *place], capture_output=True, text=True, check=True
+    )
+    (row,) = json.loads(listed.stdout)["artifacts"]
+    shown = subprocess.run([*command, "show", row["id"], *place], capture_output=True, text=True, check=True).stdout
+
+    assert "graph" not in shown
+    for line in (
+        r"kernel +scaled",
+        r"tuned for +1000, ",
+        r"candidates +3",
+        r"best +BLOCK=128, num_warps=4",
+        r"is +tuning",
+    ):
+        assert re.search(line, shown), shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import struct
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import about_kernel, read_about
+from compile_wire.kernel_about import about_kernel, about_timings, read_about
 from compile_wire.kernel_spec import KernelSpec, decode_kernel, encode_kernel
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
@@ -152,6 +153,7 @@ def test_registers_and_stack_are_read_from_a_cubin() -> None:
         "shared": 1024,
         "registers": 40,
         "stack_bytes": 16,
+        "spills": 4,
         "stages": ["ttir", "cubin"],
     }
 
@@ -160,6 +162,28 @@ def test_registers_and_spills_are_read_from_an_hsaco() -> None:
     about = read_about(about_kernel("f", METADATA, {"hsaco": HSACO}))
 
     assert (about["registers"], about["spills"]) == (64, 3)
+
+
+def test_what_an_autotuner_measured_is_told_with_the_winner() -> None:
+    candidates = [
+        [{"kwargs": {"BLOCK": 64}, "num_warps": 4, "maxnreg": None}, [3.0, 2.9, 3.1]],
+        [{"kwargs": {"BLOCK": 128}, "num_warps": 8, "maxnreg": None}, [1.5, 1.4, 1.6]],
+    ]
+    data = json.dumps({"key": [1000, "torch.float32"], "configs_timings": candidates}).encode()
+
+    assert read_about(about_timings("f", data)) == {
+        "kernel": "f",
+        "tuned for": "1000, torch.float32",
+        "candidates": 2,
+        "best": "BLOCK=128, num_warps=8",
+        "milliseconds": "1.5",
+        "slowest": "3",
+    }
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"key": 1, "configs_timings": [[1, 2]]}', b"[" * 100_000])
+def test_timings_of_another_form_tell_nothing_but_the_name(data: bytes) -> None:
+    assert read_about(about_timings("f", data)) == {"kernel": "f"}
 
 
 @given(st.sampled_from([CUBIN, HSACO]), st.data())

@@ -15,10 +15,11 @@ if not pretended:
     compile_client._activate()
 
 import triton  # noqa: E402 - after the client, as in a trainer that imports torch first
+import triton.language as tl  # noqa: E402
 from triton import knobs  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from benches.kernels.corpus import corpus  # noqa: E402
+from benches.kernels.corpus import Specimen, corpus  # noqa: E402
 
 if pretended == "version":
     triton.__version__ = "4.0.0"
@@ -41,6 +42,25 @@ def hook(*arguments: object) -> tuple[str, str]:
     return ("hooked", "hooked")
 
 
+@triton.jit
+def spilling(x_ptr, out_ptr, ROUNDS: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803 - as constants of kernels are written
+    """Needs more registers than a thread has."""
+    at = tl.arange(0, BLOCK)
+    a, b = tl.load(x_ptr + at), tl.load(x_ptr + BLOCK + at)
+    c, d = tl.load(x_ptr + 2 * BLOCK + at), tl.load(x_ptr + 3 * BLOCK + at)
+    for _ in range(ROUNDS):
+        a = a * b + c
+        b = b * d + a
+        c = c * b + d
+        d = d * a + b
+    tl.store(out_ptr + at, a + b + c + d)
+
+
+SPILLING = Specimen(
+    function=spilling, types="*fp32 *fp32", constants={"ROUNDS": 8, "BLOCK": 4096}, options={"num_warps": 1}
+)
+
+
 def main() -> None:
     targets, *names = sys.argv[1:]
     if os.environ.get("WITH_HOOK"):
@@ -51,7 +71,7 @@ def main() -> None:
     for target in targets.split(","):
         backend, _, arch = target.partition(":")
         gpu = GPUTarget(backend, int(arch) if arch.isdigit() else arch, 64 if backend == "hip" else 32)
-        for kernel in corpus():
+        for kernel in (*corpus(), SPILLING):
             if kernel.name in names:
                 compiled = triton.compile(kernel.source(), target=gpu, options=dict(kernel.options))
                 for name, path in sorted(compiled.metadata_group.items()):
