@@ -16,6 +16,11 @@ from typing import NoReturn
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import DaemonError, UsageError
 
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(8 * 2**20)}
+"""For glibc, which reads them once, at a process's start. By itself it gives the memory of an answer of some hundred
+kilobytes back to the system after each call, and has the pages zeroed and mapped again for the next: a quarter of the
+daemon's time for a lookup. With these it keeps up to 8 MiB."""
+
 
 def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
     """Replace this process by one that serves with these settings. It returns where the platform cannot: by serving."""
@@ -30,7 +35,8 @@ def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
             arguments.insert(0, "-P")
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  # no shell is wanted
+        environment = _ALLOCATOR | os.environ  # what the user says of it counts
+        os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  # no shell is wanted
     serve_config(config, verbose=verbose)
     raise SystemExit(0)
 
@@ -57,6 +63,9 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
 
 def main() -> None:
     """Serve with the settings in the file whose number is argument one."""
+    for name, value in _ALLOCATOR.items():  # read by now; workers have other habits than the daemon
+        if os.environ.get(name) == value:
+            del os.environ[name]
     with open(int(sys.argv[1]), "rb") as file:
         config, verbose = pickle.load(file)  # noqa: S301  # ours: see `become_daemon`
     serve_config(config, verbose=verbose)

@@ -20,7 +20,7 @@ from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
-from compiler_daemon.rpc.pack import pack_entry, pack_event
+from compiler_daemon.rpc.pack import pack_entries, pack_event
 
 
 class CompileServicer(pb_grpc.CompileServiceServicer):
@@ -60,7 +60,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         entries = await self._cache.lookup(
             parse_digest(request.environment_id), unpack.unpack_key(request.key), unpack.unpack_have(request.have)
         )
-        return pb.LookupArtifactResponse(entries=[pack_entry(entry) for entry in entries])
+        return pack_entries(entries)
 
     async def CompileGraph(
         self, request: pb.CompileGraphRequest, context: Context

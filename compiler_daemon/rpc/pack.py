@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.jobs import Entry, Event, QuarantinedView, QueuedEvent, Refusal, RunningEvent, WorkerView
 
 
-def pack_entry(entry: Entry) -> pb.ArtifactEntry:
-    """Return an artifact as a message."""
-    return pb.ArtifactEntry(
-        manifest=entry.manifest,
-        signature=entry.signature,
-        blobs=[pb.Blob(sha256=digest, data=data) for digest, data in entry.blobs.items()],
-    )
+def pack_entries(entries: Iterable[Entry]) -> pb.LookupArtifactResponse:
+    """Return artifacts as a lookup's answer."""
+    response = pb.LookupArtifactResponse()
+    for entry in entries:
+        _fill(response.entries.add(), entry)
+    return response
+
+
+def _fill(message: pb.ArtifactEntry, entry: Entry) -> None:
+    # Filled in place: a message that is handed to another is copied, blobs and all, at every level.
+    message.manifest = entry.manifest
+    message.signature = entry.signature
+    for digest, data in entry.blobs.items():
+        message.blobs.add(sha256=digest, data=data)
 
 
 def pack_event(event: Event) -> pb.CompileGraphResponse:
@@ -25,7 +34,10 @@ def pack_event(event: Event) -> pb.CompileGraphResponse:
                 running=pb.Running(elapsed_s=event.elapsed_s, phase=event.phase, expected_s=event.expected_s)
             )
         case Entry():
-            return pb.CompileGraphResponse(artifact=pack_entry(event))
+            response = pb.CompileGraphResponse()
+            response.artifact.SetInParent()
+            _fill(response.artifact, event)
+            return response
         case Refusal():
             return pb.CompileGraphResponse(
                 refused=pb.Refused(

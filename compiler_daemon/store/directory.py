@@ -38,6 +38,7 @@ class Directory:
     def __init__(self, root: Path, lock: int) -> None:
         self.root = root
         self._lock: int | None = lock
+        self._lock_path = str(root / "lock")  # looked at several times a lookup
 
     @classmethod
     def open(cls, root: Path, *, address: str) -> Directory:
@@ -67,7 +68,7 @@ class Directory:
         if self._lock is None:
             raise StoreClosedError("the store is closed")
         try:
-            there = os.stat(self.root / "lock")
+            there = os.stat(self._lock_path)
         except OSError as error:
             raise StoreVanishedError(self.root) from error
         if not os.path.samestat(there, os.fstat(self._lock)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 from daemon_process import DEADLINE_S
+
+from benches.synthetic import ENVIRONMENT
+from compile_client.config import ClientConfig
+from compile_client.service import DaemonClient
 
 IDLE_BYTES = 60 * 10**6
 
@@ -49,6 +55,23 @@ def test_the_daemon_is_the_process_that_was_started(tmp_path: Path) -> None:
     with served(tmp_path / "d") as process:
         assert json.loads((tmp_path / "d" / "daemon.json").read_text())["pid"] == process.pid
         assert "serve" in psutil.Process(process.pid).cmdline()
+
+
+def test_the_daemon_keeps_freed_memory_and_its_children_do_as_the_system_does(tmp_path: Path) -> None:
+    with served(tmp_path / "d") as process:
+        daemon = psutil.Process(process.pid)
+        config = ClientConfig(enabled=True, directory=tmp_path / "d", log_level=logging.CRITICAL)
+        client = DaemonClient(config, lambda: ENVIRONMENT, program="test", env={})
+        assert client.available()  # a worker is started for whoever shakes hands
+        deadline = time.monotonic() + DEADLINE_S
+        while not (children := daemon.children()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        client.close()
+        own, theirs = daemon.environ(), [child.environ() for child in children]
+
+    assert own["MALLOC_TRIM_THRESHOLD_"] == str(8 * 2**20)
+    assert theirs
+    assert not any(name.startswith("MALLOC_") for environment in theirs for name in environment)
 
 
 def test_settings_arrive_whole(tmp_path: Path) -> None:
