@@ -121,13 +121,12 @@ def figures(result: Mapping[str, Any], steps: int) -> dict[str, float]:
     new = seconds[-2 * steps :]
     return {
         "first_step_s": new[0],
+        **{f"first_{name}": value for name, value in result["first"].items()},
         "longest_pause_s": max(new),
-        "until_settled_step_s": statistics.median(new[1:steps]),
+        "waiting_step_s": statistics.median(new[1:steps]),
         "new_step_s": statistics.median(new[steps:]),
         "steady_step_s": statistics.median(seconds[-3 * steps : -2 * steps]),
-        "swapped_before_step": result["swapped"][-1] or 0,
-        "cpp_builds": result["cpp_builds"],
-        "daemon_compiles": result.get("daemon_compiles", 0),
+        "swap_step": result["swapped"][-1] or 0,
     }
 
 

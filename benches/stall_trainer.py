@@ -20,6 +20,9 @@ from typing import Any
 _SWAP_S = 600.0
 _OUTCOMES = ("hits_local", "hits", "compiled_by_daemon", "compiled_here")
 
+_PHASES = {"trace_s": "bytecode_tracing", "backend_s": "OutputGraph.call_user_compiler", "guards_s": "build_guards"}
+"""What torch itself measures of a graph's way, by our names; the first holds the second."""
+
 
 def main() -> None:
     """Train at each resolution in turn."""
@@ -58,21 +61,27 @@ def main() -> None:
     steps: list[dict[str, Any]] = []
     swapped: list[int | None] = []
     """By resolution, before which of its steps the graphs were in place; None where they never were."""
+    first: dict[str, float] = {}
+    """Where the first step at the last resolution went."""
+    before = _phases()
     for record in trainer.steps():
         place = record.step % (2 * options.steps)
         if place == 0:
             swapped.append(None)
+            first = {name: seconds - before[name] for name, seconds in _phases().items()}
         if swapped[-1] is None and _settled():
             swapped[-1] = place + 1
         steps.append({"resolution": record.resolution, "loss": record.loss, "seconds": record.seconds})
         if place == options.steps - 1:
             _wait_for_swaps()
+        before = _phases()
     used = os.times()
     print(
         json.dumps(
             {
                 "steps": steps,
                 "swapped": swapped,
+                "first": first,
                 "graphs": counts.graphs or 0,
                 "cpp_builds": counts.cpp_builds or 0,
                 "cpu_s": used.user + used.system + used.children_user + used.children_system,
@@ -86,8 +95,14 @@ def _settled() -> bool:
     """Whether every graph of this process is compiled; without the client dynamo leaves none uncompiled."""
     from compile_client import counters
 
-    counted: Mapping[str, Any] = counters()
+    counted: Mapping[str, int] = counters()
     return sum(counted.get(name, 0) for name in _OUTCOMES) >= counted.get("graphs", 0)
+
+
+def _phases() -> dict[str, float]:
+    from torch._dynamo.utils import compilation_time_metrics
+
+    return {ours: sum(compilation_time_metrics.get(theirs, [])) for ours, theirs in _PHASES.items()}
 
 
 def _wait_for_swaps() -> None:
