@@ -9,16 +9,19 @@ from compile_client.runs import ExplainedGraph, GraphNote
 _WHO = {"compiled_by_daemon": "compiled by the daemon", "compiled_here": "compiled here"}
 
 
-def explanation_lines(missed: Sequence[GraphNote], explained: Sequence[ExplainedGraph] | None) -> Iterator[str]:
+def explanation_lines(
+    missed: Sequence[GraphNote], explained: Sequence[ExplainedGraph] | None, kind: str = "graph"
+) -> Iterator[str]:
     """Yield the lines: with what the daemon says of each graph, or without where it has not answered (None)."""
     if not missed:
         return
     if explained is None:
-        yield "the daemon cannot be asked what the graphs that were not there differ in; this is what is known here"
+        yield f"the daemon cannot be asked what the {kind}s that were not there differ in; this is what is known here"
     said = {graph.number: graph for graph in explained or ()}
     for graph in missed:
         told = said.get(graph.number)
-        line = f"graph {graph.number} ({graph.key[:8] or 'no key'}) was {_WHO.get(graph.outcome, graph.outcome)}"
+        name = f" {told.name}" if told is not None and told.name else ""
+        line = f"{kind} {graph.number}{name} ({graph.key[:8] or 'no key'}) was {_WHO.get(graph.outcome, graph.outcome)}"
         if graph.reason:
             line += f" ({graph.reason}): {graph.message}"
         if told is not None and graph.key:

@@ -15,7 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from compile_wire.kernel_spec import KernelSpec, encode_kernel, is_plain_name
+from compile_wire.kernel_spec import KernelArgument, KernelSpec, encode_kernel, is_plain_name
+from compile_wire.limits import MAX_NAME_TEXT
 from compile_wire.triton_side.options import LIBRARIES, CannotTravelError, option_values, options_digest
 from compile_wire.triton_side.versions import TritonVersion
 
@@ -115,8 +116,42 @@ def lowered(request: KernelRequest) -> bytes:
             ttir=str(module),
             options=values,
             options_digest=options_digest(options),
+            code=str(source.fn.cache_key),
+            arguments=_arguments(source),
         )
     )
+
+
+def _arguments(source: Any) -> tuple[KernelArgument, ...]:
+    """What Triton's key has of each parameter. Values inside of tuples are told with their tuple's type alone."""
+    return tuple(
+        KernelArgument(
+            name=_short(name),
+            type=_short(source.signature.get(name, "")),
+            constant=_short(_constant(source.constants[(at,)])) if (at,) in source.constants else None,
+            special=_short(", ".join(_fact(*fact) for fact in source.attrs.get((at,), ()))),
+        )
+        for at, name in enumerate(source.fn.arg_names)
+    )
+
+
+def _constant(value: Any) -> str:
+    """A constant as its author wrote it; of a function that is one its name, and the digest that Triton knows it by."""
+    if hasattr(value, "cache_key"):
+        return f"{getattr(value, '__name__', 'function')} {str(value.cache_key)[:16]}"
+    return str(value) if isinstance(value, (bool, int, float)) or value is None else repr(value)
+
+
+def _fact(name: Any, value: Any) -> str:
+    return f"divisible by {value}" if name == "tt.divisibility" else f"{name}={value}"
+
+
+def _short(text: Any) -> str:
+    """Text within the wire's bound; of what is longer, the beginning and a digest of all of it."""
+    whole = str(text)
+    if len(whole) <= MAX_NAME_TEXT // 4:
+        return whole
+    return f"{whole[: MAX_NAME_TEXT // 8]}... {hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 def plain_name(name: str) -> str:

@@ -24,6 +24,8 @@ from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.errors import InstallError, InternalError
 from compile_client.kernel_lowering import KernelRequest, lowered, plain_name, store_key, why_not_kept
 from compile_client.process import kernel_client
+from compile_client.runs import KernelRecord
+from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import BINARIES, about_kernel, about_timings
 from compile_wire.kernel_environment import TUNING_PREFIX
@@ -93,56 +95,74 @@ class Kernels:
 
     def serve(self, request: KernelRequest, manager: Any, filename: str) -> dict[str, str] | None:
         """Return the kernel's files, put where Triton looks; None where Triton has to compile."""
+        self._local.record = None
         with self._guarded():
-            if group := self._asked(request, manager, filename):
+            record = KernelRecord(request.store_key, plain_name(request.source.name))
+            self._local.record = record
+            if group := self._asked(request, record, manager, filename):
                 return group
             kernel_client().report.count_kernel("here")
         self._local.started = time.monotonic()  # what was waited for until here is not what a compile takes
         return None
 
-    def _asked(self, request: KernelRequest, manager: Any, filename: str) -> dict[str, str] | None:
+    def _asked(
+        self, request: KernelRequest, record: KernelRecord, manager: Any, filename: str
+    ) -> dict[str, str] | None:
         client = kernel_client()
+        client.forget_trouble()
         if why := why_not_kept(request):
-            self._here(client, request, "not_carried", why)
+            self._here(client, record, "not_carried", why)
             return None
         asked = client.begin_graph(request.store_key)
         for artifact in asked.lookup():
             if group := self._installed(client, request, manager, filename, artifact):
+                record.asked(client)
                 client.report.count_kernel("hits", artifact.manifest.compile_s)
+                record.tell(client, "hit", saved_s=artifact.manifest.compile_s)
                 return group
-        if asked.ended or not client.may_publish():
+        record.asked(client)
+        if asked.ended:
             return None
-        outcome = self._by_daemon(client, request, asked.compile_kernel)
+        if not client.may_publish():
+            record.here("read_only", "a compile by the daemon needs the right to publish")
+            return None
+        outcome = self._by_daemon(client, request, record, asked.compile_kernel)
         group = self._installed(client, request, manager, filename, outcome) if outcome else None
+        record.asked(client)
         if group:
             client.report.count_kernel("by_daemon")
+            record.tell(client, "compiled_by_daemon")
         return group
 
     def compiled(self, request: KernelRequest, filename: str, group: dict[str, str]) -> None:
         """Publish what Triton has compiled here, in the background."""
         seconds = time.monotonic() - getattr(self._local, "started", time.monotonic())
+        record: KernelRecord | None = getattr(self._local, "record", None)
+        self._local.record = None
         with self._guarded():
             client = kernel_client()
+            if record is not None and record.key == request.store_key:
+                record.tell(client, "compiled_here", spent_s=seconds)
             if why_not_kept(request) or not client.may_publish():
                 return
             stem = filename.removesuffix(f".{_METADATA}")
             files: dict[str, bytes] = {}
-            for name, path in group.items():
-                suffix = name.removeprefix(f"{stem}.")
+            for file_name, path in group.items():
+                suffix = file_name.removeprefix(f"{stem}.")
                 if not _SUFFIX.fullmatch(suffix):
                     return
                 with open(path, "rb") as file:
                     files[suffix] = file.read()
             if not any(binary in files for binary in BINARIES):
                 return
-            metadata = read_metadata(files.pop(_METADATA))
+            metadata, name = read_metadata(files.pop(_METADATA)), plain_name(request.source.name)
             try:
                 parts = [Part("stage", suffix, data) for suffix, data in files.items()]
                 parts.append(Part("metadata", _METADATA, portable_metadata(metadata)))
             except MalformedError as error:
-                self._here(client, request, "not_carried", str(error))
+                client.why_here(request.store_key, "not_published", f"kernel {name}: {error}")
                 return
-            about = about_kernel(plain_name(request.source.name), metadata, files)
+            about = about_kernel(name, metadata, files)
             client.publish_later(
                 LocalCompile(key=request.store_key, guards=about, compile_s=seconds, parts=tuple(parts))
             )
@@ -177,22 +197,27 @@ class Kernels:
                 )
 
     def _by_daemon(
-        self, client: DaemonClient, request: KernelRequest, compile_kernel: Callable[[bytes], Artifact | Refusal | None]
+        self,
+        client: DaemonClient,
+        request: KernelRequest,
+        record: KernelRecord,
+        compile_kernel: Callable[[bytes], Artifact | Refusal | None],
     ) -> Artifact | None:
         """Have a worker compile it; None where it is better compiled here."""
         try:
             spec = lowered(request)
         except (CannotTravelError, MalformedError) as error:
             client.report.count_refusal("not_carried")
-            self._here(client, request, "not_carried", str(error))
+            self._here(client, record, "not_carried", str(error))
             return None
         except Exception:
             # Triton's frontend does not like the kernel: it will say so again where the user can see it.
             _logger.debug("a kernel could not be lowered", exc_info=True)
             return None
+        record.spec = digest_of(spec)
         outcome = compile_kernel(spec)
         if isinstance(outcome, Refusal):
-            self._here(client, request, outcome.reason, outcome.message)
+            self._here(client, record, outcome.reason, outcome.message)
             return None
         return outcome
 
@@ -217,8 +242,9 @@ class Kernels:
         return installed
 
     @staticmethod
-    def _here(client: DaemonClient, request: KernelRequest, reason: str, why: str) -> None:
-        client.why_here(request.store_key, reason, f"kernel {plain_name(request.source.name)}: {why}")
+    def _here(client: DaemonClient, record: KernelRecord, reason: str, why: str) -> None:
+        record.here(reason, why)
+        client.why_here(record.key, reason, f"kernel {record.name}: {why}")
 
     @staticmethod
     def _guarded() -> contextlib.AbstractContextManager[None]:

@@ -14,16 +14,33 @@ from compile_client.explanation import explanation_lines
 from compile_client.link import Link
 from compile_client.notices import logger
 from compile_client.runs import ExplainedGraph, GraphNote, RunLog, RunPart
+from compile_wire.kernel_environment import ArtifactKind, kernels_run
 
 
 class Reporter:
     """Safe to call from any thread; no method raises."""
 
-    def __init__(self, config: ClientConfig, link: Link, fallbacks: Callable[[], Mapping[str, int]]) -> None:
-        """Cheap. `fallbacks` gives the kinds of trouble so far, and how often each."""
+    def __init__(
+        self,
+        config: ClientConfig,
+        link: Link,
+        fallbacks: Callable[[], Mapping[str, int]],
+        *,
+        elder: Reporter | None = None,
+    ) -> None:
+        """Cheap. `fallbacks` gives the kinds of trouble so far, and how often each.
+
+        With an `elder` this is the record of the same process's kernels.
+        """
         self._config = config
         self._link = link
-        self._log = RunLog(self._send, fallbacks)
+        self._kind: ArtifactKind = "kernel" if elder else "graph"
+        self._log = RunLog(self._send, fallbacks, run=kernels_run(elder.run) if elder else "")
+
+    @property
+    def run(self) -> str:
+        """The record's name."""
+        return self._log.run
 
     def note(self, graph: GraphNote) -> None:
         """Remember what became of a graph; the daemon is told in the background."""
@@ -38,9 +55,10 @@ class Reporter:
         try:
             deadline = Deadline(self._config.explain_s)
             graphs = self._link.quietly(lambda connection: connection.explain_run(self._log.run, deadline))
+            graphs = [graph for graph in graphs if graph.kind == self._kind] if graphs is not None else None
         except Exception as error:  # noqa: BLE001 - the class's promise
             logger.debug("the daemon did not explain: %s", error)
-        return list(explanation_lines(missed, graphs))
+        return list(explanation_lines(missed, graphs, self._kind))
 
     def _send(self, part: RunPart, timeout_s: float) -> bool | None:
         """Hand in a piece of the record over the connection that is open; see `RunLog`."""

@@ -41,6 +41,7 @@ from compile_wire.limits import (
     MAX_KEY_TEXT,
     MAX_MESSAGE_BYTES,
     MAX_MESSAGE_TEXT,
+    MAX_NAME_TEXT,
     MAX_REASON_TEXT,
     MAX_REASONS,
 )
@@ -321,6 +322,8 @@ def _explained(graph: runs_pb.GraphExplanation) -> ExplainedGraph:
     by_daemon = graph.outcome == runs_pb.GRAPH_OUTCOME_COMPILED_BY_DAEMON
     return ExplainedGraph(
         number=graph.number,
+        kind=_plain(graph.kind, MAX_REASON_TEXT) or "graph",
+        name=_plain(graph.name, MAX_NAME_TEXT),
         key=_plain(graph.key, MAX_KEY_TEXT),
         outcome="compiled_by_daemon" if by_daemon else "compiled_here",
         reason=_plain(graph.reason, MAX_REASON_TEXT),

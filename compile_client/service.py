@@ -313,7 +313,8 @@ class DaemonClient:
             max_items=self.config.publish_queue_items,
             max_bytes=self.config.publish_queue_bytes,
         )
-        self._reporter = Reporter(self.config, self._link, self._report.fallbacks)
+        elder = self._elder._reporter if self._elder else None
+        self._reporter = Reporter(self.config, self._link, self._report.fallbacks, elder=elder)
 
     def _forked(self) -> None:
         """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""

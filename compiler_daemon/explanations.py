@@ -1,4 +1,4 @@
-"""Why the graphs of a run were not there: the cause of each, and what it differs in from the nearest known request."""
+"""Why the graphs and kernels of a run were not there: the cause of each, and its difference from the nearest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec
+from compile_wire.kernel_environment import ArtifactKind, is_kernel_environment, kernels_run, kind_of
+from compile_wire.kernel_spec import KernelSpec, decode_kernel
 from compiler_daemon.errors import AmbiguousKeyError, RunUnknownError
-from compiler_daemon.explain import Candidate, Difference, Nearest, Request, differences, find_nearest
+from compiler_daemon.explain import (
+    Candidate,
+    Difference,
+    KernelRequest,
+    Nearest,
+    Request,
+    differences,
+    find_nearest,
+    find_nearest_kernel,
+)
 from compiler_daemon.runs import GraphRecord, RunLog, RunSummary
 from compiler_daemon.store import Store, StoredGraph, StoreError
 
@@ -36,6 +47,9 @@ class Explanation:
     """Why one graph was not there."""
 
     graph: GraphRecord
+    kind: ArtifactKind
+    name: str
+    """A kernel's, where it is known."""
     program: str
     sentence: str
     nearest: Nearest | None
@@ -50,8 +64,11 @@ class Explained:
 
     run: RunSummary | None
     graphs: Sequence[Explanation]
+    """And kernels, after them."""
     more: int
-    """Graphs that were left out."""
+    """Those that were left out."""
+    kernels: RunSummary | None = None
+    """What the same process told of its kernels."""
 
 
 class Explanations:
@@ -79,10 +96,17 @@ class Explanations:
         if summary is None:
             what = f"run {run}" if run else f"run of {program}" if program else "run"
             raise RunUnknownError(f"no {what} is known: trainers report theirs while TORCH_COMPILE_CLIENT=1")
-        missed = [graph for graph in self._log.graphs(summary.run) if graph.missed]
         search = _Search(self._store, self._log, until=time.monotonic() + _TIME_S)
-        explained = [search.explain(graph, summary.environment, summary.program) for graph in missed[:_MAX_GRAPHS]]
-        return Explained(run=summary, graphs=explained, more=max(0, len(missed) - _MAX_GRAPHS))
+        # A process's graphs and its kernels are two records.
+        both = [one for one in (summary, self._log.run(kernels_run(summary.run))) if one is not None]
+        both.sort(key=lambda one: search.is_of_kernels(one.environment))
+        missed = [(one, graph) for one in both for graph in self._log.graphs(one.run) if graph.missed]
+        return Explained(
+            run=both[0],
+            graphs=[search.explain(graph, one.environment, one.program) for one, graph in missed[:_MAX_GRAPHS]],
+            more=max(0, len(missed) - _MAX_GRAPHS),
+            kernels=next((one for one in both if search.is_of_kernels(one.environment)), None),
+        )
 
     def _of_key(self, prefix: str) -> Explained:
         requests = [row for row in self._store.graphs() if row.key.startswith(prefix)]
@@ -114,20 +138,29 @@ class _Search:
         self._until = until
         self._fields: Mapping[Digest, Mapping[str, str]] = store.environments()
         self._requests = store.graphs()
+        self._kernels: dict[Digest, KernelSpec | None] = {}
+
+    def is_of_kernels(self, environment: str) -> bool:
+        """Whether this is an environment of kernels."""
+        return is_kernel_environment(self._fields.get(Digest(environment), {}))
 
     def explain(self, graph: GraphRecord, environment: str, program: str) -> Explanation:
-        found = self._nearest(graph, environment, program) if graph.key and graph.missed else None
+        kind = kind_of(graph.key, self._fields.get(Digest(environment), {}))
+        spec = self._kernel(Digest(graph.graph)) if kind == "kernel" and graph.graph else None
+        found = self._nearest(graph, spec, environment, program) if graph.key and graph.missed else None
         told = found.differences if found else ()
         return Explanation(
             graph=graph,
+            kind=kind,
+            name=spec.name if spec else "",
             program=program,
-            sentence=_sentence(graph, found, in_time=time.monotonic() < self._until),
+            sentence=_sentence(graph, spec, found, in_time=time.monotonic() < self._until),
             nearest=found,
             differences=told[:_MAX_DIFFERENCES],
             more=max(0, len(told) - _MAX_DIFFERENCES),
         )
 
-    def _nearest(self, graph: GraphRecord, environment: str, program: str) -> Nearest | None:
+    def _nearest(self, graph: GraphRecord, kernel: KernelSpec | None, environment: str, program: str) -> Nearest | None:
         if graph.cause in ("gone", "guards"):
             return None  # the cause says it all
         ours = Digest(environment)
@@ -135,10 +168,26 @@ class _Search:
         if graph.cause == "environment":
             return self._other_environment(graph, fields)
         data = self._data(graph.graph)
-        if data is None or (spec := _decoded(data)) is None:
+        if data is None:
             return None
+        of_kernels = self.is_of_kernels(environment)
         # What came after it says nothing about why it was not there.
-        known = [row for row in self._requests if row.created < graph.asked and row.key != graph.key]
+        known = [
+            row
+            for row in self._requests
+            if row.created < graph.asked and row.key != graph.key and self.is_of_kernels(row.environment) == of_kernels
+        ]
+        if kernel is not None:
+            return find_nearest_kernel(
+                KernelRequest(environment=fields, spec=kernel),
+                [_candidate(row) for row in known],
+                program=program,
+                size=len(data),
+                fields=self._fields,
+                read=self._kernel,
+            )
+        if of_kernels or (spec := _decoded(data)) is None:
+            return None
         return find_nearest(
             Request(environment=fields, spec=spec),
             [_candidate(row) for row in known],
@@ -176,6 +225,19 @@ class _Search:
         data = self._data(digest)
         return _decoded(data) if data is not None else None
 
+    def _kernel(self, digest: Digest) -> KernelSpec | None:
+        if digest not in self._kernels and time.monotonic() < self._until:
+            data = self._data(digest)
+            self._kernels[digest] = _decoded_kernel(data) if data is not None else None
+        return self._kernels.get(digest)
+
+
+def _decoded_kernel(data: bytes) -> KernelSpec | None:
+    try:
+        return decode_kernel(data) if len(data) <= _MAX_GRAPH_BYTES else None
+    except WireError:  # an older daemon's
+        return None
+
 
 def _decoded(data: bytes) -> GraphSpec | None:
     if len(data) > _MAX_GRAPH_BYTES:
@@ -197,7 +259,7 @@ def _candidate(row: StoredGraph) -> Candidate:
     )
 
 
-def _sentence(graph: GraphRecord, found: Nearest | None, *, in_time: bool) -> str:
+def _sentence(graph: GraphRecord, kernel: KernelSpec | None, found: Nearest | None, *, in_time: bool) -> str:
     if not graph.missed:
         return "it was there"
     if not graph.key:
@@ -207,10 +269,12 @@ def _sentence(graph: GraphRecord, found: Nearest | None, *, in_time: bool) -> st
         return sentence
     if not graph.graph:
         return f"{sentence}; it could not be captured, so that nothing can be compared"
+    if found is None and kernel is not None and in_time:
+        return f"{sentence}, and no other kernel called {kernel.name} is known"
     if found is None:
         return f"{sentence}, and there is no earlier request to compare it with" if in_time else sentence
     if not found.related:
         return f"{sentence}; even the nearest known request has little in common with it"
     if not found.differences:
-        return f"{sentence}; in all that is known it is the same as the nearest request, only torch's key differs"
+        return f"{sentence}; in all that is known it is the same as the nearest request, only the key differs"
     return f"{sentence}; the nearest known request differs in"

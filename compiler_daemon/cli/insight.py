@@ -23,7 +23,7 @@ def explain(
     address: ListenAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say of each graph of the last run that was not there why: what differs from the nearest known one, in words.
+    """Say of each graph and kernel of the last run that was not there why: what differs from the nearest known one.
 
     Example: compiler-daemon explain --program train.py
     """

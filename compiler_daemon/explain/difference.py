@@ -7,12 +7,14 @@ from dataclasses import dataclass
 ORDER = (
     # What makes every graph of a process another one.
     "torch", "python", "gpu", "system", "cpu", "compiler", "environment",
+    # What a kernel is, and for what.
+    "target", "code",
     # What a user has switched.
     "training", "dynamic", "dtype", "device", "shape", "autocast", "requires_grad", "stride",
     # What the program computes.
-    "operator", "constant", "wiring", "inputs", "source",
+    "operator", "constant", "specialisation", "wiring", "inputs", "source",
     # What it is compiled under.
-    "threads", "state", "inductor", "functorch",
+    "threads", "state", "inductor", "functorch", "option",
     # What follows from the others more often than not.
     "memory", "parameter", "symbol", "guard", "meta",
 )  # fmt: skip

@@ -29,20 +29,19 @@ def print_explanation(answer: Mapping[str, Any]) -> None:
     for graph in answer["graphs"]:
         _add(tree, graph)
     if answer["more"]:
-        tree.add(f"and {answer['more']} more graphs")
+        tree.add(f"and {answer['more']} more")
     console.print(tree)
 
 
 def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
     if run is None:
         return "a key that belongs to no run that is remembered"
-    there = run["hits"] + run["hits_local"]
-    total = there + run["compiled_by_daemon"] + run["compiled_here"]
+    kernels = answer.get("kernels")
+    counted = [("graph", run)] if kernels is None or kernels["run"] != run["run"] else []
+    counted += [("kernel", kernels)] if kernels else []
     name = run["program"] or "a program without a name"
     ended = "" if run["ended"] else ", not ended as far as is known"
-    heading = f"{name} (process {run['pid']}{ended}): {total} graph{'' if total == 1 else 's'}, {there} of them there"
-    if run["seconds_saved"]:
-        heading += f", {run['seconds_saved']:.0f} s saved"
+    heading = f"{name} (process {run['pid']}{ended}): " + "; ".join(_count(word, one) for word, one in counted)
     if run["fallbacks"]:
         heading += "; trouble with the daemon: " + ", ".join(f"{name} {n}" for name, n in run["fallbacks"].items())
     if not answer["graphs"]:
@@ -50,8 +49,16 @@ def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
     return heading
 
 
+def _count(word: str, run: Mapping[str, Any]) -> str:
+    there = run["hits"] + run["hits_local"]
+    total = there + run["compiled_by_daemon"] + run["compiled_here"]
+    saved = f", {run['seconds_saved']:.0f} s saved" if run["seconds_saved"] else ""
+    return f"{total} {word}{'' if total == 1 else 's'}, {there} of them there{saved}"
+
+
 def _add(tree: Tree, graph: Mapping[str, Any]) -> None:
-    number = f"graph {graph['number']} " if graph["number"] else ""
+    number = f"{graph['kind']} {graph['number']} " if graph["number"] else ""
+    number += f"{graph['name']} " if graph["name"] else ""
     title = Text(f"{number}{graph['key'][:16] or 'without a key'}: ")
     title.append(str(_OUTCOMES.get(graph["outcome"], graph["outcome"])), style=_COLOURS.get(graph["outcome"], ""))
     branch = tree.add(title)

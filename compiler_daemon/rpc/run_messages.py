@@ -103,6 +103,7 @@ def pack_explained(explained: Explained) -> pb.ExplainRunResponse:
         run=pack_run(explained.run) if explained.run is not None else None,
         graphs=[_pack_explanation(item) for item in explained.graphs],
         more=explained.more,
+        kernels=pack_run(explained.kernels) if explained.kernels is not None else None,
     )
 
 
@@ -110,6 +111,8 @@ def _pack_explanation(item: Explanation) -> pb.GraphExplanation:
     graph, nearest = item.graph, item.nearest
     return pb.GraphExplanation(
         number=graph.number,
+        kind=item.kind,
+        name=item.name,
         key=graph.key,
         program=item.program,
         outcome=_OUTCOME_VALUES[graph.outcome],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compile_wire.digest import Digest, digest_of
+from compile_wire.kernel_environment import kernels_run
 from compile_wire.limits import MAX_GRAPHS_PER_RUN
 from compiler_daemon.errors import RunLogError
 from compiler_daemon.runs.database import open_database
@@ -160,6 +161,8 @@ class RunLog:
 
     @staticmethod
     def _begin(connection: sqlite3.Connection, report: RunReport, now: float) -> int:
+        # The process's other record counts for this one, too: it is one run.
+        told = connection.execute("SELECT 1 FROM runs WHERE run = ?", (kernels_run(report.run),)).fetchone() is not None
         cursor = connection.execute(
             "INSERT INTO runs (run, program, pid, environment, started, seen, ended, unreported, fallbacks) "
             "VALUES (?, ?, ?, ?, ?, ?, 0, 0, '{}')",
@@ -167,8 +170,8 @@ class RunLog:
         )
         connection.execute(
             "INSERT INTO programs VALUES (?, 1, 0, 0, 0, 0, 0, 0, 0, ?) "
-            "ON CONFLICT (program) DO UPDATE SET runs = runs + 1, seen = excluded.seen",
-            (report.program, now),
+            "ON CONFLICT (program) DO UPDATE SET runs = runs + ?, seen = excluded.seen",
+            (report.program, now, 0 if told else 1),
         )
         number = cursor.lastrowid
         assert number is not None

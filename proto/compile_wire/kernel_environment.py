@@ -10,6 +10,8 @@ KIND = "triton kernels"
 TUNING_PREFIX = "timings-"
 """How the keys of what an autotuner measured begin; a kernel's is Triton's hash alone."""
 
+_COMPLEMENT = str.maketrans("0123456789abcdef", "fedcba9876543210")
+
 ArtifactKind = Literal["graph", "kernel", "tuning"]
 """What a user calls the three kinds of things that are kept."""
 
@@ -24,3 +26,12 @@ def kind_of(key: str, fields: Mapping[str, str]) -> ArtifactKind:
     if not is_kernel_environment(fields):
         return "graph"
     return "tuning" if key.startswith(TUNING_PREFIX) else "kernel"
+
+
+def kernels_run(run: str) -> str:
+    """Return the name of the record in which the same process tells of its kernels; of that one, the other's.
+
+    A record has one environment, so that a process has two: the name of each ends with the complement of the other's
+    last digit.
+    """
+    return run[:-1] + run[-1:].translate(_COMPLEMENT)

@@ -16,15 +16,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from compile_wire.errors import MalformedError
-from compile_wire.limits import MAX_KERNEL_BYTES, MAX_KERNEL_OPTION_TEXT, MAX_KERNEL_OPTIONS, MAX_NAME_TEXT
+from compile_wire.limits import (
+    MAX_KERNEL_ARGUMENTS,
+    MAX_KERNEL_BYTES,
+    MAX_KERNEL_OPTION_TEXT,
+    MAX_KERNEL_OPTIONS,
+    MAX_NAME_TEXT,
+)
 from compile_wire.packing import pack, unpack
 
-_VERSION = 1
-_FIELDS = frozenset({"v", "name", "backend", "arch", "warp_size", "source", "ttir", "options", "options_digest"})
+_VERSION = 2
+_FIELDS = frozenset(
+    {"v", "name", "backend", "arch", "warp_size", "source", "ttir", "options", "options_digest", "code", "arguments"}
+)
+_MAX_CODE = 128
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,149}", re.ASCII)
 
 Option = bool | int | float | str | tuple["Option", ...] | None
 """What an option of Triton's may be."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelArgument:
+    """One parameter of a kernel, as Triton's key knows it: for people, and not compiled from."""
+
+    name: str
+    type: str
+    """"*fp16", "i32"; "constexpr" for a constant."""
+    constant: str | None
+    """Its value, as Python writes it; None where it is no constant."""
+    special: str
+    """What is taken for granted of its value: "divisible by 16"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +67,9 @@ class KernelSpec:
     """All of Triton's options that hold no path."""
     options_digest: str
     """What the worker must arrive at, see `compile_wire.triton_side.options`."""
+    code: str = ""
+    """Triton's digest of the kernel's source and what it uses; empty where it is not known."""
+    arguments: tuple[KernelArgument, ...] = ()
 
 
 def encode_kernel(spec: KernelSpec) -> bytes:
@@ -61,6 +86,8 @@ def encode_kernel(spec: KernelSpec) -> bytes:
                 "ttir": spec.ttir,
                 "options": {name: _listed(spec.options[name]) for name in sorted(spec.options)},
                 "options_digest": spec.options_digest,
+                "code": spec.code,
+                "arguments": [[one.name, one.type, one.constant, one.special] for one in spec.arguments],
             }
         )
     except (TypeError, ValueError, OverflowError) as error:
@@ -96,12 +123,32 @@ def decode_kernel(data: bytes) -> KernelSpec:
         ttir=_text(fields["ttir"], "ttir", MAX_KERNEL_BYTES),
         options={_text(name, "option", MAX_NAME_TEXT): _option(value) for name, value in options.items()},
         options_digest=_text(fields["options_digest"], "options_digest", 64),
+        code=_text(fields["code"], "code", _MAX_CODE),
+        arguments=_arguments(fields["arguments"]),
     )
 
 
 def is_plain_name(name: str) -> bool:
     """Whether a kernel's file name is one plain component; only such names travel."""
     return _NAME.fullmatch(name) is not None
+
+
+def _arguments(value: object) -> tuple[KernelArgument, ...]:
+    if not isinstance(value, list) or len(value) > MAX_KERNEL_ARGUMENTS:
+        raise MalformedError(f"a kernel has a list of at most {MAX_KERNEL_ARGUMENTS} arguments")
+    return tuple(_argument(item) for item in value)
+
+
+def _argument(value: object) -> KernelArgument:
+    if not isinstance(value, list) or len(value) != 4:
+        raise MalformedError("an argument is its name, type, constant and what is known of it")
+    name, kind, constant, special = value
+    return KernelArgument(
+        name=_text(name, "an argument's name", MAX_NAME_TEXT),
+        type=_text(kind, "an argument's type", MAX_NAME_TEXT),
+        constant=None if constant is None else _text(constant, "a constant", MAX_NAME_TEXT),
+        special=_text(special, "what is known of an argument", MAX_NAME_TEXT),
+    )
 
 
 def _listed(value: Option) -> Any:

@@ -64,6 +64,9 @@ MAX_KERNEL_BYTES = 8 * 2**20
 MAX_KERNEL_OPTIONS = 256
 """Options of a kernel; Triton has about thirty."""
 
+MAX_KERNEL_ARGUMENTS = 1024
+"""Parameters of a kernel; CUDA passes 4 KB of them."""
+
 MAX_KERNEL_OPTION_TEXT = 4096
 """Text of one option, and the length of a list among them."""
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import about_kernel, about_timings, read_about
-from compile_wire.kernel_spec import KernelSpec, decode_kernel, encode_kernel
+from compile_wire.kernel_spec import KernelArgument, KernelSpec, decode_kernel, encode_kernel
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
 from compile_wire.packing import pack, unpack
@@ -30,6 +30,8 @@ SPEC = KernelSpec(
     ttir="module {}",
     options={"num_warps": 4, "fusion": True, "scale": 0.5, "dtypes": ("fp8e5", ("a", None))},
     options_digest=digest_of(b"options"),
+    code=digest_of(b"code"),
+    arguments=(KernelArgument(name="x", type="*fp32", constant=None, special="divisible by 16"),),
 )
 
 
@@ -60,7 +62,14 @@ def test_a_spec_comes_back_as_it_went() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"v": 2},
+        {"v": 1},
+        {"v": 3},
+        {"code": "0" * 129},
+        {"arguments": [["x"] * 4] * 1025},
+        {"arguments": [["x", "*fp32", None]]},
+        {"arguments": [["x", "*fp32", 1, ""]]},
+        {"arguments": [["x" * 1025, "*fp32", None, ""]]},
+        {"arguments": {"x": "*fp32"}},
         {"more": 1},
         {"name": "../../etc/passwd"},
         {"name": ""},

@@ -140,7 +140,9 @@ class ReportRunRequest(_message.Message):
     UNREPORTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """Chosen by the process: 32 hex digits."""
+    """Chosen by the process: 32 hex digits. A record has one environment: a process that needs kernels has a second one
+    for these, whose name has the complement of the last digit.
+    """
     program: _builtins.str
     pid: _builtins.int
     environment_id: _builtins.str
@@ -380,6 +382,8 @@ class GraphExplanation(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     WAITED_S_FIELD_NUMBER: _builtins.int
     SPENT_S_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     key: _builtins.str
     program: _builtins.str
@@ -394,6 +398,10 @@ class GraphExplanation(_message.Message):
     """Differences that were left out."""
     waited_s: _builtins.float
     spent_s: _builtins.float
+    kind: _builtins.str
+    """What it is: "graph", "kernel" or "tuning"; graphs and kernels are numbered apart."""
+    name: _builtins.str
+    """A kernel's, where it is known."""
     @_builtins.property
     def nearest(self) -> Global___NearestRequest: ...
     @_builtins.property
@@ -416,10 +424,12 @@ class GraphExplanation(_message.Message):
         more: _builtins.int = ...,
         waited_s: _builtins.float = ...,
         spent_s: _builtins.float = ...,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "differences", b"differences", "key", b"key", "message", b"message", "more", b"more", "nearest", b"nearest", "number", b"number", "outcome", b"outcome", "program", b"program", "reason", b"reason", "sentence", b"sentence", "spent_s", b"spent_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "differences", b"differences", "key", b"key", "kind", b"kind", "message", b"message", "more", b"more", "name", b"name", "nearest", b"nearest", "number", b"number", "outcome", b"outcome", "program", b"program", "reason", b"reason", "sentence", b"sentence", "spent_s", b"spent_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +442,7 @@ class ExplainRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     GRAPHS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    KERNELS_FIELD_NUMBER: _builtins.int
     more: _builtins.int
     """Graphs that were left out because there are too many."""
     @_builtins.property
@@ -440,16 +451,23 @@ class ExplainRunResponse(_message.Message):
 
     @_builtins.property
     def graphs(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraphExplanation]: ...
+    @_builtins.property
+    def kernels(self) -> Global___RunSummary:
+        """What the same process told of its Triton kernels, where it did; `run` is then its record of graphs, if it has one,
+        and otherwise this one, too.
+        """
+
     def __init__(
         self,
         *,
         run: Global___RunSummary | None = ...,
         graphs: _abc.Iterable[Global___GraphExplanation] | None = ...,
         more: _builtins.int = ...,
+        kernels: Global___RunSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kernels", b"kernels", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graphs", b"graphs", "more", b"more", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graphs", b"graphs", "kernels", b"kernels", "more", b"more", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,22 @@ SPILLING = Specimen(
 )
 
 
+@triton.jit
+def planted(x_ptr, y_ptr, n, BLOCK: tl.constexpr):  # noqa: N803
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + offsets, tl.load(x_ptr + offsets, mask=offsets < n) * 2, mask=offsets < n)
+
+
+def planted_source(fields: dict[str, object]) -> object:
+    """A kernel with differences that the test plants."""
+    if "code" in fields:
+        planted._unsafe_update_src(planted.src.replace("* 2", str(fields["code"])))
+    types = {"x_ptr": "*fp32", "y_ptr": "*fp32", "n": "i32", "BLOCK": "constexpr", **fields.get("types", {})}  # type: ignore[dict-item]
+    constants = {(3,): fields.get("BLOCK", 128)} | ({(2,): 1} if types["n"] == "constexpr" else {})
+    aligned = {(place,): [["tt.divisibility", 16]] for place in fields.get("aligned", [0, 1])}  # type: ignore[attr-defined]
+    return triton.compiler.ASTSource(planted, types, constants, aligned)
+
+
 def main() -> None:
     targets, *names = sys.argv[1:]
     if os.environ.get("WITH_HOOK"):
@@ -72,11 +88,17 @@ def main() -> None:
         backend, _, arch = target.partition(":")
         gpu = GPUTarget(backend, int(arch) if arch.isdigit() else arch, 64 if backend == "hip" else 32)
         for kernel in (*corpus(), SPILLING):
+            if "planted" in names:
+                continue
             if kernel.name in names:
                 compiled = triton.compile(kernel.source(), target=gpu, options=dict(kernel.options))
                 for name, path in sorted(compiled.metadata_group.items()):
                     with open(path, "rb") as file:
                         files[f"{target} {name}"] = hashlib.sha256(file.read()).hexdigest()
+        if "planted" in names:
+            fields = json.loads(os.environ["PLANTED"])
+            options = {"num_warps": fields.get("num_warps", 4)}
+            triton.compile(planted_source(fields), target=gpu, options=options)
     print(json.dumps({"files": files, "compiles": seen.count(False), "hits": seen.count(True)}))
 
 
