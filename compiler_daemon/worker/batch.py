@@ -97,7 +97,7 @@ def composed(kernels: Sequence[Kernel]) -> str:
 
 def compile_command(kernel: Kernel, source_path: str, object_path: str) -> list[str]:
     """Return what compiles a composed source of kernels like this one."""
-    sections = ("-ffunction-sections", "-fdata-sections")
+    sections = ("-ffunction-sections", "-fdata-sections", "-w")  # torch does not read the warnings either
     return [kernel.compiler, *kernel.flags, *sections, "-c", source_path, "-o", object_path]
 
 

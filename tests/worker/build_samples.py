@@ -1,0 +1,106 @@
+"""Builds kernels in a process of its own, by torch alone and by a worker's `Builds`; prints what came of it as JSON.
+
+python build_samples.py FOLDER
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._inductor import codecache
+from torch._inductor import config as inductor_config
+from torch._inductor.codecache import CppPythonBindingsCodeCache
+from torch._inductor.utils import fresh_inductor_cache
+
+from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.patches import Patches
+from compiler_daemon.worker.builds import Builds
+
+_KERNEL = """
+#include <torch/csrc/inductor/cpp_prefix.h>
+%s
+extern "C" void kernel(float* out_ptr0)
+{
+    out_ptr0[0] = %s;
+}
+"""
+ALIKE = [_KERNEL % ("", f"{n}.0f") for n in (1, 2, 3)]
+CLASHING = [_KERNEL % (f'extern "C" float helper({t} x) {{ return x; }}', "helper(4)") for t in ("int", "long")]
+INCLUDING = [_KERNEL % ("#include <vector>", f"std::vector<float>{{{n}.0f}}[0]") for n in (5, 6)]
+BROKEN = [_KERNEL % ("", "nobody_knows_this"), _KERNEL % ("", "7.0f")]
+
+
+def function(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Return what takes kernels with reductions, exponentials and outer loops."""
+    y = torch.nn.functional.layer_norm(x, (64,), w)
+    return torch.nn.functional.gelu(y @ y.transpose(-1, -2)).softmax(-1).sum(0)
+
+
+def main(folder: Path) -> None:
+    """Do all of it."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign] # the shortest handler
+    logging.getLogger("compiler_daemon.worker.builds").addHandler(handler)
+
+    kernels = Kernels()
+    patches = Patches()
+    patches.replace(codecache, "write", kernels.writing)
+    by_torch, out_torch = _compiled(kernels, folder / "torch")
+    builds = Builds(str(folder))
+    builds.install(patches)
+    builds.warm()
+    by_us, out_us = _compiled(kernels, folder / "ours", builds)
+    results: dict[str, Any] = {
+        "objects": {name: [path, by_us.get(name)] for name, path in by_torch.items()},
+        "equal": torch.equal(out_torch, out_us),
+        "said_at_first": list(said),
+    }
+    for name, sources in (("alike", ALIKE), ("clashing", CLASHING), ("including", INCLUDING), ("broken", BROKEN)):
+        said.clear()
+        results[name] = {"values": _run(builds, sources), "said": list(said)}
+    print(json.dumps(results))
+
+
+def _compiled(kernels: Kernels, folder: Path, builds: Builds | None = None) -> tuple[dict[str, str], torch.Tensor]:
+    folder.mkdir()
+    torch.manual_seed(0)
+    x, w = torch.randn(4, 32, 64), torch.randn(64)
+    torch._dynamo.reset()
+    CppPythonBindingsCodeCache.cache_clear()
+    with inductor_config.patch(force_disable_caches=True), fresh_inductor_cache(dir=str(folder), delete=False):
+        with kernels.recorded() as objects:
+            out = torch.compile(function)(x, w)
+        if builds is not None:
+            builds.finish()
+    return dict(objects), out
+
+
+def _run(builds: Builds, sources: list[str]) -> list[float | str]:
+    """Build kernels in one round and call each; return what each gave, or the name of the error."""
+    values: list[float | str] = []
+    collect = functools.partial(builds._collect, builds._round)
+    loads = [CppPythonBindingsCodeCache.load_pybinding_async(["float*"], one, submit_fn=collect) for one in sources]
+    builds.flush()
+    for load in loads:
+        out = torch.zeros(16)
+        try:
+            load()(out)
+            values.append(float(out[0]))
+        except Exception as error:  # noqa: BLE001 - which one is what is asked
+            values.append(type(error).__name__)
+    try:
+        builds.finish()
+    except Exception as error:  # noqa: BLE001 - as above
+        values.append(type(error).__name__)
+    return values
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
