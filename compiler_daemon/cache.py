@@ -179,6 +179,11 @@ class Cache:
         rows = await asyncio.to_thread(self._store.artifacts, environment=environment)
         return any(row.key == key for row in rows)
 
+    async def was_asked_for(self, environment: Digest, key: str, graph: bytes) -> bool:
+        """Whether this graph was once asked for under this key, by somebody who may publish."""
+        rows = await asyncio.to_thread(self._store.graphs, environment=environment, key=key)
+        return digest_of(graph) in {row.graph for row in rows}
+
     async def expected_seconds(self, environment: Digest, key: str) -> float:
         """Return how long this graph took before; 0 where nobody knows."""
         return await asyncio.to_thread(self._store.expected_seconds, environment, key) or 0.0

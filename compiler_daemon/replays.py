@@ -3,6 +3,9 @@
 A graph is first asked what its key is here; then it is an ordinary flight under that key: one compile however many ask,
 the store looked at first, limits and quarantine as always. Where the worker's environment is the one that the graph was
 asked for in, its key is known, and coming out with another is a refusal.
+
+The key of a Triton kernel is made of source code that does not travel: no worker can compute or prove it. So a kernel
+is compiled again under the key that it was kept under, for the Triton that it was kept for, and for no other.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from compile_wire.digest import Digest
+from compile_wire.kernel_environment import is_kernel_environment
 from compiler_daemon import metrics
 from compiler_daemon.cache import Cache
 from compiler_daemon.environments import Environments
@@ -64,6 +68,8 @@ class Replays:
             keying.cancel()
             await asyncio.gather(keying, return_exceptions=True)
         found = keying.result()
+        if isinstance(found, Job) and is_kernel_environment(self._fields(asked)):
+            found = await self._provable(found)
         if isinstance(found, Refusal):
             yield found
             return
@@ -80,6 +86,16 @@ class Replays:
                 else:
                     yield event
 
+    async def _provable(self, kernel: Job) -> Job | Refusal:
+        """A kernel that somebody who may publish has asked for under this key, or the refusal of any other."""
+        if await self._cache.was_asked_for(kernel.environment, kernel.key, kernel.graph):
+            return kernel
+        return Refusal(
+            reason="UNSUPPORTED",
+            message="nothing proves a kernel's key: only kernels that this daemon keeps are replayed; "
+            "`export` without --graphs takes them elsewhere",
+        )
+
     async def _keyed(self, asked: Job) -> Job | Refusal:
         """The job as it is here: with the worker's environment, and the key that its torch gives the graph."""
         job = replace(asked, key="", replay=True)
@@ -90,6 +106,10 @@ class Replays:
                 await self._environments.note_hello(worker.hello)
                 if environment == asked.environment and asked.key:
                     return replace(asked, replay=True)
+                if is_kernel_environment(self._fields(asked)):
+                    return Refusal(
+                        reason="UNSUPPORTED", message="a kernel's key holds its Triton, and is computed in the trainer"
+                    )
                 return replace(job, environment=environment, key=await worker.key_of(job))
         except JobRefusedError as error:
             return Refusal(reason=error.reason, message=str(error), fields=error.fields)

@@ -13,6 +13,7 @@ from functools import cached_property
 from compile_wire.digest import Digest
 from compile_wire.environment import check_environment, environment_id
 from compile_wire.errors import WireError
+from compile_wire.kernel_environment import is_kernel_environment
 from compile_wire.limits import MAX_MANIFEST_BYTES
 from compile_wire.manifest import Manifest, decode_manifest
 from compiler_daemon.errors import BundleError
@@ -26,6 +27,10 @@ _INTERPRETER_S = 180.0
 _ENVIRONMENT_CODE = (
     "import json; from compile_wire.torch_side.environment import process_environment; "
     "print(json.dumps(dict(process_environment())))"
+)
+_KERNELS_CODE = (
+    "import json; from compile_wire.triton_side.environment import kernel_environment; "
+    "print(json.dumps(dict(kernel_environment())))"
 )
 
 
@@ -97,8 +102,12 @@ class Importer:
         here: dict[Digest, Fields] = {
             environment: view.fields for environment, view in self._client.environments().items() if view.served
         }
-        if not {entry.packed.environment for entry in self._entries} <= here.keys() and (own := own_environment()):
-            here[environment_id(own)] = own
+        asked = self._bundle.index.environments
+        unknown = [asked[entry.packed.environment] for entry in self._entries if entry.packed.environment not in here]
+        for code, of_kernels in ((_ENVIRONMENT_CODE, False), (_KERNELS_CODE, True)):
+            needed = any(is_kernel_environment(fields) == of_kernels for fields in unknown)
+            if needed and (own := own_environment(code)):
+                here[environment_id(own)] = own
         return here
 
     def _chosen(self, everything: bool) -> Sequence[Entry]:
@@ -132,13 +141,13 @@ class Importer:
         return new, moved
 
 
-def own_environment() -> Fields | None:
-    """Return the environment of a process of this interpreter; None where it has no torch that says so in time."""
-    # A process of its own: torch is never imported here. Without the client, which a trainer's would have.
+def own_environment(code: str = _ENVIRONMENT_CODE) -> Fields | None:
+    """Return the environment of a process of this interpreter; None where nothing in it says so in time."""
+    # A process of its own: neither torch nor Triton is imported here. Without the client, which a trainer's would have.
     environ = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     try:
         said = subprocess.run(
-            [sys.executable, "-P", "-c", _ENVIRONMENT_CODE],
+            [sys.executable, "-P", "-c", code],
             capture_output=True,
             text=True,
             timeout=_INTERPRETER_S,

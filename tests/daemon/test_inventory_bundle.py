@@ -28,7 +28,7 @@ OLDER = {**FIELDS, "torch": "0.older"}
 @pytest.fixture(autouse=True)
 def no_torch_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interpreter without torch: what fits is decided by the daemon's environments alone."""
-    monkeypatch.setattr(importing, "own_environment", lambda: None)
+    monkeypatch.setattr(importing, "own_environment", lambda *_: None)
 
 
 @pytest.fixture
