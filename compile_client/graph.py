@@ -330,7 +330,8 @@ class Graph:
 
         if self._spec is None and not self._why_not:
             try:
-                self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
+                with tracing.span("capture"):
+                    self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
             except (CannotCarryError, MalformedError) as error:
                 self._why_not = str(error)
                 self.why_here("not_carried", self._why_not)

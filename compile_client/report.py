@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from compile_client.notices import say
+from compile_wire import tracing
 
 _OWNER = "TORCH_COMPILE_CLIENT_REPORT_OWNER"
 """Set in a process's own environment, so that its children know that FILE is taken."""
@@ -47,6 +48,10 @@ _COUNTERS = (
 )
 
 
+_PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "capture")
+"""Spans of a graph that happen in this process."""
+
+
 class Report:
     """What this process did. Safe to call from any thread."""
 
@@ -58,6 +63,7 @@ class Report:
         self._unpublished: Counter[str] = Counter()
         self._seconds_saved = 0.0
         self._seconds_waited = 0.0
+        self._spent_before = tracing.seconds()  # a forked child inherits its parent's
         self.warm: Callable[[], dict[str, object]] | None = None
         """Compile-only: what becomes the report's `warm`."""
 
@@ -162,6 +168,7 @@ class Report:
                 "unpublished": dict(sorted(self._unpublished.items())),
                 "seconds_saved": round(self._seconds_saved, 3),
                 "seconds_waited": round(self._seconds_waited, 3),
+                "phases": self._phases(),
                 "pid": os.getpid(),
                 **({"warm": self.warm()} if self.warm is not None else {}),
             }
@@ -194,6 +201,10 @@ class Report:
         if not kernels:
             return of_graphs
         return f"{of_graphs}; {of_kernels}" if graphs else of_kernels + (f" ({why})" if why else "")
+
+    def _phases(self) -> dict[str, float]:
+        spent = tracing.seconds()
+        return {name: round(spent.get(name, 0.0) - self._spent_before.get(name, 0.0), 3) for name in _PHASES}
 
     def _count(self, name: str) -> int:
         with self._lock:

@@ -42,6 +42,7 @@ from compile_client.publisher import Publisher
 from compile_client.report import Report, ReportFile
 from compile_client.reporting import Reporter
 from compile_client.runs import GraphNote
+from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts
 from compile_wire.limits import MAX_NAME_TEXT
@@ -112,7 +113,11 @@ class DaemonClient:
         """
 
         def reach() -> bool:
-            self._link.reach(self._deadline())
+            if self._link.connection is None:
+                with tracing.span("connect"):
+                    self._link.reach(self._deadline())
+            else:
+                self._link.reach(self._deadline())
             return True
 
         start = time.monotonic()

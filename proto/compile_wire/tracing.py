@@ -4,6 +4,8 @@ It is on where the standard variable OTEL_EXPORTER_OTLP_ENDPOINT (or its twin fo
 extra `otel` are installed; otherwise every call here does nothing and nothing is imported. The context travels as a W3C
 `traceparent`: in the metadata of calls, and in the frame that gives a worker its job.
 
+Spans are also added up by name (`seconds`), traced or not: where a process's time went costs a clock read each.
+
 Guarantees: nothing here raises, and nothing waits for a collector, except at the end of a process for what is left.
 Spans say what was done and how long it took, with the graph's key and the program's name; never what was in it.
 """
@@ -14,16 +16,16 @@ import logging
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 TRACEPARENT = "traceparent"
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _MAX_TRACEPARENT = 256
-_NOTHING = nullcontext()
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -34,6 +36,7 @@ class _Process:
 
     tracer: Any = None
     is_set_up = False
+    seconds: ClassVar[defaultdict[str, float]] = defaultdict(float)
 
 
 def set_up(service: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -55,11 +58,18 @@ def is_on() -> bool:
 
 def span(name: str, *, parent: str = "", **attributes: str) -> AbstractContextManager[None]:
     """A span around a block, inside the present one, or inside the one that another process calls `parent`."""
-    return _NOTHING if _Process.tracer is None else _Span(name, parent, attributes)
+    return _Timed(name) if _Process.tracer is None else _Span(name, parent, attributes)
+
+
+def seconds() -> dict[str, float]:
+    """How long this process has spent in spans so far, by name; one inside another counts for both."""
+    with _lock:
+        return dict(_Process.seconds)
 
 
 def passed(name: str, began_ns: int, **attributes: str) -> None:
     """A span that has just ended and began at `began_ns`, by `time.time_ns`."""
+    _add(name, (time.time_ns() - began_ns) / 1e9)
     if _Process.tracer is None:
         return
     try:
@@ -104,14 +114,29 @@ class Phases:
             self._open = None
 
 
-class _Span:
-    def __init__(self, name: str, parent: str, attributes: dict[str, str]) -> None:
+class _Timed:
+    """A span that is only timed."""
+
+    def __init__(self, name: str) -> None:
         self._name = name
+        self._began = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        _add(self._name, time.monotonic() - self._began)
+
+
+class _Span(_Timed):
+    def __init__(self, name: str, parent: str, attributes: dict[str, str]) -> None:
+        super().__init__(name)
         self._parent = parent
         self._attributes = attributes
         self._inner: Any = None
 
     def __enter__(self) -> None:
+        super().__enter__()
         tracer = _Process.tracer
         try:
             if tracer is not None:
@@ -126,6 +151,7 @@ class _Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        super().__exit__()
         if self._inner is None:
             return
         try:
@@ -137,6 +163,11 @@ class _Span:
             self._inner.__exit__(None, None, None)
         except Exception:
             _logger.debug("a span was lost", exc_info=True)
+
+
+def _add(name: str, seconds: float) -> None:
+    with _lock:
+        _Process.seconds[name] += seconds
 
 
 def _context(parent: str) -> Any:

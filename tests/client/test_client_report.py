@@ -45,6 +45,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "unpublished": {},
         "seconds_saved": 0.0,
         "seconds_waited": 0.0,
+        "phases": dict.fromkeys(("connect", "key", "lookup", "transfer", "install", "load", "wait", "capture"), 0.0),
     }
 
 
