@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -181,10 +182,21 @@ def arguments(name: str, text: str | None, rows: Sequence[str], *, rounds: int) 
 
 
 def finish(
-    title: str, rows: Mapping[str, Row], ratios: Sequence[Ratio], out: Path | None, **more: Any
+    title: str,
+    rows: Mapping[str, Row],
+    ratios: Sequence[Ratio],
+    out: Path | None,
+    *,
+    limits: Mapping[str, float] = MappingProxyType({}),
+    show: Sequence[str] = (),
+    **more: Any,
 ) -> dict[str, Any]:
-    """Print the tables, write the document where asked, print it as the last line, and return it."""
+    """Print the tables, write the document where asked, print it as the last line, and return it.
+
+    `limits` are goals that are no ratios, by `row:figure`; `show` says which figures the table has, all by default.
+    """
     found = {ratio.name: ratio.of(rows) for ratio in ratios}
+    limits = {name: limit for name, limit in limits.items() if name.partition(":")[0] in rows}
     document = {
         "bench": title,
         "machine": machine(),
@@ -192,10 +204,11 @@ def finish(
         "rows": {name: row.as_dict() for name, row in rows.items()},
         "ratios": {name: value for name, value in found.items() if value is not None},
         "goals": {ratio.name: ratio.goal for ratio in ratios if ratio.goal is not None},
+        "limits": dict(limits),
     }
     console = Console(width=120)
-    console.print(_rows_table(title, rows))
-    console.print(_ratios_table(ratios, found))
+    console.print(_rows_table(title, rows, show))
+    console.print(_ratios_table(ratios, found, rows, limits))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(document, indent=1) + "\n")
@@ -210,10 +223,11 @@ def _chosen(given: str, rows: Sequence[str]) -> list[str]:
     return [name for name in rows if name in names]
 
 
-def _rows_table(title: str, rows: Mapping[str, Row]) -> Table:
+def _rows_table(title: str, rows: Mapping[str, Row], show: Sequence[str]) -> Table:
     table = Table(title=f"{title}: medians", title_justify="left")
     table.add_column("row")
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row.values))
+    there = dict.fromkeys(name for row in rows.values() for name in row.values)
+    columns = [name for name in show if name in there] if show else list(there)
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for name, row in rows.items():
@@ -221,13 +235,18 @@ def _rows_table(title: str, rows: Mapping[str, Row]) -> Table:
     return table
 
 
-def _ratios_table(ratios: Sequence[Ratio], found: Mapping[str, float | None]) -> Table:
-    table = Table(title="ratios", title_justify="left")
-    for column in ("ratio", "goal", "measured", ""):
-        table.add_column(column, justify="left" if column == "ratio" else "right")
-    for ratio in ratios:
-        if (value := found[ratio.name]) is not None:
-            goal = "" if ratio.goal is None else f"≤ {ratio.goal:g}"
-            verdict = "" if ratio.goal is None else ("met" if value <= ratio.goal else "missed")
-            table.add_row(ratio.name, goal, f"{value:.3f}", verdict)
+def _ratios_table(
+    ratios: Sequence[Ratio], found: Mapping[str, float | None], rows: Mapping[str, Row], limits: Mapping[str, float]
+) -> Table:
+    table = Table(title="ratios and limits", title_justify="left")
+    for column in ("what", "goal", "measured", ""):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    measured = [(ratio.name, ratio.goal, found[ratio.name]) for ratio in ratios]
+    for name, limit in limits.items():
+        row, _, figure = name.partition(":")
+        measured.append((name, limit, rows[row].median(figure)))
+    for name, goal, value in measured:
+        if value is not None:
+            verdict = "" if goal is None else ("met" if value <= goal else "missed")
+            table.add_row(name, "" if goal is None else f"≤ {goal:g}", f"{value:.3f}", verdict)
     return table

@@ -2,9 +2,11 @@
 
     python -m benches.overhead
 
-Rows: `off` (the variable unset), `absent` (set, and no daemon), `idle` (the client's own import alone), `local_off` and
-`local_on` (a compiled trainer whose graphs torch's local cache has, without and with client and daemon). Figures are
-milliseconds of a whole process, and of a steady step.
+Rows: `off` and `absent`, a process that imports torch, with the variable unset, and set with no daemon there;
+`client_import`, the client's own import; `local_off`, `local_absent` and `local_on`, a compiled trainer whose graphs
+torch's local cache has: without the client, with it and no daemon, with both. `absent_adds` and `local_absent_adds` are
+the differences, each round against its own neighbour; `daemon_idle` is a daemon that has just come up. Figures are
+milliseconds of a whole process and of a steady step, and MiB. Every other round goes the other way round.
 """
 
 from __future__ import annotations
@@ -19,55 +21,88 @@ from pathlib import Path
 from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
 from benches.served import ServedDaemon, ServeError, clean_environment
 
-ROWS = ("off", "absent", "client_import", "local_off", "local_on")
-_STEPS = 30
+ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "daemon_idle")
+RATIOS = (
+    Ratio("absent", "off", None, "process_ms"),
+    Ratio("local_absent", "local_off", None, "process_ms"),
+    Ratio("local_on", "local_off", None, "process_ms"),
+    Ratio("local_absent", "local_off", None, "step_ms"),
+    Ratio("local_on", "local_off", None, "step_ms"),
+)
+LIMITS = {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
+_PAIRS = {"absent_adds": ("absent", "off"), "local_absent_adds": ("local_absent", "local_off")}
+_STEPS = 40
 _TORCH = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
 _CLIENT = "import time; t = time.perf_counter(); import compile_client; print(time.perf_counter() - t)"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
-    parser = arguments("overhead", __doc__, ROWS, rounds=9)
-    options = parser.parse_args(argv)
+    options = arguments("overhead", __doc__, ROWS, rounds=9).parse_args(argv)
     rows = {name: Row() for name in options.rows}
     try:
         with tempfile.TemporaryDirectory(prefix="overhead-") as text:
-            folder = Path(text)
-            _rounds(folder, rows, options.rounds)
+            bench = Overhead(Path(text), options.rows)
+            try:
+                for number in range(options.rounds):
+                    for name in options.rows[:: -1 if number % 2 else 1]:
+                        rows[name].add(bench.run(name))
+                    talk.print(f"round {number + 1} of {options.rounds}")
+            finally:
+                bench.close()
     except (ContestError, ServeError) as error:
         talk.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
-    more = {}
-    if {"off", "absent"} <= set(rows):
-        added = (rows["absent"].median("process_ms") - rows["off"].median("process_ms"),)
-        more = {"absent_adds_ms": round(added[0], 2), "absent_adds_goal_ms": 10}
-    ratios = [Ratio("local_on", "local_off", None, "step_ms"), Ratio("local_on", "local_off", None, "process_ms")]
-    finish("overhead", rows, ratios, options.out, **more)
+    for name, (above, below) in _PAIRS.items():
+        if above in rows and below in rows:
+            pairs = zip(rows[above].values["process_ms"], rows[below].values["process_ms"], strict=True)
+            rows[name] = Row({"process_ms": [one - other for one, other in pairs]})
+    finish("overhead", rows, RATIOS, options.out, limits=LIMITS)
     return 0
 
 
-def _rounds(folder: Path, rows: dict[str, Row], rounds: int) -> None:
-    absent = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(folder / "nobody")}
-    local: dict[str, tuple[Home, dict[str, str]]] = {}
-    daemon = ServedDaemon(folder / "served")
-    if "local_on" in rows:
-        daemon.start()
-    try:
-        for name in ("local_off", "local_on"):
-            if name in rows:
-                home = Home.fresh(folder / name)
-                client = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(daemon.directory)}
-                local[name] = (home, client if name == "local_on" else {})
-                _trainer(*local[name])  # fills its caches
-        for number in range(rounds):
-            for name, row in rows.items():
-                if name in local:
-                    row.add(_trainer(*local[name]))
-                else:
-                    row.add(_python(_CLIENT if name == "client_import" else _TORCH, absent if name == "absent" else {}))
-            talk.print(f"round {number + 1} of {rounds}")
-    finally:
-        if "local_on" in rows:
+class Overhead:
+    """The folders, the daemon, and one way to run each row."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self._folder = folder
+        self._absent = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(folder / "nobody")}
+        self._daemon: ServedDaemon | None = None
+        self._local: dict[str, tuple[Home, dict[str, str]]] = {}
+        if "local_on" in names:
+            self._daemon = ServedDaemon(folder / "served")
+            self._daemon.start()
+        for name in names:
+            if name.startswith("local"):
+                self._local[name] = (Home.fresh(folder / name), self._client(name))
+                _trainer(*self._local[name])  # fills its caches
+
+    def run(self, name: str) -> dict[str, float]:
+        """Measure a row once."""
+        if name in self._local:
+            return _trainer(*self._local[name])
+        if name == "daemon_idle":
+            return self._idle()
+        return _python(_CLIENT if name == "client_import" else _TORCH, self._absent if name == "absent" else {})
+
+    def close(self) -> None:
+        """Stop the daemon."""
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def _client(self, name: str) -> dict[str, str]:
+        if name == "local_on":
+            assert self._daemon is not None
+            return {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(self._daemon.directory)}
+        return self._absent if name == "local_absent" else {}
+
+    def _idle(self) -> dict[str, float]:
+        daemon = ServedDaemon(self._folder / "idle")
+        seconds = daemon.start()
+        try:
+            daemon.status()
+            return {"rss_mib": daemon.sample().rss_bytes / 2**20, "start_ms": seconds * 1000}
+        finally:
             daemon.stop()
 
 
@@ -83,7 +118,7 @@ def _python(program: str, more: dict[str, str]) -> dict[str, float]:
 def _trainer(home: Home, more: dict[str, str]) -> dict[str, float]:
     command = ["-m", "benches.startup_trainer", "--resolutions", "16", "--steps", str(_STEPS)]
     ended = Started(command, home, **more).end()
-    if ended.result["cpp_builds"] and (home.path / "filled").exists():
+    if ended.result["cpp_builds"] > 1 and (home.path / "filled").exists():  # torch builds one of its own each time
         raise ContestError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
     (home.path / "filled").touch()
     steady = sorted(taken for _, taken in ended.result["steps"][5:])

@@ -59,9 +59,9 @@ _NEEDS = {
 class Startup:
     """One depth: the folders, the servers, and one way to start the trainer for each row."""
 
-    def __init__(self, folder: Path, depth: int, redis_port: int | None) -> None:
+    def __init__(self, folder: Path, depth: int, resolutions: str, redis_port: int | None) -> None:
         self._folder = folder
-        self._command = ["-m", "benches.startup_trainer", "--depth", str(depth)]
+        self._command = ["-m", "benches.startup_trainer", "--depth", str(depth), "--resolutions", resolutions]
         self._redis_port = redis_port
         self._portable = folder / "portable.bin"
         self._redis_filled = False
@@ -130,6 +130,7 @@ class Startup:
         )
         client = json.loads(report.read_text())
         ended.result.update({f"client_{name}": client[name] for name in ("hits", "compiled_here", "seconds_waited")})
+        ended.result.update({f"client_{name}_s": seconds for name, seconds in client["phases"].items()})
         if client["fallbacks"]:
             raise ContestError(f"the client had trouble with a daemon that is well: {client['fallbacks']}")
         return ended
@@ -139,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
     parser = arguments("startup", __doc__, ROWS, rounds=3)
     parser.add_argument("--depths", default="2", help="layers of the model, by commas (default 2)")
+    parser.add_argument("--resolutions", default="16,32,64", help="of the images, by commas (default 16,32,64)")
     options = parser.parse_args(argv)
     depths = [int(text) for text in options.depths.split(",")]
     rows: dict[str, Row] = {}
@@ -147,20 +149,21 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="startup-") as text, _redis(options.rows) as port:
             for depth in depths:
                 suffix = f"@{depth}" if len(depths) > 1 else ""
-                found = _one_depth(Path(text) / str(depth), depth, port, options.rows, options.rounds)
+                startup = Startup(Path(text) / str(depth), depth, options.resolutions, port)
+                found = _one_depth(startup, depth, options.rows, options.rounds)
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
                 ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
     except (ContestError, ServeError) as error:
         talk.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
-    finish("startup", rows, ratios, options.out, depths=depths)
+    show = ("seconds", "cpu_s", "import_torch_s", "import_compiler_s", "trace_s", "load_s", "first_run_s", "cpp_builds")
+    finish("startup", rows, ratios, options.out, depths=depths, resolutions=options.resolutions, show=show)
     return 0
 
 
-def _one_depth(folder: Path, depth: int, port: int | None, names: list[str], rounds: int) -> dict[str, Row]:
+def _one_depth(startup: Startup, depth: int, names: list[str], rounds: int) -> dict[str, Row]:
     rows = {name: Row() for name in names}
     losses: dict[str, Any] = {}
-    startup = Startup(folder, depth, port)
     try:
         for name in dict.fromkeys(_NEEDS[name] for name in names if name in _NEEDS):
             if name not in names:

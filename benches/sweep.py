@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = arguments("sweep", __doc__, ("torch", "daemon"), rounds=1)
     parser.add_argument("--trainers", default="1,2,4,8", help="how many at once, by commas (default 1,2,4,8)")
     parser.add_argument("--depth", type=int, default=2, help="layers of the model (default 2)")
+    parser.add_argument("--resolutions", default="16,32,64", help="of the images, by commas (default 16,32,64)")
     options = parser.parse_args(argv)
     counts = [int(text) for text in options.trainers.split(",")]
     rows: dict[str, Row] = {}
@@ -41,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
                     for name in options.rows:
                         folder = Path(text) / f"{name}-{count}-{number}"
                         folder.mkdir()
-                        figures, found = _RUNS[name](folder, count, options.depth)
+                        figures, found = _RUNS[name](
+                            folder, count, ["--depth", str(options.depth), "--resolutions", options.resolutions]
+                        )
                         losses |= found
                         rows.setdefault(f"{name}@{count}", Row()).add(figures)
                         talk.print(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
@@ -56,23 +59,23 @@ def main(argv: list[str] | None = None) -> int:
         for figure in ("seconds", "cpu_s")
         for count in counts
     ]
-    finish("sweep", rows, ratios, options.out, depth=options.depth)
+    finish("sweep", rows, ratios, options.out, depth=options.depth, resolutions=options.resolutions)
     return 0
 
 
-def _torch(folder: Path, count: int, depth: int) -> tuple[dict[str, float], set[str]]:
+def _torch(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float], set[str]]:
     shared = Home.fresh(folder / "shared")
-    return _together([shared] * count, depth, [{}] * count)
+    return _together([shared] * count, model, [{}] * count)
 
 
-def _daemon(folder: Path, count: int, depth: int) -> tuple[dict[str, float], set[str]]:
+def _daemon(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float], set[str]]:
     daemon = ServedDaemon(folder / "served")
     daemon.start()
     try:
         homes = [Home.fresh(folder / f"trainer-{number}") for number in range(count)]
         client = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(daemon.directory)}
         reports = [{"TORCH_COMPILE_CLIENT_REPORT": str(home.path / "report.json")} for home in homes]
-        figures, losses = _together(homes, depth, [client | report for report in reports])
+        figures, losses = _together(homes, model, [client | report for report in reports])
         figures["cpu_s"] += _tree_cpu_s(daemon.pid)
         counters = daemon.status().counters
         figures["compiles"] = float(counters.get("compiles_done", 0))
@@ -86,10 +89,12 @@ def _daemon(folder: Path, count: int, depth: int) -> tuple[dict[str, float], set
 _RUNS = {"torch": _torch, "daemon": _daemon}
 
 
-def _together(homes: list[Home], depth: int, environments: list[dict[str, str]]) -> tuple[dict[str, float], set[str]]:
+def _together(
+    homes: list[Home], model: list[str], environments: list[dict[str, str]]
+) -> tuple[dict[str, float], set[str]]:
     """Start one trainer for each home at once; return the figures of all, and the losses that occurred."""
     begun = time.monotonic()
-    command = ["-m", "benches.startup_trainer", "--depth", str(depth)]
+    command = ["-m", "benches.startup_trainer", *model]
     started = [Started(command, home, **more) for home, more in zip(homes, environments, strict=True)]
     ended = [one.end() for one in started]
     figures = {

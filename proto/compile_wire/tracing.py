@@ -124,7 +124,9 @@ class _Timed:
     def __enter__(self) -> None:
         self._began = time.monotonic()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         _add(self._name, time.monotonic() - self._began)
 
 
@@ -151,7 +153,7 @@ class _Span(_Timed):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        super().__exit__()
+        super().__exit__(kind, error, traceback)
         if self._inner is None:
             return
         try:
