@@ -71,7 +71,7 @@ def _measure(folder: Path, rows: dict[str, Row], options: argparse.Namespace) ->
     memory: dict[str, Any] = {"before": _mib(daemon), "under": {}}
     try:
         sizes = dict.fromkeys(size for size, _ in cells)
-        targets = [target for target in TARGETS if any(name.startswith(target) for name in rows)]
+        targets: list[Target] = [target for target in TARGETS if any(name.startswith(target) for name in rows)]
         with shelved(folder, daemon, sizes, targets) as (shelves, places):
             memory["filled"] = _mib(daemon)
             processes = min(MOST_PROCESSES, max(clients for _, clients in cells))

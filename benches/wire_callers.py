@@ -165,14 +165,13 @@ def _take(turn: Turn, readers: list[Reader], places: Places, pipe: Pipe) -> None
         try:
             while len(readers) < turn.clients:
                 readers.append(_reader(turn.target, places))
-            mine = readers[: turn.clients]
-            list(threads.map(lambda reader: _checked(reader, turn, 0), mine))
+            list(threads.map(lambda reader: _checked(reader, turn, 0), readers[: turn.clients]))
         except Exception as error:  # noqa: BLE001 - whichever: it is handed in, and ends the bench
             seen.error = repr(error)
         pipe.send("ready")
         pipe.recv()
         if not seen.error:
-            _read(turn, mine, threads, seen)
+            _read(turn, readers[: turn.clients], threads, seen)
     pipe.send(seen)
 
 
