@@ -55,6 +55,8 @@ RATIOS = (
     Ratio("daemon_async", "torch", None, "new_step_s"),
 )
 
+_SHOWN = ("first_step_s", "first_trace_s", "first_backend_s", "longest_pause_s", "waiting_step_s", "new_step_s")
+
 
 class Stall:
     """The folders, the daemons, and one way to start the trainer for each row."""
@@ -173,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ContestError, ServeError) as error:
         talk.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
-    finish("stall", rows, RATIOS, options.out, resolutions=options.resolutions, steps=options.steps)
+    more = {"resolutions": options.resolutions, "steps": options.steps}
+    finish("stall", rows, RATIOS, options.out, show=_SHOWN, **more)
     return 0
 
 
