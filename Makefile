@@ -8,6 +8,8 @@
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
+#   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
+#   make kernels  Triton kernels: cold, warm, and with the daemon (minutes; needs Triton, no GPU)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
 
 SHELL := /bin/bash
@@ -15,7 +17,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix zoo fuzz soak load clean
+.PHONY: help demo test check protos matrix zoo fuzz soak load bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,6 +61,12 @@ soak: .venv
 
 load: .venv
 	$(BIN)/python -m benches.load --out docs/trust
+
+bench: .venv
+	@$(BIN)/python -m benches.speed
+
+kernels: .venv
+	@$(BIN)/python -m benches.kernels
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs

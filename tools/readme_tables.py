@@ -4,7 +4,7 @@
     python tools/readme_tables.py --check    exit code 1 where README.md is stale, and nothing is written
 
 `benches/results/demo.json` is the JSON document of `python -m benches.demo` with a field `machine` added;
-`benches/results/zoo/zoo.json` is what `make zoo` writes. Where one is not there, its place says so. No number reaches
+`benches/results/zoo/zoo.json` is what `make zoo` writes, `benches/results/speed` what `python -m benches.speed --full --out` does. Where one is not there, its place says so. No number reaches
 the README in another way.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
+_SPEED = _ROOT / "benches" / "results" / "speed"
 
 Results = Mapping[str, Any]
 """A bench's JSON document."""
@@ -101,6 +102,43 @@ def _zoo(results: Results) -> str:
     )
 
 
+_START_TITLES = {
+    "eager": "eager, nothing compiled",
+    "torch_cold": "torch, cold",
+    "torch_local_warm": "torch, its local cache warm",
+    "torch_portable_empty": "torch, its portable cache, empty directories",
+    "torch_redis_empty": "torch, its Redis cache, empty directories",
+    "daemon_cold": "daemon, cold",
+    "daemon_warm_empty": "daemon, warm, empty directories",
+    "daemon_warm_local": "daemon, warm, local files",
+}
+
+
+def _startup(results: Results) -> str:
+    rows = results["rows"]
+    baseline = rows.get("torch_cold", rows.get("torch_cold@2"))["seconds"]
+    lines = [_row("start", "seconds", "range", "of a cold torch", "CPU seconds", "C++ builds"), "|---|" + "---:|" * 5]
+    for name, title in _START_TITLES.items():
+        if (row := rows.get(name, rows.get(f"{name}@2"))) is None:
+            continue
+        span = f"{row['seconds_min']:.1f} to {row['seconds_max']:.1f}"
+        share = f"{row['seconds'] / baseline:.2f}"
+        lines.append(
+            _row(title, f"{row['seconds']:.1f}", span, share, f"{row['cpu_s']:.1f}", f"{row['cpp_builds']:.0f}")
+        )
+    return "\n".join([*lines, "", f"Medians. {_machine(results)} `{results['command']}`"])
+
+
+def _goals(results: Results) -> str:
+    lines = [_row("bench", "what", "goal", "measured", ""), "|---|---|---:|---:|---|"]
+    for goal in results["goals"]:
+        verdict = "met" if goal["measured"] <= goal["goal"] else "**missed**"
+        lines.append(
+            _row(goal["bench"], f"`{goal['what']}`", f"≤ {goal['goal']:g}", f"{goal['measured']:.3g}", verdict)
+        )
+    return "\n".join([*lines, "", _machine(results)])
+
+
 def _row(*cells: object) -> str:
     return "| " + " | ".join("?" if cell is None else str(cell) for cell in cells) + " |"
 
@@ -114,6 +152,8 @@ def _machine(results: Results) -> str:
 
 _PLACES = (
     Place("demo-table", _ROOT / "benches" / "results" / "demo.json", _demo, "make demo"),
+    Place("startup-table", _SPEED / "startup.json", _startup, "make bench"),
+    Place("goals-table", _SPEED / "speed.json", _goals, "make bench"),
     Place("zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),
 )
 
