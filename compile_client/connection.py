@@ -352,13 +352,15 @@ class Connection:
         return Artifact(manifest, manifest_digest(entry.manifest), blobs)
 
     def _read(self, ref: BlobRef, deadline: Deadline) -> bytes:
-        data = bytearray()
+        data: list[bytes] = []
+        size = 0
         with closing(self._rpc.read_blob(ref.sha256, timeout_s=self._transfer_s(ref.size, deadline))) as pieces:
             for piece in pieces:
-                if len(data) + len(piece) > ref.size:
+                size += len(piece)
+                if size > ref.size:
                     raise BadDigestError(f"a blob is longer than the {ref.size} bytes of its manifest")
-                data += piece
-        return bytes(data)
+                data.append(piece)
+        return b"".join(data)
 
     def _transfer_s(self, size: int, deadline: Deadline) -> float:
         return deadline.within(self._config.answer_s + size / self._config.min_transfer_bytes_per_s)

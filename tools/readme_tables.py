@@ -4,8 +4,8 @@
     python tools/readme_tables.py --check    exit code 1 where README.md is stale, and nothing is written
 
 `benches/results/demo.json` is the JSON document of `python -m benches.demo` with a field `machine` added;
-`benches/results/zoo/zoo.json` is what `make zoo` writes, `benches/results/speed` what `python -m benches.speed --full --out` does. Where one is not there, its place says so. No number reaches
-the README in another way.
+`benches/results/zoo/zoo.json` is what `make zoo` writes, and `benches/results/speed` holds what `benches.speed --out`
+does. Where one is not there, its place says so. No number reaches the README in another way.
 """
 
 from __future__ import annotations
