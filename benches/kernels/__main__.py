@@ -2,188 +2,180 @@
 
     python -m benches.kernels
 
-Every kernel of the corpus for every target, each row in a fresh process: without a daemon and with empty caches; the
-same with Triton's files of before; with an empty daemon; with the daemon again and empty caches; with the daemon gone;
-four at once on another empty daemon. No device is needed: Triton compiles for targets that are not there.
+Every kernel of the corpus for every target, each process fresh, row after row and round after round:
 
-Seconds are those from the first compile to the last, with the client's first connection; `process_s` has the start of
-the process and `import torch`, too. Ends with a table and, last line on stdout, one JSON document. Exit code 1 where
-the promise does not hold: a process that failed, binaries that differ, a warm process that compiled anything, or a
-kernel that was compiled twice.
+cold_local          without a daemon and with empty caches
+triton_warm         the same, with Triton's files of before
+daemon_cold         with a new daemon that has compiled nothing
+daemon_warm_empty   with that daemon again, and empty caches
+daemon_absent       with that daemon gone
+four_at_once        four at once on another new daemon; the slowest of them
+
+No device is needed: Triton compiles for targets that are not there. Seconds are those from the first compile to the
+last, with the client's first connection; `process_s` has the start of the process and `import torch`, too. Ends with
+tables and, last line on stdout, one JSON document. Exit code 1 where the promise does not hold: a process that failed,
+binaries that differ, a warm process that compiled anything, or a kernel that was compiled twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benches.served import ServedDaemon, ServeError, clean_environment
+from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.served import ServedDaemon, ServeError
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
+ROWS = ("cold_local", "triton_warm", "daemon_cold", "daemon_warm_empty", "daemon_absent", "four_at_once")
 AT_ONCE = 4
-_RUN_S = 600.0
-_COLUMNS = ("seconds", "process_s", "kernels", "compiles", "hits", "by_daemon", "from_store")
+RATIOS = [
+    Ratio("triton_warm", "cold_local"),
+    Ratio("daemon_cold", "cold_local"),
+    Ratio("daemon_warm_empty", "cold_local"),
+    Ratio("daemon_warm_empty", "triton_warm"),
+    Ratio("daemon_absent", "cold_local"),
+    Ratio("four_at_once", "cold_local"),
+]
+_NEEDS = {"triton_warm": "cold_local", "daemon_warm_empty": "daemon_cold", "daemon_absent": "daemon_cold"}
+"""Rows that go on with what another has left."""
+_SUMS = ("compiles", "hits", "by_daemon", "from_store")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Process:
-    """A process of the bench under way."""
+@dataclass(slots=True)
+class Kernels:
+    """The bench under way."""
 
-    running: subprocess.Popen[bytes]
-    report: Path
-    started: float
+    folder: Path
+    targets: Sequence[str]
+    rows: dict[str, Row]
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the binaries, as the first process made them."""
+    complaints: list[str] = field(default_factory=list)
+
+    def warm_up(self) -> None:
+        """Run a process that is not measured: the first one reads Triton and torch from the disk."""
+        Started(["-m", "benches.kernels.process", self.targets[0]], self._fresh("warm-up")).end()
+
+    def round(self) -> None:
+        """Run each row once."""
+        local = Home.fresh(self.folder / "local")
+        self._row("cold_local", [self._start(local)])
+        self._row("triton_warm", [self._start(local)])
+        if {"daemon_cold", "daemon_warm_empty", "daemon_absent"} & self.rows.keys():
+            daemon = self._daemon("first")
+            try:
+                self._row("daemon_cold", [self._start(self._fresh("served"), daemon)], daemon)
+                self._row("daemon_warm_empty", [self._start(self._fresh("again"), daemon)], daemon)
+            finally:
+                daemon.stop()
+            self._row("daemon_absent", [self._start(self._fresh("absent"), daemon)])
+        if "four_at_once" in self.rows:
+            daemon = self._daemon("second")
+            try:
+                homes = [self._fresh(f"four-{number}") for number in range(AT_ONCE)]
+                self._row("four_at_once", [self._start(home, daemon) for home in homes], daemon)
+            finally:
+                daemon.stop()
+
+    def _daemon(self, name: str) -> ServedDaemon:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        daemon = ServedDaemon(self.folder / name)
+        daemon.start()
+        return daemon
+
+    def _fresh(self, name: str) -> Home:
+        return Home.fresh(self.folder / name)
+
+    def _start(self, home: Home, daemon: ServedDaemon | None = None) -> tuple[Started, Path]:
+        report = home.path / "report.json"
+        client = (
+            {
+                "TORCH_COMPILE_CLIENT": "1",
+                "TORCH_COMPILE_CLIENT_REPORT": str(report),
+                "COMPILER_DAEMON_DIR": str(daemon.directory),
+            }
+            if daemon is not None
+            else {}
+        )
+        return Started(["-m", "benches.kernels.process", *self.targets], home, **client), report
+
+    def _row(self, name: str, started: list[tuple[Started, Path]], daemon: ServedDaemon | None = None) -> None:
+        """Wait for the processes of a row, and note what they came to; the slowest is timed, sums are counted."""
+        found = [self._ended(name, *one) for one in started]
+        slowest = max(found, key=lambda one: one["seconds"])
+        figures = {**slowest, **{what: sum(one[what] for one in found) for what in _SUMS}}
+        figures["daemon_compiles"] = daemon.status().counters["compiles_started"] if daemon else 0
+        self._check(name, figures)
+        if name in self.rows:
+            self.rows[name].add(figures)
+            talk.print(f"{name}: {figures['seconds']:.2f} s")
+
+    def _ended(self, name: str, started: Started, report: Path) -> dict[str, float]:
+        ended = started.end()
+        client = json.loads(report.read_text()) if report.exists() else {}
+        digests = ended.result["digests"]
+        self.digests = self.digests or digests
+        if digests != self.digests:
+            self.complaints.append(f"{name}: the binaries differ from those of the first process")
+        return {
+            "seconds": ended.result["seconds"],
+            "process_s": ended.seconds,
+            "kernels": ended.result["kernels"],
+            "compiles": ended.result["compiles"],
+            "hits": ended.result["hits"],
+            "by_daemon": client.get("kernels_by_daemon", 0),
+            "from_store": client.get("kernel_hits", 0),
+        }
+
+    def _check(self, name: str, figures: dict[str, float]) -> None:
+        """Complain of what does not hold of what the bench is there to show."""
+        if name == "daemon_warm_empty" and (figures["compiles"] or figures["hits"] != figures["kernels"]):
+            self.complaints.append(f"{name}: a kernel was compiled")
+        if name in {"daemon_cold", "four_at_once"} and (
+            figures["compiles"] or figures["daemon_compiles"] != figures["kernels"]
+        ):
+            counted = f"{figures['daemon_compiles']:.0f} compiles by the daemon and {figures['compiles']:.0f} elsewhere"
+            self.complaints.append(f"{name}: {counted}, of {figures['kernels']:.0f} kernels")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benches.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments("kernels", __doc__, ROWS, rounds=3)
     parser.add_argument("--targets", default=",".join(TARGETS), help="as backend:architecture, separated by commas")
-    parser.add_argument("--out", type=Path, help="also write the JSON document to this file")
     options = parser.parse_args(argv)
-    talk = Console(stderr=True)
     try:
-        import triton
-    except ImportError:
+        triton = version("triton")
+    except PackageNotFoundError:
         talk.print("There is no triton here: pip install triton")
         return 1
-    targets = options.targets.split(",")
-    with tempfile.TemporaryDirectory(prefix="cd-kernels-") as text:
+    chosen = [row for row in ROWS if row in options.rows or row in {_NEEDS.get(name) for name in options.rows}]
+    with tempfile.TemporaryDirectory(prefix="cd-kernels-") as folder:
+        bench = Kernels(Path(folder), options.targets.split(","), {name: Row() for name in chosen})
         try:
-            rows = _measure(Path(text), targets, talk)
-        except ServeError as error:
+            bench.warm_up()
+            for number in range(options.rounds):
+                talk.print(f"round {number + 1} of {options.rounds}")
+                bench.round()
+        except (ContestError, ServeError) as error:
             talk.print(f"[red]{error}[/red]", soft_wrap=True)
             return 1
-    complaints = _complaints(rows)
-    for complaint in complaints:
+    for complaint in dict.fromkeys(bench.complaints):
         talk.print(f"[red]{complaint}[/red]", soft_wrap=True)
-    seconds = {row["name"]: row["seconds"] for row in rows}
-    document = {
-        "rows": [{name: value for name, value in row.items() if name != "digests"} for row in rows],
-        "ratios": {
-            f"{name}/cold_local": round(seconds[name] / seconds["cold_local"], 4)
-            for name in seconds
-            if name != "cold_local"
-        },
-        "targets": targets,
-        "binaries_equal": all(row["digests"] == rows[0]["digests"] for row in rows),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, triton {triton.__version__}",
+    more: dict[str, Any] = {
+        "targets": options.targets.split(","),
+        "triton": triton,
+        "binaries_equal": not any("binaries" in complaint for complaint in bench.complaints),
+        "complaints": list(dict.fromkeys(bench.complaints)),
     }
-    Console(width=110).print(_table(rows))
-    if options.out is not None:
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document), flush=True)
-    return 1 if complaints else 0
-
-
-def _measure(folder: Path, targets: list[str], talk: Console) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-
-    def row(name: str, processes: list[Process], daemon: ServedDaemon | None = None) -> None:
-        found = [_finished(process) for process in processes]
-        slowest = max(found, key=lambda one: one["process_s"])
-        # Of several processes the sums are counted, and the slowest is timed.
-        sums = {what: sum(one[what] for one in found) for what in ("compiles", "hits", "by_daemon", "from_store")}
-        same = all(one["digests"] == found[0]["digests"] for one in found)
-        compiled = daemon.status().counters["compiles_started"] if daemon else 0
-        rows.append({"name": name, **slowest, **sums, "same_in_all": same, "daemon_compiles": compiled})
-        talk.print(f"{name}: {slowest['seconds']:.2f} s")
-
-    row("cold_local", [_start(folder, "cold", targets)])
-    row("triton_warm", [_start(folder, "cold", targets)])
-    daemon = ServedDaemon(folder / "first")
-    daemon.start()
-    try:
-        row("daemon_cold", [_start(folder, "served", targets, daemon)], daemon)
-        row("daemon_warm_empty", [_start(folder, "again", targets, daemon)], daemon)
-    finally:
-        daemon.stop()
-    row("daemon_absent", [_start(folder, "absent", targets, daemon)])
-    other = ServedDaemon(folder / "second")
-    other.start()
-    try:
-        row("four_at_once", [_start(folder, f"four-{n}", targets, other) for n in range(AT_ONCE)], other)
-    finally:
-        other.stop()
-    return rows
-
-
-def _start(folder: Path, home: str, targets: list[str], daemon: ServedDaemon | None = None) -> Process:
-    place = folder / home
-    (place / "triton").mkdir(parents=True, exist_ok=True)
-    report = place / "report.json"
-    environment = clean_environment() | {"TRITON_CACHE_DIR": str(place / "triton"), "TMPDIR": str(place)}
-    if daemon is not None:
-        environment |= {
-            "TORCH_COMPILE_CLIENT": "1",
-            "TORCH_COMPILE_CLIENT_REPORT": str(report),
-            "COMPILER_DAEMON_DIR": str(daemon.directory),
-        }
-    command = [sys.executable, "-m", "benches.kernels.process", *targets]
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    return Process(running=running, report=report, started=time.monotonic())
-
-
-def _finished(process: Process) -> dict[str, Any]:
-    out, _ = process.running.communicate(timeout=_RUN_S)
-    seconds = time.monotonic() - process.started
-    lines = out.decode().splitlines()
-    said: dict[str, Any] = json.loads(lines[-1]) if lines and process.running.returncode == 0 else {}
-    client: dict[str, Any] = json.loads(process.report.read_text()) if process.report.exists() else {}
-    return {
-        "seconds": said.get("seconds", 0.0),
-        "process_s": round(seconds, 3),
-        "kernels": said.get("kernels", 0),
-        "compiles": said.get("compiles", 0),
-        "hits": said.get("hits", 0),
-        "by_daemon": client.get("kernels_by_daemon", 0),
-        "from_store": client.get("kernel_hits", 0),
-        "exit_code": process.running.returncode,
-        "digests": said.get("digests", {}),
-    }
-
-
-def _complaints(rows: list[dict[str, Any]]) -> list[str]:
-    """What does not hold of what the bench is there to show."""
-    named = {row["name"]: row for row in rows}
-    found = [f"{row['name']} ended with exit code {row['exit_code']}" for row in rows if row["exit_code"]]
-    first = rows[0]["digests"]
-    found += [f"binaries of {row['name']} differ" for row in rows if not row["same_in_all"] or row["digests"] != first]
-    warm = named["daemon_warm_empty"]
-    if warm["compiles"] or warm["hits"] != warm["kernels"]:
-        found.append("the warm process compiled a kernel")
-    for name in ("daemon_cold", "four_at_once"):
-        row = named[name]
-        if row["compiles"] or row["daemon_compiles"] != row["kernels"]:
-            found.append(f"{name}: {row['daemon_compiles']} compiles by the daemon and {row['compiles']} elsewhere")
-    return found
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="the corpus, in a process that has", title_justify="left")
-    table.add_column("row")
-    for column in _COLUMNS:
-        table.add_column(column.replace("_", " "), justify="right")
-    table.add_column("ratio", justify="right")
-    for row in rows:
-        cells = [
-            f"{row[column]:.2f}" if column in {"seconds", "process_s"} else str(row[column]) for column in _COLUMNS
-        ]
-        table.add_row(row["name"], *cells, f"{row['seconds'] / rows[0]['seconds']:.3f}")
-    return table
+    finish("kernels", bench.rows, RATIOS, options.out, **more)
+    return 1 if bench.complaints else 0
 
 
 if __name__ == "__main__":

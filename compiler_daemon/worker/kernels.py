@@ -25,7 +25,7 @@ from triton.compiler.compiler import make_backend
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import about_kernel
+from compile_wire.kernel_about import BINARIES, about_kernel
 from compile_wire.kernel_spec import KernelSpec, decode_kernel
 from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
 from compile_wire.triton_side.environment import kernel_environment
@@ -35,6 +35,8 @@ from compile_wire.triton_side.options import CannotTravelError, options_digest
 _logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+
+_METADATA = "json"
 
 
 class KernelCompiler:
@@ -57,19 +59,23 @@ class KernelCompiler:
             spec = decode_kernel(graph)
             start = time.monotonic()
             yield {"type": "progress", "id": job_id, "phase": "compiling"}
-            files, about = _compile(spec)
-            seconds = time.monotonic() - start
-            yield {"type": "progress", "id": job_id, "phase": "packing"}
-            refs = []
-            for suffix, data in files.items():
-                role: Role = "metadata" if suffix == "json" else "stage"
+            refs: list[BlobRef] = []
+            binaries: dict[str, bytes] = {}
+            metadata: dict[str, Any] = {}
+            # Each file goes as soon as it is made: the daemon's disk works while the next stage is compiled.
+            for suffix, data in _compile(spec, metadata):
+                role: Role = "metadata" if suffix == _METADATA else "stage"
                 digest = digest_of(data)
                 refs.append(BlobRef(role=role, name=suffix, sha256=digest, size=len(data)))
+                if role == "stage":
+                    binaries[suffix] = data if suffix in BINARIES else b""
                 yield {"type": "blob", "id": job_id, "sha256": digest, "data": data}
+            seconds = time.monotonic() - start
+            yield {"type": "progress", "id": job_id, "phase": "packing"}
             manifest = Manifest(
                 key=key,
                 environment=self._environment,
-                guards=about,
+                guards=about_kernel(spec.name, metadata, binaries),
                 graph=digest_of(graph),
                 compile_s=seconds,
                 origin="replay" if replay else "worker",
@@ -89,8 +95,8 @@ class _OptionsDifferError(Exception):
     """This Triton understands the options otherwise than the trainer's did."""
 
 
-def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
-    """Return the kernel's files by their suffix, and what it is in words."""
+def _compile(spec: KernelSpec, metadata: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield the kernel's files: suffix and content. Triton's metadata is complete after the last."""
     target = GPUTarget(spec.backend, spec.arch, spec.warp_size)
     try:
         backend: Any = make_backend(target)
@@ -109,15 +115,13 @@ def _compile(spec: KernelSpec) -> tuple[dict[str, bytes], str]:
     backend.add_stages(stages, options, Language.TRITON)
     if next(iter(stages), "") != "ttir":
         raise MalformedError(f"the pipeline of {spec.backend} does not begin with ttir")
-    metadata: dict[str, Any] = {"hash": "", "target": target, **vars(options), "triton_version": triton.__version__}
-    files = {"source": spec.source.encode(), "ttir": spec.ttir.encode()}
+    metadata |= {"hash": "", "target": target, **vars(options), "triton_version": triton.__version__}
+    yield "source", spec.source.encode()
+    yield "ttir", spec.ttir.encode()
     for suffix, stage in list(stages.items())[1:]:
         module = stage(module, metadata)
-        files[suffix] = module if isinstance(module, bytes) else str(module).encode()
-    files["json"] = portable_metadata(metadata)
-    return files, about_kernel(
-        spec.name, metadata, {suffix: data for suffix, data in files.items() if suffix != "json"}
-    )
+        yield suffix, module if isinstance(module, bytes) else str(module).encode()
+    yield _METADATA, portable_metadata(metadata)
 
 
 def _parsed(text: str, context: Any) -> Any:
