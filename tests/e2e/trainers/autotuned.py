@@ -1,0 +1,35 @@
+"""A trainer that asks for max-autotune: inductor measures several ways to multiply, and takes the fastest.
+
+Prints losses and gradients to the last bit, and how often inductor measured a candidate in this process.
+"""
+
+import json
+import sys
+from typing import Any
+
+import torch
+from torch._inductor import select_algorithm
+
+measured: list[str] = []
+original = select_algorithm.AlgorithmSelectorCache.benchmark_choice
+
+
+def counted(choice: Any, *arguments: Any, **options: Any) -> Any:
+    measured.append(choice.name)
+    return original(choice, *arguments, **options)
+
+
+select_algorithm.AlgorithmSelectorCache.benchmark_choice = staticmethod(counted)
+
+torch.manual_seed(0)
+rows = int(sys.argv[1])
+weight = torch.randn(2, 64, 48, requires_grad=True)
+options = {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+compiled = torch.compile(lambda x: torch.bmm(x, weight).relu().square().mean(), dynamic=False, options=options)
+x = torch.linspace(-1, 1, 2 * rows * 64).reshape(2, rows, 64).clone().requires_grad_()
+loss = compiled(x)
+loss.backward()
+assert x.grad is not None
+assert weight.grad is not None
+numbers = [loss.item().hex(), *(n.hex() for n in x.grad.flatten().tolist() + weight.grad.flatten().tolist())]
+print(json.dumps({"numbers": numbers, "measured": len(measured)}))
