@@ -22,7 +22,7 @@ import psutil
 from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
 from benches.served import ServedDaemon, ServeError
 
-_GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
+GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         talk.print(f"[red]the losses differ: {losses}[/red]", soft_wrap=True)
         return 1
     ratios = [
-        Ratio(f"daemon@{count}", f"torch@{count}", _GOALS.get((figure, count)), figure)
+        Ratio(f"daemon@{count}", f"torch@{count}", GOALS.get((figure, count)), figure)
         for figure in ("seconds", "cpu_s")
         for count in counts
     ]
