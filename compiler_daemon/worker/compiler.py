@@ -38,7 +38,7 @@ from compile_wire.torch_side.environment import process_environment
 from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
-from compile_wire.torch_side.probes import Probes
+from compile_wire.torch_side.probes import Probes, probe_at_once
 from compile_wire.torch_side.state import apply_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
 from compiler_daemon.worker.builds import Builds
@@ -104,6 +104,7 @@ class Compiler:
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
         try:
+            probe_at_once()
             cpu_vec_isa.valid_vec_isa_list()
         except Exception:
             _logger.warning("the instruction sets could not be probed", exc_info=True)

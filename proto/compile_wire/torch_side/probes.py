@@ -10,6 +10,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
@@ -42,6 +43,23 @@ class Probes:
             return verdict
 
         return check_build
+
+
+def probe_at_once() -> None:
+    """Run the probes that torch would run one after the other: each waits for a compiler and a child process.
+
+    Where torch keeps its candidates in another way, nothing is done, and torch runs them itself.
+    """
+    from torch._inductor import cpu_vec_isa
+
+    flags = getattr(cpu_vec_isa, "x86_isa_checker", lambda: ())()
+    candidates = [
+        isa
+        for isa in getattr(cpu_vec_isa, "supported_vec_isa_list", ())
+        if all(flag in flags for flag in str(isa).split())
+    ]
+    with ThreadPoolExecutor(max(1, len(candidates))) as pool:
+        list(pool.map(bool, candidates))  # which torch remembers of each
 
 
 def probe_name(isa: Any, code: str) -> str:
