@@ -1,7 +1,7 @@
 """Every speed bench one after the other, and every goal beside what was measured: `make bench`.
 
     python -m benches.speed                                    under a quarter of an hour, on two cores
-    python -m benches.speed --full --out benches/results/speed  all rows, depths and numbers of trainers: about an hour
+    python -m benches.speed --full --out benches/results/speed  more rounds, all numbers of trainers: for keeps
 
 Each bench runs in a process of its own and says what it does on stderr. The last line is one JSON document with the
 rows and ratios of all of them. `--out` keeps it, with each bench's own document beside it.
@@ -35,11 +35,11 @@ class Part:
 
 
 PARTS = (
-    Part("startup", ("--rounds", "1"), ("--rounds", "3", "--depths", "2,4,8")),
+    Part("startup", ("--rounds", "1"), ("--rounds", "3")),
     Part("sweep", ("--trainers", "4,8", "--resolutions", "16"), ("--trainers", "1,2,4,8")),
-    Part("wire", ("--rounds", "3"), ("--rounds", "9")),
-    Part("overhead", ("--rounds", "4"), ("--rounds", "15")),
-    Part("stall", ("--rounds", "1"), ("--rounds", "3")),
+    Part("wire", ("--rounds", "3"), ("--rounds", "5")),
+    Part("overhead", ("--rounds", "4"), ("--rounds", "9")),
+    Part("stall", ("--rounds", "1"), ("--rounds", "2")),
 )
 
 Document = Mapping[str, Any]

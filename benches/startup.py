@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benches.contest import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.redis_server import redis_served
 from benches.served import ServedDaemon, ServeError
 
 ROWS = (
@@ -46,7 +42,6 @@ RATIOS = (
     Ratio("daemon_warm_empty", "eager"),
     Ratio("daemon_warm_local", "torch_local_warm"),
 )
-_REDIS_S = 20.0
 _NEEDS = {
     "torch_local_warm": "torch_cold",
     "torch_portable_empty": "torch_cold",
@@ -59,10 +54,10 @@ _NEEDS = {
 class Startup:
     """One depth: the folders, the servers, and one way to start the trainer for each row."""
 
-    def __init__(self, folder: Path, depth: int, resolutions: str, redis_port: int | None) -> None:
+    def __init__(self, folder: Path, depth: int, resolutions: str, redis: Path | None) -> None:
         self._folder = folder
         self._command = ["-m", "benches.startup_trainer", "--depth", str(depth), "--resolutions", resolutions]
-        self._redis_port = redis_port
+        self._redis = redis
         self._portable = folder / "portable.bin"
         self._redis_filled = False
         self._daemons = 0
@@ -99,7 +94,7 @@ class Startup:
         remote = {
             "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE": "1",
             "TORCHINDUCTOR_AUTOGRAD_REMOTE_CACHE": "1",
-            "TORCHINDUCTOR_REDIS_URL": f"redis://127.0.0.1:{self._redis_port}",
+            "TORCHINDUCTOR_REDIS_URL": f"unix://{self._redis}",
         }
         if not self._redis_filled:
             self._start(self._fresh("redis"), **remote)
@@ -146,10 +141,11 @@ def main(argv: list[str] | None = None) -> int:
     rows: dict[str, Row] = {}
     ratios: list[Ratio] = []
     try:
-        with tempfile.TemporaryDirectory(prefix="startup-") as text, _redis(options.rows) as port:
+        with tempfile.TemporaryDirectory(prefix="startup-") as text, contextlib.ExitStack() as stack:
+            redis = stack.enter_context(redis_served(Path(text))) if "torch_redis_empty" in options.rows else None
             for depth in depths:
                 suffix = f"@{depth}" if len(depths) > 1 else ""
-                startup = Startup(Path(text) / str(depth), depth, options.resolutions, port)
+                startup = Startup(Path(text) / str(depth), depth, options.resolutions, redis)
                 found = _one_depth(startup, depth, options.rows, options.rounds)
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
                 ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
@@ -189,36 +185,6 @@ def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
     for name in ("daemon_warm_empty", "daemon_warm_local"):
         if name in rows and (max(rows[name].values["cpp_builds"]) or max(rows[name].values["triton_compiles"])):
             raise ContestError(f"{name} built something")
-
-
-@contextlib.contextmanager
-def _redis(names: list[str]) -> Iterator[int | None]:
-    """A redis-server of our own on a free port of the loopback interface, where a row needs it."""
-    if "torch_redis_empty" not in names:
-        yield None
-        return
-    program = shutil.which("redis-server")
-    if program is None:
-        raise ContestError("torch_redis_empty needs redis-server: install it (Debian's redis-server), or leave it out")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + _REDIS_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            if time.monotonic() > deadline:
-                raise ContestError("redis-server did not come up")
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 if __name__ == "__main__":
