@@ -3,7 +3,8 @@
     python -m benches.startup
     python -m benches.startup --depths 2,4,8 --rounds 3 --out benches/results/startup.json
 
-Rows: `eager`; `torch_cold`; `torch_local_warm` (its own caches, kept); `torch_portable_empty` (the file of
+Rows: `eager`; `traced`, with torch's compiler imported and dynamo's graphs run eagerly, which no compile cache can be
+faster than by much; `torch_cold`; `torch_local_warm` (its own caches, kept); `torch_portable_empty` (the file of
 `torch.compiler.save_cache_artifacts`, into empty folders); `torch_redis_empty` (its remote cache on a real
 redis-server, into empty folders); `daemon_cold`; `daemon_warm_empty`; `daemon_warm_local`. Every process is fresh;
 "empty" is inductor's and Triton's cache folders and TMPDIR, where torch keeps precompiled headers. The losses of all
@@ -25,6 +26,7 @@ from benches.served import ServedDaemon, ServeError
 
 ROWS = (
     "eager",
+    "traced",
     "torch_cold",
     "torch_local_warm",
     "torch_portable_empty",
@@ -40,6 +42,8 @@ RATIOS = (
     Ratio("daemon_warm_empty", "torch_redis_empty"),
     Ratio("daemon_warm_empty", "torch_cold"),
     Ratio("daemon_warm_empty", "eager"),
+    Ratio("daemon_warm_empty", "traced"),
+    Ratio("traced", "torch_local_warm"),
     Ratio("daemon_warm_local", "torch_local_warm"),
 )
 _NEEDS = {
@@ -80,6 +84,9 @@ class Startup:
 
     def _eager(self) -> Ended:
         return self._start(self._fresh("eager"), "--eager")
+
+    def _traced(self) -> Ended:
+        return self._start(self._fresh("eager"), "--traced")
 
     def _torch_cold(self) -> Ended:
         return self._start(self._fresh("torch"), "--save-portable", str(self._portable))
@@ -179,7 +186,7 @@ def _one_depth(startup: Startup, depth: int, names: list[str], rounds: int) -> d
 
 
 def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
-    compiled = {name: found for name, found in losses.items() if name != "eager"}
+    compiled = {name: found for name, found in losses.items() if name not in ("eager", "traced")}
     if len({json.dumps(found) for found in compiled.values()}) > 1:
         raise ContestError(f"the losses differ: {compiled}")
     for name in ("daemon_warm_empty", "daemon_warm_local"):

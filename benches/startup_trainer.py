@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--resolutions", default="16,32,64")
     parser.add_argument("--steps", type=int, default=1, help="steps at each resolution")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--traced", action="store_true", help="dynamo's graphs run eagerly: no compiler behind it")
     parser.add_argument("--save-portable", type=Path)
     parser.add_argument("--load-portable", type=Path)
     options = parser.parse_args()
@@ -55,6 +56,8 @@ def main() -> None:
         buckets=replace(config.buckets, resolutions=sides, visits=(options.steps,) * len(sides)),
         train=replace(config.train, steps=options.steps * len(sides), compile=not options.eager),
     )
+    if options.traced:
+        config = replace(config, train=replace(config.train, backend="eager"))
     counts = start_counting()
     trainer = trainer_for(config, Mode.NAIVE)
     built_s = time.time() - _STARTED

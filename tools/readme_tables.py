@@ -104,6 +104,7 @@ def _zoo(results: Results) -> str:
 
 _START_TITLES = {
     "eager": "eager, nothing compiled",
+    "traced": "traced only: dynamo's graphs run eagerly",
     "torch_cold": "torch, cold",
     "torch_local_warm": "torch, its local cache warm",
     "torch_portable_empty": "torch, its portable cache, empty directories",
