@@ -4,7 +4,7 @@
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
-#   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (20 minutes or so)
+#   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
@@ -53,7 +53,7 @@ zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo
 
 fuzz: .venv
-	$(BIN)/python tools/fuzz_wire.py
+	$(BIN)/python tools/fuzz_wire.py --out docs/trust
 	$(BIN)/python tools/fuzz_rpc.py
 
 soak: .venv

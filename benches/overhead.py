@@ -5,8 +5,9 @@
 Rows: `off` and `absent`, a process that imports torch, with the variable unset, and set with no daemon there;
 `client_import`, the client's own import; `local_off`, `local_absent` and `local_on`, a compiled trainer whose graphs
 torch's local cache has: without the client, with it and no daemon, with both. `absent_adds` and `local_absent_adds` are
-the differences, each round against its own neighbour; `daemon_idle` is a daemon that has just come up. Figures are
-milliseconds of a whole process and of a steady step, and MiB. Every other round goes the other way round.
+the differences, each against its own neighbour; `daemon_idle` is a daemon that has just come up. Figures are
+milliseconds of a whole process and of a steady step, and MiB. Every other turn goes the other
+way round.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ RATIOS = (
 LIMITS = {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
 _PAIRS = {"absent_adds": ("absent", "off"), "local_absent_adds": ("local_absent", "local_off")}
 _STEPS = 40
+_TURNS = 6
 _TORCH = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
 _CLIENT = "import time; t = time.perf_counter(); import compile_client; print(time.perf_counter() - t)"
 
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             bench = Overhead(Path(text), options.rows)
             try:
                 for number in range(options.rounds):
-                    for name in options.rows[:: -1 if number % 2 else 1]:
+                    for name in _order(options.rows, number):
                         rows[name].add(bench.run(name))
                     talk.print(f"round {number + 1} of {options.rounds}")
             finally:
@@ -59,6 +61,13 @@ def main(argv: list[str] | None = None) -> int:
             rows[name] = Row({"process_ms": [one - other for one, other in pairs]})
     finish("overhead", rows, RATIOS, options.out, limits=LIMITS)
     return 0
+
+
+def _order(names: list[str], number: int) -> list[str]:
+    """Return a round's rows in their order: the short ones, whose difference is small, again and again."""
+    short = [name for name in names if name in ("off", "absent")]
+    turns = [name for turn in range(_TURNS) for name in short[:: -1 if turn % 2 else 1]]
+    return [*turns, *[name for name in names if name not in short][:: -1 if number % 2 else 1]]
 
 
 class Overhead:

@@ -4,7 +4,8 @@
     python -m benches.speed --full --out benches/results/speed  more rounds, all numbers of trainers: for keeps
 
 Each bench runs in a process of its own and says what it does on stderr. The last line is one JSON document with the
-rows and ratios of all of them. `--out` keeps it, with each bench's own document beside it.
+rows and ratios of all of them. `--out` keeps it, with each bench's own document beside it; benches
+that were not run keep their former document there.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
                 failed.append(part.name)
             else:
                 found[part.name] = document
+    if options.out is not None:  # what was measured before and not now stays
+        for part in PARTS:
+            if part.name not in chosen and (kept := options.out / f"{part.name}.json").exists():
+                found[part.name] = json.loads(kept.read_text())
     combined = {
         "bench": "speed",
         "full": options.full,

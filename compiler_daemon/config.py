@@ -64,6 +64,8 @@ class PoolConfig:
     hello_valid_s: float = 300.0
     """How long a worker's statement of its environment stands for others of the same interpreter: a virtual environment
     changes when somebody upgrades it, and asking anew costs the start of a worker."""
+    niceness: int = 10
+    """Added to the daemon's own, for workers and the compilers that they start: a training beside them goes first."""
     prewarm: bool = True
     """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
 

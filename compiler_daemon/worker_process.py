@@ -211,6 +211,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self._tree = ProcessTree(self._process.pid)
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + self._config.niceness)
         hard = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)[1]
         wanted = self._config.open_files
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

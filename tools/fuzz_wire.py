@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -74,12 +75,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="graph, manifest, facts, frames; all by default")
     parser.add_argument("--cases", type=int, default=200_000, help="for each target")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="folder for fuzz-wire.json")
     given = parser.parse_args(argv)
     targets = _targets()
     if unknown := set(given.targets) - set(targets):
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(targets)}")
     tallies = {name: fuzz(name, targets[name], given.cases, given.seed) for name in given.targets or targets}
-    print(json.dumps({name: _fields(tally) for name, tally in tallies.items()}))  # noqa: T201 - the tool's one result
+    document = {name: _fields(tally) for name, tally in tallies.items()}
+    if given.out is not None:
+        (given.out / "fuzz-wire.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))  # noqa: T201 - the tool's one result
     return 1 if any(tally.crashes for tally in tallies.values()) else 0
 
 

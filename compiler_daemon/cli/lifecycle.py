@@ -28,6 +28,7 @@ def serve(
     ] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, help="How long a stop waits for running compiles.")] = 60.0,
     prewarm: Annotated[bool, typer.Option(help="Start a worker when a client says hello.")] = True,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="How far compiles stand back behind other work.")] = 10,
     publish: Annotated[bool, typer.Option(help="Take artifacts that clients compiled.")] = True,
     reflection: Annotated[bool, typer.Option("--reflection", help="Serve gRPC reflection.")] = False,
     insecure_loopback: Annotated[
@@ -47,7 +48,7 @@ def serve(
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
     place = Place.resolve(os.environ, directory=directory, address=address)
-    pool = PoolConfig(wall_s=job_seconds, prewarm=prewarm)
+    pool = PoolConfig(wall_s=job_seconds, prewarm=prewarm, niceness=nice)
     if workers is not None:
         pool = replace(pool, max_workers=workers)
     if job_gib is not None:

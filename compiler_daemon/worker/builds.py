@@ -97,6 +97,7 @@ class Builds:
         self._proven = True
         patches.replace(AsyncCompile, "cpp_pybinding", self._collecting)
         patches.replace(AsyncCompile, "wait", self._waiting)
+        patches.replace(codecache, "_precompile_header", self._precompiling)
 
     def warm(self) -> None:
         """Have torch compile its header, and prove that what is built here loads and runs; in a thread of its own.
@@ -176,6 +177,17 @@ class Builds:
             return kernel
 
         return cpp_pybinding
+
+    def _precompiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """torch remembers the header that is compiled, but two threads would both read it through before."""
+        lock = threading.Lock()
+
+        @functools.wraps(original)
+        def precompile_header(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return original(*args, **kwargs)
+
+        return precompile_header
 
     def _waiting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

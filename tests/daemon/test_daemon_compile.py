@@ -372,6 +372,14 @@ def test_a_handshake_warms_a_worker_up(start_daemon: Callable[..., DaemonProcess
     assert daemon.jobs(key) == [worker.pid]
 
 
+def test_a_worker_stands_back_behind_other_work(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
+    daemon = start_daemon(pool={"niceness": 7})
+    daemon.handshake()
+    daemon.compiled(key, b"ok")
+    (pid,) = daemon.jobs(key)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+
+
 def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(
     start_daemon: Callable[..., DaemonProcess], key: str, tmp_path: Path
 ) -> None:
