@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         "machine": machine(),
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "failed": failed,
+        "commands": {name: document["command"] for name, document in found.items()},
         "goals": [goal for name, document in found.items() for goal in goals(name, document)],
         "rows": {f"{name}.{row}": figures for name, one in found.items() for row, figures in one["rows"].items()},
         "ratios": {f"{name}.{ratio}": value for name, one in found.items() for ratio, value in one["ratios"].items()},
