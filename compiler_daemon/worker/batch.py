@@ -43,6 +43,8 @@ class Kernel:
 
     source: str
     """Its text."""
+    path: str
+    """Of the source."""
     target: str
     """Path of the object."""
     compiler: str
@@ -68,7 +70,7 @@ class Kernel:
         _check_source(source)
         libraries = tuple(word for word in rest if re.match(r"-[lL].", word))
         flags = tuple(word for word in rest if word not in libraries and word != "-shared")
-        return cls(source, target, words[0], flags, libraries)
+        return cls(source, sources[0], target, words[0], flags, libraries)
 
     @property
     def alike(self) -> tuple[object, ...]:
@@ -86,11 +88,14 @@ def shared_out(kernels: Sequence[Kernel], ways: int) -> list[list[Kernel]]:
 
 
 def composed(kernels: Sequence[Kernel]) -> str:
-    """Return one source for all; the n-th kernel's entry is `PyInit_kernel_n`."""
+    """Return one source for all; the n-th kernel's entry is `PyInit_kernel_n`.
+
+    The texts of a kernel's assertions name its own file and line.
+    """
     parts = ["#define PY_SSIZE_T_CLEAN\n", *(f"#include {name}\n" for name in _INCLUDES)]
     for number, kernel in enumerate(kernels):
         parts += [f"#define {name} {name}_{number}\n" for name in _RENAMED]
-        parts += [f"namespace batched_{number} {{\n", kernel.source, "\n}\n"]
+        parts += [f"namespace batched_{number} {{\n", f"#line 1 {_quoted(kernel.path)}\n", kernel.source, "\n}\n"]
         parts += [f"#undef {name}\n" for name in _RENAMED]
     return "".join(parts)
 
@@ -141,6 +146,11 @@ def stand_in_names(kernel: Kernel) -> list[str]:
 def stand_in_command(compiler: str, name: str, path: str) -> list[str]:
     """Return what makes a library that has a name and nothing else."""
     return [compiler, "-shared", "-nostdlib", f"-Wl,-soname,lib{name}.so", "-x", "c", os.devnull, "-o", path]
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _stands_in(word: str, folder: str) -> bool:

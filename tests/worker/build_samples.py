@@ -33,6 +33,7 @@ extern "C" void kernel(float* out_ptr0)
 ALIKE = [_KERNEL % ("", f"{n}.0f") for n in (1, 2, 3)]
 CLASHING = [_KERNEL % (f'extern "C" float helper({t} x) {{ return x; }}', "helper(4)") for t in ("int", "long")]
 INCLUDING = [_KERNEL % ("#include <vector>", f"std::vector<float>{{{n}.0f}}[0]") for n in (5, 6)]
+PLACED = [_KERNEL % ("", f'{n * 1000}.0f + __LINE__ + (std::strstr(__FILE__, ".main.cpp") ? 0 : 100)') for n in (1, 2)]
 BROKEN = [_KERNEL % ("", "nobody_knows_this"), _KERNEL % ("", "7.0f")]
 
 
@@ -62,7 +63,8 @@ def main(folder: Path) -> None:
         "equal": torch.equal(out_torch, out_us),
         "said_at_first": list(said),
     }
-    for name, sources in (("alike", ALIKE), ("clashing", CLASHING), ("including", INCLUDING), ("broken", BROKEN)):
+    samples = {"alike": ALIKE, "clashing": CLASHING, "including": INCLUDING, "placed": PLACED, "broken": BROKEN}
+    for name, sources in samples.items():
         said.clear()
         results[name] = {"values": _run(builds, sources), "said": list(said)}
     print(json.dumps(results))

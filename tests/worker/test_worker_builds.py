@@ -60,6 +60,10 @@ def test_a_kernel_with_headers_of_its_own_is_built_by_torch(results: dict[str, A
     assert results["including"] == {"values": [5.0, 6.0], "said": []}
 
 
+def test_texts_of_assertions_name_file_and_line_as_those_of_torchs_builds_do(results: dict[str, Any]) -> None:
+    assert results["placed"] == {"values": [1006.0, 2006.0], "said": []}
+
+
 def test_a_kernel_that_does_not_compile_fails_as_it_does_in_torch_and_its_neighbours_live(
     results: dict[str, Any],
 ) -> None:
@@ -88,7 +92,7 @@ def test_a_build_of_another_form_is_left_to_torch(tmp_path: Path, line: str, sou
 
 
 def test_shares_are_of_two_or_more_and_lose_no_kernel() -> None:
-    kernels = [Kernel("x" * (100 * n), f"{n}.so", "g++", (), ()) for n in range(1, 8)]
+    kernels = [Kernel("x" * (100 * n), f"{n}.cpp", f"{n}.so", "g++", (), ()) for n in range(1, 8)]
     for ways in (1, 2, 3, 16):
         shares = shared_out(kernels, ways)
         assert len(shares) == min(ways, 3)
@@ -98,7 +102,7 @@ def test_shares_are_of_two_or_more_and_lose_no_kernel() -> None:
 
 
 def test_each_kernel_of_a_share_has_an_entry_of_its_own() -> None:
-    kernels = [Kernel(_SOURCE, f"{n}.so", "g++", ("-fopenmp", "-O3"), ("-lgomp",)) for n in range(2)]
+    kernels = [Kernel(_SOURCE, f"{n}.cpp", f"{n}.so", "g++", ("-fopenmp", "-O3"), ("-lgomp",)) for n in range(2)]
     assert composed(kernels).count("#define PyInit_kernel PyInit_kernel_1\n") == 1
     assert "-Wl,--defsym=PyInit_kernel=PyInit_kernel_1" in link_command(kernels[1], 1, "o", exports="e", stand_ins="s")
 

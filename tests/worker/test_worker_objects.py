@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import compile_wire
-from compile_wire.torch_side.objects import object_path
+from compile_wire.torch_side.objects import object_path, portable
 
 _NAMES = """
 import json, sys
@@ -139,3 +139,19 @@ def test_the_layouts_are_read_by_their_own_interpreters(here: Layout, there: Lay
         )
         assert told.stdout.split() == [str(layout.prefix), f"{layout.torch}/__init__.py"]
     assert sys.prefix not in {str(here.prefix), str(there.prefix)}
+
+
+def test_bytes_of_an_object_name_neither_torch_nor_the_folder_it_was_built_in(tmp_path: Path) -> None:
+    torch = os.path.join(sysconfig.get_path("purelib"), "torch")
+    source, path = tmp_path / "zb" / "czb.main.cpp", tmp_path / "zb" / "czb.main.so"
+    source.parent.mkdir()
+    source.write_text(f'extern "C" const char* texts[] = {{"at {torch}/include/a.h", "at " __FILE__, "/other/b.h"}};\n')
+    subprocess.run(["g++", "-shared", "-fPIC", "-g", source, "-o", path], check=True)
+
+    (data,) = portable([str(path)])
+
+    assert torch.encode() not in data
+    assert str(tmp_path).encode() not in data
+    assert b"/include/a.h\0" in data
+    assert b"/czb.main.cpp\0" in data
+    assert b"/other/b.h\0" in data

@@ -41,12 +41,20 @@ def object_path(source_path: str) -> str:
 def portable(paths: Sequence[str]) -> list[bytes]:
     """Return the objects' bytes without the paths of the machine that built them.
 
-    Debug sections are stripped where there is a `strip`. What is left is the name of torch's header in the texts of its
-    assertions: its directory is overwritten, in the same length. The code is not touched.
+    Debug sections are stripped where there is a `strip`. What is left stands in the texts of assertions: the names of
+    torch's header and, in kernels made of templates, of the source. Their directories are overwritten, in the same
+    length. The code is not touched.
     """
-    directory = _torch_directory().encode()
-    blank = b"." + b"/" * (len(directory) - 1)
-    return [data.replace(directory + b"/", blank + b"/") for data in _stripped(paths)]
+    return [
+        _without(_without(data, _torch_directory()), os.path.dirname(path))
+        for path, data in zip(paths, _stripped(paths), strict=True)
+    ]
+
+
+def _without(data: bytes, directory: str) -> bytes:
+    """Overwrite a directory where it begins a path, in the same length."""
+    there = os.path.join(directory, "").encode()
+    return data.replace(there, b"." + b"/" * (len(there) - 1))
 
 
 def _stripped(paths: Sequence[str]) -> list[bytes]:
