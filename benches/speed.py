@@ -31,8 +31,16 @@ class Part:
     """One bench, and what it is told."""
 
     name: str
-    quick: tuple[str, ...]
+    quick: tuple[str, ...] | None
+    """None where the short form leaves it out."""
     full: tuple[str, ...]
+    module: str = ""
+    """Of `benches`, where the part has another name than it."""
+
+    def command(self, *, full: bool) -> list[str] | None:
+        """Return what Python is started with."""
+        more = self.full if full else self.quick
+        return None if more is None else ["-m", f"benches.{self.module or self.name}", *more]
 
 
 PARTS = (
@@ -42,6 +50,7 @@ PARTS = (
     Part("wire", ("--rounds", "3"), ("--rounds", "5")),
     Part("overhead", ("--rounds", "4"), ("--rounds", "9")),
     Part("stall", ("--rounds", "1"), ("--rounds", "2")),
+    Part("models", None, ("--models", "multires@4,multires@8,gradients,backbones", "--rounds", "1"), module="startup"),
 )
 
 Document = Mapping[str, Any]
@@ -64,14 +73,18 @@ def main(argv: list[str] | None = None) -> int:
     failed: list[str] = []
     for part in PARTS:
         if part.name in chosen:
-            document = _run(part, part.full if options.full else part.quick)
+            command = part.command(full=options.full)
+            if command is None:
+                talk.print(f"{part.name}: only with --full")
+                continue
+            document = _run(part.name, command)
             if document is None:
                 failed.append(part.name)
             else:
                 found[part.name] = document
     if options.out is not None:  # what was measured before and not now stays
         for part in PARTS:
-            if part.name not in chosen and (kept := options.out / f"{part.name}.json").exists():
+            if part.name not in {*found, *failed} and (kept := options.out / f"{part.name}.json").exists():
                 found[part.name] = json.loads(kept.read_text())
     combined = {
         "bench": "speed",
@@ -106,8 +119,7 @@ def goals(name: str, document: Document) -> list[dict[str, Any]]:
     return [goal for goal in found if goal["measured"] is not None]
 
 
-def _run(part: Part, more: tuple[str, ...]) -> Document | None:
-    command = ["-m", f"benches.{part.name}", *more]
+def _run(name: str, command: list[str]) -> Document | None:
     talk.print(f"[bold]python {' '.join(command)}[/bold]", soft_wrap=True)
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -117,7 +129,7 @@ def _run(part: Part, more: tuple[str, ...]) -> Document | None:
             print(last, end="", flush=True)  # the document, which is last, comes in ours
         last = line
     if process.wait():
-        talk.print(f"[red]benches.{part.name} failed[/red]")
+        talk.print(f"[red]{name} failed[/red]")
         return None
     document: Document = json.loads(last)
     return {**document, "command": f"python {' '.join(command)}"}

@@ -1,7 +1,7 @@
 """From a process's start to its last backward, at three resolutions: torch alone, with its caches, and with the daemon.
 
     python -m benches.startup
-    python -m benches.startup --depths 2,4,8 --rounds 3 --out benches/results/startup.json
+    python -m benches.startup --models multires@4,multires@8,gradients,backbones --rounds 1
 
 Rows: `eager`; `traced`, with torch's compiler imported and dynamo's graphs run eagerly, which no compile cache can be
 faster than by much; `torch_cold`; `torch_local_warm` (its own caches, kept); `torch_portable_empty` (the file of
@@ -9,10 +9,12 @@ faster than by much; `torch_cold`; `torch_local_warm` (its own caches, kept); `t
 redis-server, into empty folders); `daemon_cold`; `daemon_warm_empty`; `daemon_warm_local`. Every process is fresh;
 "empty" is inductor's and Triton's cache folders and TMPDIR, where torch keeps precompiled headers. The losses of all
 compiled rows must be the same bit for bit, and the warm rows of the daemon must build nothing, or the bench fails.
+A model is that of one of the lab's benches, at its own depth or, after `@`, at another one.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -23,6 +25,7 @@ from typing import Any
 from benches.contest import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
 from benches.redis_server import redis_served
 from benches.served import ServedDaemon, ServeError
+from benches.startup_models import MODELS
 
 ROWS = (
     "eager",
@@ -56,11 +59,13 @@ _NEEDS = {
 
 
 class Startup:
-    """One depth: the folders, the servers, and one way to start the trainer for each row."""
+    """One model: the folders, the servers, and one way to start the trainer for each row."""
 
-    def __init__(self, folder: Path, depth: int, resolutions: str, redis: Path | None) -> None:
+    def __init__(self, folder: Path, model: str, resolutions: str, redis: Path | None) -> None:
         self._folder = folder
-        self._command = ["-m", "benches.startup_trainer", "--depth", str(depth), "--resolutions", resolutions]
+        name, _, depth = model.partition("@")
+        self._command = ["-m", "benches.startup_trainer", "--model", name, "--resolutions", resolutions]
+        self._command += ["--depth", depth] if depth else []
         self._redis = redis
         self._portable = folder / "portable.bin"
         self._redis_filled = False
@@ -141,41 +146,49 @@ class Startup:
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
     parser = arguments("startup", __doc__, ROWS, rounds=3)
-    parser.add_argument("--depths", default="2", help="layers of the model, by commas (default 2)")
+    parser.add_argument("--models", type=_models, default=["multires"], help="by commas (default multires)")
     parser.add_argument("--resolutions", default="16,32,64", help="of the images, by commas (default 16,32,64)")
     options = parser.parse_args(argv)
-    depths = [int(text) for text in options.depths.split(",")]
     rows: dict[str, Row] = {}
     ratios: list[Ratio] = []
     try:
         with tempfile.TemporaryDirectory(prefix="startup-") as text, contextlib.ExitStack() as stack:
             redis = stack.enter_context(redis_served(Path(text))) if "torch_redis_empty" in options.rows else None
-            for depth in depths:
-                suffix = f"@{depth}" if len(depths) > 1 else ""
-                startup = Startup(Path(text) / str(depth), depth, options.resolutions, redis)
-                found = _one_depth(startup, depth, options.rows, options.rounds)
+            for model in options.models:
+                suffix = f"@{model}" if len(options.models) > 1 else ""
+                startup = Startup(Path(text) / model, model, options.resolutions, redis)
+                found = _one_model(startup, model, options.rows, options.rounds)
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
                 ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
     except (ContestError, ServeError) as error:
         talk.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
     show = ("seconds", "cpu_s", "import_torch_s", "import_compiler_s", "trace_s", "load_s", "first_run_s", "cpp_builds")
-    finish("startup", rows, ratios, options.out, depths=depths, resolutions=options.resolutions, show=show)
+    finish("startup", rows, ratios, options.out, models=options.models, resolutions=options.resolutions, show=show)
     return 0
 
 
-def _one_depth(startup: Startup, depth: int, names: list[str], rounds: int) -> dict[str, Row]:
+def _models(given: str) -> list[str]:
+    models = [model for model in given.split(",") if model]
+    for model in models:
+        name, _, depth = model.partition("@")
+        if name not in MODELS or (depth and not depth.isdecimal()):
+            raise argparse.ArgumentTypeError(f"no model {model}; there are {', '.join(MODELS)}, with @DEPTH or without")
+    return models
+
+
+def _one_model(startup: Startup, model: str, names: list[str], rounds: int) -> dict[str, Row]:
     rows = {name: Row() for name in names}
     losses: dict[str, Any] = {}
     try:
         for name in dict.fromkeys(_NEEDS[name] for name in names if name in _NEEDS):
             if name not in names:
-                talk.print(f"depth {depth}: {name}, for the rows that need it")
+                talk.print(f"{model}: {name}, for the rows that need it")
                 startup.run(name)
         for number in range(rounds):
             for name in names:
                 ended = startup.run(name)
-                talk.print(f"depth {depth}, round {number + 1}: {name} {ended.result['seconds']:.1f} s")
+                talk.print(f"{model}, round {number + 1}: {name} {ended.result['seconds']:.1f} s")
                 losses[name] = ended.result.pop("losses")
                 ended.result.pop("steps")
                 rows[name].add({**ended.result, "process_s": ended.seconds, "cpu_s": ended.cpu_s})

@@ -20,7 +20,8 @@ _STARTED = float(os.environ.get("BENCH_STARTED") or time.time())
 def main() -> None:
     """Train once at each resolution."""
     parser = argparse.ArgumentParser(prog="python -m benches.startup_trainer", description=__doc__)
-    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--model", default="multires", help="of which of the lab's benches (default multires)")
+    parser.add_argument("--depth", type=int, help="its layers (default: those of the bench)")
     parser.add_argument("--resolutions", default="16,32,64")
     parser.add_argument("--steps", type=int, default=1, help="steps at each resolution")
     parser.add_argument("--eager", action="store_true")
@@ -32,13 +33,11 @@ def main() -> None:
     import torch
 
     torch_s = time.time() - _STARTED
-    from dataclasses import replace
-
     from benches.compile_counts import start_counting
-    from benches.multires import trainer_for
-    from benches.multires_presets import preset
-    from diffusion.parametrization import Mode
+    from benches.startup_models import MODELS, trainer_of
 
+    if options.model not in MODELS:
+        parser.error(f"no model {options.model}; there are {', '.join(MODELS)}")
     compiler_s = 0.0
     if not options.eager:
         begun = time.time()
@@ -48,18 +47,14 @@ def main() -> None:
         compiler_s = time.time() - begun
     if options.load_portable:
         torch.compiler.load_cache_artifacts(options.load_portable.read_bytes())
-    config = preset("demo")
-    sides = tuple(int(side) for side in options.resolutions.split(","))
-    config = replace(
-        config,
-        backbone=replace(config.backbone, depth=options.depth),
-        buckets=replace(config.buckets, resolutions=sides, visits=(options.steps,) * len(sides)),
-        train=replace(config.train, steps=options.steps * len(sides), compile=not options.eager),
-    )
-    if options.traced:
-        config = replace(config, train=replace(config.train, backend="eager"))
     counts = start_counting()
-    trainer = trainer_for(config, Mode.NAIVE)
+    trainer = trainer_of(
+        options.model,
+        depth=options.depth,
+        resolutions=tuple(int(side) for side in options.resolutions.split(",")),
+        steps=options.steps,
+        backend=None if options.eager else "eager" if options.traced else "inductor",
+    )
     built_s = time.time() - _STARTED
     steps = [(record.loss, record.resolution, record.seconds) for record in trainer.steps()]
     seconds = time.time() - _STARTED

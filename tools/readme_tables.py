@@ -117,10 +117,10 @@ _START_TITLES = {
 
 def _startup(results: Results) -> str:
     rows = results["rows"]
-    baseline = rows.get("torch_cold", rows.get("torch_cold@2"))["seconds"]
+    baseline = rows["torch_cold"]["seconds"]
     lines = [_row("start", "seconds", "range", "of a cold torch", "CPU seconds", "C++ builds"), "|---|" + "---:|" * 5]
     for name, title in _START_TITLES.items():
-        if (row := rows.get(name, rows.get(f"{name}@2"))) is None:
+        if (row := rows.get(name)) is None:
             continue
         span = f"{row['seconds_min']:.1f} to {row['seconds_max']:.1f}"
         share = f"{row['seconds'] / baseline:.2f}"
@@ -128,6 +128,18 @@ def _startup(results: Results) -> str:
             _row(title, f"{row['seconds']:.1f}", span, share, f"{row['cpu_s']:.1f}", f"{row['cpp_builds']:.0f}")
         )
     return "\n".join([*lines, "", f"Medians. {_machine(results)} `{results['command']}`"])
+
+
+def _models(results: Results) -> str:
+    rows = results["rows"]
+    names = {name: title for name, title in _START_TITLES.items() if name not in ("eager", "traced")}
+    lines = [_row("model", "graphs", "kernels", *names.values()), "|---|" + "---:|" * (2 + len(names))]
+    for model in results["models"]:
+        cold = rows[f"torch_cold@{model}"]
+        seconds = [rows.get(f"{name}@{model}", {}).get("seconds") for name in names]
+        cells = ["" if one is None else f"{one:.1f}" for one in seconds]
+        lines.append(_row(model, f"{cold['graphs']:.0f}", f"{cold['cpp_builds']:.0f}", *cells))
+    return "\n".join([*lines, "", f"Seconds. {_machine(results)} `{results['command']}`"])
 
 
 def _goals(results: Results) -> str:
@@ -154,6 +166,7 @@ def _machine(results: Results) -> str:
 _PLACES = (
     Place("demo-table", _ROOT / "benches" / "results" / "demo.json", _demo, "make demo"),
     Place("startup-table", _SPEED / "startup.json", _startup, "make bench"),
+    Place("models-table", _SPEED / "models.json", _models, "python -m benches.speed --full --only models"),
     Place("goals-table", _SPEED / "speed.json", _goals, "make bench"),
     Place("zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),
 )

@@ -69,11 +69,21 @@ def test_what_needs_no_compile_is_measured(tmp_path: Path) -> None:
     assert 20 < document["rows"]["daemon_idle"]["rss_mib"] < 100
 
 
-def test_a_start_is_taken_apart(tmp_path: Path) -> None:
-    document = _bench("startup", "--rows", "eager", "--rounds", "1", "--resolutions", "16", folder=tmp_path)
-    row = document["rows"]["eager"]
-    assert row["seconds"] > row["import_torch_s"] + row["first_run_s"] > 0
-    assert row["graphs"] == row["cpp_builds"] == 0
+def test_a_start_is_taken_apart_for_the_model_of_each_bench(tmp_path: Path) -> None:
+    quick = ("--rows", "eager", "--rounds", "1", "--resolutions", "16")
+    models = "multires,gradients@1,backbones@2"
+    document = _bench("startup", *quick, "--models", models, folder=tmp_path)
+    assert list(document["rows"]) == [f"eager@{model}" for model in models.split(",")]
+    for row in document["rows"].values():
+        assert row["seconds"] > row["import_torch_s"] + row["first_run_s"] > 0
+        assert row["graphs"] == row["cpp_builds"] == 0
+
+
+@pytest.mark.parametrize("given", ["unet", "multires@deep"])
+def test_a_model_that_nobody_knows_is_refused_in_words(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        startup.main(["--models", given])
+    assert f"no model {given}; there are multires, gradients, backbones" in capsys.readouterr().err
 
 
 def test_a_row_that_nobody_knows_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
