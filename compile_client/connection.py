@@ -175,14 +175,16 @@ class Connection:
         *,
         on_event: Callable[[CompileEvent | None], None],
         deadline: Deadline,
+        ahead: bool = False,
     ) -> Artifact | Refusal:
         """Have a graph compiled and return the verified artifact, or why the daemon would not.
 
-        `on_event` is called in this thread for each event, and with None about once a second between them.
+        `on_event` is called in this thread for each event, and with None about once a second between them. `ahead` says
+        that no training waits for it.
         """
         if len(graph) > MAX_GRAPH_BYTES:
             raise InvalidError(f"the graph has {len(graph)} bytes, more than {MAX_GRAPH_BYTES}")
-        outcome = self._introduced(lambda: self._compile(key, graph, have, on_event, deadline), deadline)
+        outcome = self._introduced(lambda: self._compile(key, graph, have, on_event, deadline, ahead), deadline)
         if isinstance(outcome, Artifact) and self.facts == Facts():
             # The environment's first worker has come up meanwhile, and what it found out saves us finding it out too.
             with suppress(ClientError):  # what we came for is here already
@@ -252,6 +254,7 @@ class Connection:
         have: Collection[Digest],
         on_event: Callable[[CompileEvent | None], None],
         deadline: Deadline,
+        ahead: bool,
     ) -> Artifact | Refusal:
         content = self._sendable(graph, room=MAX_INLINE_BYTES, deadline=deadline)
         answers = self._rpc.compile(
@@ -261,6 +264,7 @@ class Connection:
             tuple(have)[-MAX_HAVE:],
             interpreter=self._interpreter,
             program=self._program,
+            ahead=ahead,
             timeout_s=deadline.within(self._config.graph_timeout_s),
             silence_s=self._config.silence_s,
         )

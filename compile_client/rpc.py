@@ -165,6 +165,7 @@ class Rpc:
         *,
         interpreter: str,
         program: str,
+        ahead: bool,
         timeout_s: float,
         silence_s: float,
     ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
@@ -180,6 +181,7 @@ class Rpc:
             have=have,
             interpreter=interpreter,
             program=program,
+            ahead=ahead,
         )
         return self._events(lambda limit: self._stub.CompileGraph(request, **limit), timeout_s, silence_s)
 

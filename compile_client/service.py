@@ -267,7 +267,9 @@ class DaemonClient:
             try:
                 answer = self._link.call(
                     deadline,
-                    lambda connection: connection.compile(key, graph, (), on_event=on_event, deadline=deadline),
+                    lambda connection: connection.compile(
+                        key, graph, (), on_event=on_event, deadline=deadline, ahead=True
+                    ),
                 )
             except FullError as error:
                 # Nobody waits for this graph, so it can wait itself; the deadline ends it.
@@ -365,7 +367,8 @@ class GraphRequest:
     def compile(self, graph: bytes, have: Collection[Digest] = (), *, quiet: bool = False) -> Artifact | Refusal | None:
         """Have the graph compiled; return the artifact, the daemon's refusal, or None after trouble.
 
-        A refusal is counted here. The waiting user is kept informed on standard error, unless nobody waits (`quiet`).
+        A refusal is counted here. The waiting user is kept informed on standard error, unless nobody waits
+        (`quiet`): then the compile also stands back behind other work.
         """
         if self._ended:
             return None
@@ -379,6 +382,7 @@ class GraphRequest:
                     have,
                     on_event=progress.update,
                     deadline=self._deadline,
+                    ahead=quiet,
                 ),
             )
         return self._noted(outcome)

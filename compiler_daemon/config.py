@@ -65,7 +65,7 @@ class PoolConfig:
     """How long a worker's statement of its environment stands for others of the same interpreter: a virtual environment
     changes when somebody upgrades it, and asking anew costs the start of a worker."""
     niceness: int = 10
-    """Added to the daemon's own, for workers and the compilers that they start: a training beside them goes first."""
+    """Added to the daemon's own for compiles that nobody waits for: a training beside them goes first."""
     prewarm: bool = True
     """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
 

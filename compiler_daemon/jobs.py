@@ -34,6 +34,13 @@ class Job:
     program: str
     replay: bool = False
     """Compiled from a kept graph, for nobody in particular; it may have been captured by another torch."""
+    ahead: bool = False
+    """Nobody waits for it now."""
+
+    @property
+    def stands_back(self) -> bool:
+        """Whether other work goes before it. What somebody waits for is as urgent as torch's own compile."""
+        return self.ahead or self.replay
 
     @property
     def origin(self) -> Origin:

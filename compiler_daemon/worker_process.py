@@ -211,7 +211,6 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self._tree = ProcessTree(self._process.pid)
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + self._config.niceness)
         hard = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)[1]
         wanted = self._config.open_files
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -223,8 +222,9 @@ class WorkerProcess:
         assert self._socket is not None
         number, started, received = self.jobs_done + 1, time.monotonic(), 0
         with self._socket.makefile("wb") as out:
-            replay = {"replay": True} if job.replay else {}
-            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace, **replay}
+            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace}
+            frame |= {"replay": True} if job.replay else {}
+            frame |= {"niceness": self._config.niceness} if job.stands_back else {}
             write_frame(out, frame)
         with self._socket.makefile("rb") as stream:
             for _ in range(_MAX_FRAMES):

@@ -28,7 +28,9 @@ def serve(
     ] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, help="How long a stop waits for running compiles.")] = 60.0,
     prewarm: Annotated[bool, typer.Option(help="Start a worker when a client says hello.")] = True,
-    nice: Annotated[int, typer.Option(min=0, max=19, help="How far compiles stand back behind other work.")] = 10,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="How far compiles that nobody waits for stand back behind other work.")
+    ] = 10,
     publish: Annotated[bool, typer.Option(help="Take artifacts that clients compiled.")] = True,
     reflection: Annotated[bool, typer.Option("--reflection", help="Serve gRPC reflection.")] = False,
     insecure_loopback: Annotated[

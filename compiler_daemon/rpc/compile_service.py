@@ -120,4 +120,5 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
             interpreter=unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter),
             program=unpack.unpack_program(request.program),
+            ahead=request.ahead,
         )

@@ -59,8 +59,11 @@ extern "C" void kernel(float* out_ptr0)
 
 @dataclass(eq=False, slots=True)
 class _Round:
-    """What one job has to be built."""
+    """What one job has to be built. Its threads are its own: they stand back as far as the job does."""
 
+    executor: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max(1, async_compile.get_compile_threads()), "builds")
+    )
     collected: list[_Build] = field(default_factory=list)
     pending: list[Future[None]] = field(default_factory=list)
 
@@ -85,7 +88,6 @@ class Builds:
         self._warming: threading.Thread | None = None
         self._numbers = itertools.count()
         self._stand_ins: dict[str, str] = {}
-        self._executor = ThreadPoolExecutor(max(1, async_compile.get_compile_threads()), "builds")
         self._proven = False
         """Whether torch is as known, and nothing has spoken against it since."""
 
@@ -126,10 +128,11 @@ class Builds:
         over, self._round = self._round, _Round()
         for done in over.pending:
             done.cancel()
+        over.executor.shutdown(wait=False)
 
     def _warm(self) -> None:
+        mine = _Round()
         try:
-            mine = _Round()
             collect = functools.partial(self._collect, mine)
             kernels = [
                 CppPythonBindingsCodeCache.load_pybinding_async(["float*"], _TRIVIAL % n, submit_fn=collect)
@@ -144,6 +147,8 @@ class Builds:
         except Exception:
             _logger.warning("kernels are built one by one, since a first one failed", exc_info=True)
             self._proven = False
+        finally:
+            mine.executor.shutdown(wait=False)
 
     def _start(self, this: _Round) -> None:
         collected, this.collected = this.collected, []
@@ -154,12 +159,12 @@ class Builds:
                 groups.setdefault(kernel.alike, []).append((build, kernel))
             except NotBatchableError as error:
                 _logger.debug("a kernel is built by itself: %s", error)
-                self._submit(build.done, build.torch_builds)
+                self._submit(this, build.done, build.torch_builds)
         ways = max(1, async_compile.get_compile_threads())
         for group in groups.values():
             by_target = {kernel.target: build for build, kernel in group}
             for share in shared_out([kernel for _, kernel in group], ways):
-                self._begin(share, [by_target[kernel.target] for kernel in share])
+                self._begin(this, share, [by_target[kernel.target] for kernel in share])
 
     def _collecting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -205,12 +210,12 @@ class Builds:
         if len(builders) == 1:
             this.collected.append(_Build(torch_builds, builders[0], done))
         else:
-            self._submit(done, torch_builds)
+            self._submit(this, done, torch_builds)
         return done
 
-    def _begin(self, share: Sequence[Kernel], builds: Sequence[_Build]) -> None:
+    def _begin(self, this: _Round, share: Sequence[Kernel], builds: Sequence[_Build]) -> None:
         if len(share) == 1:
-            self._submit(builds[0].done, builds[0].torch_builds)
+            self._submit(this, builds[0].done, builds[0].torch_builds)
             return
 
         def build_together() -> None:
@@ -219,14 +224,14 @@ class Builds:
             except Exception as error:  # noqa: BLE001 - torch's own way is always there, and raises what is to be raised
                 _logger.warning("%d kernels are built one by one: %s", len(share), str(error)[:500])
                 for one in builds:
-                    self._submit(one.done, one.torch_builds)
+                    self._submit(this, one.done, one.torch_builds)
                 return
             for one in builds:
                 _end(one.done)
 
-        self._executor.submit(build_together)
+        this.executor.submit(build_together)
 
-    def _submit(self, done: Future[None], work: Callable[[], Any]) -> None:
+    def _submit(self, this: _Round, done: Future[None], work: Callable[[], Any]) -> None:
         def run() -> None:
             try:
                 work()
@@ -235,7 +240,7 @@ class Builds:
             else:
                 _end(done)
 
-        self._executor.submit(run)
+        this.executor.submit(run)
 
     def _build(self, share: Sequence[Kernel]) -> None:
         """Make the objects of kernels with one command line."""

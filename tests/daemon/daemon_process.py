@@ -192,7 +192,14 @@ class DaemonProcess:
 
     def jobs(self, key: str) -> list[int]:
         """Return the workers that got a job of the key, in order."""
+        return [pid for pid, _, job in self._journal() if job == key]
+
+    def niceness_of(self, key: str) -> list[int]:
+        """Return how far each of the key's jobs was to stand back."""
+        return [niceness for _, niceness, job in self._journal() if job == key]
+
+    def _journal(self) -> list[tuple[int, int, str]]:
         if not self.journal.exists():
             return []
-        lines = [line.split(" ", 1) for line in self.journal.read_text().splitlines()]
-        return [int(pid) for pid, job in lines if job == key]
+        lines = [line.split(" ", 2) for line in self.journal.read_text().splitlines()]
+        return [(int(pid), int(niceness), key) for pid, niceness, key in lines]

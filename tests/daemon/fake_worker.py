@@ -47,7 +47,7 @@ class FakeWorker:
         )
         while (message := read_frame(sys.stdin.buffer)) is not None:
             with open(self.journal, "a") as journal:
-                journal.write(f"{os.getpid()} {message['key']}\n")
+                journal.write(f"{os.getpid()} {message.get('niceness', 0)} {message['key']}\n")
             words = _behaviour(message["key"], message["graph"])
             if not message["key"] and words[0] in {"ok", "big"}:
                 self.say(message, "keyed", key=f"here-{digest_of(message['graph'])[:16]}")

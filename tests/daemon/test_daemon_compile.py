@@ -372,12 +372,15 @@ def test_a_handshake_warms_a_worker_up(start_daemon: Callable[..., DaemonProcess
     assert daemon.jobs(key) == [worker.pid]
 
 
-def test_a_worker_stands_back_behind_other_work(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
+def test_only_a_compile_that_nobody_waits_for_stands_back(start_daemon: Callable[..., DaemonProcess], key: str) -> None:
     daemon = start_daemon(pool={"niceness": 7})
     daemon.handshake()
     daemon.compiled(key, b"ok")
+    daemon.compiled(f"{key}-ahead", b"ok", ahead=True)
+    assert daemon.niceness_of(key) == [0]
+    assert daemon.niceness_of(f"{key}-ahead") == [7]
     (pid,) = daemon.jobs(key)
-    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(

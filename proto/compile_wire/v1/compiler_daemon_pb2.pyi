@@ -280,6 +280,7 @@ class CompileGraphRequest(_message.Message):
     HAVE_FIELD_NUMBER: _builtins.int
     INTERPRETER_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
     environment_id: _builtins.str
     key: _builtins.str
     interpreter: _builtins.str
@@ -287,6 +288,8 @@ class CompileGraphRequest(_message.Message):
     client and daemon are the same user on the same host.
     """
     program: _builtins.str
+    ahead: _builtins.bool
+    """Nobody waits for it now: the compile stands back behind other work of the machine."""
     @_builtins.property
     def graph(self) -> Global___Graph: ...
     @_builtins.property
@@ -300,10 +303,11 @@ class CompileGraphRequest(_message.Message):
         have: _abc.Iterable[_builtins.str] | None = ...,
         interpreter: _builtins.str = ...,
         program: _builtins.str = ...,
+        ahead: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment_id", b"environment_id", "graph", b"graph", "have", b"have", "interpreter", b"interpreter", "key", b"key", "program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "environment_id", b"environment_id", "graph", b"graph", "have", b"have", "interpreter", b"interpreter", "key", b"key", "program", b"program"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
