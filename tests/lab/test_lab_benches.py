@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from benches.backbones_presets import BackbonesConfig, Variant
 from benches.backbones_presets import preset as backbones_preset
 from benches.multires_evaluation import overall
 from benches.multires_presets import evaluation_steps
+from benches.multires_presets import preset as multires_preset
 from benches.runs import RunFolder, latest
 from diffusion.errors import RunFolderError
 
@@ -49,7 +51,8 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("bench", list(COMMANDS))
-def test_a_bench_writes_its_folder_and_ends_with_one_json_document(bench, run, tmp_path):
+def test_a_bench_writes_its_folder_and_ends_with_one_json_document(bench, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(multires, "preset", quick)
     code, out, err = run(bench, *SMALL[bench], "--out", tmp_path, "--seed", 3)
 
     assert code == 0, err
@@ -179,14 +182,19 @@ def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(
     assert json.loads(out[-1])["losses"] == whole["losses"]
 
 
+def quick(name):
+    """The preset with a small model, few draws and few steps of sampling: everything is written, nothing is learnt."""
+    config = multires_preset(name)
+    evaluation = replace(config.evaluation, images=16, nulls=3, sampler_steps=2, validation_tokens=512)
+    backbone = replace(config.backbone, width=32, depth=2, heads=2, hidden=64)
+    buckets = replace(config.buckets, tokens_per_step=512)
+    return replace(config, backbone=backbone, buckets=buckets, evaluation=evaluation)
+
+
 def with_checkpoints(name):
-    from dataclasses import replace
-
-    from benches.multires_presets import preset
-
-    config = preset(name)
+    config = quick(name)
     # A number that divides no number of steps but 4 keeps the last checkpoint before the end.
-    return replace(config, checkpoint_every=4, evaluation=replace(config.evaluation, times=1, images=16, nulls=3))
+    return replace(config, checkpoint_every=4, evaluation=replace(config.evaluation, times=1))
 
 
 def test_a_failed_cell_is_recorded_and_the_grid_goes_on_and_resumes_where_it_stopped(tmp_path):
