@@ -1,8 +1,13 @@
-"""How the tests are shared out where several processes run them (`pytest -n 2 --dist loadgroup`, as `make test` does)."""
+"""How the tests are shared out where several processes run them, as in `make test`, and what is made once for all."""
 
 from __future__ import annotations
 
+import fcntl
+from pathlib import Path
+
 import pytest
+
+from tests.e2e.conftest import with_probes
 
 _LONGEST_FIRST = ("faults", "e2e", "lab", "kernels", "worker")
 """Rooms whose tests compile: begun first, so that no process is left alone with them at the end, and so that what
@@ -23,3 +28,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _turn(item: pytest.Item) -> int:
     room = item.path.parent.name
     return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+@pytest.fixture(scope="session")
+def headers(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A TMPDIR for everything that compiles, with torch's probes of the instruction sets in it.
+
+    torch keeps precompiled headers there. One for all processes that run tests: kernels are what is counted and
+    compared, and making the same header in each of them takes minutes.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        folder = folder.parent
+    made = folder / "t"
+    with (folder / "t.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.mkdir()
+            with_probes(made)
+    return made

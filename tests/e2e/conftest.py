@@ -264,12 +264,6 @@ def with_probes(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary directory of everything that is started here, with torch's probes of the instruction sets in it."""
-    return with_probes(tmp_path_factory.mktemp("tmp"))
-
-
 @pytest.fixture
 def lab(tmp_path: Path, headers: Path) -> Iterator[Lab]:
     """A fresh lab for one test, for promises about a daemon's life."""

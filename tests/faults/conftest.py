@@ -19,6 +19,6 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def kit(short_folder: Path) -> Kit:
+def kit(short_folder: Path, headers: Path) -> Kit:
     """What all cells share, with the time of one trainer instead of each form's."""
-    return Kit.prepare(short_folder / "kit", with_seconds=False)
+    return Kit.prepare(short_folder / "kit", with_seconds=False, temporary=headers)

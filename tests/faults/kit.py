@@ -47,12 +47,16 @@ class Kit:
         return self.folder / "stored"
 
     @classmethod
-    def prepare(cls, folder: Path, *, with_seconds: bool) -> Kit:
-        """Run trainers without a daemon and with a new one; `with_seconds` measures each form of the trainer."""
+    def prepare(cls, folder: Path, *, with_seconds: bool, temporary: Path | None = None) -> Kit:
+        """Run trainers without a daemon and with a new one; `with_seconds` measures each form of the trainer.
+
+        `temporary` has been through `with_probes`; without it one is made in the folder, where `load` looks for it.
+        """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("tmp", "lab"):
-            (folder / name).mkdir()
-        temporary = with_probes(folder / "tmp")
+        (folder / "lab").mkdir()
+        if temporary is None:
+            (folder / "tmp").mkdir()
+            temporary = with_probes(folder / "tmp")
         lab = Lab(folder / "lab", temporary, healthy=True)
         try:
             daemon = lab.daemon()

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -270,13 +271,26 @@ def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end():
     assert evaluation_steps(2, 4) == (1, 2)
 
 
-def test_two_processes_with_one_seed_have_bit_equal_losses_and_the_second_compiles_nothing(tmp_path):
-    command = [sys.executable, "-m", "benches.multires", "--preset", "demo", "--resolutions", "8", "--steps", "3"]
+ONE_LAYER = """
+from dataclasses import replace
+
+from benches import command_line, multires
+
+demo = multires.preset("demo")
+multires.preset = lambda name: replace(demo, backbone=replace(demo.backbone, depth=1))
+command_line.run(multires.multires)
+"""
+
+
+def test_two_processes_with_one_seed_have_bit_equal_losses_and_the_second_compiles_nothing(tmp_path, headers):
+    command = [sys.executable, "-c", ONE_LAYER, "--preset", "demo", "--resolutions", "8", "--steps", "3"]
     environment = {
         **os.environ,
+        "TMPDIR": str(headers),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
     }
+    shutil.copytree(headers / "probes", tmp_path / "cache")
 
     documents = []
     for _ in range(2):

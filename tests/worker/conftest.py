@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from worker_samples import Worker
 
 
 @pytest.fixture(scope="session")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    made = Worker(tmp_path_factory.mktemp("worker"))
+def worker(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path_factory.mktemp("worker"), headers)
     yield made
     made.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,9 @@ _SOURCE = (
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("builds")
+    shutil.copytree(headers / "probes", folder / "cache")
     environment = os.environ | {
         "TMPDIR": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),  # which torch sets for its children, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -140,9 +141,11 @@ def checked(spec: GraphSpec) -> GraphSpec:
 class Worker:
     """A worker process of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        """`temporary` is its TMPDIR, with torch's probes of the instruction sets in it."""
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
+        shutil.copytree(temporary / "probes", folder / "cache")
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "compiler_daemon.worker"],
@@ -150,7 +153,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env={**kept, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
+                env={**kept, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "TMPDIR": str(temporary)},
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
