@@ -6,7 +6,8 @@
 All trainers are the same program, as the ranks of a job or the seeds of a sweep are. With torch they share one cache
 directory, where file locks keep them from building one kernel twice; with the daemon each has empty folders of its own.
 Rows are `torch@K` and `daemon@K`: wall seconds from the first start to the last end, processor seconds of everything
-(trainers, daemon, workers), and what was compiled.
+(trainers, daemon, workers), and what was compiled; and `traced@K`, trainers that import torch's compiler and trace, and
+run dynamo's graphs eagerly: what is left of it where compiles cost nothing at all.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s
 
 def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
-    parser = arguments("sweep", __doc__, ("torch", "daemon"), rounds=1)
+    parser = arguments("sweep", __doc__, ("torch", "daemon", "traced"), rounds=1)
     parser.add_argument("--trainers", default="1,2,4,8", help="how many at once, by commas (default 1,2,4,8)")
     parser.add_argument("--depth", type=int, default=2, help="layers of the model (default 2)")
     parser.add_argument("--resolutions", default="16,32,64", help="of the images, by commas (default 16,32,64)")
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
                         figures, found = _RUNS[name](
                             folder, count, ["--depth", str(options.depth), "--resolutions", options.resolutions]
                         )
-                        losses |= found
+                        losses |= found if name != "traced" else set()  # eager kernels round otherwise
                         rows.setdefault(f"{name}@{count}", Row()).add(figures)
                         talk.print(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
     except (ContestError, ServeError) as error:
@@ -55,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         talk.print(f"[red]the losses differ: {losses}[/red]", soft_wrap=True)
         return 1
     ratios = [
-        Ratio(f"daemon@{count}", f"torch@{count}", GOALS.get((figure, count)), figure)
+        Ratio(f"{name}@{count}", f"torch@{count}", GOALS.get((figure, count)) if name == "daemon" else None, figure)
+        for name in ("daemon", "traced")
         for figure in ("seconds", "cpu_s")
         for count in counts
     ]
@@ -86,7 +88,11 @@ def _daemon(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float
     return figures, losses
 
 
-_RUNS = {"torch": _torch, "daemon": _daemon}
+def _traced(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float], set[str]]:
+    return _together([Home.fresh(folder / "shared")] * count, [*model, "--traced"], [{}] * count)
+
+
+_RUNS = {"torch": _torch, "daemon": _daemon, "traced": _traced}
 
 
 def _together(

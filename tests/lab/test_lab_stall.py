@@ -57,6 +57,13 @@ def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_co
     assert document["ratios"].keys() >= document["goals"].keys()
 
 
+def test_losses_of_every_way_of_async_are_compared_with_eager_ones() -> None:
+    results = {"eager": said(), "daemon_async_passive": served(swapped=[2, 2])}
+    assert complaints(results) == []
+    results["daemon_async_passive"]["steps"][5]["loss"] += 0.1
+    assert len(complaints(results)) == 1
+
+
 def test_figures_are_those_of_the_last_resolution_and_of_the_settled_one_before() -> None:
     found = figures(said(), 2)
 
