@@ -61,7 +61,7 @@ up. `over the socket` went to a real daemon in a process of its own, many at a t
 who must be served; `inside` went to the same handlers behind the same interceptors in one process. Answers are right
 where a caller's mistake explains them: CANCELLED and DEADLINE_EXCEEDED are only so where the fuzz hung up. Each case
 follows from seed, method and number (`--case` shows one). The readers of what travels inside the messages are fuzzed
-by `tools/fuzz_wire.py`.
+by `tools/fuzz_wire.py`, and led by coverage by `tools/fuzz_coverage.py` (fuzz-wire.json, fuzz-coverage.json).
 
 {table(header, rows)}
 The daemon's process over all of it: {rss["before"]} MiB before, {rss["after"]} MiB after; {files["before"]} and
