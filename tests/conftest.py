@@ -1,4 +1,4 @@
-"""How the tests are shared out where several processes run them, as in `make test`, and what is made once for all."""
+"""In what order several processes share the tests out, and what is made once for all of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ measures a second or two runs beside its like."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests, and all that use the one daemon of the end-to-end tests, in one process."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        served = item.path.parent.name == "e2e" and "one_lab" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("served" if served else f"{item.path.parent.name}/{item.path.stem}"))
-    items.sort(key=_turn)
+    """Order the files for `-n 2 --dist loadfile --no-loadscope-reorder`; a single process has its own order."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:

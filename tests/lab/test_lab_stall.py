@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benches.stall import complaints, figures
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,7 +27,13 @@ def served(**changes: Any) -> dict[str, Any]:
     return said(client=client, daemon_compiles=2) | changes
 
 
-def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_compiled_once(tmp_path: Path) -> None:
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose path leaves room for a socket's name."""
+    return tmp_path_factory.mktemp("s")
+
+
+def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_compiled_once(short: Path) -> None:
     rows = ["daemon_async", "eager"]
     options = ["--rounds", "1", "--steps", "2", "--resolutions", "8,12", "--depth", "1"]
 
@@ -38,10 +46,10 @@ def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_co
             ",".join(rows),
             *options,
             "--out",
-            str(tmp_path / "stall.json"),
+            str(short / "stall.json"),
         ],
         cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(short), "TMPDIR": str(short)},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -50,7 +58,7 @@ def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_co
 
     assert done.returncode == 0, done.stderr[-3000:]
     document = json.loads(done.stdout.splitlines()[-1])
-    assert document == json.loads((tmp_path / "stall.json").read_text())
+    assert document == json.loads((short / "stall.json").read_text())
     assert set(document["rows"]) == set(rows)
     assert document["rows"]["daemon_async"]["swap_step"] > 1
     assert document["goals"] == {"daemon_async/eager:first_step_s/new_step_s": 1.3}
