@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import TRAINERS, Daemon, Lab, clean_environment
 
-WIDTHS, ACTIVATIONS = (5, 6), ("gelu", "silu")
+WIDTHS, ACTIVATIONS = (5, 6, 7), ("gelu", "silu")
 
 
 def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
@@ -30,8 +30,8 @@ def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict
     return document, done.stderr
 
 
-@pytest.mark.timeout(900)  # eight trainers, and four compiles
-def test_after_warm_four_cells_in_fresh_processes_with_empty_caches_compile_nothing(
+@pytest.mark.timeout(900)  # twelve trainers, and six compiles
+def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothing(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "sweep.toml"
@@ -59,13 +59,13 @@ def test_after_warm_four_cells_in_fresh_processes_with_empty_caches_compile_noth
             assert outcome.report["cpp_builds"] == 0
 
     assert document["failed"] == 0
-    assert len(document["cells"]) == document["graphs"] == 4
+    assert len(document["cells"]) == document["graphs"] == 6
     # Another test may have had one of them compiled: the daemon is shared.
-    assert document["compiled"] + document["already_there"] == 4
+    assert document["compiled"] + document["already_there"] == 6
     assert daemon.counters()["compiles_started"] == compiled
     again, talk = warm(one_lab, daemon, "--resume", "--manifest", str(manifest))
     assert {cell["status"] for cell in again["cells"]} == {"skipped"}
-    assert talk.count("done before") == 4
+    assert talk.count("done before") == 6
 
 
 def test_a_cell_that_fails_is_listed_and_the_others_go_on(one_lab: Lab, daemon: Daemon) -> None:
