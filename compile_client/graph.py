@@ -13,6 +13,7 @@ from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.deferred import can_run_eagerly, eagerly, is_static
 from compile_client.errors import InstallError
 from compile_client.origins import origin_of_named
+from compile_client.own_operators import own_operators_digest
 from compile_client.runs import GraphNote
 from compile_client.runs import Outcome as RunOutcome
 from compile_wire import tracing
@@ -102,7 +103,7 @@ class Graph:
         `args` are the fake inputs and `aot_config` the configuration that torch computed its key from.
         """
         assert self.key is not None
-        self._store_key = store_key(self.key, self._version, read_state(), args)
+        self._store_key = self._file_under(args)
         tracing.passed("key", self._began_ns, key=self._store_key)
         request = self._client.begin_graph(self._store_key)
         start = time.monotonic()
@@ -110,6 +111,10 @@ class Graph:
             return self._ask(request, ask_torch, args, aot_config)
         finally:
             self._asking_s = time.monotonic() - start
+
+    def _file_under(self, args: Sequence[Any]) -> str:
+        assert self.key is not None
+        return store_key(self.key, self._version, read_state(), args, own_operators=own_operators_digest(self._gm))
 
     @property
     def can_be_deferred(self) -> bool:
@@ -129,7 +134,7 @@ class Graph:
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
         if spec is None:
             return None
-        self._store_key = store_key(self.key, self._version, read_state(), args)
+        self._store_key = self._file_under(args)
         self._deferred = True
         self._client.compile_ahead(self._store_key, self._code, spec)
         return eagerly(self._gm)
@@ -145,7 +150,7 @@ class Graph:
         if not self.can_be_deferred or not is_static(args):
             return None
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
-        self._store_key = store_key(self.key, self._version, read_state(), args)
+        self._store_key = self._file_under(args)
         self.fakes, self._inputs = list(args), list(args)
         self.dynamic_shapes = bool(getattr(aot_config, "dynamic_shapes", False))
         return functools.partial(self._fetch, spec)

@@ -88,6 +88,8 @@ def lowered(request: KernelRequest) -> bytes:
     if dict(getattr(options, LIBRARIES, None) or ()) != default:
         raise CannotTravelError("it links libraries of its own")
 
+    if not is_plain_name(str(backend.target.arch)):
+        raise CannotTravelError(f"its target {backend.target.backend} names no architecture")
     values = option_values(options)
     context = ir.context()
     ir.load_dialects(context)

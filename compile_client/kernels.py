@@ -160,7 +160,7 @@ class Kernels:
                 parts = [Part("stage", suffix, data) for suffix, data in files.items()]
                 parts.append(Part("metadata", _METADATA, portable_metadata(metadata)))
             except MalformedError as error:
-                client.why_here(request.store_key, "not_published", f"kernel {name}: {error}")
+                client.why_here(request.store_key, "not_published", str(error), kernel=name)
                 return
             about = about_kernel(name, metadata, files)
             client.publish_later(
@@ -207,7 +207,7 @@ class Kernels:
         try:
             spec = lowered(request)
         except (CannotTravelError, MalformedError) as error:
-            client.report.count_refusal("not_carried")
+            client.report.count_kernel_refusal("not_carried")
             self._here(client, record, "not_carried", str(error))
             return None
         except Exception:
@@ -244,7 +244,7 @@ class Kernels:
     @staticmethod
     def _here(client: DaemonClient, record: KernelRecord, reason: str, why: str) -> None:
         record.here(reason, why)
-        client.why_here(record.key, reason, f"kernel {record.name}: {why}")
+        client.why_here(record.key, reason, why, kernel=record.name)
 
     @staticmethod
     def _guarded() -> contextlib.AbstractContextManager[None]:

@@ -59,6 +59,7 @@ class Report:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._kernels_refused: Counter[str] = Counter()
         self._fallbacks: Counter[str] = Counter()
         self._unpublished: Counter[str] = Counter()
         self._seconds_saved = 0.0
@@ -97,6 +98,11 @@ class Report:
         """A graph cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""
         with self._lock:
             self._refused[reason] += 1
+
+    def count_kernel_refusal(self, reason: str) -> None:
+        """Likewise for a Triton kernel. Apart from graphs, of which each that is compiled here has its reason."""
+        with self._lock:
+            self._kernels_refused[reason] += 1
 
     def count_fallback(self, reason: str) -> None:
         """Trouble of kind `reason` with the daemon."""
@@ -164,6 +170,7 @@ class Report:
             return {
                 **{name: self._counts[name] for name in _COUNTERS},
                 "refused": dict(sorted(self._refused.items())),
+                "kernels_refused": dict(sorted(self._kernels_refused.items())),
                 "fallbacks": dict(sorted(self._fallbacks.items())),
                 "unpublished": dict(sorted(self._unpublished.items())),
                 "seconds_saved": round(self._seconds_saved, 3),
@@ -187,7 +194,8 @@ class Report:
                     ("kernels_here", "compiled here"),
                 )
             )
-            why = ", ".join(f"{name} {n}" for name, n in sorted((self._refused + self._fallbacks).items()))
+            why = _reasons(self._refused + self._fallbacks)
+            why_kernels = _reasons(self._kernels_refused + (Counter() if graphs else self._fallbacks))
             parts = [
                 f"{self._counts['hits']} from the daemon's store (saved {self._seconds_saved:.0f} s)",
                 f"{self._counts['compiled_by_daemon']} compiled by the daemon",
@@ -200,7 +208,8 @@ class Report:
         of_graphs = f"{graphs} graph{'' if graphs == 1 else 's'}: " + ", ".join(parts)
         if not kernels:
             return of_graphs
-        return f"{of_graphs}; {of_kernels}" if graphs else of_kernels + (f" ({why})" if why else "")
+        of_kernels += f" ({why_kernels})" if why_kernels else ""
+        return f"{of_graphs}; {of_kernels}" if graphs else of_kernels
 
     def _phases(self) -> dict[str, float]:
         spent = tracing.seconds()
@@ -210,6 +219,10 @@ class Report:
         with self._lock:
             self._counts[name] += 1
             return self._counts[name]
+
+
+def _reasons(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
 
 
 class ReportFile:

@@ -172,10 +172,12 @@ class DaemonClient:
         """Have something of the caller's ended before the process's counters are written."""
         self._finishers.append(finish)
 
-    def why_here(self, key: str, reason: str, why: str) -> None:
-        """Say why torch compiles a graph here although the daemon is well: aloud for the first of each reason."""
-        text = f"graph {key[:8]} is compiled here ({reason}): {why}"
-        self._notices.once(f"graph {reason}", text, logging.INFO, event="compiled_here", reason=reason, key=key)
+    def why_here(self, key: str, reason: str, why: str, *, kernel: str = "") -> None:
+        """Say why a graph, or `kernel`, is compiled here although the daemon is well; the first of a reason aloud."""
+        what = f"kernel {kernel}" if kernel else "graph"
+        text = f"{what} {key[:8]} is compiled here ({reason}): {why}"
+        kind = "kernel" if kernel else "graph"
+        self._notices.once(f"{kind} {reason}", text, logging.INFO, event="compiled_here", reason=reason, key=key)
 
     def last_trouble(self) -> tuple[str, str] | None:
         """Return the reason and the words of this thread's last trouble since `forget_trouble`."""
@@ -385,7 +387,7 @@ class GraphRequest:
                     ahead=quiet,
                 ),
             )
-        return self._noted(outcome)
+        return self._noted(outcome, self._client.report.count_refusal)
 
     def compile_kernel(self, kernel: bytes) -> Artifact | Refusal | None:
         """As `compile`, for a Triton kernel; the client must be one of an environment of kernels."""
@@ -395,14 +397,17 @@ class GraphRequest:
             self._client._ask(
                 self._deadline,
                 lambda connection: connection.compile_kernel(self._key, kernel, deadline=self._deadline),
-            )
+            ),
+            self._client.report.count_kernel_refusal,
         )
 
-    def _noted(self, outcome: Artifact | Refusal | None) -> Artifact | Refusal | None:
+    def _noted(
+        self, outcome: Artifact | Refusal | None, count_refusal: Callable[[str], None]
+    ) -> Artifact | Refusal | None:
         if outcome is None:
             self._ended = True
         elif isinstance(outcome, Refusal):
-            self._client.report.count_refusal(outcome.reason)
+            count_refusal(outcome.reason)
             logger.debug("%s refused: %s: %s %s", self._key, outcome.reason, outcome.message, outcome.fields)
         return outcome
 

@@ -41,6 +41,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "tunings": 0,
         "tuning_hits": 0,
         "refused": {},
+        "kernels_refused": {},
         "fallbacks": {},
         "unpublished": {},
         "seconds_saved": 0.0,

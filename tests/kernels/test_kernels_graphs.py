@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,12 +12,9 @@ from tests.kernels.conftest import needs_triton
 pytestmark = needs_triton
 
 
-def test_a_graph_with_a_kernel_of_the_users_is_not_carried_to_a_worker() -> None:
+def graph_with(kernel: Any) -> torch.fx.GraphModule:
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table, triton_kernel_wrapper_mutation
     from torch._subclasses import FakeTensorMode
-
-    from benches.kernels.corpus.elementwise import vector_add
-    from compile_client.capture import CannotCarryError, capture
 
     graph = torch.fx.Graph()
     x = graph.placeholder("x")
@@ -24,7 +23,7 @@ def test_a_graph_with_a_kernel_of_the_users_is_not_carried_to_a_worker() -> None
     graph.call_function(
         triton_kernel_wrapper_mutation,
         kwargs={
-            "kernel_idx": kernel_side_table.add_kernel(vector_add),
+            "kernel_idx": kernel_side_table.add_kernel(kernel),
             "constant_args_idx": kernel_side_table.add_constant_args({"n": 64, "BLOCK": 64}),
             "grid": [(1, 1, 1)],
             "tma_descriptor_metadata": {},
@@ -32,6 +31,27 @@ def test_a_graph_with_a_kernel_of_the_users_is_not_carried_to_a_worker() -> None
         },
     )
     graph.output((x,))
+    return torch.fx.GraphModule({}, graph)
+
+
+def test_a_graph_with_a_kernel_of_the_users_is_not_carried_to_a_worker() -> None:
+    from benches.kernels.corpus.elementwise import vector_add
+    from compile_client.capture import CannotCarryError, capture
 
     with pytest.raises(CannotCarryError, match="triton_kernel_wrapper_mutation"):
-        capture(torch.fx.GraphModule({}, graph), [torch.ones(64)], dynamic_shapes=False)
+        capture(graph_with(vector_add), [torch.ones(64)], dynamic_shapes=False)
+
+
+def test_what_an_autotuned_kernel_resets_between_launches_is_in_the_daemons_key() -> None:
+    import triton
+
+    from benches.kernels.corpus.elementwise import vector_add
+    from compile_client.own_operators import own_operators_digest
+
+    def tuned(**more: Any) -> str:
+        configs = [triton.Config({"BLOCK": 64}), triton.Config({"BLOCK": 128})]
+        return own_operators_digest(graph_with(triton.autotune(configs, key=["n"], **more)(vector_add)))
+
+    assert own_operators_digest(graph_with(vector_add)) == tuned() == ""
+    assert tuned(reset_to_zero=["out_ptr"]) == tuned(reset_to_zero=["out_ptr"]) != ""
+    assert len({tuned(reset_to_zero=["out_ptr"]), tuned(restore_value=["out_ptr"]), tuned()}) == 3

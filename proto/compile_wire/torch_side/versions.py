@@ -132,11 +132,14 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
     ]
 
 
-def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value], args: Sequence[Any]) -> str:
+def store_key(
+    torch_key: str, version: TorchVersion, state: dict[str, Value], args: Sequence[Any], *, own_operators: str = ""
+) -> str:
     """Return the key under which the daemon files a graph: torch's, and what torch leaves out of it.
 
     `args` are the fake inputs that torch computed its key from. Which of them share memory is in no version's key,
-    although torch compiles another graph where they do and one of them is written to.
+    although torch compiles another graph where they do and one of them is written to. `own_operators` is a digest of
+    what the user's own operators do, of which torch has the names; no worker meets any.
     """
     left_out: list[Value] = []
     if not version.key_complete:
@@ -145,6 +148,8 @@ def store_key(torch_key: str, version: TorchVersion, state: dict[str, Value], ar
     left_out += [["l", name, state[name]] for name in _CHOOSE_KERNELS if state[name] != _CHOOSE_KERNELS[name]]
     if shared := _sharing(args):
         left_out += [shared]
+    if own_operators:
+        left_out += [["l", "own_operators", own_operators]]
     if not left_out:
         return torch_key
     return f"{torch_key}-{hashlib.sha256(pack(left_out)).hexdigest()[:16]}"
