@@ -124,7 +124,7 @@ def _unwrapped(value: Any) -> Any:
             value = value.__func__
         elif isinstance(value, functools.partial):
             value = value.func
-        elif isinstance(value, FunctionType) and isinstance(inner := getattr(value, "__wrapped__", None), FunctionType):
+        elif isinstance(inner := inspect.getattr_static(value, "__wrapped__", None), FunctionType):
             value = inner
         elif type(value).__module__.startswith("triton.") and hasattr(value, "fn"):
             value = value.fn
