@@ -31,8 +31,9 @@ help:
 demo: .venv
 	@$(BIN)/python -m benches.demo
 
+# Two processes share the files out; PYTEST_ARGS="-n 0" has one. A file is never split: its tests may share a daemon.
 test: .venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: .venv
 	$(BIN)/ruff format --check .

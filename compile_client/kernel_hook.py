@@ -1,4 +1,5 @@
-"""Where the client touches Triton: three functions, one class, replaced when Triton's compiler is first imported.
+"""Where the client touches Triton: three functions, one class, replaced when Triton's compiler is first imported; and
+where it touches what inductor keeps of its own timings: two methods of `AutotuneCache`.
 
 `get_cache_key`, as `triton.compile` calls it, sees what is to be compiled; the cache manager is asked right afterwards
 whether there is a compiled kernel. Two of the autotuner's functions tell which candidates it will time. Triton's own
@@ -23,18 +24,21 @@ if TYPE_CHECKING:
     from compile_wire.torch_side.patches import Patches
 
 _TARGET = "triton.compiler.compiler"
+_WINNERS = "torch._inductor.runtime.autotune_cache"
 _MANAGER = "manager_class"
 _TIMINGS, _TIMINGS_VARIABLE = "cache", "TRITON_CACHE_AUTOTUNING"
 
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
 _patches: Patches | None = None
+_winners: Patches | None = None
 _manager: type[Any] | None = None
 
 
 def arm_kernels() -> None:
-    """Install as soon as Triton's compiler is imported; at once where it is already."""
+    """Install as soon as Triton's compiler, or inductor's cache of winners, is imported; at once where it is already."""
     after_import(_TARGET, install_kernels)
+    after_import(_WINNERS, install_winners)
 
 
 def install_kernels() -> bool:
@@ -77,11 +81,41 @@ def install_kernels() -> bool:
         return True
 
 
-def uninstall_kernels() -> None:
-    """Put both back. What Triton has compiled stays valid."""
-    global _patches  # noqa: PLW0603 - as above
-    forget_import(_TARGET)
+def install_winners() -> bool:
+    """Replace what reads and writes the winners of inductor's timings; return whether it is replaced. Idempotent.
+
+    Apart from the rest: processes in which torch compiles kernels import this and no compiler of graphs.
+    """
+    global _winners  # noqa: PLW0603 - one process has one torch
     with _lock:
+        if _winners is not None:
+            return True
+        from compile_wire.torch_side.patches import Patches
+        from compile_wire.torch_side.versions import winner_surprises
+
+        if found := winner_surprises():
+            _logger.warning("what inductor has timed is not kept: %s", "; ".join(found))
+            return False
+        from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+        from compile_client.inductor_tuning import reading, saving
+
+        patches = Patches()
+        patches.replace(AutotuneCache, "_read", reading)
+        patches.replace(AutotuneCache, "save", saving)
+        _winners = patches
+        return True
+
+
+def uninstall_kernels() -> None:
+    """Put all of it back. What Triton has compiled stays valid."""
+    global _patches, _winners  # noqa: PLW0603 - as above
+    forget_import(_TARGET)
+    forget_import(_WINNERS)
+    with _lock:
+        if _winners is not None:
+            _winners.undo()
+            _winners = None
         if _patches is None:
             return
         from triton import knobs

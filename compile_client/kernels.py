@@ -17,7 +17,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
@@ -57,7 +57,7 @@ class Kernels:
         def get_cache_key(src: Any, backend: Any, backend_options: Any, env_vars: Any) -> str:
             text = original(src, backend, backend_options, env_vars=env_vars)
             self._local.request = None
-            with self._guarded():
+            with guarded():
                 key = hashlib.sha256(text.encode()).hexdigest()
                 self._local.request = KernelRequest(
                     source=src,
@@ -74,7 +74,7 @@ class Kernels:
 
     def daemon_compiles(self) -> bool:
         """Whether a daemon is there that compiles what this process needs."""
-        with self._guarded():
+        with guarded():
             client = kernel_client()
             return client.available() and client.may_publish()
         return False
@@ -96,7 +96,7 @@ class Kernels:
     def serve(self, request: KernelRequest, manager: Any, filename: str) -> dict[str, str] | None:
         """Return the kernel's files, put where Triton looks; None where Triton has to compile."""
         self._local.record = None
-        with self._guarded():
+        with guarded():
             record = KernelRecord(request.store_key, plain_name(request.source.name))
             self._local.record = record
             if group := self._asked(request, record, manager, filename):
@@ -139,7 +139,7 @@ class Kernels:
         seconds = time.monotonic() - getattr(self._local, "started", time.monotonic())
         record: KernelRecord | None = getattr(self._local, "record", None)
         self._local.record = None
-        with self._guarded():
+        with guarded():
             client = kernel_client()
             if record is not None and record.key == request.store_key:
                 record.tell(client, "compiled_here", spent_s=seconds)
@@ -169,7 +169,7 @@ class Kernels:
 
     def serve_timings(self, manager: Any, filename: str) -> str | None:
         """Return the file with an autotuned kernel's timings, where somebody has measured them; else None."""
-        with self._guarded():
+        with guarded():
             client = kernel_client()
             for artifact in client.begin_graph(_timings_key(manager.key)).lookup():
                 if artifact.manifest.kind != "timings":
@@ -183,7 +183,7 @@ class Kernels:
 
     def timed(self, manager_key: str, filename: str, data: str | bytes) -> None:
         """Publish what Triton has measured, in the background."""
-        with self._guarded():
+        with guarded():
             client = kernel_client()
             content = data.encode() if isinstance(data, str) else data
             if client.may_publish() and len(content) <= _MAX_TIMINGS_BYTES:
@@ -246,13 +246,9 @@ class Kernels:
         record.here(reason, why)
         client.why_here(record.key, reason, why, kernel=record.name)
 
-    @staticmethod
-    def _guarded() -> contextlib.AbstractContextManager[None]:
-        return _guarded()
-
 
 @contextlib.contextmanager
-def _guarded() -> Any:
+def guarded() -> Iterator[None]:
     """A fault of ours must not stop a training; it is counted and said."""
     try:
         yield
@@ -273,10 +269,10 @@ def _check_kernel(manifest: Manifest, binary: str) -> None:
 
 def _timings_key(manager_key: str) -> str:
     """Triton's key has source, candidates, values and architecture; which device it was measured on is added here."""
-    return f"{TUNING_PREFIX}{hashlib.sha256(f'{manager_key}-{_device()}'.encode()).hexdigest()}"
+    return f"{TUNING_PREFIX}{hashlib.sha256(f'{manager_key}-{device_name()}'.encode()).hexdigest()}"
 
 
-def _device() -> str:
+def device_name() -> str:
     """The model of the current device; empty without one, or where another library drives it."""
     import sys
 

@@ -58,6 +58,13 @@ def about_timings(name: str, data: bytes) -> str:
     return json.dumps(about)
 
 
+def about_winner(name: str, best: Mapping[str, Any]) -> str:
+    """Return the JSON about the candidate that inductor found to be the fastest, from what it keeps of it."""
+    said = ("configs_hash", "found_by_coordesc", "time_taken_ms", "triton_cache_hash")
+    config = ", ".join(f"{key}={value}" for key, value in best.items() if key not in said and value is not None)
+    return json.dumps({"kernel": name[:200], "best": config[:_MAX_CONFIG]})
+
+
 def _milliseconds(timing: Any) -> float:
     """The median: Triton writes it first, before the quantiles around it."""
     return float(timing[0] if isinstance(timing, list) else timing)

@@ -106,13 +106,16 @@ def test_an_edit_of_what_is_compiled_into_the_graph_is_another_graph(
     assert (after.report["hits"], after.report["compiled_here"]) == (0, 1)
 
 
-def test_the_candidates_of_an_autotuned_kernel_in_a_graph_are_compiled_once(
+def test_the_candidates_of_an_autotuned_kernel_in_a_graph_are_compiled_and_timed_once(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:
     first = one_lab.run("own_kernel.py", "960", "tuned", daemon=daemon, **host(tmp_path / "first"))
     second = one_lab.run("own_kernel.py", "960", "tuned", daemon=daemon, **host(tmp_path / "second"))
 
     assert (done(first, "tuned"), done(second, "tuned")) == (KERNELS["tuned"], [])
+    assert (first.result["timed"], second.result["timed"]) == (2, 0)
+    assert (first.report["tunings"], first.report["tuning_hits"]) == (1, 0)
+    assert (second.report["tunings"], second.report["tuning_hits"]) == (1, 1)
     assert second.report["hits"] == 1
     assert second.result["numbers"] == first.result["numbers"]
 

@@ -55,3 +55,21 @@ def test_what_an_autotuned_kernel_resets_between_launches_is_in_the_daemons_key(
     assert own_operators_digest(graph_with(vector_add)) == tuned() == ""
     assert tuned(reset_to_zero=["out_ptr"]) == tuned(reset_to_zero=["out_ptr"]) != ""
     assert len({tuned(reset_to_zero=["out_ptr"]), tuned(restore_value=["out_ptr"]), tuned()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b'{"configs_hash": "mine", "BLOCK": 64}', {"configs_hash": "mine", "BLOCK": 64}),
+        (b'{"configs_hash": "another", "BLOCK": 64}', None),
+        (b'{"BLOCK": 64}', None),
+        (b'["mine"]', None),
+        (b"no json", None),
+        (b"[" * 100_000, None),
+        (b'{"configs_hash": "mine", "pad": "' + b"x" * 70_000 + b'"}', None),
+    ],
+)
+def test_a_winner_that_is_served_is_of_this_kernels_candidates_or_none(content: bytes, found: object) -> None:
+    from compile_client.inductor_tuning import winner
+
+    assert winner(content, "mine") == found

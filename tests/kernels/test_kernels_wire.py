@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import about_kernel, about_timings, read_about
+from compile_wire.kernel_about import about_kernel, about_timings, about_winner, read_about
 from compile_wire.kernel_spec import KernelArgument, KernelSpec, decode_kernel, encode_kernel
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
@@ -235,3 +235,8 @@ def test_metadata_with_another_path_does_not_travel() -> None:
 def test_what_is_no_metadata_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
         local_metadata(data, key="k", libraries=None)
+
+
+def test_what_inductor_found_fastest_is_told_as_its_author_would_write_it() -> None:
+    best = {"XBLOCK": 128, "num_warps": 4, "num_stages": 1, "configs_hash": "c", "time_taken_ms": 3, "instr": None}
+    assert read_about(about_winner("f", best)) == {"kernel": "f", "best": "XBLOCK=128, num_warps=4, num_stages=1"}

@@ -104,6 +104,22 @@ def build_surprises() -> list[str]:
     return found
 
 
+def winner_surprises() -> list[str]:
+    """Likewise for inductor's cache of what it has timed; where it is not as known, it is left alone."""
+    try:
+        from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+        fields = inspect.get_annotations(AutotuneCache)
+        expected = [
+            ("AutotuneCache._read", AutotuneCache._read, ["self"]),
+            ("AutotuneCache.save", AutotuneCache.save, ["self", "config"]),
+        ]
+        found = _differing(expected)
+    except (ImportError, AttributeError) as error:
+        return [f"torch has changed: {error}"]
+    return found + [f"AutotuneCache has no {name}" for name in ("configs_hash", "local_cache") if name not in fields]
+
+
 _ANY = "*"
 """A parameter that has another name in each version, and is always given by its place."""
 

@@ -12,6 +12,18 @@ from pathlib import Path
 import torch
 import triton
 import triton.language as tl
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+timed = []
+bench = CachingAutotuner.bench
+
+
+def counted(tuner, *arguments, **options):
+    timed.append(tuner)
+    return bench(tuner, *arguments, **options)
+
+
+CachingAutotuner.bench = counted
 
 
 @triton.jit
@@ -125,6 +137,7 @@ print(
         {
             "numbers": [number.hex() for number in numbers],
             "off": off,
+            "timed": len(timed),
             "kernels": log.read_text().splitlines() if log.exists() else [],
             "saved": counters["triton_bundler_save_kernel"],
             "restored": counters["triton_bundler_read_and_emit_kernel"],
