@@ -1,8 +1,8 @@
 """The winners among a kernel's candidates that inductor has timed: kept, and served to the next process.
 
-inductor times a kernel's candidates when it is first launched, and a graph's artifact is made before that: it holds all
-candidates compiled, and no winner. torch keeps the winner in a file beside the kernel's source. Where there is none, the
-daemon is asked; what was found here is published. Kernels of one candidate never come here.
+inductor times a kernel's candidates when it is first launched, and a graph's artifact is made before that: it holds
+all candidates compiled, and no winner. torch keeps the winner in a file beside the kernel's source. Where there is
+none, the daemon is asked; what was found here is published. Kernels of one candidate never come here.
 
 Guarantees: what is served has the form that inductor writes, and inductor reads it as it reads its own file; nothing
 raises into torch. Processes in which torch compiles kernels take part, too: it is they who read the file.
@@ -98,7 +98,7 @@ def winner(content: bytes, configs_hash: str) -> dict[str, Any] | None:
 
 
 def _key(cache: Any) -> str:
-    """torch's name of the file is a digest of the kernel's source, with its device's properties, and of torch itself."""
+    """torch's name of the file is a digest of the kernel's source, with its device's properties, and of torch."""
     import torch
 
     name = os.path.basename(cache.local_cache[1])

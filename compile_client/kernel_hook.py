@@ -36,7 +36,7 @@ _manager: type[Any] | None = None
 
 
 def arm_kernels() -> None:
-    """Install as soon as Triton's compiler, or inductor's cache of winners, is imported; at once where it is already."""
+    """Install when Triton's compiler, and inductor's cache of winners, have been imported; at once where they are."""
     after_import(_TARGET, install_kernels)
     after_import(_WINNERS, install_winners)
 
