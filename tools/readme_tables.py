@@ -133,7 +133,10 @@ def _startup(results: Results) -> str:
 def _models(results: Results) -> str:
     rows = results["rows"]
     names = {name: title for name, title in _START_TITLES.items() if f"{name}@{results['models'][0]}" in rows}
-    lines = [_row("model", "graphs", "kernels", *names.values()), "|---|" + "---:|" * (2 + len(names))]
+    lines = [
+        _row("model", "graphs", "C++ builds of a cold torch", *names.values()),
+        "|---|" + "---:|" * (2 + len(names)),
+    ]
     for model in results["models"]:
         cold = rows[f"torch_cold@{model}"]
         seconds = [rows.get(f"{name}@{model}", {}).get("seconds") for name in names]
