@@ -1,8 +1,10 @@
-"""In what order several processes share the tests out, and what is made once for all of them."""
+"""In what order several processes share the tests out, what is made once for all of them, and what each gets back."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _turn(item: pytest.Item) -> int:
     room = item.path.parent.name
     return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+@pytest.fixture(autouse=True)
+def _client_logger() -> Iterator[None]:
+    """Give the client's logger its level back: a client sets it for the process, and a silent one hides the next's."""
+    logger = logging.getLogger("compile_client")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
