@@ -53,11 +53,7 @@ PARTS = (
     Part(
         "models",
         None,
-        # The others take most of a cold start each, and say of these models what they say of the first.
-        (
-            *("--models", "multires@4,multires@8,gradients,backbones", "--rounds", "1"),
-            *("--rows", "torch_cold,torch_local_warm,daemon_cold,daemon_warm_empty"),
-        ),
+        ("--models", "multires@4,multires@8,gradients,backbones", "--rounds", "1"),
         module="startup",
     ),
 )

@@ -26,8 +26,9 @@ from compile_wire.torch_side.versions import TorchVersion, store_key
 if TYPE_CHECKING:
     import torch
 
+    from compile_client.graph_request import GraphRequest
     from compile_client.installer import Installer
-    from compile_client.service import DaemonClient, GraphRequest
+    from compile_client.service import DaemonClient
     from compile_wire.digest import Digest
     from compile_wire.torch_side.kernels import Kernels
 

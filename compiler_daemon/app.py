@@ -79,7 +79,12 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         environments = Environments(store, secret=identity.secret)
         await environments.load()
         pool = Pool(
-            config.pool, scratch=config.scratch, logs=config.logs, counters=counters, on_hello=environments.note_hello
+            config.pool,
+            scratch=config.scratch,
+            logs=config.logs,
+            counters=counters,
+            on_hello=environments.note_hello,
+            facts_of=environments.known_facts,
         )
         cache = Cache(
             store, environments, secret=identity.secret, allow_publish=config.allow_publish, counters=counters

@@ -85,9 +85,13 @@ class Environments:
 
     async def facts(self, environment: Digest) -> SignedFacts:
         """Return what is known about an environment."""
-        facts = await asyncio.to_thread(self._store.get_facts, environment)
+        facts = await self.known_facts(environment)
         signature = sign_facts(self._secret, environment=environment, facts=facts) if facts else b""
         return SignedFacts(facts=facts, signature=signature)
+
+    async def known_facts(self, environment: Digest) -> bytes:
+        """Return what is known about an environment, for a worker of ours; nothing where none has told."""
+        return await asyncio.to_thread(self._store.get_facts, environment)
 
     async def note_facts(self, environment: Digest, facts: bytes) -> None:
         """Keep what a worker of the environment has found out. A store that cannot take it costs speed only."""

@@ -77,12 +77,15 @@ class Pool:
         logs: Path,
         counters: metrics.Counters,
         on_hello: Callable[[Hello], Awaitable[None]],
+        facts_of: Callable[[Digest], Awaitable[bytes]],
     ) -> None:
+        """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing."""
         self._config = config
         self._scratch = scratch
         self._logs = logs
         self._counters = counters
         self._on_hello = on_hello
+        self._facts_of = facts_of
         self._starting: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
@@ -121,7 +124,7 @@ class Pool:
         here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
         coming = any(_start_of(worker) == start for worker in self._starting)
         if not here and not coming and self._count() < self._config.max_workers:
-            self._begin(start)
+            self._begin(start, environment)
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -214,7 +217,7 @@ class Pool:
             elif coming[request.start]:
                 coming[request.start] -= 1
             elif self._make_room():
-                self._begin(request.start)
+                self._begin(request.start, request.environment)
 
     def _grant(self, request: _Request, worker: WorkerProcess) -> None:
         self._requests.remove(request)
@@ -261,7 +264,7 @@ class Pool:
     def _count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
-    def _begin(self, start: _Start) -> None:
+    def _begin(self, start: _Start, environment: Digest | None) -> None:
         taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
         name = hashlib.sha256(str(start).encode()).hexdigest()[:16]
@@ -269,12 +272,13 @@ class Pool:
         berth = Berth(interpreter=start.interpreter, trade=start.trade, scratch=scratch, log=free)
         worker = WorkerProcess(self._config, berth)
         self._starting.append(worker)
-        self._spawn_task(self._start(worker))
+        self._spawn_task(self._start(worker, environment))
 
-    async def _start(self, worker: WorkerProcess) -> None:
+    async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:
         start, failure, hello = _start_of(worker), "", None
         try:
-            hello = await worker.start()
+            facts = await self._facts_of(environment) if environment else b""
+            hello = await worker.start((environment, facts) if environment and facts else None)
         except WorkerLostError as error:
             failure = str(error)
             logger.warning("%s: %s", start, failure)

@@ -23,11 +23,13 @@ from pathlib import Path
 from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.errors import WireError
+from compile_wire.facts import decode_facts
 from compile_wire.limits import MAX_ARTIFACT_BYTES, MAX_BLOBS
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
+from compiler_daemon.worker.known_facts import read_known, write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, read_hello, read_reply
 
@@ -53,11 +55,16 @@ class Berth:
     scratch: Path
     log: Path
 
+    @property
+    def shared(self) -> Path:
+        """What the workers of a place have in common: torch's cache directory, and the facts known."""
+        return self.scratch / "inductor"
+
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the worker's environment variables."""
         kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN_PREFIXES)}
         return kept | {
-            "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / "inductor"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.shared),
             "TRITON_CACHE_DIR": str(self.scratch / "triton"),
         }
 
@@ -91,12 +98,15 @@ class WorkerProcess:
         """The process's number; 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    async def start(self) -> Hello:
-        """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time."""
+    async def start(self, known: tuple[Digest, bytes] | None = None) -> Hello:
+        """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
+
+        `known` is an environment that it may turn out to have, and its facts: it need not find those out again.
+        """
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._config.start_s):
-                hello = await loop.run_in_executor(self._thread, self._greet)
+                hello = await loop.run_in_executor(self._thread, self._greet, known)
         except TimeoutError as error:
             raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
         except (OSError, WireError) as error:
@@ -184,15 +194,22 @@ class WorkerProcess:
 
     # Below: in threads.
 
-    def _greet(self) -> Hello:
+    def _greet(self, known: tuple[Digest, bytes] | None) -> Hello:
         with self._birth:
             if self._ended:
                 raise WireError("the worker was ended before it was started")
+            if known:
+                self._leave_facts(*known)
             self._spawn()
         assert self._socket is not None
         with self._socket.makefile("rb") as stream:
             hello = read_hello(read_frame(stream))
         return hello
+
+    def _leave_facts(self, environment: Digest, facts: bytes) -> None:
+        if read_known(self.berth.shared, environment) is None:
+            with contextlib.suppress(OSError):  # the worker asks the machine itself
+                write_known(self.berth.shared, environment, decode_facts(facts))
 
     def _spawn(self) -> None:
         for directory in (self.berth.scratch, self.berth.log.parent):

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,9 +81,9 @@ class _Build:
 class Builds:
     """The builds of this process. One job at a time; kernels of a job that was given up may still be built."""
 
-    def __init__(self, folder: str | None = None) -> None:
-        """Nothing is replaced yet; `folder` is for what is made on the way, one of its own by default."""
-        self._folder = folder or tempfile.mkdtemp(prefix="builds-")
+    def __init__(self, place: Path) -> None:
+        """Nothing is replaced yet. What is made on the way goes to a folder of its own in `place`."""
+        self._folder = tempfile.mkdtemp(prefix="builds-", dir=place)
         self._lock = threading.Lock()
         self._round = _Round()
         self._warming: threading.Thread | None = None

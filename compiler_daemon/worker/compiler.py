@@ -12,9 +12,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +45,7 @@ from compile_wire.torch_side.probes import Probes, probe_at_once
 from compile_wire.torch_side.state import apply_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
 from compiler_daemon.worker.builds import Builds
+from compiler_daemon.worker.known_facts import read_known, turn, write_known
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.translation import translated
@@ -85,7 +89,8 @@ class Compiler:
         self._version: TorchVersion = version
         self._job: _Job | None = None
         self._environment = environment_id(process_environment())
-        self._probes = Probes(dict)
+        self._known: Facts = Facts()
+        self._probes = Probes(lambda: self._known.vec_isa)
         self._kernels = Kernels()
         patches = Patches()
         patches.replace(autograd_cache, "autograd_cache_key", self._keying)
@@ -94,7 +99,10 @@ class Compiler:
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
-        self._builds = Builds()
+        # The daemon names one, which the workers of an interpreter share.
+        self._place = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.mkdtemp(prefix="worker-"))
+        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._builds = Builds(self._place)
         self._builds.install(patches)
 
     def warm(self) -> None:
@@ -103,11 +111,17 @@ class Compiler:
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
-        try:
-            probe_at_once()
-            cpu_vec_isa.valid_vec_isa_list()
-        except Exception:
-            _logger.warning("the instruction sets could not be probed", exc_info=True)
+        with turn(self._place):
+            known = read_known(self._place, self._environment)
+            self._known = known or Facts()
+            try:
+                probe_at_once()
+                cpu_vec_isa.valid_vec_isa_list()
+                found = Facts(vec_isa=self._probes.seen)
+                if found != known:
+                    write_known(self._place, self._environment, found)
+            except Exception:
+                _logger.warning("the instruction sets could not be probed", exc_info=True)
         return Facts(vec_isa=self._probes.seen)
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:

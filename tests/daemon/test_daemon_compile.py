@@ -17,10 +17,12 @@ from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, process_lives, wa
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
+from compile_wire.facts import Facts
 from compile_wire.limits import MAX_INLINE_BYTES
 from compile_wire.manifest import decode_manifest
 from compile_wire.signature import verify_artifact
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.worker.known_facts import read_known
 
 
 def reason_of(answer: pb.ArtifactEntry | pb.Refused) -> str:
@@ -433,6 +435,24 @@ def test_a_worker_gets_scratch_of_its_own_and_nothing_of_torchs_settings_in_the_
     assert "TORCH_COMPILE_CLIENT" not in environ
     assert seen["sid"] != os.getsid(0)
     assert seen["sid"] == daemon.jobs(key)[0]
+
+
+def test_a_worker_of_a_daemon_that_was_restarted_finds_what_the_store_knows_of_its_environment(
+    start_daemon: Callable[..., DaemonProcess], key: str
+) -> None:
+    daemon = start_daemon()
+    daemon.handshake()
+    daemon.compiled(f"{key}-before", b"ok")
+    daemon.kill()
+    left = list((daemon.directory / "scratch").rglob("facts"))
+    daemon.start()
+
+    daemon.handshake()
+    daemon.compiled(key, b"ok")
+
+    assert left == []  # a fake worker writes nothing, and nothing was known when it was started
+    (found,) = (daemon.directory / "scratch").rglob("facts")
+    assert read_known(found.parent, ENVIRONMENT) == Facts(vec_isa={"avx2": True})
 
 
 def test_jobs_of_two_keys_run_at_the_same_time_and_a_third_waits(

@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     patches = Patches()
     patches.replace(codecache, "write", kernels.writing)
     by_torch, out_torch = _compiled(kernels, folder / "torch")
-    builds = Builds(str(folder))
+    builds = Builds(folder)
     builds.install(patches)
     builds.warm()
     by_us, out_us = _compiled(kernels, folder / "ours", builds)

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from compile_client.capture import capture
+from compile_wire.digest import Digest
+from compile_wire.facts import Facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.settings import daemon_settings
 from compile_wire.torch_side.state import read_state
+from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 
 with warnings.catch_warnings():
@@ -141,11 +144,13 @@ def checked(spec: GraphSpec) -> GraphSpec:
 class Worker:
     """A worker process of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
-        """`temporary` is its TMPDIR, with torch's probes of the instruction sets in it."""
+    def __init__(self, folder: Path, temporary: Path, *, known: tuple[Digest, Facts] | None = None) -> None:
+        """`temporary` is its TMPDIR, with torch's probes of the instruction sets in it; `known`, what a daemon knew."""
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
         shutil.copytree(temporary / "probes", folder / "cache")
+        if known:
+            write_known(folder / "cache", *known)
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "compiler_daemon.worker"],
@@ -158,8 +163,9 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
-        self.hello = read_frame(self._from)
-        assert self.hello is not None, (folder / "log").read_text()
+        hello = read_frame(self._from)
+        assert hello is not None, (folder / "log").read_text()
+        self.hello: dict[str, Any] = hello
 
     def compile(self, key: str, spec: bytes) -> dict[str, Any]:
         """Have the graph compiled; return the last frame."""
