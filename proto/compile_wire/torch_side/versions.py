@@ -126,10 +126,16 @@ _ANY = "*"
 
 def _expected() -> list[tuple[str, Any, list[str]]]:
     """Every function that is replaced or called with arguments of ours."""
+    import torch
     from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache, autograd_cache_key
+    from torch._higher_order_ops.triton_kernel_wrap import KernelSideTable
     from torch._inductor import codecache, compile_fx, cpu_vec_isa
     from torch._inductor.cpp_builder import CppBuilder
+    from torch._library.custom_ops import OPDEFS
+    from torch._library.simple_registry import SimpleLibraryRegistry
 
+    # What a user's own operators do is read out of these; where they are not there, another's result could be served.
+    _ = OPDEFS.get, torch._C._dispatch_dump
     return [
         ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
         ("autograd_cache_key", inspect.unwrap(autograd_cache_key), [_ANY, "example_inputs", "config"]),
@@ -143,6 +149,8 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
+        ("SimpleLibraryRegistry.find", SimpleLibraryRegistry.find, ["self", "qualname"]),
+        ("KernelSideTable.get_kernel", KernelSideTable.get_kernel, ["self", "idx"]),
         # Only counted, with whatever arguments it takes; others may have wrapped it, too.
         ("CppBuilder.build", CppBuilder.build, []),
     ]
