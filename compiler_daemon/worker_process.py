@@ -208,7 +208,7 @@ class WorkerProcess:
 
     def _leave_facts(self, environment: Digest, facts: bytes) -> None:
         if read_known(self.berth.shared, environment) is None:
-            with contextlib.suppress(OSError):  # the worker asks the machine itself
+            with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
                 write_known(self.berth.shared, environment, decode_facts(facts))
 
     def _spawn(self) -> None:

@@ -9,6 +9,7 @@ asked for is anything compiled. A difference is an answer, too, with the parts o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -117,11 +118,12 @@ class Compiler:
             try:
                 probe_at_once()
                 cpu_vec_isa.valid_vec_isa_list()
-                found = Facts(vec_isa=self._probes.seen)
-                if found != known:
-                    write_known(self._place, self._environment, found)
             except Exception:
                 _logger.warning("the instruction sets could not be probed", exc_info=True)
+            else:
+                if (found := Facts(vec_isa=self._probes.seen)) != known:
+                    with contextlib.suppress(OSError):  # the next one asks the machine, too
+                        write_known(self._place, self._environment, found)
         return Facts(vec_isa=self._probes.seen)
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:

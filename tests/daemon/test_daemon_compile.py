@@ -22,6 +22,7 @@ from compile_wire.limits import MAX_INLINE_BYTES
 from compile_wire.manifest import decode_manifest
 from compile_wire.signature import verify_artifact
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.store.records import encode_facts_record
 from compiler_daemon.worker.known_facts import read_known
 
 
@@ -453,6 +454,23 @@ def test_a_worker_of_a_daemon_that_was_restarted_finds_what_the_store_knows_of_i
     assert left == []  # a fake worker writes nothing, and nothing was known when it was started
     (found,) = (daemon.directory / "scratch").rglob("facts")
     assert read_known(found.parent, ENVIRONMENT) == Facts(vec_isa={"avx2": True})
+
+
+def test_facts_that_another_version_has_kept_stop_no_worker(
+    start_daemon: Callable[..., DaemonProcess], key: str
+) -> None:
+    daemon = start_daemon()
+    daemon.handshake()
+    daemon.compiled(f"{key}-before", b"ok")
+    daemon.kill()
+    (kept,) = (path for path in (daemon.directory / "store" / "facts").rglob("*") if path.is_file())
+    kept.write_bytes(encode_facts_record(ENVIRONMENT, b"of another form"))
+    daemon.start()
+
+    daemon.handshake()
+
+    artifact_of(daemon.compiled(key, b"ok"))
+    assert list((daemon.directory / "scratch").rglob("facts")) == []
 
 
 def test_jobs_of_two_keys_run_at_the_same_time_and_a_third_waits(

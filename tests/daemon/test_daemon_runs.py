@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import select
+import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -325,3 +332,71 @@ def test_watching_prints_a_line_again_and_again_where_there_is_no_terminal(daemo
         watching.wait(DEADLINE_S)
 
     assert all("hits" in line and "artifacts" in line for line in lines)
+
+
+class Terminal:
+    """A terminal of 40 lines, and a command that runs in it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 120))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "compiler_daemon", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.seen = ""
+
+    def read_until(self, pattern: str) -> None:
+        """Read on until something is shown; fail after the deadline, or at the command's end."""
+        end = time.monotonic() + DEADLINE_S
+        while not re.search(pattern, self.seen):
+            assert select.select([self._ours], [], [], max(0.0, end - time.monotonic()))[0], self.seen
+            self.seen += os.read(self._ours, 65536).decode()
+
+    def interrupt(self) -> int:
+        """Do what ctrl-C does; return the exit code."""
+        self._process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for the end; return the exit code."""
+        with contextlib.suppress(OSError):  # Linux says EIO where the other end is closed
+            while part := os.read(self._ours, 65536):
+                self.seen += part.decode()
+        os.close(self._ours)
+        return self._process.wait(DEADLINE_S)
+
+
+def test_watching_in_a_terminal_fills_the_screen_follows_what_happens_and_gives_the_screen_back(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = start_daemon()
+    terminal = Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory))
+    terminal.read_until("artifacts")
+    assert "watched.py" not in terminal.seen
+
+    Runs(daemon).report(run_name(), report(1, "a", "HIT"), program="watched.py")
+    terminal.read_until("watched.py")
+
+    assert terminal.interrupt() == 0
+    assert "\x1b[?1049h" in terminal.seen
+    assert "\x1b[?1049l" in terminal.seen
+    assert "Traceback" not in terminal.seen
+
+
+def test_watching_a_daemon_that_goes_ends_with_words_on_the_screen_that_was_there_before(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = start_daemon()
+    terminal = Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory))
+    terminal.read_until("artifacts")
+
+    daemon.kill()
+
+    assert terminal.end() == 1
+    assert "no daemon" in terminal.seen.rpartition("\x1b[?1049l")[2]
