@@ -46,7 +46,7 @@ class Part:
 PARTS = (
     Part("startup", ("--rounds", "1"), ("--rounds", "3")),
     # Eight trainers would take the short form over its quarter of an hour; with fewer resolutions it asks for less.
-    Part("sweep", ("--trainers", "4"), ("--trainers", "1,2,4,8")),
+    Part("sweep", ("--trainers", "4"), ("--trainers", "1,2,4,8", "--rounds", "3")),
     Part("wire", ("--rounds", "3"), ("--rounds", "5")),
     Part("overhead", ("--rounds", "4"), ("--rounds", "9")),
     Part("stall", ("--rounds", "1"), ("--rounds", "2")),
