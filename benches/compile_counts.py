@@ -1,4 +1,4 @@
-"""What torch compiled in this process: graphs, graph breaks, C++ builds, Triton kernels.
+"""What torch compiled in this process: graphs, graph breaks, C++ builds, Triton kernels, autotunes.
 
 The numbers come from three places: dynamo's own counters, a counting wrapper around inductor's C++ builder, and the
 number of kernel binaries in Triton's cache folders (their compilation runs in worker processes, which no wrapper here
@@ -49,6 +49,17 @@ class CompileCounts:
     def triton_compiles(self) -> int:
         """Kernel binaries that appeared in Triton's cache folders; 0 without Triton."""
         return _kernel_binaries() - self._kernels_before
+
+    @property
+    def autotunes(self) -> int | None:
+        """Times that candidates were timed against each other: for an operator of a graph, or at a kernel's launch."""
+        chosen = _dynamo_counter("inductor", "select_algorithm_autotune")
+        try:
+            from torch._dynamo.utils import compilation_time_metrics
+        except ImportError:
+            return None
+        launched = len(compilation_time_metrics.get("CachingAutotuner.benchmark_all_configs", []))
+        return None if chosen is None else chosen + launched
 
 
 def start_counting() -> CompileCounts:

@@ -77,6 +77,7 @@ def main() -> None:
                 "graphs": counts.graphs or 0,
                 "cpp_builds": counts.cpp_builds or 0,
                 "triton_compiles": counts.triton_compiles or 0,
+                "autotunes": counts.autotunes or 0,
                 "cpu_s": used.user + used.system + used.children_user + used.children_system,
             }
         ),

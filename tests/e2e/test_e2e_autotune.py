@@ -17,4 +17,6 @@ def test_what_a_worker_has_chosen_by_measuring_is_served_without_a_measurement(o
     assert by_itself.result["measured"] >= 2  # else there is nothing to choose, and nothing is shown
     assert (first.report["compiled_by_daemon"], first.result["measured"]) == (1, 0)
     assert (second.report["hits"], second.result["measured"], second.report["cpp_builds"]) == (1, 0, 0)
+    assert by_itself.result["autotunes"] >= 1  # what the benches count
+    assert first.result["autotunes"] == second.result["autotunes"] == 0
     assert second.result["numbers"] == first.result["numbers"]

@@ -1,6 +1,7 @@
 """A trainer that asks for max-autotune: inductor measures several ways to multiply, and takes the fastest.
 
-Prints losses and gradients to the last bit, and how often inductor measured a candidate in this process.
+Prints losses and gradients to the last bit, how often inductor measured a candidate in this process, and how often the
+benches' own count says that it chose by measuring.
 """
 
 import json
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch._inductor import select_algorithm
+
+from benches.compile_counts import start_counting
 
 measured: list[str] = []
 original = select_algorithm.AlgorithmSelectorCache.benchmark_choice
@@ -21,6 +24,7 @@ def counted(choice: Any, *arguments: Any, **options: Any) -> Any:
 
 select_algorithm.AlgorithmSelectorCache.benchmark_choice = staticmethod(counted)
 
+counts = start_counting()
 torch.manual_seed(0)
 rows = int(sys.argv[1])
 weight = torch.randn(2, 64, 48, requires_grad=True)
@@ -32,4 +36,4 @@ loss.backward()
 assert x.grad is not None
 assert weight.grad is not None
 numbers = [loss.item().hex(), *(n.hex() for n in x.grad.flatten().tolist() + weight.grad.flatten().tolist())]
-print(json.dumps({"numbers": numbers, "measured": len(measured)}))
+print(json.dumps({"numbers": numbers, "measured": len(measured), "autotunes": counts.autotunes}))
