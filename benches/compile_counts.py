@@ -51,15 +51,19 @@ class CompileCounts:
         return _kernel_binaries() - self._kernels_before
 
     @property
+    def operators_timed(self) -> int | None:
+        """Operators of graphs for which this process timed candidates against each other.
+
+        Out of the list of what took time: inductor's counters are no help, since whoever loads a compiled graph adds
+        the counts of the process that compiled it to its own.
+        """
+        return _timed_steps("_template_autotuning")
+
+    @property
     def autotunes(self) -> int | None:
         """Times that candidates were timed against each other: for an operator of a graph, or at a kernel's launch."""
-        chosen = _dynamo_counter("inductor", "select_algorithm_autotune")
-        try:
-            from torch._dynamo.utils import compilation_time_metrics
-        except ImportError:
-            return None
-        launched = len(compilation_time_metrics.get("CachingAutotuner.benchmark_all_configs", []))
-        return None if chosen is None else chosen + launched
+        operators, launches = self.operators_timed, _timed_steps("CachingAutotuner.benchmark_all_configs")
+        return None if operators is None or launches is None else operators + launches
 
 
 def start_counting() -> CompileCounts:
@@ -87,6 +91,14 @@ def _dynamo_counter(group: str, name: str | None) -> int | None:
     except ImportError:
         return None
     return int(sum(counters[group].values()) if name is None else counters[group][name])
+
+
+def _timed_steps(ending: str) -> int | None:
+    try:
+        from torch._dynamo.utils import compilation_time_metrics
+    except ImportError:
+        return None
+    return sum(len(times) for step, times in compilation_time_metrics.items() if step.endswith(ending))
 
 
 def _kernel_binaries() -> int:

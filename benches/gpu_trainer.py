@@ -4,7 +4,8 @@
 
 On a GPU its local attention is flex_attention. Prints one JSON document: losses, seconds, and what was compiled and
 timed in this process: Triton compiles as Triton's listener counts them (kernels that inductor hands to processes of its
-own are not seen; TORCHINDUCTOR_COMPILE_THREADS=1 has none), autotuning as inductor's own functions count it.
+own are not seen; TORCHINDUCTOR_COMPILE_THREADS=1 has none), autotuning as candidates of kernels, and choices between
+kernels, that were timed.
 """
 
 from __future__ import annotations
@@ -52,13 +53,6 @@ class Counts:
             return bench(*args, **kwargs)
 
         CachingAutotuner.bench = counted  # type: ignore[method-assign]  # counting is the purpose
-
-    @property
-    def autotunes(self) -> int:
-        """Candidates of kernels, and choices between kernels, that were timed."""
-        from torch._dynamo.utils import counters
-
-        return self.candidates_timed + int(counters["inductor"]["select_algorithm_autotune"])
 
 
 def main() -> None:
@@ -116,7 +110,7 @@ def main() -> None:
                 "graphs": builds.graphs or 0,
                 "cpp_builds": builds.cpp_builds or 0,
                 "triton_compiles": counts.triton_compiles,
-                "autotunes": counts.autotunes if options.mode != "eager" else 0,
+                "autotunes": counts.candidates_timed + (builds.operators_timed or 0),
                 "cpu_s": used.user + used.system + used.children_user + used.children_system,
             }
         ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 _MAX_PROGRAMS = 20
@@ -85,10 +85,15 @@ def _reasons(now: Mapping[str, Any]) -> Table:
     return table
 
 
+def _name(header: str) -> Column:
+    """A column that goes on in the next line where it is too narrow: a cut name names nothing."""
+    return Column(header, overflow="fold")
+
+
 def _programs(now: Mapping[str, Any]) -> Table:
-    table = Table(
-        "program", "runs", "hits", "local hits", "by daemon", "in trainer", "saved", "waited", "seen", box=None
-    )
+    table = Table(_name("program"), box=None)
+    for header in ("runs", "hits", "local\nhits", "by\ndaemon", "in\ntrainer", "saved", "waited", "seen"):
+        table.add_column(header)
     for program in now["programs"][:_MAX_PROGRAMS]:
         table.add_row(
             program["program"] or "(no name)",
@@ -105,7 +110,7 @@ def _programs(now: Mapping[str, Any]) -> Table:
 
 
 def _slowest(now: Mapping[str, Any]) -> Table:
-    table = Table("slowest graphs", "program", "took", "by", "hits", "size", box=None)
+    table = Table("slowest graphs", _name("program"), "took", "by", "hits", "size", box=None)
     for graph in now["slowest"]:
         table.add_row(
             graph["key"][:16],

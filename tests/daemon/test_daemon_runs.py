@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -335,21 +335,30 @@ def test_watching_prints_a_line_again_and_again_where_there_is_no_terminal(daemo
 
 
 class Terminal:
-    """A terminal of 40 lines, and a command that runs in it."""
+    """A terminal of 40 lines, as narrow as most, and a command that runs in it until the block ends."""
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (40, 120))
+        termios.tcsetwinsize(theirs, (40, 80))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compiler_daemon", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**os.environ, "TERM": "xterm-256color"},
+            env={name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "LINES")}
+            | {"TERM": "xterm-256color"},
             start_new_session=True,
         )
         os.close(theirs)
         self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self.end()
 
     def read_until(self, pattern: str) -> None:
         """Read on until something is shown; fail after the deadline, or at the command's end."""
@@ -376,14 +385,14 @@ def test_watching_in_a_terminal_fills_the_screen_follows_what_happens_and_gives_
     start_daemon: Callable[..., DaemonProcess],
 ) -> None:
     daemon = start_daemon()
-    terminal = Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory))
-    terminal.read_until("artifacts")
-    assert "watched.py" not in terminal.seen
+    with Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory)) as terminal:
+        terminal.read_until("artifacts")
+        assert "watched.py" not in terminal.seen
 
-    Runs(daemon).report(run_name(), report(1, "a", "HIT"), program="watched.py")
-    terminal.read_until("watched.py")
+        Runs(daemon).report(run_name(), report(1, "a", "HIT"), program="watched.py")
+        terminal.read_until("watched.py")
 
-    assert terminal.interrupt() == 0
+        assert terminal.interrupt() == 0
     assert "\x1b[?1049h" in terminal.seen
     assert "\x1b[?1049l" in terminal.seen
     assert "Traceback" not in terminal.seen
@@ -393,10 +402,10 @@ def test_watching_a_daemon_that_goes_ends_with_words_on_the_screen_that_was_ther
     start_daemon: Callable[..., DaemonProcess],
 ) -> None:
     daemon = start_daemon()
-    terminal = Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory))
-    terminal.read_until("artifacts")
+    with Terminal("stats", "--watch", "--every", "0.2", "--dir", str(daemon.directory)) as terminal:
+        terminal.read_until("artifacts")
 
-    daemon.kill()
+        daemon.kill()
 
-    assert terminal.end() == 1
+        assert terminal.end() == 1
     assert "no daemon" in terminal.seen.rpartition("\x1b[?1049l")[2]
