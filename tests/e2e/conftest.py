@@ -99,6 +99,16 @@ class Daemon:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def wait_for_workers(self) -> None:
+        """Wait until its workers are up, after the first handshake: it knows from them what torch's probes find out.
+
+        A trainer that comes before builds the probes itself, and they count as C++ builds.
+        """
+        wait_until(
+            lambda: (workers := self.status()["workers"]) and all(worker["state"] == "idle" for worker in workers),
+            what="the daemon's workers are up",
+        )
+
 
 @dataclass
 class Outcome:

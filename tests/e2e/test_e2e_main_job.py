@@ -68,6 +68,7 @@ def test_a_graph_that_the_daemon_cannot_take_is_compiled_here_and_published_for_
     one_lab: Lab, daemon: Daemon
 ) -> None:
     first = one_lab.run("own_operator.py", "1", daemon=daemon, bare=True)
+    daemon.wait_for_workers()
     second = one_lab.run("own_operator.py", "1", daemon=daemon, bare=True)
 
     assert first.result == second.result

@@ -46,6 +46,7 @@ def test_a_kernel_in_a_graph_is_compiled_by_the_first_trainer_and_by_nobody_else
 ) -> None:
     alone = one_lab.start("own_kernel.py", "900", what, bare=True, **host(tmp_path / "alone"))
     first = one_lab.run("own_kernel.py", "900", what, daemon=daemon, bare=True, **host(tmp_path / "first"))
+    daemon.wait_for_workers()
     second = one_lab.run("own_kernel.py", "900", what, daemon=daemon, bare=True, **host(tmp_path / "second"))
     by_itself = alone.wait()
     kernels = len(KERNELS[what])
