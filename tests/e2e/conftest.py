@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,6 +63,12 @@ class Daemon:
 
     def log(self) -> str:
         return (self.directory.parent / f"{self.directory.name}.log").read_text()
+
+    def blobs(self) -> Iterator[bytes]:
+        """What lies in its store, file by file."""
+        for path in (self.directory / "store" / "blobs").rglob("*"):
+            if path.is_file():
+                yield path.read_bytes()
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -249,6 +256,10 @@ class Lab:
         outcome = self.start(script, *arguments, **options).wait()
         assert outcome.code == 0, outcome.err
         return outcome
+
+    def places(self) -> list[str]:
+        """Every folder of this machine that its processes know: none has a place in an artifact."""
+        return [sysconfig.get_path("purelib"), str(self.folder), str(self.temporary), str(REPOSITORY)]
 
     def close(self) -> None:
         for trainer in self._trainers:

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.e2e.conftest import REPOSITORY, Daemon, Lab, clean_environment
+from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 
 def test_a_second_process_with_empty_caches_is_served_everything_and_compiles_nothing(
@@ -83,14 +83,11 @@ def test_artifacts_name_no_place_of_the_machine_that_made_them(one_lab: Lab, dae
     one_lab.run("perceptron.py", "18", daemon=daemon, **password)
     one_lab.run("own_operator.py", "2", daemon=daemon, **password)
 
-    places = [password["MY_TORCH_PASSWORD"]]
-    places += [sysconfig.get_path("purelib"), str(one_lab.folder), str(one_lab.temporary), str(REPOSITORY)]
-    blobs = [path for path in (daemon.directory / "store" / "blobs").rglob("*") if path.is_file()]
+    blobs = list(daemon.blobs())
 
     assert len(blobs) >= 4
-    for blob in blobs:
-        data = blob.read_bytes()
-        assert not [place for place in places if place.encode() in data], blob
+    for place in [*one_lab.places(), *password.values()]:
+        assert not [data for data in blobs if place.encode() in data], place
 
 
 def test_every_way_of_asking_for_a_compile_reaches_the_daemon_and_off_means_off(one_lab: Lab, daemon: Daemon) -> None:

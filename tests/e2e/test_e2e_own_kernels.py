@@ -66,6 +66,19 @@ def test_a_kernel_in_a_graph_is_compiled_by_the_first_trainer_and_by_nobody_else
     assert second.result["numbers"] == first.result["numbers"] == by_itself.result["numbers"]
 
 
+def test_what_is_published_of_a_kernel_names_no_place_of_the_machine_that_made_it(lab: Lab, tmp_path: Path) -> None:
+    daemon = lab.daemon()
+
+    lab.run("own_kernel.py", "905", "backward", daemon=daemon, **host(tmp_path / "log"))
+    blobs = list(daemon.blobs())
+
+    (entry,) = [data for data in blobs if b"def swish_backward(" in data]
+    assert b"# Original path: own_kernel.py:" in entry
+    assert b'/standard.py":' in entry  # where Triton's own function stands
+    for place in [*lab.places(), str(tmp_path)]:
+        assert not [data for data in blobs if place.encode() in data], place
+
+
 def test_why_a_graph_with_a_kernel_is_compiled_here_is_said_once_for_the_graph_and_once_for_the_kernel(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:

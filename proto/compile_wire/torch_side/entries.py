@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import os
 import pickle
+import re
 from typing import Any
+
+from compile_wire.torch_side.objects import torch_directory, without_directory
 
 _GRAPH_TEXTS = ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str")
 _CODE_TEXTS = (
@@ -12,6 +18,9 @@ _CODE_TEXTS = (
     "inductor_provenance_mapping_str",
     "inductor_provenance_stack_traces_str",
 )
+
+_KERNEL_ORIGIN = re.compile(r"^((?:#|//) Original path: ).*/", re.MULTILINE)
+"""What torch writes above a Triton kernel of the user's own."""
 
 
 def why_not_cacheable(entry: Any) -> str:
@@ -33,17 +42,50 @@ def why_not_cacheable(entry: Any) -> str:
 
 
 def scrub(entry: Any) -> None:
-    """Remove the texts that an entry carries for logs: they quote source lines, and name files and directories."""
+    """Remove the texts that an entry carries for logs: they quote source lines, and name files and directories.
+
+    Directories are also taken out of the graph's code and out of its Triton kernels; what runs is not touched.
+    """
     for name in _GRAPH_TEXTS:
         if hasattr(entry, name):
             setattr(entry, name, None)
+    metadata: Any = getattr(entry, "runtime_metadata", None)
+    if getattr(metadata, "tangent_source_stack_traces", None):
+        metadata.tangent_source_stack_traces = None  # for an error's message, which then names no line
     for side in ("compiled_fw", "compiled_bw"):
         code = getattr(getattr(entry, side, None), "result", None)
-        for name in _CODE_TEXTS:
-            if isinstance(getattr(code, name, None), str):
-                setattr(code, name, "")
-        if code is not None and isinstance(getattr(code, "cache_linemap", None), list):
-            code.cache_linemap = []
+        if code is not None:
+            _scrub_code(code)
+
+
+def _scrub_code(code: Any) -> None:
+    for name in _CODE_TEXTS:
+        if isinstance(getattr(code, name, None), str):
+            setattr(code, name, "")
+    if isinstance(getattr(code, "cache_linemap", None), list):
+        code.cache_linemap = []
+    if isinstance(getattr(code, "source_code", None), str):
+        code.source_code = _KERNEL_ORIGIN.sub(r"\1", code.source_code)
+    if kernels := getattr(getattr(code, "_triton_bundle", None), "kernel_artifacts", None):
+        kernels[:] = [_without_directories(kernel) for kernel in kernels]
+
+
+def _without_directories(kernel: Any) -> Any:
+    """Overwrite, in all files of a Triton kernel, the directories of the sources that it is made of."""
+    files = [dataclasses.replace(file, payload=_elsewhere(file.payload)) for file in kernel.artifacts]
+    return dataclasses.replace(kernel, artifacts=files)
+
+
+def _elsewhere(data: bytes) -> bytes:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    # torch's file with the kernel, what torch brings along for kernels, and Triton's own library
+    directories = [cache_dir(), torch_directory()]
+    if (triton := importlib.util.find_spec("triton")) is not None and triton.origin:
+        directories.append(os.path.dirname(triton.origin))
+    for directory in directories:
+        data = without_directory(data, directory)
+    return data
 
 
 def scrubbed(content: bytes) -> bytes:

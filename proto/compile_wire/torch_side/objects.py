@@ -46,13 +46,13 @@ def portable(paths: Sequence[str]) -> list[bytes]:
     length. The code is not touched.
     """
     return [
-        _without(_without(data, _torch_directory()), os.path.dirname(path))
+        without_directory(without_directory(data, torch_directory()), os.path.dirname(path))
         for path, data in zip(paths, _stripped(paths), strict=True)
     ]
 
 
-def _without(data: bytes, directory: str) -> bytes:
-    """Overwrite a directory where it begins a path, in the same length."""
+def without_directory(data: bytes, directory: str) -> bytes:
+    """Overwrite a directory where it begins a path, in the same length: a binary stays whole."""
     there = os.path.join(directory, "").encode()
     return data.replace(there, b"." + b"/" * (len(there) - 1))
 
@@ -75,7 +75,8 @@ def _relocated(text: bytes) -> bytes:
     return text
 
 
-def _torch_directory() -> str:
+def torch_directory() -> str:
+    """Return where torch is installed."""
     import torch
 
     return os.path.dirname(torch.__file__)
@@ -87,7 +88,7 @@ def _prefixes() -> tuple[tuple[bytes, bytes], ...]:
     paths = sysconfig.get_paths()
     found: dict[str, str] = {}
     for name, path in (
-        ("torch", _torch_directory()),
+        ("torch", torch_directory()),
         ("include", paths["include"]),
         ("platinclude", paths["platinclude"]),
         ("libdir", sysconfig.get_config_var("LIBDIR") or ""),
