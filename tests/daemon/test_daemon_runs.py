@@ -348,6 +348,8 @@ class Terminal:
             env={name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "LINES")}
             | {"TERM": "xterm-256color"},
             start_new_session=True,
+            # What a shell starts in the background ignores it, and so would this; nobody's terminal does.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
         )
         os.close(theirs)
         self.seen = ""
