@@ -45,6 +45,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     """Serve with these settings until stopped; whatever goes wrong is one sentence and an exit code."""
     from compile_wire import tracing
     from compiler_daemon.app import serve
+    from compiler_daemon.rpc.access_log import GRPC_LOGGER, is_no_left_client
     from compiler_daemon.store import StoreError
 
     logging.basicConfig(
@@ -53,6 +54,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.INFO)
+    logging.getLogger(GRPC_LOGGER).addFilter(is_no_left_client)
     tracing.set_up("compile-daemon")
     try:
         asyncio.run(serve(config, on_ready=_say_ready))
