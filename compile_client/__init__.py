@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from compile_client.vouching import operator_version
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["counters", "install", "uninstall"]
+__all__ = ["counters", "install", "operator_version", "uninstall"]
 
 
 def install() -> bool:

@@ -13,15 +13,14 @@ from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.deferred import can_run_eagerly, eagerly, is_static
 from compile_client.errors import InstallError
 from compile_client.origins import origin_of_named
-from compile_client.own_operators import own_operators_digest
 from compile_client.runs import GraphNote
 from compile_client.runs import Outcome as RunOutcome
 from compile_wire import tracing
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.torch_side.components import differing_parts, key_parts
-from compile_wire.torch_side.state import read_state
-from compile_wire.torch_side.versions import TorchVersion, store_key
+from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
+from compile_wire.torch_side.versions import TorchVersion
 
 if TYPE_CHECKING:
     import torch
@@ -49,15 +48,18 @@ class Graph:
         kernels: Kernels,
         version: TorchVersion,
         served: bool,
+        user_code: str = "",
         code: str = "",
         number: int,
     ) -> None:
         self._number = number
+        self._user_code = user_code
+        self._key_parts: dict[str, Any] = {}
         self._begun = time.monotonic()
         self.served = served
         """Whether a daemon was there when the graph began."""
         self.key: str | None = None
-        """torch's key, once torch has computed it."""
+        """torch's key with ours in it, once torch has computed it."""
         self.local_hit = False
         self.entry: bytes | None = None
         """What torch saved after compiling here."""
@@ -104,7 +106,7 @@ class Graph:
         `args` are the fake inputs and `aot_config` the configuration that torch computed its key from.
         """
         assert self.key is not None
-        self._store_key = self._file_under(args)
+        self._store_key = self.key
         tracing.passed("key", self._began_ns, key=self._store_key)
         request = self._client.begin_graph(self._store_key)
         start = time.monotonic()
@@ -113,9 +115,14 @@ class Graph:
         finally:
             self._asking_s = time.monotonic() - start
 
-    def _file_under(self, args: Sequence[Any]) -> str:
-        assert self.key is not None
-        return store_key(self.key, self._version, read_state(), args, own_operators=own_operators_digest(self._gm))
+    def full_key(self, torch_key: str, args: Sequence[Any]) -> str:
+        """Return the key that torch is to go on with: its own, and what it leaves out.
+
+        The parts are those of the first time: a graph that is compiled again, in another thread, has the same.
+        """
+        if not self._key_parts:
+            self._key_parts = gathered_parts(self._version, args, user_code=self._user_code)
+        return full_key(torch_key, self._key_parts)
 
     @property
     def can_be_deferred(self) -> bool:
@@ -135,7 +142,7 @@ class Graph:
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
         if spec is None:
             return None
-        self._store_key = self._file_under(args)
+        self._store_key = self.key
         self._deferred = True
         self._client.compile_ahead(self._store_key, self._code, spec)
         return eagerly(self._gm)
@@ -151,7 +158,7 @@ class Graph:
         if not self.can_be_deferred or not is_static(args):
             return None
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
-        self._store_key = self._file_under(args)
+        self._store_key = self.key
         self.fakes, self._inputs = list(args), list(args)
         self.dynamic_shapes = bool(getattr(aot_config, "dynamic_shapes", False))
         return functools.partial(self._fetch, spec)
@@ -172,9 +179,9 @@ class Graph:
         return self._used is not None
 
     def lose(self) -> None:
-        """Compile-only, and no daemon is there: the graph is not compiled."""
+        """Compile-only, and no daemon can have it: the graph is not compiled."""
         self._client.report.count_deferred()
-        self._note("lost", 0.0, "no daemon answers, or torch's caches are switched off")
+        self._note("lost", 0.0, self._why[1] or "no daemon answers, or torch's caches are switched off")
 
     def _note(self, outcome: Outcome, seconds: float, why: str = "") -> None:
         if not self._client.config.warm:
@@ -321,6 +328,7 @@ class Graph:
 
             ours = key_parts(lambda: autograd_cache_key(self._gm, args, aot_config))
             ours.pop("fx_kwargs[boxed_forward_device_index]", None)  # a box that torch fills in later
+            ours |= digests_of(self._key_parts)
             why = (
                 f"its key comes out different in {', '.join(differing_parts(ours, refusal.fields)) or 'no known part'}"
             )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from compile_client.after_import import after_import, forget_import
 from compile_client.kernel_hook import arm_kernels, uninstall_kernels
 from compile_client.process import existing_client
+from compile_client.registrations import unwatch, watch
 
 if TYPE_CHECKING:
     from compile_client.trainer import Trainer
@@ -33,6 +34,7 @@ _trainer: Trainer | None = None
 
 def arm() -> None:
     """Install as soon as inductor is imported; at once where it is already."""
+    watch()
     after_import(_TARGET, install)
     arm_kernels()
 
@@ -59,8 +61,10 @@ def install() -> bool:
         from torch._inductor import codecache, cpu_vec_isa
         from torch._inductor.cpp_builder import CppBuilder
 
+        from compile_client.lazy_backward import install_lazy_backward
         from compile_client.trainer import Trainer
         from compile_wire.torch_side.patches import Patches
+        from compile_wire.torch_side.sizes import install_float_guards
 
         # Kept when the client is switched off and on again: the counters are the process's.
         trainer = _trainer = _trainer or Trainer(version)
@@ -70,12 +74,15 @@ def install() -> bool:
         patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
         patches.replace(AOTAutogradCache, "save", trainer.saving)
         patches.replace(AOTAutogradCache, "_write_to_local_cache", trainer.writing_entry)
+        install_float_guards(patches)
+        install_lazy_backward(patches)
         patches.replace(codecache, "write", trainer.kernels.writing)
         patches.replace(codecache, "_precompile_header", trainer.kernels.precompiling)
         patches.replace(cpu_vec_isa.VecISA, "check_build", trainer.probes.checking)
         patches.replace(CppBuilder, "build", trainer.building)
         trainer.count_triton()
         _patches = patches
+        watch()
         arm_kernels()
         return True
 
@@ -89,6 +96,7 @@ def uninstall() -> None:
         if _patches is not None:
             _patches.undo()
             _patches = None
+            unwatch()
             if _trainer is not None:
                 _trainer.stop_counting_triton()
 

@@ -32,6 +32,7 @@ from compile_client.installer import Installer
 from compile_client.process import process_client
 from compile_client.service import program_name
 from compile_client.swapping import Background, Moment, Swapping
+from compile_client.user_code import UserCode, user_code_of
 from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
@@ -166,7 +167,10 @@ class Trainer:
         return lookup
 
     def keying(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `autograd_cache_key`: a graph that is compiled a second time has the key that it had at first."""
+        """Wrap `autograd_cache_key`: what torch leaves out of the key is put into it, for its own cache as for ours.
+
+        A graph that is compiled a second time has the key that it had at first.
+        """
 
         @functools.wraps(original)
         def autograd_cache_key(mod: Any, example_inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +178,10 @@ class Trainer:
             if graph is not None and graph.dynamic_shapes is not None:
                 # torch reads this off real inputs, and the second time it is given fakes.
                 config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
-            return original(mod, example_inputs, config, *args, **kwargs)
+            key, lines = original(mod, example_inputs, config, *args, **kwargs)
+            if graph is not None and graph.served:
+                key = graph.full_key(key, example_inputs)
+            return key, lines
 
         return autograd_cache_key
 
@@ -259,17 +266,23 @@ class Trainer:
             number = self.client.report.count_graph()
             self.client.forget_trouble()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
-            return Graph(
+            user_code = user_code_of(gm, example_inputs) if served else UserCode()
+            graph = Graph(
                 gm,
                 example_inputs,
                 client=self.client,
                 installer=self.installer,
                 kernels=self.kernels,
                 version=self._version,
-                served=served,
+                served=served and not user_code.why_not_shared,
+                user_code=user_code.digest,
                 code=code_name() if self.client.config.warm else "",
                 number=number,
             )
+            if user_code.why_not_shared:
+                graph.why_here("not_shared", user_code.why_not_shared)
+                self.client.report.count_refusal("not_shared")
+            return graph
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
             return None

@@ -52,16 +52,39 @@ def settings_differences(ours: GraphSpec, theirs: GraphSpec) -> list[Difference]
 def _state(name: str, now_text: str, before_text: str, now: Value, before: Value) -> str:
     word = _STATE_WORDS.get(name, name)
     if name == "autocast":
-        return f"autocast {_autocast(now)}, was {_autocast(before)}"
+        ours, theirs = _autocast(now, before)
+        return f"autocast {ours}, was {theirs}"
     if isinstance(now, bool) and isinstance(before, bool):
         return f"{word} {'on' if now else 'off'}, was {'on' if before else 'off'}"
     return f"{word} {now_text.strip(chr(39))}, was {before_text.strip(chr(39))}"
 
 
-def _autocast(value: Value) -> str:
+def _autocast(now: Value, before: Value) -> tuple[str, str]:
+    """The devices on which autocast differs: off and on, or with another dtype, which matters also where it is off."""
+    ours, theirs = _by_device(now), _by_device(before)
+    devices = [device for device in ours if ours[device] != theirs.get(device)]
+    both_off = all(not side[device][0] for side in (ours, theirs) for device in devices if device in side)
+    return tuple(  # type: ignore[return-value] # one for each of the two
+        ", ".join(_device(device, *side[device], both_off=both_off) for device in devices if device in side) or "off"
+        for side in (ours, theirs)
+    )
+
+
+def _device(device: str, enabled: bool, dtype: str, *, both_off: bool) -> str:
+    if both_off:
+        return f"off on {device}, with {dtype} for regions that name none"
+    return f"{dtype} on {device}" if enabled else f"off on {device}"
+
+
+def _by_device(value: Value) -> dict[str, tuple[bool, str]]:
+    """A graph of an older daemon has devices with a dtype where autocast is on, and no others."""
     if not isinstance(value, list) or len(value) < 3:
-        return "off"
-    return ", ".join(f"{dtype} on {device}" for device, dtype in zip(value[1::2], value[2::2], strict=False))
+        return {}
+    found = {}
+    for device, said in zip(value[1::2], value[2::2], strict=False):
+        plain = isinstance(said, list) and len(said) == 3
+        found[str(device)] = (bool(said[1]), str(said[2])) if plain else (True, str(said))
+    return found
 
 
 class _Default:

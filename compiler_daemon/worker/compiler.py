@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd import autograd_cache
@@ -39,12 +40,14 @@ from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
 from compile_wire.torch_side.components import encode_parts, key_parts
 from compile_wire.torch_side.entries import guards_of, scrub, why_not_cacheable
 from compile_wire.torch_side.environment import process_environment
+from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
 from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes, probe_at_once
-from compile_wire.torch_side.state import apply_state
-from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
+from compile_wire.torch_side.sizes import install_float_guards
+from compile_wire.torch_side.state import apply_state, dynamo_patch
+from compile_wire.torch_side.versions import TorchVersion, torch_version
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known, turn, write_known
 from compiler_daemon.worker.rebuild import rebuild
@@ -76,6 +79,8 @@ class _Job:
     entry: bytes = b""
     guards: str = ""
     why_not: str = ""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """What of the key is ours."""
     recompute: Callable[[], tuple[str, list[str]]] = field(default=lambda: ("", []))
     """Compute torch's key again, for its parts; nothing before torch has computed it once."""
     objects: dict[str, str] = field(default_factory=dict)
@@ -98,6 +103,7 @@ class Compiler:
         patches.replace(AOTAutogradCache, "_lookup", self._looking_up)
         patches.replace(AOTAutogradCache, "save", self._saving)
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
+        install_float_guards(patches)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
         # The daemon names one, which the workers of an interpreter share.
@@ -165,6 +171,7 @@ class Compiler:
         with (
             functorch_config.patch(functorch_patch(job.spec.functorch)),
             inductor_config.patch(inductor_patch(job.spec.inductor)),
+            dynamo_config.patch(dynamo_patch(job.spec.state)),
             self._kernels.recorded() as objects,
         ):
             apply_state(job.spec.state)
@@ -209,7 +216,11 @@ class Compiler:
                 # The trainer passed real tensors where we pass fakes, and torch reads this field off that.
                 config = dataclasses.replace(config, dynamic_shapes=self._job.spec.dynamic_shapes)
                 self._job.recompute = lambda: original(gm, inputs, config, *args, **kwargs)
-            return original(gm, inputs, config, *args, **kwargs)
+            key, lines = original(gm, inputs, config, *args, **kwargs)
+            if self._job is not None:
+                self._job.parts = gathered_parts(self._version, inputs)
+                key = full_key(key, self._job.parts)
+            return key, lines
 
         return autograd_cache_key
 
@@ -218,13 +229,11 @@ class Compiler:
             job = self._job
             if job is None or job.torch_key:
                 return None
-            found = store_key(key, self._version, job.spec.state, args)
             if not job.key:
-                raise _KeyKnownError(found)
-            if found != job.key:
-                raise _KeyDiffersError(
-                    f"the rebuilt graph has the key {found}, not {job.key}", *encode_parts(key_parts(job.recompute))
-                )
+                raise _KeyKnownError(key)
+            if key != job.key:
+                parts = key_parts(job.recompute) | digests_of(job.parts)
+                raise _KeyDiffersError(f"the rebuilt graph has the key {key}, not {job.key}", *encode_parts(parts))
             job.torch_key = key
             return None
 

@@ -83,6 +83,7 @@ def _rebuilt(spec: GraphSpec) -> Rebuilt:
     fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
     values = Values(shapes, fake_mode)
     inputs = [values.decode(value, ()) for value in spec.inputs]
+    shapes.guard(spec)
     gm = _module(spec, 0, shapes, values, inputs)
     params = {name: shapes.source(row) for name, row in spec.params}
     _set_like_dynamo(gm, spec.modules[0], params)

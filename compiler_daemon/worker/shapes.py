@@ -89,8 +89,6 @@ class Shapes:
         self._expressions: list[Any] = []
         for row in spec.expressions:
             self._expressions.append(self._expression(row))
-        for symbol in spec.symbols:
-            self._refine(symbol)
 
     def source(self, row: int) -> Any:
         """Return the source in that row."""
@@ -173,6 +171,22 @@ class Shapes:
         if str(symbol) != spec.name:
             raise MalformedError(f"the source of symbol {spec.name} makes a symbol called {symbol}")
         return symbol
+
+    def guard(self, spec: GraphSpec) -> None:
+        """Have the shape environment know what the trainer's had guarded on; after the inputs were made, as there."""
+        for row in spec.guards:
+            self._guard(self._expressions[row])
+        # Guards narrow ranges by themselves: what the trainer knows is exactly what is known here.
+        for symbol in spec.symbols:
+            self._refine(symbol)
+
+    def _guard(self, fact: Any) -> None:
+        try:
+            holds = bool(self.shape_env.evaluate_expr(fact))
+        except Exception as error:
+            raise MalformedError(f"{fact} cannot be a guard: {type(error).__name__}") from error
+        if not holds:
+            raise MalformedError(f"the guard {fact} does not hold for the values of its symbols")
 
     def _refine(self, spec: SymbolSpec) -> None:
         symbol = self._symbols[spec.name]

@@ -46,13 +46,13 @@ def test_what_an_autotuned_kernel_resets_between_launches_is_in_the_daemons_key(
     import triton
 
     from benches.kernels.corpus.elementwise import vector_add
-    from compile_client.own_operators import own_operators_digest
+    from compile_client.user_code import user_code_of
 
     def tuned(**more: Any) -> str:
         configs = [triton.Config({"BLOCK": 64}), triton.Config({"BLOCK": 128})]
-        return own_operators_digest(graph_with(triton.autotune(configs, key=["n"], **more)(vector_add)))
+        return user_code_of(graph_with(triton.autotune(configs, key=["n"], **more)(vector_add)), []).digest
 
-    assert own_operators_digest(graph_with(vector_add)) == tuned() == ""
+    assert user_code_of(graph_with(vector_add), []).digest == tuned() == ""
     assert tuned(reset_to_zero=["out_ptr"]) == tuned(reset_to_zero=["out_ptr"]) != ""
     assert len({tuned(reset_to_zero=["out_ptr"]), tuned(restore_value=["out_ptr"]), tuned()}) == 3
 

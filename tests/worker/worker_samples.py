@@ -22,7 +22,9 @@ from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.settings import daemon_settings
+from compile_wire.torch_side.key_parts import full_key, gathered_parts
 from compile_wire.torch_side.state import read_state
+from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 
@@ -46,13 +48,17 @@ class Captured:
 
 
 def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> Captured:
-    """Capture the one graph of `function` as a trainer would, with the key that torch computes for it."""
+    """Capture the one graph of `function` as a trainer would, with the key that it has there."""
+    version = torch_version()
+    assert version is not None
     found: list[Captured] = []
 
     def backend(gm: torch.fx.GraphModule, inputs: Any) -> Any:
         def keying(original: Any) -> Any:
             def autograd_cache_key(module: Any, example_inputs: Any, config: Any, *rest: Any, **named: Any) -> Any:
-                key = original(module, example_inputs, config, *rest, **named)[0]
+                key = full_key(
+                    original(module, example_inputs, config, *rest, **named)[0], gathered_parts(version, example_inputs)
+                )
                 spec = capture(gm, inputs, dynamic_shapes=config.dynamic_shapes)
                 found.append(Captured(spec=spec, key=key, code=""))
                 raise _KeyKnown

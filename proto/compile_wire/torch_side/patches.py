@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_INHERITED = object()
+
 
 class Patches:
     """Attributes that were replaced. Undone in reverse; what somebody else has replaced meanwhile is left alone."""
@@ -12,16 +14,29 @@ class Patches:
         self._done: list[tuple[Any, str, Any, Any]] = []
 
     def replace(self, owner: Any, name: str, wrap: Any) -> None:
-        """Set `owner.name` to `wrap(original)`; a static method stays one."""
-        held = vars(owner)[name]
-        static = isinstance(held, staticmethod)
-        new = wrap(held.__func__ if static else held)
+        """Set `owner.name` to `wrap(original)`; a static method stays one.
+
+        What a class inherits is replaced in this class alone, as a static method: `original` is bound to the class.
+        """
+        held = vars(owner).get(name, _INHERITED)
+        inherited = held is _INHERITED
+        static = inherited or isinstance(held, staticmethod)
+        new = wrap(getattr(owner, name) if inherited else held.__func__ if static else held)
         self._done.append((owner, name, held, staticmethod(new) if static else new))
         setattr(owner, name, self._done[-1][3])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is replaced."""
+        return not self._done
 
     def undo(self) -> None:
         """Put everything back."""
         while self._done:
             owner, name, held, new = self._done.pop()
-            if vars(owner).get(name) is new:
+            if vars(owner).get(name) is not new:
+                continue
+            if held is _INHERITED:
+                delattr(owner, name)
+            else:
                 setattr(owner, name, held)

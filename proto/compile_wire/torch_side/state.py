@@ -12,6 +12,21 @@ from typing import Any
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import Value
+from compile_wire.torch_side.compile_reads import DYNAMO_SETTINGS
+
+_AUTOCAST_AT_START = {
+    "cpu": "bfloat16",
+    "cuda": "float16",
+    "hpu": "bfloat16",
+    "ipu": "float16",
+    "maia": "bfloat16",
+    "mps": "float16",
+    "mtia": "float16",
+    "privateuseone": "float16",
+    "xla": "bfloat16",
+    "xpu": "float16",
+}
+"""The dtype of each device's autocast, as torch starts up."""
 
 
 def read_state() -> dict[str, Value]:
@@ -45,10 +60,47 @@ def read_state() -> dict[str, Value]:
     }
     autocast: list[Value] = ["d"]
     for device in sorted(torch._C._autocast_supported_devices()):
-        if torch.is_autocast_enabled(device):
-            autocast += [device, str(torch.get_autocast_dtype(device)).removeprefix("torch.")]
+        dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+        # The dtype also where it is off: a region in the graph that names none takes it.
+        autocast += [device, ["l", torch.is_autocast_enabled(device), dtype]]
     state["autocast"] = autocast
+    state["dynamo"] = _dynamo_settings()
     return state
+
+
+def autocast_off() -> list[Value]:
+    """Return [device, dtype] where autocast is off and would not take the dtype that torch starts up with."""
+    import torch
+
+    return [
+        ["l", device, dtype]
+        for device in sorted(torch._C._autocast_supported_devices())
+        if not torch.is_autocast_enabled(device)
+        and (dtype := str(torch.get_autocast_dtype(device)).removeprefix("torch.")) != _AUTOCAST_AT_START.get(device)
+    ]
+
+
+def dynamo_patch(state: dict[str, Value]) -> dict[str, bool]:
+    """Return what to change of dynamo's configuration: flags alone, of those that a compile reads."""
+    value = state["dynamo"]
+    if not isinstance(value, list) or value[:1] != ["d"] or len(value) % 2 != 1:
+        raise MalformedError("dynamo's settings are a map of name to flag")
+    patch = dict(zip(value[1::2], value[2::2], strict=True))
+    if not set(patch) <= DYNAMO_SETTINGS or not all(isinstance(flag, bool) for flag in patch.values()):
+        raise MalformedError(f"dynamo's settings {sorted(map(str, patch))!r:.80} may not be chosen from outside")
+    return patch
+
+
+def _dynamo_settings() -> list[Value]:
+    """Flags that are not as torch has them; what is no flag is in the key alone, and no worker takes it."""
+    import torch._dynamo.config as dynamo
+
+    found: list[Value] = ["d"]
+    for name in sorted(DYNAMO_SETTINGS & set(dynamo._config)):
+        value = getattr(dynamo, name)
+        if isinstance(value, bool) and value != dynamo._config[name].default:
+            found += [name, value]
+    return found
 
 
 def apply_state(state: dict[str, Value]) -> None:
@@ -59,6 +111,7 @@ def apply_state(state: dict[str, Value]) -> None:
     import torch
 
     current = read_state()
+    dynamo_patch(state)
     if set(state) != set(current):
         raise MalformedError(f"settings {sorted(set(state) ^ set(current))} are missing or unknown")
     if state["inference"]:
@@ -89,7 +142,8 @@ def apply_state(state: dict[str, Value]) -> None:
     torch._C._set_sdp_use_math(plain)
     torch._C._set_sdp_use_cudnn(cudnn)
     _apply_autocast(state["autocast"])
-    if (now := read_state()) != state:
+    now = read_state() | {"dynamo": state["dynamo"]}  # in force for the length of the compile alone
+    if now != state:
         raise MalformedError(f"settings {[name for name in state if now[name] != state[name]]} did not take")
 
 
@@ -109,13 +163,13 @@ def _apply_autocast(value: Value) -> None:
     if not isinstance(value, list) or value[:1] != ["d"]:
         raise MalformedError("autocast is a map of device to dtype")
     wanted = dict(zip(value[1::2], value[2::2], strict=True))
-    supported = set(torch._C._autocast_supported_devices())
-    if not set(wanted) <= supported:
-        raise MalformedError(f"no autocast for {sorted(set(wanted) - supported)}")
-    for device in supported:
-        torch.set_autocast_enabled(device, device in wanted)
-        if device in wanted:
-            torch.set_autocast_dtype(device, dtype_of(wanted[device]))
+    if set(wanted) != set(torch._C._autocast_supported_devices()):
+        raise MalformedError(f"autocast is for other devices here than {sorted(map(str, wanted))!r:.120}")
+    for device, said in wanted.items():
+        if not isinstance(said, list) or len(said) != 3 or said[0] != "l":
+            raise MalformedError("autocast of a device is a flag and a dtype")
+        torch.set_autocast_enabled(device, _checked(said[1], bool))
+        torch.set_autocast_dtype(device, dtype_of(said[2]))
 
 
 def _flags(value: Value, count: int) -> list[bool]:

@@ -3,8 +3,7 @@
 | torch       | graph that the key is of          | left out of torch's key                                        |
 |-------------|-----------------------------------|----------------------------------------------------------------|
 | 2.11, 2.12  | after inductor's pre-grad passes  | as below, and autocast dtype, default dtype, thread count      |
-| 2.13 - 2.15 | as dynamo made it                 | which inputs share memory; which attention kernels, mkldnn and |
-|             |                                   | cudnn settings are switched on (run: sdp, mkldnn)              |
+| 2.13 - 2.15 | as dynamo made it                 | what `key_parts` lists                                         |
 
 Run here: 2.13. The others are written from their sources (2.12 and 2.14: taken to be like their neighbours) and held by
 the signatures below: where one differs, the client stays off and says so.
@@ -12,21 +11,9 @@ the signatures below: where one differs, the client stays off and says so.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from compile_wire.graph_spec import Value
-from compile_wire.packing import pack
-
-_CHOOSE_KERNELS: dict[str, Value] = {
-    "sdp": ["l", True, True, True, True],
-    "mkldnn": True,
-    "cudnn": ["l", True, False, False],
-}
-"""Settings by which torch traces other operators, with the values that it starts up with; see `state.read_state`."""
 
 OLDEST, NEWEST = (2, 11), (2, 15)
 
@@ -146,6 +133,7 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ),
         ("AOTAutogradCache.save", AOTAutogradCache.save, ["key", "entry", "remote"]),
         ("AOTAutogradCache._write_to_local_cache", AOTAutogradCache._write_to_local_cache, ["key", "content"]),
+        ("AOTAutogradCache._filter_backed_symints", AOTAutogradCache._filter_backed_symints, ["inputs"]),
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
@@ -154,40 +142,3 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         # Only counted, with whatever arguments it takes; others may have wrapped it, too.
         ("CppBuilder.build", CppBuilder.build, []),
     ]
-
-
-def store_key(
-    torch_key: str, version: TorchVersion, state: dict[str, Value], args: Sequence[Any], *, own_operators: str = ""
-) -> str:
-    """Return the key under which the daemon files a graph: torch's, and what torch leaves out of it.
-
-    `args` are the fake inputs that torch computed its key from. Which of them share memory is in no version's key,
-    although torch compiles another graph where they do and one of them is written to. `own_operators` is a digest of
-    what the user's own operators do, of which torch has the names; no worker meets any.
-    """
-    left_out: list[Value] = []
-    if not version.key_complete:
-        left_out += [state["autocast"], state["default_dtype"], state["threads"]]
-    # Only where they are not as torch starts up: a key that is torch's own is easier to follow.
-    left_out += [["l", name, state[name]] for name in _CHOOSE_KERNELS if state[name] != _CHOOSE_KERNELS[name]]
-    if shared := _sharing(args):
-        left_out += [shared]
-    if own_operators:
-        left_out += [["l", "own_operators", own_operators]]
-    if not left_out:
-        return torch_key
-    return f"{torch_key}-{hashlib.sha256(pack(left_out)).hexdigest()[:16]}"
-
-
-def _sharing(args: Sequence[Any]) -> list[Value]:
-    """Return, for each input that shares memory with an earlier one, its position and that one's; else nothing."""
-    import torch
-
-    first: dict[int, int] = {}
-    shared: list[Value] = []
-    for position, value in enumerate(args):
-        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-            owner = first.setdefault(value.untyped_storage()._cdata, position)
-            if owner != position:
-                shared.append(["l", position, owner])
-    return shared

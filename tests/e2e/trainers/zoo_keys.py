@@ -18,7 +18,9 @@ from torch._inductor import compile_fx
 from benches.zoo_models import ZOO
 from compile_client.capture import CannotCarryError, capture
 from compile_wire.graph_check import decode_graph
+from compile_wire.torch_side.key_parts import PARTS, full_key, gathered_parts
 from compile_wire.torch_side.settings import daemon_settings
+from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker.rebuild import rebuild
 
 
@@ -26,6 +28,8 @@ class Enough(BaseException):
     """torch has computed its key."""
 
 
+version = torch_version()
+assert version is not None
 seen: list[tuple[str, list[str], bool]] = []
 dynamic_shapes: bool | None = None
 original_key, original_compile = autograd_cache.autograd_cache_key, compile_fx.compile_fx
@@ -38,7 +42,9 @@ def stopping_key(gm: Any, inputs: Any, config: Any, *args: Any) -> Any:
     if dynamic_shapes is not None:
         config = dataclasses.replace(config, dynamic_shapes=dynamic_shapes)
     key, parts = original_key(gm, inputs, config, *args)
-    seen.append((key, parts, config.dynamic_shapes))
+    gathered = gathered_parts(version, inputs)
+    parts += [f"{name}: {gathered[name]}" for name in PARTS]
+    seen.append((full_key(key, gathered), parts, config.dynamic_shapes))
     raise Enough
 
 

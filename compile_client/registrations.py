@@ -1,0 +1,71 @@
+"""What a program registers with torch's dispatcher from Python: noted as it happens, because torch keeps no list.
+
+A kernel that a program gives to an operator may run while a graph is compiled: what it does is then part of the graph.
+Noting it costs next to nothing. Only what torch itself registers is left out.
+"""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from compile_wire.torch_side.patches import Patches
+
+_kernels: dict[str, dict[str, Any]] = defaultdict(dict)
+_patches = Patches()
+
+
+def watch() -> None:
+    """Note from now on what is registered. Idempotent."""
+    import torch
+
+    if not _patches.is_empty:
+        return
+    _patches.replace(torch.library.Library, "impl", _noting)
+
+
+def unwatch() -> None:
+    """Note no more; what was noted stays."""
+    _patches.undo()
+
+
+def kernels_of(name: str) -> list[tuple[str, Any]]:
+    """Return (dispatch key, function) of what was registered for an operator, "namespace::name" without overload."""
+    return list(_kernels.get(name, {}).items())
+
+
+def overridden(namespaces: frozenset[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (operator, dispatch key, function) of the user's kernels for operators in torch's own namespaces."""
+    for name, kernels in list(_kernels.items()):
+        if name.partition("::")[0] in namespaces:
+            for key, function in kernels.items():
+                if not is_torchs(function):
+                    yield name, key, function
+
+
+def _noting(original: Callable[..., Any]) -> Callable[..., Any]:
+    def impl(library: Any, op_name: Any, fn: Any, dispatch_key: str = "", *args: Any, **kwargs: Any) -> Any:
+        _note(library, op_name, fn, dispatch_key)
+        return original(library, op_name, fn, dispatch_key, *args, **kwargs)
+
+    return impl
+
+
+def _note(library: Any, op_name: Any, function: Any, dispatch_key: str) -> None:
+    name = op_name if isinstance(op_name, str) else getattr(op_name, "_name", "")
+    space, _, plain = name.rpartition("::")
+    space = space or str(getattr(library, "ns", ""))
+    if space in {"aten", "prims"} and is_torchs(function):
+        return  # torch's own, thousands of them
+    key = dispatch_key or str(getattr(library, "dispatch_key", ""))
+    _kernels[f"{space}::{plain.partition('.')[0]}"][key] = function
+
+
+def is_torchs(function: Any) -> bool:
+    """Whether a function is of one of torch's modules; it may hold the user's all the same."""
+    module = getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] in {"torch", "functorch"}

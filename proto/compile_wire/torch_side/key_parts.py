@@ -1,0 +1,88 @@
+"""The daemon's key: torch's own, and a digest of what a compile reads that torch's key does not have.
+
+The parts are gathered where torch computes its key, in the trainer as in the worker, and what comes out is the key that
+torch itself goes on with: its local cache then has the same answer as the daemon. A part that is as torch starts up adds
+nothing, so that most graphs keep torch's own key.
+"""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compile_wire.graph_spec import Value
+from compile_wire.packing import pack
+from compile_wire.torch_side.compile_reads import settings_changed, variables_set
+from compile_wire.torch_side.modes import active_modes
+from compile_wire.torch_side.sizes import known_of_symbols
+from compile_wire.torch_side.state import autocast_off, read_state
+from compile_wire.torch_side.switches import changed_switches
+from compile_wire.torch_side.versions import TorchVersion
+
+PARTS = (
+    "older_torch",
+    "sharing",
+    "symbols",
+    "switches",
+    "autocast",
+    "modes",
+    "variables",
+    "settings",
+    "user_code",
+)
+"""What the key is made of beside torch's own, by name."""
+
+LEFT_OUT: set[str] = set()
+"""Parts that are not looked at. Tests put one in, to show that something is then served that must not be."""
+
+
+def full_key(torch_key: str, parts: Mapping[str, Value]) -> str:
+    """Return the key under which the daemon, and torch's local cache, file a graph."""
+    said = [["l", name, parts[name]] for name in PARTS if name not in LEFT_OUT and parts.get(name)]
+    return f"{torch_key}-{hashlib.sha256(pack(said)).hexdigest()[:32]}" if said else torch_key
+
+
+def gathered_parts(version: TorchVersion, args: Sequence[Any], *, user_code: str = "") -> dict[str, Value]:
+    """Return the parts for a graph with these (fake) inputs, as this process is now; an empty one adds nothing.
+
+    `user_code` is a digest of the user's code that runs while the graph is compiled; no worker meets any.
+    """
+    state = read_state()
+    older = [] if version.key_complete else ["l", state["autocast"], state["default_dtype"], state["threads"]]
+    return {
+        "older_torch": older,
+        "sharing": _sharing(args),
+        "symbols": known_of_symbols(args),
+        "switches": changed_switches(),
+        "autocast": autocast_off(),
+        "modes": active_modes(),
+        "variables": variables_set(),
+        "settings": settings_changed(),
+        "user_code": user_code,
+    }
+
+
+def digests_of(parts: Mapping[str, Value]) -> dict[str, str]:
+    """Return a digest of each part, for telling why two keys differ."""
+    return {f"our {name}": hashlib.sha256(pack(parts.get(name) or [])).hexdigest()[:16] for name in PARTS}
+
+
+def _sharing(args: Sequence[Any]) -> list[Value]:
+    """Return, for each input that shares memory with an earlier one, its position and that one's; else nothing.
+
+    No version of torch has this in its key, although it compiles another graph where such an input is written to.
+    """
+    import torch
+
+    first: dict[int, int] = {}
+    shared: list[Value] = []
+    for position, value in enumerate(args):
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            owner = first.setdefault(value.untyped_storage()._cdata, position)
+            if owner != position:
+                shared.append(["l", position, owner])
+    return shared

@@ -1,0 +1,123 @@
+"""What a compile knows of a graph's symbolic numbers, beyond their names: today's values, ranges, and facts.
+
+torch's key has the symbols, not what is known of them: it was made for one process, in which that is the same. A
+compile reads all of it: values decide how loops are cut, ranges which index type is enough, facts which branches are
+needed. So it is part of the daemon's key, and a program that declares another range gets another artifact.
+
+Also here: torch leaves a guard on a symbolic *float* out of its cache entries (pytorch#194976, #197889), and a burned-in
+float is then served to whoever comes with another. With `with_floats` torch's entries hold these guards, and torch
+evaluates them in the live shape environment as it does those on sizes.
+"""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from compile_wire.graph_spec import Value
+from compile_wire.torch_side.patches import Patches
+
+
+def known_of_symbols(args: Sequence[Any]) -> list[Value]:
+    """Return what is known of the symbols in the (fake) inputs of torch's key: a row each, then the facts.
+
+    A row has name, value, lower and upper bound and replacement, as text. Empty where no number is symbolic.
+    """
+    import torch
+
+    symbols: set[Any] = set()
+    env = None
+    for value in args:
+        for number in _numbers(value):
+            if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) and hasattr(number.node, "expr"):
+                env = number.node.shape_env
+                # What a symbol has been replaced by, where it was: one that is known to be a number is none any more.
+                symbols |= number.node.expr.free_symbols
+    if env is None:
+        return []
+    values = getattr(env, "backed_var_to_val", None) or env.var_to_val
+    rows: list[Value] = []
+    for symbol in sorted(symbols, key=str):
+        bounds = env.var_to_range.get(symbol)
+        rows.append(
+            [
+                "l",
+                str(symbol),
+                # Of a float a compile reads no value without a guard on it, which the entry has.
+                _text(values.get(symbol)) if symbol.is_integer else "",
+                _text(getattr(bounds, "lower", None)),
+                _text(getattr(bounds, "upper", None)),
+                _text(env.replacements.get(symbol)),
+            ]
+        )
+    facts = {str(guard.expr) for guard in env.guards if guard.expr.free_symbols and guard.expr.free_symbols <= symbols}
+    return rows + sorted(facts)
+
+
+def with_floats(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Wrap `AOTAutogradCache._filter_backed_symints`, whose answer says on which numbers an entry has guards."""
+
+    def filter_backed(inputs: Sequence[Any]) -> list[Any]:
+        import torch
+
+        found = original(inputs)
+        known = {id(number) for number in found}
+        for value in inputs:
+            number = _behind(value) if isinstance(value, torch.Tensor) else value
+            if isinstance(number, torch.SymFloat) and number.node.has_hint() and id(number) not in known:
+                found.append(number)
+        return found
+
+    return filter_backed
+
+
+def hint_with_floats(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap what gives a symbolic size's value of today, which guards are evaluated with: floats have one, too."""
+
+    def hint(number: Any, *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        if isinstance(number, torch.SymFloat):
+            return float(number.node.hint)
+        return original(number, *args, **kwargs)
+
+    return hint
+
+
+def install_float_guards(patches: Patches) -> None:
+    """Have torch's entries hold guards on symbolic floats, and evaluate them."""
+    from torch._functorch._aot_autograd import autograd_cache
+
+    patches.replace(autograd_cache.AOTAutogradCache, "_filter_backed_symints", with_floats)
+    for name in ("guarding_hint_or_throw", "hint_int"):  # as it is called, and as it was before torch 2.13
+        if name in vars(autograd_cache):
+            patches.replace(autograd_cache, name, hint_with_floats)
+
+
+def _numbers(value: Any) -> list[Any]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        numbers = [*value.shape]
+        if value.layout is torch.strided:
+            numbers += [*value.stride(), value.storage_offset()]
+        return [*numbers, _behind(value)]
+    return [value]
+
+
+def _behind(tensor: Any) -> Any:
+    """The symbolic number that dynamo has made a tensor of, so that it can be computed with; None for other tensors."""
+    import torch
+
+    memo = getattr(tensor, "item_memo", None) if isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor) else None
+    return memo if isinstance(memo, (torch.SymInt, torch.SymFloat)) else None
+
+
+def _text(value: Any) -> str:
+    """A value as text, floats to the last bit: two that print alike may not be the same."""
+    if isinstance(value, float) or getattr(value, "is_Float", False):
+        return float(value).hex()
+    return str(value)
