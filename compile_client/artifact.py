@@ -72,6 +72,8 @@ class LocalCompile:
     parts: tuple[Part, ...]
     graph: bytes | None = None
     """The GraphSpec, where the graph could be captured."""
+    disputed: tuple[Digest, ...] = ()
+    """Manifests of artifacts that were served for it and are not what torch made here."""
 
     @property
     def total_bytes(self) -> int:

@@ -10,6 +10,7 @@ TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, a
 TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
 TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
 TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is there (5)                 off
+TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: say at exit of each graph that was not there why                    off
@@ -22,6 +23,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (4) Every graph is sent to the daemon in the background and runs eagerly here, so that the next one is captured at once;
     graphs with symbolic sizes are waited for. The process ends when all graphs are answered, within the timeout above.
 (5) What torch has locally, and graphs with symbolic sizes, are loaded and waited for as always.
+(6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken out
+    of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
 """
@@ -65,6 +68,8 @@ class ClientConfig:
     asynchronous: bool = False
     warm: bool = False
     """Compile-only: graphs are handed to the daemon and run eagerly."""
+    verify: float = 0.0
+    """Share of hits that are compiled here as well, and compared."""
     report: Path | None = None
     explain: bool = False
     log_level: int | None = None
@@ -110,6 +115,7 @@ class ClientConfig:
             warm=warm,
             asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
+            verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
             report=Path(report).absolute() if report else None,
             log_level=_level(env, complaints),
             complaints=tuple(complaints),
@@ -137,6 +143,20 @@ def _seconds(
         complaints.append(f"{name} is a positive number of seconds, not {text[:40]!r}; {default:g} is used")
         return default
     return seconds
+
+
+def _share(env: Mapping[str, str], name: str, complaints: list[str]) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return 0.0
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        complaints.append(f"{name} is a share from 0 to 1, not {text[:40]!r}; nothing is verified")
+        return 0.0
+    return share
 
 
 def _level(env: Mapping[str, str], complaints: list[str]) -> int | None:

@@ -327,6 +327,7 @@ class Connection:
             inline,
             graph,
             program=self._program,
+            disputed=compiled.disputed,
             timeout_s=self._transfer_s(sum(map(len, inline.values())), deadline),
         )
 

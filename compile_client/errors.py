@@ -235,6 +235,12 @@ class InstallError(ClientError):
     advice = "torch's cache directories must be writable and have room."
 
 
+class MismatchError(ClientError):
+    """What was served is not what torch makes of the graph here: verification found it."""
+
+    reason = "mismatch"
+
+
 class InternalError(ClientError):
     """A fault of the daemon or of this client."""
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from compile_client.ahead import GraphRow, Outcome
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.deferred import can_run_eagerly, eagerly, is_static
-from compile_client.errors import InstallError
+from compile_client.errors import InstallError, MismatchError
 from compile_client.origins import origin_of_named
 from compile_client.runs import GraphNote
 from compile_client.runs import Outcome as RunOutcome
+from compile_client.verification import Sampling, differences
 from compile_wire import tracing
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
@@ -71,6 +72,10 @@ class Graph:
         self.dynamic_shapes: bool | None = None
         """What torch's configuration said at the first call, and for a second one with fakes must say again."""
         self._deferred = False
+        self._served_entry: Any = None
+        self._differing: list[str] | None = None
+        """What verification found; None where the graph was not verified, or not yet."""
+        self._disputed: tuple[Digest, ...] = ()
         self._code = code
         self._gm = gm
         self._inputs = example_inputs
@@ -123,6 +128,25 @@ class Graph:
         if not self._key_parts:
             self._key_parts = gathered_parts(self._version, args, user_code=self._user_code)
         return full_key(torch_key, self._key_parts)
+
+    def verify_instead(self, found: Any, sampling: Sampling) -> bool:
+        """Whether torch is to compile the graph here all the same; what was served is kept, to be compared."""
+        if self._used is None or not sampling.draws():
+            return False
+        self._served_entry = found[0]
+        return True
+
+    def compare(self, own: Any) -> bool:
+        """Compare what torch has made with what was served, if anything; return whether the served one is to stay."""
+        if self._served_entry is None or self._used is None:
+            return False
+        self._differing = differences(self._served_entry, own)
+        self._client.report.count_verified(same=not self._differing)
+        if not self._differing:
+            return True
+        self._disputed = (self._used[0].digest,)
+        self._installer.remove(self.key or "")
+        return False
 
     @property
     def can_be_deferred(self) -> bool:
@@ -232,6 +256,8 @@ class Graph:
             report.count_deferred()
             return
         loaded = _torch_hits() > self._hits_before
+        if self._used is not None and self._differing == []:
+            loaded = True  # torch compiled it once more, and it is the same
         if self.local_hit and loaded:
             report.count_local_hit()
             self._note("local", 0.0)
@@ -251,7 +277,18 @@ class Graph:
             if self.key is None and self.served:
                 report.count_refusal("uncacheable")
                 self._why = ("uncacheable", "torch has no key for it, and caches it nowhere")
-            if self._used is not None:
+            mismatch = (
+                MismatchError(f"graph {self._store_key[:8]} was served with {'; '.join(self._differing)}")
+                if self._differing
+                else None
+            )
+            if mismatch is not None:
+                self._client.trouble(
+                    mismatch, "torch's own compile is used, and the artifact is taken out of the store"
+                )
+                self._why = (mismatch.reason, str(mismatch))
+                self._used = None
+            elif self._used is not None:
                 self._why = ("install", "torch could not load an artifact of the daemon's, and compiled by itself")
             self._remember("compiled_here", spent_s=max(0.0, seconds - self._asking_s))
             if self._used is not None:
@@ -369,6 +406,7 @@ class Graph:
                     *(Part("object", name, data) for name, data in zip(names, objects, strict=True)),
                 ),
                 graph=self._spec,
+                disputed=self._disputed,
             )
         )
 

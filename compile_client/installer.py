@@ -7,6 +7,7 @@ relocatable names, and from there to the places that torch asks for, when it ask
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 import threading
@@ -45,6 +46,13 @@ class Installer:
         except OSError as error:
             raise InstallError(f"an artifact could not be written: {error}") from error
         return damaged
+
+    def remove(self, torch_key: str) -> None:
+        """Take what was installed for a graph out of torch's cache again; never raises."""
+        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+
+        if torch_key:
+            shutil.rmtree(AOTAutogradCache._get_tmp_dir_for_key(torch_key), ignore_errors=True)
 
     def place(self, name: str, path: str) -> bool:
         """Put the object `name` at `path`, where torch will load it from; return whether it is there."""

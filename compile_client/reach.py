@@ -332,7 +332,9 @@ class Reach:
             state = reduce(value) if reduce is not None else value.__reduce_ex__(2)
         except Exception:  # noqa: BLE001 - whatever keeps it from being pickled keeps us from reading it
             kind = type(value)
-            raise CannotTellError(f"a {kind.__module__}.{kind.__qualname__} is used, whose state cannot be read") from None
+            raise CannotTellError(
+                f"a {kind.__module__}.{kind.__qualname__} is used, whose state cannot be read"
+            ) from None
         if isinstance(state, str):
             yield _Said(state)
             return

@@ -130,7 +130,9 @@ def _plain_name(function: FunctionType, steps: list[dis.Instruction]) -> str | N
     if len(steps) < 2 or (name := _text(function, steps[0])) is None:
         return None
     used = steps[1:]
-    if used[0].opname in {"LOAD_CONST", "LOAD_GLOBAL", "LOAD_FAST"} and len(used) > 1:  # what to take where it is not set
+    if (
+        used[0].opname in {"LOAD_CONST", "LOAD_GLOBAL", "LOAD_FAST"} and len(used) > 1
+    ):  # what to take where it is not set
         used = used[1:]
     return name if used[0].opname in {"BINARY_SUBSCR", "KW_NAMES"} or used[0].opname.startswith("CALL") else None
 

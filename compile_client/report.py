@@ -36,6 +36,8 @@ _COUNTERS = (
     "compiled_by_daemon",
     "compiled_here",
     "deferred",
+    "verified",
+    "mismatches",
     "published",
     "cpp_builds",
     "triton_compiles",
@@ -93,6 +95,12 @@ class Report:
     def count_deferred(self) -> None:
         """It runs eagerly here: nothing compiled it for this process."""
         self._count("deferred")
+
+    def count_verified(self, *, same: bool) -> None:
+        """A hit was compiled here as well, and compared."""
+        self._count("verified")
+        if not same:
+            self._count("mismatches")
 
     def count_refusal(self, reason: str) -> None:
         """A graph cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""

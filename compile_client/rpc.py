@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -248,6 +248,7 @@ class Rpc:
         graph: bytes | Digest | None,
         *,
         program: str,
+        disputed: Sequence[Digest],
         timeout_s: float,
     ) -> None:
         """Hand in an artifact; blobs that are not given here must have been written."""
@@ -258,6 +259,7 @@ class Rpc:
             blobs=[pb.Blob(sha256=digest, data=data) for digest, data in blobs.items()],
             graph=_graph(graph) if graph is not None else None,
             program=program,
+            disputed=disputed,
         )
         self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._sent()))
 

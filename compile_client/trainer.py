@@ -33,6 +33,7 @@ from compile_client.process import process_client
 from compile_client.service import program_name
 from compile_client.swapping import Background, Moment, Swapping
 from compile_client.user_code import UserCode, user_code_of
+from compile_client.verification import Sampling
 from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
@@ -61,6 +62,7 @@ class Trainer:
         self.kernels = Kernels(self.installer.place)
         self.probes = Probes(self._known_probes)
         self._version = version
+        self._sampling = Sampling(self.client.config.verify)
         self._local = threading.local()
         self._listeners: tuple[Any, Any] | None = None
         self._background = Background(self.client.config.ahead_in_flight)
@@ -158,7 +160,8 @@ class Trainer:
             if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
                 raise Deferred(swapping)
             try:
-                return graph.serve(ask_torch, args, aot_config)
+                found = graph.serve(ask_torch, args, aot_config)
+                return None if found is not None and graph.verify_instead(found, self._sampling) else found
             except Exception as error:
                 self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
                 _logger.debug("a fault of the compile client", exc_info=True)
@@ -193,6 +196,8 @@ class Trainer:
             graph = self._current()
             if graph is not None and graph.served and graph.key == key:
                 graph.guards = guards_of(entry)
+                if graph.compare(entry):
+                    return None
                 if reason := why_not_cacheable(entry):
                     graph.why_here("uncacheable", reason)
                     return None

@@ -16,7 +16,7 @@ from compile_wire.digest import Digest, check_digest, digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import DigestError, MalformedError, SignatureError
 from compile_wire.limits import CHUNK_BYTES, MAX_ENTRIES_PER_LOOKUP, MAX_GRAPH_BYTES, MAX_INLINE_BYTES
-from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_digest
+from compile_wire.manifest import decode_manifest, Manifest, manifest_digest, Origin
 from compile_wire.signature import sign_artifact, verify_artifact
 from compiler_daemon import metrics
 from compiler_daemon.environments import Environments
@@ -79,8 +79,9 @@ class Cache:
         blobs: Mapping[Digest, bytes],
         graph: GraphSource | None,
         program: str,
+        disputed: Collection[Digest] = (),
     ) -> bool:
-        """Take in what a client compiled; return whether it was new."""
+        """Take in what a client compiled; return whether it was new. What it disputes is served no more."""
         if not self.allow_publish:
             raise PublishForbiddenError
         self._environments.fields(environment)
@@ -94,6 +95,14 @@ class Cache:
         stored = await asyncio.to_thread(self._publish, decoded, manifest, blobs, spec, program)
         if stored:
             self._counters.add(metrics.ARTIFACTS_PUBLISHED)
+        for digest in disputed:
+            if digest != manifest_digest(manifest) and await asyncio.to_thread(
+                self._store.set_aside, environment, key, digest
+            ):
+                self._counters.add(metrics.ARTIFACTS_DISPUTED)
+                logger.warning(
+                    "artifact %s of %s is in quarantine: a trainer that compiled the graph got other code", digest, key
+                )
         return stored
 
     async def adopt(self, job: Job, product: Product) -> Entry:

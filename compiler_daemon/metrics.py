@@ -46,6 +46,7 @@ STORE_UNWRITABLE = "store_unwritable"  # seconds in which these counts could not
 
 ARTIFACTS_PUBLISHED = "artifacts_published"
 ARTIFACTS_IMPORTED = "artifacts_imported"
+ARTIFACTS_DISPUTED = "artifacts_disputed"  # put into quarantine: a trainer's own compile made other code
 ARTIFACTS_REMOVED = "artifacts_removed"  # by an operator
 BLOBS_READ = "blobs_read"
 BLOBS_WRITTEN = "blobs_written"

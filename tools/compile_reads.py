@@ -83,7 +83,9 @@ def unsorted_reads() -> list[str]:
     variables = set(found_variables()) - known.VARIABLES - set(known.VARIABLES_WITHOUT_EFFECT)
     settings = set(found_settings()) - known.DYNAMO_SETTINGS - set(known.DYNAMO_SETTINGS_WITHOUT_EFFECT)
     settings -= {"patch"}
-    return [f"variable {name}" for name in sorted(variables)] + [f"dynamo's setting {name}" for name in sorted(settings)]
+    return [f"variable {name}" for name in sorted(variables)] + [
+        f"dynamo's setting {name}" for name in sorted(settings)
+    ]
 
 
 def main() -> int:

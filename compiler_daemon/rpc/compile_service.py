@@ -84,6 +84,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             blobs=unpack.unpack_blobs(request.blobs),
             graph=unpack.unpack_graph(request.graph) if request.HasField("graph") else None,
             program=unpack.unpack_program(request.program),
+            disputed=unpack.unpack_have(request.disputed),
         )
         return pb.PublishArtifactResponse(stored=stored)
 

@@ -20,6 +20,7 @@ from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError, StoreError, StoreVanishedError
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
+from compiler_daemon.store.quarantine import Quarantine
 from compiler_daemon.store.records import ArtifactRecord, decode_artifact, encode_artifact
 from compiler_daemon.store.removal import forget_artifacts
 from compiler_daemon.store.room import Room
@@ -45,7 +46,9 @@ class Artifacts:
         room: Room,
         pins: Pins,
         stamps: Stamps,
+        quarantine: Quarantine,
     ) -> None:
+        self._quarantine = quarantine
         self._directory = directory
         self._index = index
         self._shelves = shelves
@@ -119,6 +122,18 @@ class Artifacts:
             with self._directory.trouble("remove an artifact"):
                 self._shelves.artifacts.sync(digest)
             return True
+
+    def set_aside(self, environment: Digest, key: str, digest: Digest) -> bool:
+        """Put an artifact's record into quarantine. See `Store.set_aside`."""
+        with self._index.lock:
+            found = self.get(digest)
+            if found is None:
+                return False
+            decoded = decode_manifest(found.manifest)
+            if decoded.environment != environment or decoded.key != key:
+                return False
+            self._quarantine.keep(f"{digest}.manifest", found.manifest)
+            return self.remove(digest)
 
     def set_pinned(self, digest: Digest, pinned: bool) -> None:
         """Set or clear a user's pin. See `Store.set_pinned`."""

@@ -1,4 +1,4 @@
-"""Where damaged files go: out of the way of every reader, kept for a person to look at, bounded.
+"""Where damaged files, and manifests of disputed artifacts, go: out of the way of every reader, kept for a person to look at, bounded.
 
 A damaged file is evidence (of a dying disk, or of somebody's hand), so it is moved, not deleted, until room is short.
 """
@@ -27,6 +27,12 @@ class Quarantine:
             os.rename(path, target)
         except FileNotFoundError:
             return
+        self._trim(keep=target)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep the content of something that is removed elsewhere."""
+        target = self._folder / name
+        target.write_bytes(content)
         self._trim(keep=target)
 
     def _trim(self, keep: Path) -> None:

@@ -54,7 +54,9 @@ class Store:
         self._stamps = Stamps(index)
         self._room = Room(config, directory, index, self._shelves, self._pins, self._stamps)
         self._blobs = Blobs(directory, index, self._shelves, quarantine, self._pins)
-        self._artifacts = Artifacts(directory, index, self._shelves, self._blobs, self._room, self._pins, self._stamps)
+        self._artifacts = Artifacts(
+            directory, index, self._shelves, self._blobs, self._room, self._pins, self._stamps, quarantine
+        )
         self._requests = Requests(config, directory, index, self._shelves, quarantine)
         self._history = History(index)
         self._samples = Samples(index)
@@ -175,6 +177,13 @@ class Store:
     def remove(self, digest: Digest) -> bool:
         """Remove an artifact, pinned or not; return whether there was one. Its blobs go with a later collection."""
         return self._artifacts.remove(digest)
+
+    def set_aside(self, environment: Digest, key: str, digest: Digest) -> bool:
+        """Serve an artifact no more, because somebody showed that it is wrong; its manifest is kept in quarantine.
+
+        Returns whether there was one of that digest under this environment and key.
+        """
+        return self._artifacts.set_aside(environment, key, digest)
 
     def set_pinned(self, digest: Digest, pinned: bool) -> None:
         """Keep an artifact from eviction for good, or no longer. Raises `BlobMissingError` where it is not stored."""

@@ -226,7 +226,10 @@ def test_a_formula_that_leads_to_something_unreadable_is_not_shared_unless_its_u
     [
         ("op.register_fake(lambda x: torch.empty_like(x))", "op.register_fake(lambda x: x.new_empty(x.shape))"),
         ("mutates_args=(), schema", "mutates_args=(), tags=(torch.Tag.needs_fixed_stride_order,), schema"),
-        ("op.register_autograd(formula)", "op.register_autograd(formula, setup_context=lambda ctx, inputs, output: None)"),
+        (
+            "op.register_autograd(formula)",
+            "op.register_autograd(formula, setup_context=lambda ctx, inputs, output: None)",
+        ),
         (
             "op.register_autograd(formula)",
             "op.register_autograd(formula); op.register_vmap(lambda info, dims, x: (x, dims[0]))",

@@ -15,9 +15,7 @@ def active_modes() -> list[Value]:
     """Return what is active around this compile, in words; empty where nothing is, as most of the time."""
     import torch
 
-    found: list[Value] = [
-        f"function mode {_mode(mode)}" for mode in torch.overrides._get_current_function_mode_stack()
-    ]
+    found: list[Value] = [f"function mode {_mode(mode)}" for mode in torch.overrides._get_current_function_mode_stack()]
     if torch.is_inference_mode_enabled():
         found.append("inference mode")
     if in_compiled_autograd():

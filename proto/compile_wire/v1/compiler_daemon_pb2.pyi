@@ -479,6 +479,7 @@ class PublishArtifactRequest(_message.Message):
     BLOBS_FIELD_NUMBER: _builtins.int
     GRAPH_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    DISPUTED_FIELD_NUMBER: _builtins.int
     environment_id: _builtins.str
     key: _builtins.str
     manifest: _builtins.bytes
@@ -489,6 +490,12 @@ class PublishArtifactRequest(_message.Message):
     def graph(self) -> Global___Graph:
         """The graph it was compiled from, where it could be captured; kept for replay and for explaining misses."""
 
+    @_builtins.property
+    def disputed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 (hex) of manifests under the same key that the client was sent and whose code is not what torch makes of the
+        graph here. They are put into quarantine: nobody is served them any more.
+        """
+
     def __init__(
         self,
         *,
@@ -498,10 +505,11 @@ class PublishArtifactRequest(_message.Message):
         blobs: _abc.Iterable[Global___Blob] | None = ...,
         graph: Global___Graph | None = ...,
         program: _builtins.str = ...,
+        disputed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "environment_id", b"environment_id", "graph", b"graph", "key", b"key", "manifest", b"manifest", "program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "disputed", b"disputed", "environment_id", b"environment_id", "graph", b"graph", "key", b"key", "manifest", b"manifest", "program", b"program"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
