@@ -23,8 +23,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (4) Every graph is sent to the daemon in the background and runs eagerly here, so that the next one is captured at once;
     graphs with symbolic sizes are waited for. The process ends when all graphs are answered, within the timeout above.
 (5) What torch has locally, and graphs with symbolic sizes, are loaded and waited for as always.
-(6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken out
-    of the daemon's store, and a sentence says so. A verified hit costs a local compile.
+(6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
+    out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
 """

@@ -1,8 +1,8 @@
 """A backward that was compiled together with its forward behaves as torch's, which is compiled at the first backward.
 
-The daemon's entries hold both. torch by itself waits: whether the first backward keeps the graph (`retain_graph`,
-`create_graph`) decides whether memory of saved tensors may be reused, and a backward that cannot be compiled fails where
-the backward is. Both are kept here:
+The daemon's entries hold both. torch by itself waits: whether the first backward keeps the graph
+(`retain_graph`, `create_graph`) decides whether memory of saved tensors may be reused, and a backward that cannot be
+compiled fails where the backward is. Both are kept here:
 
 - Where the first backward keeps the graph, the saved tensors whose memory the compiled code would reuse are copied
   before it runs with the graph kept, now and later. Where it does not, a later one that does fails, as torch's would.
@@ -83,5 +83,5 @@ def _failing_as_by_torch(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _lazy(value: Any) -> Any:
     if getattr(value, "force_non_lazy_backward_lowering", False) and dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, force_non_lazy_backward_lowering=False)  # type: ignore[type-var] # an instance
-    return value
+        return dataclasses.replace(value, force_non_lazy_backward_lowering=False)  # type: ignore[type-var] # an
+instance     return value

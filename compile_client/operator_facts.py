@@ -48,7 +48,7 @@ def operator_facts(name: str) -> Iterator[tuple[str, Any]]:
     import torch
     from torch._library.custom_ops import OPDEFS
 
-    packet = functools.reduce(getattr, name.split("::"), torch.ops)
+    packet: Any = functools.reduce(getattr, name.split("::"), torch.ops)
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
     yield f"{name} schemas", sorted(str(overload._schema) for overload in overloads)
     yield f"{name} tags", sorted(str(tag) for overload in overloads for tag in overload.tags)
@@ -67,7 +67,7 @@ def operator_facts(name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _runs_while_compiled(name: str, definition: Any, overloads: list[Any]) -> bool:
-    """Whether torch runs an operator's own body when it compiles: to inline it, to fold constants, or for its shapes."""
+    """Whether torch runs an operator's own body when it compiles: to inline it, to fold constants, for its shapes."""
     import torch
 
     if any(torch.Tag.pointwise in overload.tags for overload in overloads):
@@ -180,7 +180,7 @@ def _is_torch_file(path: str, name: str) -> bool:
 
 
 def _library_of(name: str) -> str:
-    """Return digests of the loaded libraries in which a C++ operator may lie; raise where there is none with its name."""
+    """Return digests of the loaded libraries in which a C++ operator may lie; raise where none has its name."""
     import torch
 
     space, _, plain = name.partition("::")

@@ -218,7 +218,7 @@ class Reach:
     def _builtin(self, value: Any) -> Iterator[Any]:
         home = getattr(value, "__self__", None)
         if isinstance(home, ModuleType) or home is None:
-            module = getattr(value, "__module__", None) or getattr(home, "__name__", "")
+            module = str(getattr(value, "__module__", None) or getattr(home, "__name__", ""))
             root = module.partition(".")[0]
             if root in IMPURE_MODULES or (root == "builtins" and value.__name__ in IMPURE_BUILTINS):
                 raise CannotTellError(f"{module}.{value.__name__}() is called, whose answers change")
@@ -326,9 +326,9 @@ class Reach:
         import torch
 
         reduce = copyreg.dispatch_table.get(type(value))
+        if isinstance(value, torch.Generator):
+            raise CannotTellError("a torch.Generator is used, whose state changes with every number")
         try:
-            if isinstance(value, torch.Generator):
-                raise TypeError("its state changes with every number")
             state = reduce(value) if reduce is not None else value.__reduce_ex__(2)
         except Exception:  # noqa: BLE001 - whatever keeps it from being pickled keeps us from reading it
             kind = type(value)

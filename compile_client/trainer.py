@@ -287,10 +287,10 @@ class Trainer:
             if user_code.why_not_shared:
                 graph.why_here("not_shared", user_code.why_not_shared)
                 self.client.report.count_refusal("not_shared")
-            return graph
         except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
             self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
             return None
+        return graph
 
     def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
         """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""

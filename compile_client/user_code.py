@@ -1,8 +1,9 @@
 """The user's code that runs while torch compiles a graph: found, digested for the key, or a reason not to share.
 
-torch has an operator's name in its key, and dynamo a function's. What they do may be compiled into the graph: formulas of
-operators, fakes, functions that dynamo does not look into, at any depth, tensor subclasses, kernels that the user gave
-to torch's operators, decompositions. Everything that such code leads to is followed (`compile_client.reach`).
+torch has an operator's name in its key, and dynamo a function's. What they do may be compiled into the graph:
+formulas of operators, fakes, functions that dynamo does not look into, at any depth, tensor subclasses, kernels that
+the user gave to torch's operators, decompositions. Everything that such code leads to is followed
+(`compile_client.reach`).
 """
 
 # torch's internals are partly invisible to a type checker.
@@ -139,7 +140,7 @@ def _is_library(target: Any) -> bool:
         return True
     module = getattr(target, "__module__", None)
     if module is None:  # methods of built-in types
-        module = getattr(type(target), "__module__", "")
+        module = type(target).__module__
     # A function of torch's that closes over one of the user's is not torch's alone.
     closed = bool(getattr(target, "__closure__", None)) or bool(getattr(target, "__dict__", None))
     return is_versioned_module(module) and not (closed and callable(target) and hasattr(target, "__code__"))
@@ -158,7 +159,7 @@ def _values(value: Any) -> Iterator[Any]:
     elif isinstance(value, slice):
         yield from _values((value.start, value.stop, value.step))
     elif isinstance(value, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
-        name = getattr(value, "_name", None) or value._qualified_op_name
+        name = str(getattr(value, "_name", None) or getattr(value, "_qualified_op_name", ""))
         if is_own(name.partition(".")[0]):
             yield _Operator(name.partition(".")[0])
     elif not is_versioned_type(type(value)) or (callable(value) and not _is_library(value)):

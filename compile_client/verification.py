@@ -1,7 +1,7 @@
 """Verification: what the daemon served, compared with what torch makes of the same graph here.
 
-Compared is what was generated: the code of forward and backward, and what torch keeps beside it of shapes, memory that is
-reused, and guards. Not numbers: two programs that differ may agree on one input. Names of variables and kernels are
+Compared is what was generated: the code of forward and backward, and what torch keeps beside it of shapes, memory that
+is reused, and guards. Not numbers: two programs that differ may agree on one input. Names of variables and kernels are
 torch's own counting and the same in every process; comments quote lines of the user's program and are left out.
 """
 

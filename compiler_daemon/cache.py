@@ -16,7 +16,7 @@ from compile_wire.digest import Digest, check_digest, digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import DigestError, MalformedError, SignatureError
 from compile_wire.limits import CHUNK_BYTES, MAX_ENTRIES_PER_LOOKUP, MAX_GRAPH_BYTES, MAX_INLINE_BYTES
-from compile_wire.manifest import decode_manifest, Manifest, manifest_digest, Origin
+from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_digest
 from compile_wire.signature import sign_artifact, verify_artifact
 from compiler_daemon import metrics
 from compiler_daemon.environments import Environments

@@ -1,4 +1,4 @@
-"""Where damaged files, and manifests of disputed artifacts, go: out of the way of every reader, kept for a person to look at, bounded.
+"""Where damaged files, and manifests of disputed artifacts, go: out of every reader's way, kept for a person, bounded.
 
 A damaged file is evidence (of a dying disk, or of somebody's hand), so it is moved, not deleted, until room is short.
 """

@@ -40,8 +40,8 @@ from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
 from compile_wire.torch_side.components import encode_parts, key_parts
 from compile_wire.torch_side.entries import guards_of, scrub, why_not_cacheable
 from compile_wire.torch_side.environment import process_environment
-from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
 from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
 from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes, probe_at_once

@@ -412,5 +412,5 @@ def test_modes_of_the_users_around_a_compile_keep_the_graph_private() -> None:
 
 @pytest.mark.parametrize(("name", "version"), [("op", "1"), ("a::b.default", "1"), ("::b", "1"), ("a::b", "")])
 def test_vouching_takes_an_operators_full_name_and_a_version(name: str, version: str) -> None:
-    with pytest.raises(ValueError, match="operator|version"):
+    with pytest.raises(ValueError, match=r"operator|version"):
         compile_client.operator_version(name, version)

@@ -23,7 +23,7 @@ from tools.compile_reads import found_settings, found_variables, unsorted_reads
 FLIPPED: dict[str, tuple[Callable[[Any], object], Any, Any]] = {
     "autocast's dtype where it is off": (lambda v: torch.set_autocast_dtype("cpu", v), torch.float16, torch.bfloat16),
     "denormals": (torch.set_flush_denormal, True, False),
-    "anomaly mode": (lambda v: torch.set_anomaly_enabled(v), True, False),
+    "anomaly mode": (torch.set_anomaly_enabled, True, False),
     "mkldnn": (torch._C._set_mkldnn_enabled, False, True),
     "mkldnn's determinism": (torch._C._set_mkldnn_deterministic, True, False),
     "flash attention": (torch._C._set_sdp_use_flash, False, True),

@@ -20,9 +20,9 @@ from compile_wire.digest import Digest
 from compile_wire.facts import Facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
+from compile_wire.torch_side.key_parts import full_key, gathered_parts
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.settings import daemon_settings
-from compile_wire.torch_side.key_parts import full_key, gathered_parts
 from compile_wire.torch_side.state import read_state
 from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker.known_facts import write_known

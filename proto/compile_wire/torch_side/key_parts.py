@@ -1,8 +1,8 @@
 """The daemon's key: torch's own, and a digest of what a compile reads that torch's key does not have.
 
-The parts are gathered where torch computes its key, in the trainer as in the worker, and what comes out is the key that
-torch itself goes on with: its local cache then has the same answer as the daemon. A part that is as torch starts up adds
-nothing, so that most graphs keep torch's own key.
+The parts are gathered where torch computes its key, in the trainer as in the worker, and what comes out is the key
+that torch itself goes on with: its local cache then has the same answer as the daemon. A part that is as torch starts
+up adds nothing, so that most graphs keep torch's own key.
 """
 
 # torch's internals are partly invisible to a type checker.

@@ -4,8 +4,8 @@ torch's key has the symbols, not what is known of them: it was made for one proc
 compile reads all of it: values decide how loops are cut, ranges which index type is enough, facts which branches are
 needed. So it is part of the daemon's key, and a program that declares another range gets another artifact.
 
-Also here: torch leaves a guard on a symbolic *float* out of its cache entries (pytorch#194976, #197889), and a burned-in
-float is then served to whoever comes with another. With `with_floats` torch's entries hold these guards, and torch
+Also here: torch leaves a guard on a symbolic *float* out of its cache entries (pytorch#194976, #197889), and a burned-
+in float is then served to whoever comes with another. With `with_floats` torch's entries hold these guards, and torch
 evaluates them in the live shape environment as it does those on sizes.
 """
 

@@ -1,4 +1,4 @@
-"""torch's global switches, found by a program: every getter that has a setter, so that a new torch's new one is noticed.
+"""torch's global switches, found by a program: every getter that has a setter, so that a new one is noticed.
 
 A switch that is set differently may change what a compile makes, and torch's key holds only some of them. What is found
 here is part of the daemon's key. Only what is known to have no part in a compile is left out, each with its reason.
