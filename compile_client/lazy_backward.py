@@ -83,5 +83,5 @@ def _failing_as_by_torch(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _lazy(value: Any) -> Any:
     if getattr(value, "force_non_lazy_backward_lowering", False) and dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, force_non_lazy_backward_lowering=False)  # type: ignore[type-var] # an
-instance     return value
+        return dataclasses.replace(value, force_non_lazy_backward_lowering=False)  # type: ignore[type-var] # an object
+    return value
