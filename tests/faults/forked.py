@@ -12,14 +12,19 @@ import json
 import os
 import runpy
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.e2e.conftest import Outcome, clean_environment
+
+_KILLING_S = 30.0
+"""For the end of a trainer that was killed past its limit."""
 
 
 class ForkServer:
@@ -39,28 +44,33 @@ class ForkServer:
         )
         threading.Thread(target=self._hear, daemon=True).start()
 
-    def run(self, script: str, form: str, environment: dict[str, str], limit_s: float) -> Outcome:
-        """Run a trainer to its end."""
+    def run(
+        self, script: str, arguments: Sequence[str], environment: dict[str, str], limit_s: float, *, served: bool = True
+    ) -> Outcome:
+        """Run a trainer to its end; with the client on where it is `served`. Past its limit it is killed."""
         with self._changed:
             self._count += 1
             number = self._count
             out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
-            order = {"number": number, "script": script, "form": form, "environment": environment}
+            order = {"number": number, "script": script, "arguments": list(arguments), "environment": environment}
+            order |= {"served": served, "limit_s": limit_s, "out": str(out), "err": str(err)}
             assert self._process.stdin
-            self._process.stdin.write(json.dumps(order | {"out": str(out), "err": str(err)}) + "\n")
+            self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             started = time.monotonic()
-            ended = self._changed.wait_for(lambda: number in self._codes, limit_s)
+            ended = self._changed.wait_for(lambda: number in self._codes, limit_s + _KILLING_S)
         seconds = time.monotonic() - started
-        assert ended, f"the trainer hung:\n{err.read_text()}"
-        report = Path(environment["TORCH_COMPILE_CLIENT_REPORT"])
+        assert ended, f"nothing was heard of the trainer's end:\n{err.read_text()}"
+        code = self._codes[number]
+        assert code != -signal.SIGKILL or seconds < limit_s, f"the trainer hung:\n{err.read_text()}"
+        report = Path(environment.get("TORCH_COMPILE_CLIENT_REPORT", os.devnull))
         return Outcome(
-            self._codes[number],
+            code,
             out.read_text().splitlines(),
             err.read_text(),
             seconds,
             report.parent,
-            json.loads(report.read_text()) if report.exists() else {},
+            json.loads(report.read_text()) if report.is_file() else {},
         )
 
     def close(self) -> None:
@@ -85,7 +95,7 @@ def serve() -> None:
     import torch._inductor.compile_fx  # what all trainers need, and nothing is compiled here
 
     assert torch
-    children: dict[int, int] = {}
+    children: dict[int, tuple[int, float]] = {}
     pending = b""
     while True:
         ready, _, _ = select.select([0], [], [], 0.05)
@@ -98,13 +108,15 @@ def serve() -> None:
                 order = json.loads(line)
                 if not (pid := os.fork()):
                     _be_trainer(order)
-                children[pid] = order["number"]
-        for pid, number in list(children.items()):
+                children[pid] = (order["number"], time.monotonic() + order["limit_s"])
+        for pid, (number, limit) in list(children.items()):
+            if time.monotonic() > limit:
+                os.kill(pid, signal.SIGKILL)
             if (found := os.waitpid(pid, os.WNOHANG))[0]:
                 del children[pid]
                 os.write(1, (json.dumps([number, os.waitstatus_to_exitcode(found[1])]) + "\n").encode())
     for pid in children:
-        os.kill(pid, 9)
+        os.kill(pid, signal.SIGKILL)
 
 
 def _be_trainer(order: dict[str, object]) -> None:
@@ -116,10 +128,12 @@ def _be_trainer(order: dict[str, object]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.clear()
         os.environ.update(order["environment"])  # type: ignore[call-overload]
-        sys.argv = [str(order["script"]), str(order["form"])]
-        import compile_client
+        sys.argv = [str(order["script"]), *order["arguments"]]  # type: ignore[misc]
+        sys.path.insert(0, str(Path(sys.argv[0]).parent))
+        if order["served"]:
+            import compile_client
 
-        assert compile_client.install()
+            assert compile_client.install()
         runpy.run_path(str(order["script"]), run_name="__main__")
         code = 0
     except BaseException:  # noqa: BLE001 - as at the end of a script

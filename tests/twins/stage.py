@@ -1,0 +1,141 @@
+"""Where twins are run: two daemons, one for each order, and processes with empty caches, with and without them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
+from tests.faults.forked import ForkServer
+from tests.twins.program import text_of
+from tests.twins.thing import PHASES, Pair, Phase
+
+ORDERS = ("AB", "BA")
+_TELLING = Path(__file__).with_name("telling.py")
+_LIMIT_S = 240.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process came to."""
+
+    phase: Phase
+    way: str
+    code: int
+    last: str
+    """Its last line: everything it computed."""
+    errors: str
+    counters: dict[str, Any]
+    """Of the client; empty where it was off."""
+    seconds: float
+
+
+class Stage:
+    """Runs programs. Safe to use from several threads; one daemon serves the pairs of all of them."""
+
+    def __init__(self, folder: Path, temporary: Path, *, workers: int = 1, weaken: str = "") -> None:
+        """`folder` has a short name, for the sockets in it; `temporary` has been through `with_probes`.
+
+        With `weaken` client and workers leave that part out of what keeps programs apart.
+        """
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / "forks").mkdir()
+        self.folder = folder
+        self._variables = {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
+        self._lock = threading.Lock()
+        self._count = 0
+        with contextlib.ExitStack() as closing:
+            self._lab = Lab(folder, temporary, healthy=False)
+            closing.callback(self._lab.close)
+            self._daemons: dict[str, Daemon] = {}
+            for order in ORDERS:
+                daemon = Daemon(folder / order, temporary, ("--workers", str(workers)), self._variables)
+                closing.callback(daemon.stop)
+                self._daemons[order] = daemon.start()
+            self._forks = ForkServer(temporary, folder / "forks")
+            closing.callback(self._forks.close)
+            self._closing = closing.pop_all()
+
+    @classmethod
+    def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "") -> Stage:
+        """Return a stage with torch's probes of its own, as outside of pytest."""
+        temporary = folder / "t"
+        if not temporary.exists():
+            temporary.mkdir(mode=0o700, parents=True)
+            with_probes(temporary)
+        return cls(folder / ("weakened" if weaken else "s"), temporary, workers=workers, weaken=weaken)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.close()
+
+    def write(self, pair: Pair) -> dict[Phase, Path]:
+        """Write a pair's programs; return where each is."""
+        home = self.folder / f"pair-{pair.number}"
+        places: dict[Phase, Path] = {}
+        for phase in PHASES:
+            place = home / pair.thing.file.get(phase, "program.py")
+            text = text_of(pair, phase)
+            if place.exists() and place.read_text() != text:
+                place = home / phase / place.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+            shutil.copyfile(_TELLING, place.with_name("telling.py"))
+            places[phase] = place
+        return places
+
+    def run(self, pair: Pair, phase: Phase, script: Path, *, way: str, order: str = "") -> Run:
+        """Run one program in a process with empty caches; through the daemon of that order, or plainly without one."""
+        with self._lock:
+            self._count += 1
+            home = self.folder / f"run-{self._count}"
+        home.mkdir()
+        report = home / "report.json"
+        daemon = self._daemons[order] if order else None
+        environment = self._lab.variables(daemon, home / "caches", report)
+        environment |= self._variables | pair.thing.environment.get(phase, {})
+        if pair.thing.fresh:
+            outcome = _started_anew(script, phase, environment, report)
+        else:
+            outcome = self._forks.run(str(script), [phase], environment, _LIMIT_S, served=bool(order))
+        shutil.rmtree(home, ignore_errors=True)
+        last = outcome.out[-1] if outcome.out else ""
+        return Run(phase, way, outcome.code, last, outcome.err, outcome.report, outcome.seconds)
+
+    def logs(self) -> str:
+        """What the daemons have said."""
+        return "\n".join(daemon.log() for daemon in self._daemons.values())
+
+
+def _started_anew(script: Path, phase: Phase, environment: dict[str, str], report: Path) -> Outcome:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script), phase],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    counters = json.loads(report.read_text()) if report.exists() else {}
+    seconds = time.monotonic() - began
+    return Outcome(done.returncode, done.stdout.splitlines(), done.stderr, seconds, report.parent, counters)
+
+
+def kept(stage_folder: Path, pair: Pair, target: Path) -> None:
+    """Keep a pair's programs, so that they can be read and run by hand."""
+    source = stage_folder / f"pair-{pair.number}"
+    if source.exists():
+        shutil.copytree(source, target / f"pair-{pair.number}", dirs_exist_ok=True)
