@@ -9,13 +9,13 @@ from tests.twins.thing import Pair, Phase, Position
 
 _POSITIONS: dict[Position, str] = {
     "top": """
-def body(x, w):
-    return core(x, w)
+def body(x, w${more}):
+    return core(x, w${more})
 """,
     "submodule": """
 class Inner(torch.nn.Module):
-    def forward(self, x, w):
-        return core(x, w)
+    def forward(self, x, w${more}):
+        return core(x, w${more})
 
 
 class Outer(torch.nn.Module):
@@ -23,74 +23,75 @@ class Outer(torch.nn.Module):
         super().__init__()
         self.inner = Inner()
 
-    def forward(self, x, w):
-        return self.inner(x + 1, w)
+    def forward(self, x, w${more}):
+        return self.inner(x + 1, w${more})
 
 
 body = Outer()
 """,
     "checkpoint": """
-def body(x, w):
+def body(x, w${more}):
     from torch.utils.checkpoint import checkpoint
 
-    return checkpoint(core, x, w, use_reentrant=False)
+    return checkpoint(core, x, w${more}, use_reentrant=False)
 """,
     "function": """
 class Through(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx, x, w${more}):
         ctx.save_for_backward(x, w)
-        return core(x, w)
+        return core(x, w${more})
 
     @staticmethod
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return grad @ w, x.t() @ grad
+        return grad @ w, x.t() @ grad${nones}
 
 
-def body(x, w):
-    return Through.apply(x, w)
+def body(x, w${more}):
+    return Through.apply(x, w${more})
 """,
     "backward": """
 class Through(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w):
+    def forward(ctx, x, w${more}):
         ctx.save_for_backward(x, w)
+        ctx.more = (${names})
         return x @ w
 
     @staticmethod
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return core(grad, w), x.t() @ grad
+        return core(grad, w, *ctx.more), x.t() @ grad${nones}
 
 
-def body(x, w):
-    return Through.apply(x, w)
+def body(x, w${more}):
+    return Through.apply(x, w${more})
 """,
     "cond": """
-def body(x, w):
-    return torch.cond(x.sum() > -100.0, lambda x, w: core(x, w), lambda x, w: x @ w, (x, w))
+def body(x, w${more}):
+    return torch.cond(x.sum() > -100.0, lambda x, w: core(x, w${more}), lambda x, w: x @ w, (x, w))
 """,
     "while_loop": """
-def body(x, w):
+def body(x, w${more}):
     from torch._higher_order_ops.while_loop import while_loop
 
     def again(n, x, w):
         return n < 2
 
     def once(n, x, w):
-        return n + 1, core(x, w), w.clone()
+        return n + 1, core(x, w${more}), w.clone()
 
     return while_loop(again, once, (torch.zeros((), dtype=torch.int64, device="cpu"), x.detach(), w.detach()))[1] + x
 """,
     "region": """
 @torch.compiler.nested_compile_region
-def within(x, w):
-    return core(x, w)
+def within(x, w${more}):
+    return core(x, w${more})
 
 
-def body(x, w):
-    return within(x, w)
+def body(x, w${more}):
+    return within(x, w${more})
 """,
 }
 
@@ -102,7 +103,7 @@ Usage: python FILE A|B. The last line is JSON: the same text with a compile cach
 import random
 
 import torch
-from telling import PHASE, Account, inputs, loss_of, pick
+from telling import PHASE, Account, inputs, learn, pick
 
 MARK = torch.zeros(4096, dtype=torch.float32, device="cpu")
 torch._dynamo.mark_static(MARK)
@@ -112,19 +113,19 @@ random.seed(${number})
 assert PHASE
 ${setup}
 
-def core(x, w):
+def core(x, w${more}):
 ${core}
 
 ${body}
 
-@torch.compile(fullgraph=True${compiled})
-def step(x, w, mark):
+@torch.compile(${options})
+def step(x, w, mark${more}):
     # The number of this pair is in the graph, so that its artifacts are no other pair's.
-    return body(x, w), mark.narrow(0, 0, ${number})
+    return body(x, w${more}), mark.narrow(0, 0, ${number})
 
 
-def run(x, w):
-    return step(x, w, MARK)[0]
+def run(x, w${more}):
+    return step(x, w, MARK${more})[0]
 
 
 account = Account()
@@ -136,19 +137,24 @@ account.close()
 def text_of(pair: Pair, phase: Phase) -> str:
     """Return the program of a twin; that of its twin is the same text, unless texts are what they differ in."""
     thing = pair.thing
-    drive = Template(thing.drive).safe_substitute(around=thing.around)
+    more = {
+        "more": "".join(f", {name}" for name in thing.more),
+        "names": "".join(f"{name}, " for name in thing.more),
+        "nones": ", None" * len(thing.more),
+    }
+    options = [f"dynamic={pair.times == 'dynamic'}"] if pair.times != "automatic" else []
     text = Template(_PROGRAM).substitute(
+        more,
         position=pair.position,
         times=pair.times,
         differs=thing.differs,
         rows="(3,)" if pair.times == "static" else "(3, 5)",
         number=pair.number,
-        setup=textwrap.dedent(thing.setup).strip("\n") + "\n",
-        core=textwrap.indent(textwrap.dedent(thing.core).strip("\n"), "    "),
-        body=_POSITIONS[pair.position].strip("\n") + "\n",
-        compiled=(", dynamic=True" if pair.times == "dynamic" else ", dynamic=False" if "dynamic" not in thing.compiled else "")
-        + (f", {thing.compiled}" if thing.compiled else ""),
-        drive=textwrap.dedent(drive).strip("\n"),
+        setup=_block(thing.setup) + "\n",
+        core=textwrap.indent(_block(thing.core), "    "),
+        body=_block(Template(_POSITIONS[pair.position]).substitute(more)) + "\n",
+        options=", ".join([f"fullgraph={thing.fullgraph}", *options, *thing.options]),
+        drive=_block(thing.drive.replace("AROUND", thing.around)),
     )
     if phase == "B":
         for old, new in thing.edits:
@@ -156,3 +162,7 @@ def text_of(pair: Pair, phase: Phase) -> str:
                 raise ValueError(f"{thing.name}: its text has no {old!r} that could be changed")
             text = text.replace(old, new)
     return text
+
+
+def _block(text: str) -> str:
+    return textwrap.dedent(text).strip("\n")

@@ -33,10 +33,11 @@ def inputs(rows: int, *, grad: bool = True) -> tuple[torch.Tensor, torch.Tensor]
     return made[0], made[1]
 
 
-def loss_of(values: Any) -> torch.Tensor:
-    """Return one number of which everything that was computed has its part."""
+def learn(values: Any, **how: Any) -> None:
+    """Take gradients of one number of which everything that was computed has its part; of nothing, if none has any."""
     parts = [value.float().square().sum() for value in _tensors(values) if value.requires_grad]
-    return torch.stack(parts).sum()
+    if parts:
+        torch.stack(parts).sum().backward(**how)
 
 
 class Account:

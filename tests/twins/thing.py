@@ -22,7 +22,7 @@ Kind = Literal[
     "harmless",
 ]
 Position = Literal["top", "submodule", "checkpoint", "function", "backward", "cond", "while_loop", "region"]
-Times = Literal["static", "dynamic"]
+Times = Literal["static", "dynamic", "automatic"]
 Phase = Literal["A", "B"]
 
 PHASES: tuple[Phase, Phase] = ("A", "B")
@@ -38,6 +38,7 @@ ALL: tuple[Position, ...] = (
 )
 BODIES: tuple[Position, ...] = ("top", "submodule", "checkpoint", "function", "backward")
 """Without the bodies of control flow, where not everything may stand."""
+AUTOMATIC: tuple[Times, ...] = ("automatic",)
 BOTH: tuple[Times, ...] = ("static", "dynamic")
 
 CORE = "return torch.tanh(x @ w) * 0.5"
@@ -45,10 +46,10 @@ DRIVE = """
 for rows in ROWS:
     x, w = inputs(rows)
     with account.step(f"{rows} rows"):
-        ${around}
+        AROUND
             y = run(x, w)
         account.tell(y=y)
-        loss_of(y).backward()
+        learn(y)
         account.tell(dx=x.grad, dw=w.grad)
 """
 
@@ -66,11 +67,14 @@ class Thing:
     core: str = CORE
     """The body of `core(x, w)`, which the position puts somewhere; x has rows of 4, w is 4 by 4, so is the result x's."""
     around: str = "if True:"
-    """The line that the compiled call stands under."""
+    """The line that the compiled call stands under, where `drive` says AROUND."""
     drive: str = DRIVE
     """What is done with the compiled `run`."""
-    compiled: str = ""
-    """Further arguments of `torch.compile`."""
+    more: tuple[str, ...] = ()
+    """Names of further arguments of `core` and `run`, which take no gradient."""
+    options: tuple[str, ...] = ()
+    """Further arguments of `torch.compile`, as written in a call."""
+    fullgraph: bool = True
     fits: tuple[Position, ...] = ("top",)
     times: tuple[Times, ...] = ("static",)
     environment: Mapping[Phase, Mapping[str, str]] = field(default_factory=dict)
