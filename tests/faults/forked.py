@@ -2,12 +2,15 @@
 
 Half of a short trainer's processor time is that import. A fork has caches, environment and client of its own; that
 is switched on by `compile_client.install()` after the fork, as in a trainer that calls it. Run as a module, this is the
-process that forks.
+process that forks. One that is `learning` also imports, before it forks again, what of torch its forks have imported,
+and knows what torch's probes of the processor and of its own sources have found.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -23,6 +26,9 @@ from pathlib import Path
 
 from tests.e2e.conftest import Outcome, clean_environment
 
+_LEARNED = "FORKED_LEARNED"
+"""Names the file in which forks say what they have imported."""
+_LEARNABLE = ("torch.", "sympy.", "mpmath.", "setuptools", "distutils", "jaraco", "more_itertools", "packaging")
 _KILLING_S = 30.0
 """For the end of a trainer that was killed past its limit."""
 
@@ -30,7 +36,8 @@ _KILLING_S = 30.0
 class ForkServer:
     """Starts trainers. Safe to use from several threads."""
 
-    def __init__(self, temporary: Path, folder: Path) -> None:
+    def __init__(self, temporary: Path, folder: Path, *, learning: bool = False, **environment: str) -> None:
+        learn = {_LEARNED: str(folder / "learned"), "TORCHINDUCTOR_CACHE_DIR": str(temporary / "probes")}
         self._folder = folder
         self._count = 0
         self._changed = threading.Condition()
@@ -40,7 +47,7 @@ class ForkServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=clean_environment(TMPDIR=str(temporary)),
+            env=clean_environment(TMPDIR=str(temporary), **environment, **(learn if learning else {})),
         )
         threading.Thread(target=self._hear, daemon=True).start()
 
@@ -95,6 +102,9 @@ def serve() -> None:
     import torch._inductor.compile_fx  # what all trainers need, and nothing is compiled here
 
     assert torch
+    learned = Path(os.environ[_LEARNED]) if _LEARNED in os.environ else None
+    if learned:
+        _probe()
     children: dict[int, tuple[int, float]] = {}
     pending = b""
     while True:
@@ -106,8 +116,10 @@ def serve() -> None:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 order = json.loads(line)
+                if learned:
+                    _import_learned(learned)
                 if not (pid := os.fork()):
-                    _be_trainer(order)
+                    _be_trainer(order, learned)
                 children[pid] = (order["number"], time.monotonic() + order["limit_s"])
         for pid, (number, limit) in list(children.items()):
             if time.monotonic() > limit:
@@ -119,8 +131,33 @@ def serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _be_trainer(order: dict[str, object]) -> None:
+def _probe() -> None:
+    """Find out once what every process finds out anew: the instruction sets that work, the digest of torch."""
+    from torch._inductor.codecache import torch_key
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+    valid_vec_isa_list()
+    torch_key()
+
+
+def _import_learned(learned: Path) -> None:
+    names = learned.read_text().split() if learned.exists() else []
+    for name in names:
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):  # what cannot be imported by its name alone is left to the forks
+                importlib.import_module(name)
+
+
+def _tell_imports(learned: Path, before: set[str]) -> None:
+    names = [name for name in sys.modules if name not in before and name.startswith(_LEARNABLE)]
+    if names:
+        with learned.open("a") as file:
+            file.write("\n".join(names) + "\n")
+
+
+def _be_trainer(order: dict[str, object], learned: Path | None) -> None:
     code = 1
+    before = set(sys.modules)
     try:
         for descriptor, name in ((1, "out"), (2, "err")):
             file = os.open(str(order[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -139,6 +176,8 @@ def _be_trainer(order: dict[str, object]) -> None:
     except BaseException:  # noqa: BLE001 - as at the end of a script
         traceback.print_exc()
     finally:
+        if learned:
+            _tell_imports(learned, before)
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

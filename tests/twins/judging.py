@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.twins.stage import Run, Stage
-from tests.twins.thing import Pair, Phase
+from tests.twins.thing import Pair, Phase, Twins
 
 _SHORT = 300
 _PLAYED: tuple[tuple[str, Phase, str], ...] = (
@@ -44,34 +44,47 @@ class Result:
     refused: dict[str, int]
     """Reasons for which graphs were compiled in the program's own process, in all runs."""
     seconds: float
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    """Of its programs, in all runs, with their other places."""
 
     @property
     def passed(self) -> bool:
         return not self.differences and not self.lost
 
 
-def play(stage: Stage, pair: Pair) -> Result:
-    """Run both programs plainly, A before B on one daemon, and B before A on another; compare each with its plain run."""
+def play(stage: Stage, twins: Twins) -> list[Result]:
+    """Run both programs plainly, A before B on one daemon, B before A on another; compare each with its plain run."""
     began = time.monotonic()
-    scripts = stage.write(pair)
-    plain = {phase: stage.run(pair, phase, script, way=f"{phase}, plain") for phase, script in scripts.items()}
-    served = [stage.run(pair, phase, scripts[phase], way=way, order=order) for order, phase, way in _PLAYED]
-    return judge(pair, plain, served, time.monotonic() - began)
+    scripts = stage.write(twins)
+    plain = {phase: stage.run(twins, phase, script, way=f"{phase}, plain") for phase, script in scripts.items()}
+    served = [stage.run(twins, phase, scripts[phase], way=way, order=order) for order, phase, way in _PLAYED]
+    seconds = round(time.monotonic() - began, 1)
+    return [judge(pair, plain, served, seconds) for pair in twins.pairs]
 
 
-def judge(pair: Pair, plain: dict[Phase, Run], served: list[Run], seconds: float) -> Result:
-    """Say of one pair's runs what was wrong with them."""
+def play_briefly(stage: Stage, twins: Twins) -> list[Result]:
+    """Run B plainly, and after A on one daemon, twice: half of the runs, for what is played at every change."""
+    scripts = stage.write(twins)
+    began = time.monotonic()
+    plain: dict[Phase, Run] = {"B": stage.run(twins, "B", scripts["B"], way="B, plain")}
+    stage.run(twins, "A", scripts["A"], way="A, cold", order="AB")
+    served = [stage.run(twins, "B", scripts["B"], way=way, order="AB") for way in ("B after A", "B, warm")]
+    seconds = round(time.monotonic() - began, 1)
+    return [judge(pair, plain, served, seconds) for pair in twins.pairs]
+
+
+def judge(pair: Pair, plain: Mapping[Phase, Run], served: Sequence[Run], seconds: float) -> Result:
+    """Say of one pair what was wrong with it in these runs."""
     differences, lost = [], []
     refused: dict[str, int] = {}
     for run in served:
-        if said := difference(plain[run.phase], run):
+        if said := difference(plain[run.phase], run, pair.place):
             differences.append(f"{run.way}: {said}")
-        counters = run.counters
-        for reason, count in {**counters.get("refused", {}), **counters.get("fallbacks", {})}.items():
+        counted = run.places.get(pair.place, {})
+        for reason, count in {**counted.get("refused", {}), **counted.get("fallbacks", {})}.items():
             refused[reason] = refused.get(reason, 0) + count
-        if said := lost_hits(run, exchanged=pair.thing.harmless):
+        if said := lost_hits(run.way, counted, exchanged=pair.thing.harmless):
             lost.append(f"{run.way}: {said}")
+    told = {phase: told_at(run, pair.place) for phase, run in plain.items()}
     return Result(
         name=pair.name,
         thing=pair.thing.name,
@@ -80,30 +93,37 @@ def judge(pair: Pair, plain: dict[Phase, Run], served: list[Run], seconds: float
         times=pair.times,
         differences=differences,
         lost=lost,
-        telling=plain["A"].last != plain["B"].last,
-        raises=any('"raised"' in run.last or run.code for run in plain.values()),
-        graphs=max(run.counters.get("graphs", 0) for run in served),
+        telling=len({json.dumps([told[phase], run.code]) for phase, run in plain.items()}) > 1,
+        raises=any(not said or any("raised" in step for step in said["steps"]) for said in told.values()),
+        graphs=max((run.places.get(pair.place, {}).get("graphs", 0) for run in served), default=0),
         refused=refused,
-        seconds=round(seconds, 1),
-        runs=[{"way": r.way, "code": r.code, "seconds": round(r.seconds, 2)} | _short(r.counters) for r in served],
+        seconds=seconds,
     )
 
 
-def difference(plain: Run, served: Run) -> str:
+def told_at(run: Run, place: str) -> dict[str, Any]:
+    """Return what a program has told of a place; nothing where it did not come to its end."""
+    try:
+        found: dict[str, Any] = json.loads(run.last).get(place, {})
+    except (ValueError, AttributeError):
+        return {}
+    return found
+
+
+def difference(plain: Run, served: Run, place: str) -> str:
     """Say in what a run with a daemon ended otherwise than plainly; nothing where it did not."""
     if served.code != plain.code:
         error = (served.errors.strip().splitlines() or [""])[-1]
         return f"exit code {served.code}, plainly {plain.code}: {error[:_SHORT]}"
-    if served.last == plain.last:
+    a, b = told_at(plain, place), told_at(served, place)
+    if a == b and (a or served.last == plain.last):
         return ""
-    try:
-        a, b = json.loads(plain.last), json.loads(served.last)
-    except ValueError:
+    if not a or not b:
         return f"its last line is {served.last[:_SHORT]!r}, plainly {plain.last[:_SHORT]!r}"
-    for step, (mine, other) in enumerate(zip(a["steps"], b["steps"], strict=False)):
+    for mine, other in zip(a["steps"], b["steps"], strict=False):
         if mine != other:
             names = sorted(name for name in {*mine, *other} if mine.get(name) != other.get(name))
-            return f"step {step} ({mine['step']}): {', '.join(_apart(n, mine.get(n), other.get(n)) for n in names)}"
+            return f"{mine['step']}: {', '.join(_apart(n, mine.get(n), other.get(n)) for n in names)}"
     return "random streams" if a["random"] != b["random"] else "number of steps"
 
 
@@ -122,31 +142,17 @@ def _text(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def lost_hits(run: Run, *, exchanged: bool) -> str:
+def lost_hits(way: str, counted: Mapping[str, Any], *, exchanged: bool) -> str:
     """Say where something was compiled although it was there: in a warm run, and in that of a harmless twin.
 
     What could not be shared has its reason, and is no loss of a warm run; but it is that of a harmless twin.
     """
-    counters = run.counters
-    if not counters.get("graphs"):
+    if not counted.get("graphs"):
         return ""
-    warm, exchange = run.way.endswith("warm"), " after " in run.way
-    made = counters["compiled_by_daemon"]
-    here = counters["compiled_here"]
-    if warm and made:
-        return f"{made} of {counters['graphs']} graphs were compiled by the daemon again"
-    if exchange and exchanged and (made or here):
-        reasons = {**counters["refused"], **counters["fallbacks"]}
-        return f"of {counters['graphs']} graphs the daemon compiled {made}, the program {here} {reasons or ''}".rstrip()
+    made, here = counted["compiled_by_daemon"], counted["compiled_here"]
+    if way.endswith("warm") and made:
+        return f"{made} of {counted['graphs']} graphs were compiled by the daemon again"
+    if " after " in way and exchanged and (made or here):
+        reasons = {**counted["refused"], **counted["fallbacks"]}
+        return f"of {counted['graphs']} graphs the daemon compiled {made}, the program {here} {reasons or ''}".rstrip()
     return ""
-
-
-def _short(counters: dict[str, Any]) -> dict[str, Any]:
-    names = ("graphs", "hits", "hits_local", "compiled_by_daemon", "compiled_here", "refused", "fallbacks", "published")
-    return {name: counters[name] for name in names if counters.get(name)}
-
-
-def explained(plain: Run, served: Run) -> str:
-    """Both last lines one under the other, line by line where they differ: for a person who wants to know."""
-    texts = [json.dumps(json.loads(run.last), indent=1).splitlines() if run.last else [] for run in (plain, served)]
-    return "\n".join(difflib.unified_diff(*texts, "plain", served.way, n=2, lineterm=""))

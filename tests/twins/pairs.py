@@ -6,7 +6,7 @@ import fnmatch
 import random
 from collections.abc import Sequence
 
-from tests.twins.thing import Pair, Thing
+from tests.twins.thing import Pair, Thing, Twins
 from tests.twins.things import THINGS
 
 
@@ -17,18 +17,35 @@ def all_pairs(things: Sequence[Thing] = THINGS) -> list[Pair]:
 
 
 def drawn(pairs: Sequence[Pair], *, seed: int, each: int) -> list[Pair]:
-    """Draw so many pairs of each thing, in an order of chance; another seed draws others."""
+    """Draw so many pairs of each thing; another seed draws others."""
     chance = random.Random(seed)
     chosen: list[Pair] = []
-    for name in dict.fromkeys(pair.thing.name for pair in pairs):
-        own = [pair for pair in pairs if pair.thing.name == name]
+    for own in _by_thing(pairs):
         chosen += chance.sample(own, min(each, len(own)))
-    chance.shuffle(chosen)
     return chosen
 
 
+def programs(pairs: Sequence[Pair], *, seed: int, at_most: int = 4) -> list[Twins]:
+    """Put pairs of one thing together into programs, so many in each, in an order of chance."""
+    chance = random.Random(seed)
+    made = [
+        Twins(own[0].thing, tuple(own[begin : begin + at_most]))
+        for own in _by_thing(pairs)
+        for begin in range(0, len(own), at_most)
+    ]
+    chance.shuffle(made)
+    return made
+
+
+def _by_thing(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(pair.thing.name, []).append(pair)
+    return list(found.values())
+
+
 def named(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
-    """Return the pairs of which the name, the thing or the kind is like one of the patterns (`*` stands for anything)."""
+    """Return the pairs of which name, thing or kind is like one of the patterns (`*` stands for anything)."""
     return [
         pair
         for pair in pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from string import Template
 
-from tests.twins.thing import Pair, Phase, Position
+from tests.twins.thing import Phase, Position, Twins
 
 _POSITIONS: dict[Position, str] = {
     "top": """
@@ -95,7 +95,7 @@ def body(x, w${more}):
 """,
 }
 
-_PROGRAM = '''"""Twins at position ${position}, ${times}: they differ in ${differs}.
+_HEAD = '''"""Twins that differ in ${differs}.
 
 Usage: python FILE A|B. The last line is JSON: the same text with a compile cache as without.
 """
@@ -105,59 +105,74 @@ import random
 import torch
 from telling import PHASE, Account, inputs, learn, pick
 
-MARK = torch.zeros(4096, dtype=torch.float32, device="cpu")
+MARK = torch.zeros(65536, dtype=torch.float32, device="cpu")
 torch._dynamo.mark_static(MARK)
-ROWS = ${rows}
-torch.manual_seed(${number})
-random.seed(${number})
+account = Account()
 assert PHASE
 ${setup}
 
 def core(x, w${more}):
 ${core}
 
+
+def drive(run, body, ROWS):
+${drive}
+
+
+'''
+_PLACE = """def at_${name}():
 ${body}
 
-@torch.compile(${options})
-def step(x, w, mark${more}):
-    # The number of this pair is in the graph, so that its artifacts are no other pair's.
-    return body(x, w${more}), mark.narrow(0, 0, ${number})
+    @torch.compile(${options})
+    def step(x, w, mark${more}):
+        # The number of this place is in the graph, so that its artifacts are those of no other.
+        return body(x, w${more}), mark.narrow(0, 0, ${number})
+
+    def run(x, w${more}):
+        return step(x, w, MARK${more})[0]
+
+    return run, body
 
 
-def run(x, w${more}):
-    return step(x, w, MARK${more})[0]
+"""
+_DRIVEN = """with account.place("${place}", ${number}):
+    drive(*at_${name}(), ${rows})
+"""
+_FOOT = "account.close()\n"
 
 
-account = Account()
-${drive}
-account.close()
-'''
-
-
-def text_of(pair: Pair, phase: Phase) -> str:
+def text_of(twins: Twins, phase: Phase) -> str:
     """Return the program of a twin; that of its twin is the same text, unless texts are what they differ in."""
-    thing = pair.thing
-    more = {
-        "more": "".join(f", {name}" for name in thing.more),
-        "names": "".join(f"{name}, " for name in thing.more),
-        "nones": ", None" * len(thing.more),
-    }
-    options = [f"dynamic={pair.times == 'dynamic'}"] if pair.times != "automatic" else []
-    text = Template(_PROGRAM).substitute(
-        more,
-        position=pair.position,
-        times=pair.times,
-        differs=thing.differs,
-        rows="(3,)" if pair.times == "static" else "(3, 5)",
-        number=pair.number,
-        setup=_block(thing.setup) + "\n",
-        core=textwrap.indent(_block(thing.core), "    "),
-        body=_block(Template(_POSITIONS[pair.position]).substitute(more)) + "\n",
-        options=", ".join([f"fullgraph={thing.fullgraph}", *options, *thing.options]),
-        drive=_block(thing.drive.replace("AROUND", thing.around)),
-    )
+    thing = twins.thing
+    more = "".join(f", {name}" for name in thing.more)
+    names = "".join(f"{name}, " for name in thing.more)
+    nones = ", None" * len(thing.more)
+    parts = [
+        Template(_HEAD).substitute(
+            differs=thing.differs,
+            setup=_block(thing.setup) + "\n",
+            more=more,
+            core=textwrap.indent(_block(thing.core), "    "),
+            drive=textwrap.indent(_block(thing.drive.replace("AROUND", thing.around)), "    "),
+        )
+    ]
+    driven = []
+    for pair in twins.pairs:
+        dynamic = [] if pair.times == "automatic" else [f"dynamic={pair.times == 'dynamic'}"]
+        known = {
+            "name": f"{pair.position}_{pair.times}",
+            "place": pair.place,
+            "number": pair.number,
+            "more": more,
+            "rows": "(3,)" if pair.times == "static" else "(3, 5)",
+            "options": ", ".join([f"fullgraph={thing.fullgraph}", *dynamic, *thing.options]),
+        }
+        body = Template(_POSITIONS[pair.position]).substitute(more=more, names=names, nones=nones)
+        parts.append(Template(_PLACE).substitute(known, body=textwrap.indent(_block(body), "    ")))
+        driven.append(Template(_DRIVEN).substitute(known))
+    text = "".join((*parts, *driven, _FOOT))
     if phase == "B":
-        for old, new in thing.edits:
+        for old, new in ((old.strip("\n"), new.strip("\n")) for old, new in thing.edits):
             if old not in text:
                 raise ValueError(f"{thing.name}: its text has no {old!r} that could be changed")
             text = text.replace(old, new)

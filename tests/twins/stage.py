@@ -16,12 +16,16 @@ from typing import Any
 
 from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
 from tests.faults.forked import ForkServer
+from tests.twins.compilers import remembering_compiler
 from tests.twins.program import text_of
-from tests.twins.thing import PHASES, Pair, Phase
+from tests.twins.thing import PHASES, Phase, Twins
 
 ORDERS = ("AB", "BA")
 _TELLING = Path(__file__).with_name("telling.py")
 _LIMIT_S = 240.0
+_PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait give the processor to the other programs."""
+COUNTERS = ("graphs", "hits", "hits_local", "compiled_by_daemon", "compiled_here")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Run:
     code: int
     last: str
     """Its last line: everything it computed."""
+    places: dict[str, dict[str, Any]]
+    """Of the client's counters, what each place has added."""
     errors: str
     counters: dict[str, Any]
     """Of the client; empty where it was off."""
@@ -50,7 +56,8 @@ class Stage:
         folder.mkdir(mode=0o700, parents=True)
         (folder / "forks").mkdir()
         self.folder = folder
-        self._variables = {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
+        self._variables = remembering_compiler(temporary / "compiler")
+        self._variables |= {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
         self._lock = threading.Lock()
         self._count = 0
         with contextlib.ExitStack() as closing:
@@ -61,17 +68,17 @@ class Stage:
                 daemon = Daemon(folder / order, temporary, ("--workers", str(workers)), self._variables)
                 closing.callback(daemon.stop)
                 self._daemons[order] = daemon.start()
-            self._forks = ForkServer(temporary, folder / "forks")
+            self._forks = ForkServer(temporary, folder / "forks", learning=True, **self._variables)
             closing.callback(self._forks.close)
             self._closing = closing.pop_all()
 
     @classmethod
-    def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "") -> Stage:
-        """Return a stage with torch's probes of its own, as outside of pytest."""
-        temporary = folder / "t"
+    def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "", temporary: Path | None = None) -> Stage:
+        """Return a stage in the folder; with torch's probes of its own where there are none yet in `temporary`."""
+        temporary = temporary or folder / "t"
         if not temporary.exists():
             temporary.mkdir(mode=0o700, parents=True)
-            with_probes(temporary)
+            with_probes(temporary, **remembering_compiler(temporary / "compiler"))
         return cls(folder / ("weakened" if weaken else "s"), temporary, workers=workers, weaken=weaken)
 
     def __enter__(self) -> Stage:
@@ -80,13 +87,13 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closing.close()
 
-    def write(self, pair: Pair) -> dict[Phase, Path]:
-        """Write a pair's programs; return where each is."""
-        home = self.folder / f"pair-{pair.number}"
+    def write(self, twins: Twins) -> dict[Phase, Path]:
+        """Write both programs; return where each is."""
+        home = self.folder / twins.folder
         places: dict[Phase, Path] = {}
         for phase in PHASES:
-            place = home / pair.thing.file.get(phase, "program.py")
-            text = text_of(pair, phase)
+            place = home / twins.thing.file.get(phase, "program.py")
+            text = text_of(twins, phase)
             if place.exists() and place.read_text() != text:
                 place = home / phase / place.name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,7 @@ class Stage:
             places[phase] = place
         return places
 
-    def run(self, pair: Pair, phase: Phase, script: Path, *, way: str, order: str = "") -> Run:
+    def run(self, twins: Twins, phase: Phase, script: Path, *, way: str, order: str = "") -> Run:
         """Run one program in a process with empty caches; through the daemon of that order, or plainly without one."""
         with self._lock:
             self._count += 1
@@ -104,18 +111,32 @@ class Stage:
         report = home / "report.json"
         daemon = self._daemons[order] if order else None
         environment = self._lab.variables(daemon, home / "caches", report)
-        environment |= self._variables | pair.thing.environment.get(phase, {})
-        if pair.thing.fresh:
+        environment |= _PASSIVE | self._variables | twins.thing.environment.get(phase, {})
+        if twins.thing.fresh:
             outcome = _started_anew(script, phase, environment, report)
         else:
             outcome = self._forks.run(str(script), [phase], environment, _LIMIT_S, served=bool(order))
         shutil.rmtree(home, ignore_errors=True)
         last = outcome.out[-1] if outcome.out else ""
-        return Run(phase, way, outcome.code, last, outcome.err, outcome.report, outcome.seconds)
+        places = dict(counted for line in outcome.out if (counted := _counted(line)))
+        return Run(phase, way, outcome.code, last, places, outcome.err, outcome.report, outcome.seconds)
 
     def logs(self) -> str:
         """What the daemons have said."""
         return "\n".join(daemon.log() for daemon in self._daemons.values())
+
+
+def _counted(line: str) -> tuple[str, dict[str, Any]] | None:
+    """What a line of a program says of the counters at one of its places."""
+    if not line.startswith('{"counters of"'):
+        return None
+    said = json.loads(line)
+    before, after = said["before"], said["after"]
+    grown = {name: after[name] - before.get(name, 0) for name in COUNTERS if name in after}
+    for name in ("refused", "fallbacks"):
+        counts = {reason: n - before.get(name, {}).get(reason, 0) for reason, n in after.get(name, {}).items()}
+        grown[name] = {reason: n for reason, n in counts.items() if n}
+    return said["counters of"], grown
 
 
 def _started_anew(script: Path, phase: Phase, environment: dict[str, str], report: Path) -> Outcome:
@@ -134,8 +155,8 @@ def _started_anew(script: Path, phase: Phase, environment: dict[str, str], repor
     return Outcome(done.returncode, done.stdout.splitlines(), done.stderr, seconds, report.parent, counters)
 
 
-def kept(stage_folder: Path, pair: Pair, target: Path) -> None:
-    """Keep a pair's programs, so that they can be read and run by hand."""
-    source = stage_folder / f"pair-{pair.number}"
+def kept(stage_folder: Path, twins: Twins, target: Path) -> None:
+    """Keep both programs, so that they can be read and run by hand."""
+    source = stage_folder / twins.folder
     if source.exists():
-        shutil.copytree(source, target / f"pair-{pair.number}", dirs_exist_ok=True)
+        shutil.copytree(source, target / twins.folder, dirs_exist_ok=True)

@@ -45,6 +45,19 @@ class Account:
 
     def __init__(self) -> None:
         self._told: list[dict[str, Any]] = []
+        self._places: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def place(self, name: str, seed: int) -> Iterator[None]:
+        """Take down the steps of one place, and what the random streams give after them."""
+        torch.manual_seed(seed)
+        random.seed(seed)
+        before = _counters()
+        self._told = []
+        yield
+        stream = torch.rand(2, dtype=torch.float64, device="cpu").tolist()
+        self._places[name] = {"steps": self._told, "random": [*stream, random.random()]}
+        print(json.dumps({"counters of": name, "before": before, "after": _counters()}))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -69,9 +82,14 @@ class Account:
             self._told[-1].setdefault("shared", []).extend(together)
 
     def close(self) -> None:
-        """Say everything, and what the random streams give next."""
-        stream = torch.rand(2, dtype=torch.float64, device="cpu").tolist()
-        print(json.dumps({"steps": self._told, "random": [*stream, random.random()]}, sort_keys=True))  # noqa: S311
+        """Say everything."""
+        print(json.dumps(self._places, sort_keys=True))
+
+
+def _counters() -> dict[str, Any]:
+    """Where this process's graphs came from so far, if there is a client in it."""
+    client = sys.modules.get("compile_client")
+    return dict(client.counters()) if client else {}
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

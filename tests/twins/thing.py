@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -65,11 +64,11 @@ class Thing:
     setup: str = ""
     """Lines of the module before anything is compiled; `pick(a, b)` is `a` in program A and `b` in program B."""
     core: str = CORE
-    """The body of `core(x, w)`, which the position puts somewhere; x has rows of 4, w is 4 by 4, so is the result x's."""
+    """The body of `core(x, w)`, which the position puts somewhere. x has rows of 4, as has the result; w is 4 by 4."""
     around: str = "if True:"
     """The line that the compiled call stands under, where `drive` says AROUND."""
     drive: str = DRIVE
-    """What is done with the compiled `run`."""
+    """What is done with the compiled `run`, the plain `body` and the numbers of ROWS at each place."""
     more: tuple[str, ...] = ()
     """Names of further arguments of `core` and `run`, which take no gradient."""
     options: tuple[str, ...] = ()
@@ -100,7 +99,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Pair:
-    """Twins: a thing at one position, with static or with dynamic sizes."""
+    """A thing at one position, with static or with dynamic sizes: one function in each of two programs."""
 
     thing: Thing
     position: Position
@@ -109,10 +108,26 @@ class Pair:
     """Stands in the graph, so that no other pair's artifacts are this one's."""
 
     @property
+    def place(self) -> str:
+        return f"{self.position}, {self.times}"
+
+    @property
     def name(self) -> str:
-        return f"{self.thing.name} @ {self.position}, {self.times}"
+        return f"{self.thing.name} @ {self.place}"
 
 
-def renamed(thing: Thing, name: str, **changes: object) -> Thing:
-    """Return a thing like another."""
-    return dataclasses.replace(thing, name=name, **changes)  # type: ignore[arg-type]  # names are the caller's
+@dataclass(frozen=True)
+class Twins:
+    """Two programs that differ in one thing, with a function for each of its pairs: processes are dear."""
+
+    thing: Thing
+    pairs: tuple[Pair, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.thing.name} @ {'; '.join(pair.place for pair in self.pairs)}"
+
+    @property
+    def folder(self) -> str:
+        """Its own among all others'."""
+        return f"twins-{self.pairs[0].number}"

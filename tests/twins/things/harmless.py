@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tests.twins.thing import BOTH, Phase, Position, Thing
 
 _FITS: tuple[Position, ...] = ("top", "submodule", "checkpoint", "function", "cond")
-_OPERATOR = '''
+_OPERATOR = """
 TABLE = {"scale": 2.0}
 NAMES = {"one", "two", "three", "four"}
 
@@ -40,7 +40,7 @@ def keep(ctx, inputs, output):
 
 
 squash.register_autograd(formula, setup_context=keep)
-'''
+"""
 _SQUASH = "return squash(x @ w)"
 
 
@@ -49,7 +49,10 @@ def _harmless(
     differs: str,
     *,
     setup: str = "",
-    core: str = "y = x @ w\nreturn torch.tanh(y) * 0.5",
+    core: str = """
+y = x @ w
+return torch.tanh(y) * 0.5
+""",
     around: str = "if True:",
     environment: Mapping[Phase, Mapping[str, str]] | None = None,
     fresh: bool = False,
@@ -81,32 +84,182 @@ def _variables(name: str, **b: str) -> Thing:
 HARMLESS = (
     _harmless("another folder", "the folder of the program", file="some/where/program.py"),
     _harmless("another file name", "the name of the program's file", file="another.py"),
-    _harmless("other lines", "the lines in which the functions are", edits=(("def core(", "# A comment.\n# And one more.\n\n\ndef core("),)),
+    _harmless(
+        "other lines",
+        "the lines in which the functions are",
+        edits=(
+            (
+                "def core(",
+                """
+# A comment.
+# And one more.
+
+
+def core(
+""",
+            ),
+        ),
+    ),
     _harmless("a comment", "a comment in the function", edits=(("    y = x @ w\n", "    y = x @ w  # the product\n"),)),
-    _harmless("a docstring", "a docstring of the function", edits=(("    y = x @ w\n", '    """Say what it does."""\n    y = x @ w\n'),)),
-    _harmless("another local name", "the name of a local variable", edits=(("    y = x @ w\n    return torch.tanh(y)", "    product = x @ w\n    return torch.tanh(product)"),)),
-    _harmless("order of imports", "the order of imports", edits=(("import random\n\nimport torch", "import torch\n\nimport random"),)),
-    _harmless("another import", "a module that is imported and not used", edits=(("import random\n", "import colorsys\nimport random\n"),)),
-    _harmless("a function not used", "a function that is not used", edits=(("def core(", "def unused(x):\n    return x * 3\n\n\ndef core("),)),
-    _harmless("a global not used", "a global that is not used", edits=(("def core(", "UNUSED = 17\n\n\ndef core("),)),
-    _harmless("name of the function", "the name of the compiled function", edits=(("def step(", "def other("), ("return step(", "return other("))),
+    _harmless(
+        "a docstring",
+        "a docstring of the function",
+        edits=(("    y = x @ w\n", '    """Say what it does."""\n    y = x @ w\n'),),
+    ),
+    _harmless(
+        "another local name",
+        "the name of a local variable",
+        edits=(
+            (
+                """
+    y = x @ w
+    return torch.tanh(y)
+""",
+                """
+    product = x @ w
+    return torch.tanh(product)
+""",
+            ),
+        ),
+    ),
+    _harmless(
+        "order of imports",
+        "the order of imports",
+        edits=(
+            (
+                """
+import random
+
+import torch
+""",
+                """
+import torch
+
+import random
+""",
+            ),
+        ),
+    ),
+    _harmless(
+        "another import",
+        "a module that is imported and not used",
+        edits=(
+            (
+                "import random\n",
+                """
+import colorsys
+import random
+""",
+            ),
+        ),
+    ),
+    _harmless(
+        "a function not used",
+        "a function that is not used",
+        edits=(
+            (
+                "def core(",
+                """
+def unused(x):
+    return x * 3
+
+
+def core(
+""",
+            ),
+        ),
+    ),
+    _harmless(
+        "a global not used",
+        "a global that is not used",
+        edits=(
+            (
+                "def core(",
+                """
+UNUSED = 17
+
+
+def core(
+""",
+            ),
+        ),
+    ),
+    _harmless(
+        "name of the function",
+        "the name of the compiled function",
+        edits=(("def step(", "def other("), ("return step(", "return other(")),
+    ),
     _harmless("name of an inner function", "the name of the function that is called", edits=(("core(", "inside("),)),
-    _harmless("name of a class", "the name of a class", edits=(("Inner", "Within"), ("Outer", "Without")), fits=("submodule",)),
-    _harmless("name of a function's class", "the name of an autograd function", edits=(("Through", "Across"),), fits=("function", "backward")),
-    _harmless("written another way", "how a product is written", edits=(("x @ w\n    return", "x.__matmul__(w)\n    return"),), fits=("top", "submodule")),
-    _harmless("another seed", "the seed of random numbers", setup="torch.manual_seed(pick(1, 2))", core="return x @ w + torch.rand_like(x)"),
-    _harmless("other values", "the values of an input", setup="BIAS = torch.full((4,), pick(0.25, 0.75))", core="return torch.tanh(x @ w + BIAS)"),
-    _harmless("more threads between operators", "nothing but the print options", setup="torch.set_printoptions(precision=pick(4, 8))"),
-    _harmless("logging", "the level of torch's log", setup="import logging\n\nlogging.getLogger('torch').setLevel(pick(logging.WARNING, logging.ERROR))"),
-    _harmless("a graph before", "whether another graph was compiled before", setup="before = torch.compile(lambda x: x.sin().cos() + 41)\nbefore(torch.ones(pick(2, 3)))", fits=("top",)),
+    _harmless(
+        "name of a class", "the name of a class", edits=(("Inner", "Within"), ("Outer", "Without")), fits=("submodule",)
+    ),
+    _harmless(
+        "name of a function's class",
+        "the name of an autograd function",
+        edits=(("Through", "Across"),),
+        fits=("function", "backward"),
+    ),
+    _harmless(
+        "another seed",
+        "the seed of random numbers",
+        setup="torch.manual_seed(pick(1, 2))",
+        core="return x @ w + torch.rand_like(x)",
+    ),
+    _harmless(
+        "other values",
+        "the values of an input",
+        setup="BIAS = torch.full((4,), pick(0.25, 0.75))",
+        core="return torch.tanh(x @ w + BIAS)",
+    ),
+    _harmless(
+        "more threads between operators",
+        "nothing but the print options",
+        setup="torch.set_printoptions(precision=pick(4, 8))",
+    ),
+    _harmless(
+        "logging",
+        "the level of torch's log",
+        setup="""
+import logging
+
+logging.getLogger('torch').setLevel(pick(logging.WARNING, logging.ERROR))
+""",
+    ),
+    _harmless(
+        "a graph before",
+        "whether another graph was compiled before",
+        setup="""
+before = torch.compile(lambda x: x.sin().cos() + 41)
+before(torch.ones(pick(2, 3)))
+""",
+        fits=("top",),
+    ),
     _variables("hash seed", PYTHONHASHSEED="4711"),
     _variables("rank", RANK="3", LOCAL_RANK="3", WORLD_SIZE="8", MASTER_ADDR="127.0.0.1", MASTER_PORT="29500"),
     _variables("home", HOME="/tmp", USER="somebody", LOGNAME="somebody"),
     _variables("locale", LC_ALL="C", LANG="C", TZ="Asia/Tokyo"),
     _variables("columns", COLUMNS="40", TERM="dumb", SOMETHING_ELSE="1"),
     _variables("python's switches", PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore"),
-    _harmless("operator in another folder", "the folder of a program with an operator", setup=_OPERATOR, core=_SQUASH, file="some/where/program.py"),
-    _harmless("operator in another process", "nothing but what a process makes by itself: addresses of objects", setup=_OPERATOR, core=_SQUASH,
-              environment={"B": {"PYTHONHASHSEED": "4711"}}, fresh=True, fits=("top", "function")),
-    _harmless("operator beside a counter", "a number in a dict that the operator does not read", setup=_OPERATOR + "\n\nOTHERS = {'steps': pick(1, 2)}\n", core=_SQUASH),
+    _harmless(
+        "operator in another folder",
+        "the folder of a program with an operator",
+        setup=_OPERATOR,
+        core=_SQUASH,
+        file="some/where/program.py",
+    ),
+    _harmless(
+        "operator in another process",
+        "nothing but what a process makes by itself: addresses of objects",
+        setup=_OPERATOR,
+        core=_SQUASH,
+        environment={"B": {"PYTHONHASHSEED": "4711"}},
+        fresh=True,
+        fits=("top", "function"),
+    ),
+    _harmless(
+        "operator beside a counter",
+        "a number in a dict that the operator does not read",
+        setup=_OPERATOR + "\n\nOTHERS = {'steps': pick(1, 2)}\n",
+        core=_SQUASH,
+    ),
 )

@@ -50,11 +50,15 @@ _FLOATS = (
     _schedule("threshold", "return F.threshold(x @ w, s, 0.0)"),
     _schedule("eps of rms_norm", "return F.rms_norm(x @ w, (4,), eps=s)"),
     _schedule("eps of layer_norm", "return F.layer_norm(x @ w, (4,), eps=s)"),
-    _schedule("eps and momentum of batch_norm", "return F.batch_norm(x @ w, None, None, training=True, eps=s, momentum=s / 2)"),
+    _schedule(
+        "eps and momentum of batch_norm", "return F.batch_norm(x @ w, None, None, training=True, eps=s, momentum=s / 2)"
+    ),
     _schedule("eps of normalize", "return F.normalize((x @ w) * 0.1, eps=s)"),
     _schedule("eps of cosine similarity", "return x * F.cosine_similarity(x, (x @ w) * 0.1, eps=s)[:, None]"),
     _schedule("delta of Huber's loss", "return F.huber_loss(x @ w, torch.ones_like(x), delta=s, reduction='none')"),
-    _schedule("beta of the smooth loss", "return F.smooth_l1_loss(x @ w, torch.ones_like(x), beta=s, reduction='none')"),
+    _schedule(
+        "beta of the smooth loss", "return F.smooth_l1_loss(x @ w, torch.ones_like(x), beta=s, reduction='none')"
+    ),
     _schedule("beta of softplus", "return F.softplus(x @ w, beta=s)"),
     _schedule("alpha of elu", "return F.elu(x @ w, alpha=s)"),
     _schedule("slope of leaky_relu", "return F.leaky_relu(x @ w, s)"),
@@ -66,19 +70,39 @@ _FLOATS = (
     _schedule("exponent", "return (x @ w).abs() ** s"),
     _schedule("value of full", "return x @ w + torch.full((4,), s, device='cpu')"),
     _schedule("eps of logit", "return torch.logit(torch.sigmoid(x @ w), eps=s)", "0.125, pick(0.25, 0.375)"),
-    _schedule("scale of attention", "return F.scaled_dot_product_attention((x @ w)[None, None], x[None, None], x[None, None], scale=s)[0, 0]"),
+    _schedule(
+        "scale of attention",
+        "return F.scaled_dot_product_attention((x @ w)[None, None], x[None, None], x[None, None], scale=s)[0, 0]",
+    ),
     _schedule("bounds of a random number", "return x @ w + torch.empty_like(x).uniform_(0.0, s)"),
     _schedule("deviation of a random number", "return x @ w + torch.normal(0.0, s, (4,))", fits=("top", "submodule")),
     _schedule("end of linspace", "return x @ w * torch.linspace(0.0, s, 4, device='cpu')"),
-    _schedule("scale of interpolate", "return F.interpolate((x @ w)[None], scale_factor=s * 4, mode='linear')[0][:, :1] * x",
-              "0.5, pick(0.75, 1.25)", fits=("top", "submodule", "checkpoint")),
-    _schedule("root of a number", "import math\nreturn (x @ w) * math.sqrt(s)"),
+    _schedule(
+        "scale of interpolate",
+        "return F.interpolate((x @ w)[None], scale_factor=s * 4, mode='linear')[0][:, :1] * x",
+        "0.5, pick(0.75, 1.25)",
+        fits=("top", "submodule", "checkpoint"),
+    ),
+    _schedule(
+        "root of a number",
+        """
+import math
+return (x @ w) * math.sqrt(s)
+""",
+    ),
     _schedule("a float made an int", "return (x @ w) * int(s * 8)"),
     _schedule("a float's branch", "return (x @ w).sin() if s > 0.6 else (x @ w).cos()"),
     _schedule("a float rounded", "return (x @ w) * round(s * 3)"),
     _schedule("the lesser of two floats", "return (x @ w) * min(s, 0.75)"),
     _schedule("a float in a comparison", "return torch.where(x > s, x @ w, x)"),
-    _schedule("a float in item assignment", "y = (x @ w).clone()\ny[:, 0] = s\nreturn y"),
+    _schedule(
+        "a float in item assignment",
+        """
+y = (x @ w).clone()
+y[:, 0] = s
+return y
+""",
+    ),
 )
 
 _WHOLE = (
@@ -96,37 +120,124 @@ _WHOLE = (
 )
 
 _TEXT = (
-    _schedule("rounding mode", "return torch.div(x @ w, 0.3, rounding_mode=s) + x", 'None, pick("floor", "trunc")', parts=()),
-    _schedule("mode of padding", "return F.pad((x @ w)[None], (1, 1), mode=s)[0][:, :4]", '"constant", pick("reflect", "replicate")', parts=()),
+    _schedule(
+        "rounding mode", "return torch.div(x @ w, 0.3, rounding_mode=s) + x", 'None, pick("floor", "trunc")', parts=()
+    ),
+    _schedule(
+        "mode of padding",
+        "return F.pad((x @ w)[None], (1, 1), mode=s)[0][:, :4]",
+        '"constant", pick("reflect", "replicate")',
+        parts=(),
+    ),
     _schedule("approximation of gelu", "return F.gelu(x @ w, approximate=s)", 'pick("none", "tanh"),', parts=()),
-    _schedule("equation of einsum", 'return torch.einsum(s, x, w)', 'pick("ij,jk->ik", "ij,kj->ik"),', parts=()),
-    _schedule("a list of lengths", "return torch.cat([p * n for n, p in enumerate((x @ w).split(s, 1), 1)], 1)", "[2, 2], pick([1, 3], [3, 1])", parts=()),
+    _schedule("equation of einsum", "return torch.einsum(s, x, w)", 'pick("ij,jk->ik", "ij,kj->ik"),', parts=()),
+    _schedule(
+        "a list of lengths",
+        "return torch.cat([p * n for n, p in enumerate((x @ w).split(s, 1), 1)], 1)",
+        "[2, 2], pick([1, 3], [3, 1])",
+        parts=(),
+    ),
     _schedule("a truth", "return (x @ w).sin() if s else (x @ w).cos()", "True, pick(True, False)", parts=()),
-    _schedule("a dtype", "return (x @ w).to(s).float()", "torch.bfloat16, pick(torch.float16, torch.bfloat16)", parts=()),
-    _schedule("a complex number", "return ((x @ w) * s).real", "1 + 2j, pick(2 + 1j, 3 + 2j)", fits=("top", "submodule"), parts=()),
+    _schedule(
+        "a dtype", "return (x @ w).to(s).float()", "torch.bfloat16, pick(torch.float16, torch.bfloat16)", parts=()
+    ),
+    _schedule(
+        "a complex number",
+        "return ((x @ w) * s).real",
+        "1 + 2j, pick(2 + 1j, 3 + 2j)",
+        fits=("top", "submodule"),
+        parts=(),
+    ),
 )
 
 
-def _constant(name: str, differs: str, setup: str, core: str, *, fits: tuple[Position, ...] = BODIES, silent: bool = False) -> Thing:
-    return Thing(name=name, kind="burned in", differs=differs, setup=setup, core=core, fits=fits, times=("static", "dynamic"), silent=silent)
+def _constant(
+    name: str, differs: str, setup: str, core: str, *, fits: tuple[Position, ...] = BODIES, silent: bool = False
+) -> Thing:
+    return Thing(
+        name=name,
+        kind="burned in",
+        differs=differs,
+        setup=setup,
+        core=core,
+        fits=fits,
+        times=("static", "dynamic"),
+        silent=silent,
+    )
 
 
 _CONSTANTS = (
     _constant("a global float", "a global number", "SCALE = pick(2.0, 5.0)", "return (x @ w) * SCALE"),
     _constant("a global int", "a global whole number", "SCALE = pick(2, 5)", "return (x @ w) * SCALE"),
-    _constant("a number of a module", "a number that a module has", "MODULE = torch.nn.Softplus(beta=pick(1.0, 3.0))", "return MODULE(x @ w)"),
-    _constant("a module's eps", "the eps of a norm", "NORM = torch.nn.LayerNorm(4, eps=pick(1e-5, 0.5))", "return NORM(x @ w)"),
-    _constant("a buffer's value", "the value of a buffer, which is an input", "NORM = torch.nn.Buffer(torch.full((4,), pick(2.0, 5.0)))",
-              "return (x @ w) * NORM"),
-    _constant("a constant tensor", "the value of a tensor made in the graph", "NUMBERS = pick([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0])",
-              "return (x @ w) * torch.tensor(NUMBERS, device='cpu')"),
-    _constant("a numpy number", "a number of numpy's", "import numpy\n\nSCALE = numpy.float64(pick(2.0, 5.0))", "return (x @ w) * float(SCALE)"),
-    _constant("a number from a tensor", "what `item()` gives", "torch._dynamo.config.capture_scalar_outputs = True\nSCALE = torch.tensor(pick(0.25, 1.5))",
-              "return (x @ w).clamp(max=SCALE.item())", fits=("top", "submodule", "checkpoint")),
-    _constant("a whole number from a tensor", "a size that `item()` gives", "torch._dynamo.config.capture_scalar_outputs = True\nCOUNT = torch.tensor(pick(2, 4))",
-              "n = COUNT.item()\ntorch._check(n >= 1)\ntorch._check(n <= 4)\nreturn (x @ w) * torch.ones(n, device='cpu').sum()", fits=("top", "submodule")),
-    _constant("numbers from a tensor", "what `tolist()` gives", "torch._dynamo.config.capture_scalar_outputs = True\nSIZES = torch.tensor(pick([1, 3], [3, 1]))",
-              "a, b = SIZES.tolist()\nreturn (x @ w) * (torch.ones(a, device='cpu').sum() + 2 * torch.ones(b, device='cpu').sum())", fits=("top", "submodule")),
+    _constant(
+        "a number of a module",
+        "a number that a module has",
+        "MODULE = torch.nn.Softplus(beta=pick(1.0, 3.0))",
+        "return MODULE(x @ w)",
+    ),
+    _constant(
+        "a module's eps", "the eps of a norm", "NORM = torch.nn.LayerNorm(4, eps=pick(1e-5, 0.5))", "return NORM(x @ w)"
+    ),
+    _constant(
+        "a buffer's value",
+        "the value of a buffer, which is an input",
+        "NORM = torch.nn.Buffer(torch.full((4,), pick(2.0, 5.0)))",
+        "return (x @ w) * NORM",
+    ),
+    _constant(
+        "a constant tensor",
+        "the value of a tensor made in the graph",
+        "NUMBERS = pick([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0])",
+        "return (x @ w) * torch.tensor(NUMBERS, device='cpu')",
+    ),
+    _constant(
+        "a numpy number",
+        "a number of numpy's",
+        """
+import numpy
+
+SCALE = numpy.float64(pick(2.0, 5.0))
+""",
+        "return (x @ w) * float(SCALE)",
+    ),
+    _constant(
+        "a number from a tensor",
+        "what `item()` gives",
+        """
+torch._dynamo.config.capture_scalar_outputs = True
+SCALE = torch.tensor(pick(0.25, 1.5))
+""",
+        "return (x @ w).clamp(max=SCALE.item())",
+        fits=("top", "submodule", "checkpoint"),
+    ),
+    _constant(
+        "a whole number from a tensor",
+        "a size that `item()` gives",
+        """
+torch._dynamo.config.capture_scalar_outputs = True
+COUNT = torch.tensor(pick(2, 4))
+""",
+        """
+n = COUNT.item()
+torch._check(n >= 1)
+torch._check(n <= 4)
+return (x @ w) * torch.ones(n, device='cpu').sum()
+""",
+        fits=("top", "submodule"),
+    ),
+    _constant(
+        "numbers from a tensor",
+        "what `tolist()` gives",
+        """
+torch._dynamo.config.capture_scalar_outputs = True
+SIZES = torch.tensor(pick([1, 3], [3, 1]))
+""",
+        """
+a, b = SIZES.tolist()
+return (x @ w) * (torch.ones(a, device='cpu').sum() + 2 * torch.ones(b, device='cpu').sum())
+""",
+        fits=("top", "submodule"),
+    ),
 )
 
 BURNED = (*_FLOATS, *_WHOLE, *_TEXT, *_CONSTANTS)

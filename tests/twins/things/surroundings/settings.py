@@ -8,7 +8,16 @@ _SUM = "return torch.tanh(x @ w).bfloat16().float() * torch.rsqrt(x * x + 1) + x
 _SOME: tuple[Position, ...] = ("top", "submodule", "checkpoint", "function")
 
 
-def _config(name: str, a: str, b: str, *, module: str = "torch._inductor.config", core: str = _SUM, silent: bool = True, fits: tuple[Position, ...] = _SOME) -> Thing:
+def _config(
+    name: str,
+    a: str,
+    b: str,
+    *,
+    module: str = "torch._inductor.config",
+    core: str = _SUM,
+    silent: bool = True,
+    fits: tuple[Position, ...] = _SOME,
+) -> Thing:
     short = module.removeprefix("torch.").removeprefix("_").removesuffix(".config")
     return Thing(
         name=f"{short}.{name}",
@@ -22,7 +31,9 @@ def _config(name: str, a: str, b: str, *, module: str = "torch._inductor.config"
 
 
 def _options(name: str, options: str, differs: str, *, core: str = _SUM, silent: bool = True) -> Thing:
-    return Thing(name=name, kind="configuration", differs=differs, options=(options,), core=core, fits=_SOME, silent=silent)
+    return Thing(
+        name=name, kind="configuration", differs=differs, options=(options,), core=core, fits=_SOME, silent=silent
+    )
 
 
 _FUNCTORCH = "torch._functorch.config"
@@ -31,7 +42,9 @@ _RANDOM = "return (x @ w) * torch.rand_like(x) + torch.rand(4, device='cpu')"
 
 _CONFIGURATION = (
     _config("fallback_random", "False", "True", core=_RANDOM, silent=False),
-    _config("emulate_precision_casts", "False", "True", core="return ((x @ w).bfloat16() * 3 + 1).float()", silent=False),
+    _config(
+        "emulate_precision_casts", "False", "True", core="return ((x @ w).bfloat16() * 3 + 1).float()", silent=False
+    ),
     _config("cpp.enable_floating_point_contract_flag", '"off"', '"fast"', core="return (x @ w) * 1.1 + x * 0.3"),
     _config("cpp.enable_unsafe_math_opt_flag", "False", "True"),
     _config("cpp.simdlen", "None", "1"),
@@ -62,10 +75,20 @@ _CONFIGURATION = (
     _config("inline_inbuilt_nn_modules", "True", "False", module=_DYNAMO),
     _config("prefer_deferred_runtime_asserts_over_guards", "False", "True", module=_DYNAMO),
     _config("fake_tensor_cache_enabled", "True", "False", module=_DYNAMO),
-    _options("options of a compile", "options={'epilogue_fusion': pick(True, False), 'fallback_random': pick(False, True)}", "the options that torch.compile is given", core=_RANDOM, silent=False),
+    _options(
+        "options of a compile",
+        "options={'epilogue_fusion': pick(True, False), 'fallback_random': pick(False, True)}",
+        "the options that torch.compile is given",
+        core=_RANDOM,
+        silent=False,
+    ),
     _options("mode", "mode=pick('default', 'max-autotune-no-cudagraphs')", "the mode of torch.compile"),
     _options("backend", "backend=pick('inductor', 'aot_eager')", "the backend of torch.compile"),
-    _options("a caller's own threads", "options={'cpp.threads': pick(1, 2)}", "the number of threads that code is written for"),
+    _options(
+        "a caller's own threads",
+        "options={'cpp.threads': pick(1, 2)}",
+        "the number of threads that code is written for",
+    ),
 )
 
 
@@ -86,7 +109,9 @@ _VARIABLES = (
     _variable("OMP_NUM_THREADS", "1", "2"),
     _variable("ATEN_CPU_CAPABILITY", "", "default"),
     _variable("TORCHINDUCTOR_FREEZING", "0", "1"),
-    _variable("TORCHINDUCTOR_CPP_ENABLE_FLOATING_POINT_CONTRACT_FLAG", "off", "fast", core="return (x @ w) * 1.1 + x * 0.3"),
+    _variable(
+        "TORCHINDUCTOR_CPP_ENABLE_FLOATING_POINT_CONTRACT_FLAG", "off", "fast", core="return (x @ w) * 1.1 + x * 0.3"
+    ),
     _variable("TORCHINDUCTOR_EMULATE_PRECISION_CASTS", "0", "1", core="return ((x @ w).bfloat16() * 3 + 1).float()"),
     _variable("TORCHINDUCTOR_NAN_ASSERTS", "0", "1"),
     _variable("TORCHINDUCTOR_SIZE_ASSERTS", "1", "0"),

@@ -1,4 +1,4 @@
-"""Functions that dynamo does not look into, at any depth, and things of the user's that run while a graph is compiled."""
+"""Functions that dynamo does not look into, at any depth, and the user's functions that run during a compile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def _opaque(name: str, before: str, number: str, *, fits: tuple[Position, ...] =
 OPAQUE = (
     _opaque("a global", "SCALE = pick(3.0, 7.0)", "SCALE"),
     _opaque("a dict", "TABLE = {'scale': pick(3.0, 7.0)}", "TABLE['scale']"),
-    _opaque("a closure", "", "", text="""
+    _opaque(
+        "a closure",
+        "",
+        "",
+        text="""
 def made(scale):
     @torch.compiler.allow_in_graph
     def opaque(x):
@@ -40,8 +44,13 @@ def made(scale):
 
 
 opaque = made(pick(3.0, 7.0))
-"""),
-    _opaque("its own text", "", "", text="""
+""",
+    ),
+    _opaque(
+        "its own text",
+        "",
+        "",
+        text="""
 @torch.compiler.allow_in_graph
 def three(x):
     return torch.tanh(x) * 3
@@ -54,17 +63,27 @@ def seven(x):
 
 opaque = pick(three, seven)
 opaque.__name__ = opaque.__qualname__ = "opaque"
-"""),
+""",
+    ),
     _opaque("an operator that it calls", "TABLE = {'call': pick(torch.sin, torch.cos)}", "TABLE['call'](x)"),
-    _opaque("a non-strict trace", "TABLE = {'scale': pick(3.0, 7.0)}", "", text="""
+    _opaque(
+        "a non-strict trace",
+        "TABLE = {'scale': pick(3.0, 7.0)}",
+        "",
+        text="""
 TABLE = {"scale": pick(3.0, 7.0)}
 
 
 @torch._dynamo.nonstrict_trace
 def opaque(x):
     return torch.tanh(x) * TABLE["scale"]
-"""),
-    _opaque("a wrapped function of fx", "", "", text="""
+""",
+    ),
+    _opaque(
+        "a wrapped function of fx",
+        "",
+        "",
+        text="""
 SCALE = pick(3.0, 7.0)
 
 
@@ -72,8 +91,14 @@ SCALE = pick(3.0, 7.0)
 @torch.fx.wrap
 def opaque(x):
     return torch.tanh(x) * SCALE
-"""),
-    _opaque("a result that is assumed to be constant", "", "", fits=BODIES, text="""
+""",
+    ),
+    _opaque(
+        "a result that is assumed to be constant",
+        "",
+        "",
+        fits=BODIES,
+        text="""
 TABLE = {"scale": pick(3.0, 7.0)}
 
 
@@ -84,8 +109,14 @@ def scale():
 
 def opaque(x):
     return torch.tanh(x) * scale()
-"""),
-    _opaque("a function in place of another", "", "", fits=BODIES, text="""
+""",
+    ),
+    _opaque(
+        "a function in place of another",
+        "",
+        "",
+        fits=BODIES,
+        text="""
 import colorsys
 
 TABLE = {"scale": pick(3.0, 7.0)}
@@ -98,7 +129,8 @@ def substitute(*_):
 
 def opaque(x):
     return torch.tanh(x) * colorsys.rgb_to_hls(1, 1, 1)
-"""),
+""",
+    ),
     Thing(
         name="opaque: an autograd function allowed in graphs",
         kind="opaque callable",
@@ -172,7 +204,13 @@ def policy(ctx, op, *args, **kwargs):
         name="hook on a tensor in the graph",
         kind="opaque callable",
         differs="a number that a hook on a tensor in the graph has",
-        setup="TABLE = {'scale': pick(3.0, 7.0)}\n\n\ndef hook(grad):\n    return grad * TABLE['scale']",
+        setup="""
+TABLE = {'scale': pick(3.0, 7.0)}
+
+
+def hook(grad):
+    return grad * TABLE['scale']
+""",
         core="""
         y = x @ w
         if y.requires_grad:
@@ -213,7 +251,11 @@ def score(s, b, h, q, k):
         name="map over rows",
         kind="opaque callable",
         differs="a number in the function that is mapped over rows",
-        setup="from torch._higher_order_ops.map import map as over\n\nSCALE = {'by': pick(3.0, 7.0)}",
+        setup="""
+from torch._higher_order_ops.map import map as over
+
+SCALE = {'by': pick(3.0, 7.0)}
+""",
         core="return over(lambda row, w: torch.sin(row @ w) * SCALE['by'], x, w)",
         fits=("top", "submodule"),
         times=BOTH,
@@ -222,8 +264,15 @@ def score(s, b, h, q, k):
         name="scan over rows",
         kind="opaque callable",
         differs="a number in the function of a scan",
-        setup="from torch._higher_order_ops.scan import scan\n\nSCALE = {'by': pick(3.0, 7.0)}",
-        core="return scan(lambda c, row: (c + row, c * row * SCALE['by']), torch.zeros(4, device='cpu'), x @ w, dim=0)[1]",
+        setup="""
+from torch._higher_order_ops.scan import scan
+
+SCALE = {'by': pick(3.0, 7.0)}
+""",
+        core="""
+        begin = torch.zeros(4, device="cpu")
+        return scan(lambda c, row: (c + row, c * row * SCALE["by"]), begin, x @ w, dim=0)[1]
+        """,
         fits=("top", "submodule"),
     ),
 )
