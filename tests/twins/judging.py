@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.twins.stage import Run, Stage
+from tests.twins.stage import Order, Run, Stage
 from tests.twins.thing import Pair, Phase, Twins
 
 _SHORT = 300
-_PLAYED: tuple[tuple[str, Phase, str], ...] = (
+_PLAYED: tuple[tuple[Order, Phase, str], ...] = (
     # order, program, way
     ("AB", "A", "A, cold"),
     ("AB", "B", "B after A"),

@@ -8,15 +8,22 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from rich.console import Console
 
-from tests.twins.judging import Result, play
+from tests.twins.judging import Result, play, play_briefly
 from tests.twins.stage import Stage
 from tests.twins.thing import Twins
 
 
 def play_all(
-    stage: Stage, programs: Sequence[Twins], *, jobs: int, minutes: float = 0, talk: Console | None = None
+    stage: Stage,
+    programs: Sequence[Twins],
+    *,
+    jobs: int,
+    minutes: float = 0,
+    talk: Console | None = None,
+    briefly: bool = False,
 ) -> Iterator[Result]:
     """Yield what came of each pair; begin no program after so many minutes, if there are any."""
+    one = play_briefly if briefly else play
     began = time.monotonic()
     waiting = list(reversed(programs))
     running: set[Future[list[Result]]] = set()
@@ -25,7 +32,7 @@ def play_all(
         while waiting or running:
             late = minutes and time.monotonic() - began > minutes * 60
             while waiting and len(running) < jobs and not late:
-                running.add(pool.submit(play, stage, waiting.pop()))
+                running.add(pool.submit(one, stage, waiting.pop()))
             if not running:
                 return
             ended, running = wait(running, return_when=FIRST_COMPLETED)

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
 from tests.faults.forked import ForkServer
@@ -20,7 +20,8 @@ from tests.twins.compilers import remembering_compiler
 from tests.twins.program import text_of
 from tests.twins.thing import PHASES, Phase, Twins
 
-ORDERS = ("AB", "BA")
+Order = Literal["AB", "BA"]
+"""Who is first on a daemon: each order has its own."""
 _TELLING = Path(__file__).with_name("telling.py")
 _LIMIT_S = 240.0
 _PASSIVE = {"OMP_WAIT_POLICY": "passive"}
@@ -58,34 +59,45 @@ class Stage:
         self.folder = folder
         self._variables = remembering_compiler(temporary / "compiler")
         self._variables |= {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
-        self._lock = threading.Lock()
+        self._lock, self._starting = threading.Lock(), threading.Lock()
         self._count = 0
         with contextlib.ExitStack() as closing:
             self._lab = Lab(folder, temporary, healthy=False)
             closing.callback(self._lab.close)
-            self._daemons: dict[str, Daemon] = {}
-            for order in ORDERS:
-                daemon = Daemon(folder / order, temporary, ("--workers", str(workers)), self._variables)
-                closing.callback(daemon.stop)
-                self._daemons[order] = daemon.start()
+            self._daemons: dict[Order, Daemon] = {}
+            self._daemon_arguments = ("--workers", str(workers))
             self._forks = ForkServer(temporary, folder / "forks", learning=True, **self._variables)
             closing.callback(self._forks.close)
             self._closing = closing.pop_all()
 
     @classmethod
     def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "", temporary: Path | None = None) -> Stage:
-        """Return a stage in the folder; with torch's probes of its own where there are none yet in `temporary`."""
+        """Return a stage in the folder, in place of a former one, with torch's probes made where there are none yet.
+
+        Headers and kernels that were built stay in `temporary`, which is `t` in the folder.
+        """
         temporary = temporary or folder / "t"
+        home = folder / ("weakened" if weaken else "s")
+        shutil.rmtree(home, ignore_errors=True)
         if not temporary.exists():
             temporary.mkdir(mode=0o700, parents=True)
             with_probes(temporary, **remembering_compiler(temporary / "compiler"))
-        return cls(folder / ("weakened" if weaken else "s"), temporary, workers=workers, weaken=weaken)
+        return cls(home, temporary, workers=workers, weaken=weaken)
 
     def __enter__(self) -> Stage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closing.close()
+
+    def daemon(self, order: Order) -> Daemon:
+        """The daemon of that order, started when it is first needed."""
+        with self._starting:
+            if order not in self._daemons:
+                made = Daemon(self.folder / order, self._lab.temporary, self._daemon_arguments, self._variables)
+                self._closing.callback(made.stop)
+                self._daemons[order] = made.start()
+            return self._daemons[order]
 
     def write(self, twins: Twins) -> dict[Phase, Path]:
         """Write both programs; return where each is."""
@@ -102,28 +114,24 @@ class Stage:
             places[phase] = place
         return places
 
-    def run(self, twins: Twins, phase: Phase, script: Path, *, way: str, order: str = "") -> Run:
+    def run(self, twins: Twins, phase: Phase, script: Path, *, way: str, order: Order | None = None) -> Run:
         """Run one program in a process with empty caches; through the daemon of that order, or plainly without one."""
         with self._lock:
             self._count += 1
             home = self.folder / f"run-{self._count}"
         home.mkdir()
         report = home / "report.json"
-        daemon = self._daemons[order] if order else None
+        daemon = self.daemon(order) if order else None
         environment = self._lab.variables(daemon, home / "caches", report)
         environment |= _PASSIVE | self._variables | twins.thing.environment.get(phase, {})
         if twins.thing.fresh:
             outcome = _started_anew(script, phase, environment, report)
         else:
-            outcome = self._forks.run(str(script), [phase], environment, _LIMIT_S, served=bool(order))
+            outcome = self._forks.run(str(script), [phase], environment, _LIMIT_S, served=daemon is not None)
         shutil.rmtree(home, ignore_errors=True)
         last = outcome.out[-1] if outcome.out else ""
         places = dict(counted for line in outcome.out if (counted := _counted(line)))
         return Run(phase, way, outcome.code, last, places, outcome.err, outcome.report, outcome.seconds)
-
-    def logs(self) -> str:
-        """What the daemons have said."""
-        return "\n".join(daemon.log() for daemon in self._daemons.values())
 
 
 def _counted(line: str) -> tuple[str, dict[str, Any]] | None:
@@ -153,10 +161,3 @@ def _started_anew(script: Path, phase: Phase, environment: dict[str, str], repor
     counters = json.loads(report.read_text()) if report.exists() else {}
     seconds = time.monotonic() - began
     return Outcome(done.returncode, done.stdout.splitlines(), done.stderr, seconds, report.parent, counters)
-
-
-def kept(stage_folder: Path, twins: Twins, target: Path) -> None:
-    """Keep both programs, so that they can be read and run by hand."""
-    source = stage_folder / twins.folder
-    if source.exists():
-        shutil.copytree(source, target / twins.folder, dirs_exist_ok=True)

@@ -39,7 +39,7 @@ def weakened(
     pairs = drawn(pairs_of(part), seed=seed, each=2)
     with Stage.prepared(folder, weaken=part, temporary=temporary) as stage:
         # One program at a time beyond the jobs would only delay the answer: the first difference is enough.
-        for result in play_all(stage, programs(pairs, seed=seed), jobs=jobs, talk=talk):
+        for result in play_all(stage, programs(pairs, seed=seed), jobs=jobs, talk=talk, briefly=True):
             if result.differences:
                 return f"{result.name}: {result.differences[0]}"
     return ""

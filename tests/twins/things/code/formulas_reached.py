@@ -71,7 +71,7 @@ formula = made({'scale': pick(2.0, 5.0)})
         formula="""
 scope = {"torch": torch}
 result = "    return grad * torch." + pick("sin", "cos") + "(y)"
-exec("\\n".join(["def formula(ctx, grad):", "    (y,) = ctx.saved_tensors", result]), scope)  # as in a cell or a console: no file has this text
+exec("\\n".join(["def formula(ctx, grad):", "    (y,) = ctx.saved_tensors", result]), scope)
 formula = scope["formula"]
 """,
     ),
