@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=0, help="begin no program later than that [no limit]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at a time [cores]")
     parser.add_argument("--weaken", metavar="PART", help="leave a part of the key out, or `all` one after the other")
-    parser.add_argument(
-        "--keep", type=Path, help="keep programs here, with what was compiled, for the next run as well"
-    )
+    parser.add_argument("--keep", type=Path, help="a folder with a short name: programs, logs and builds stay there")
     parser.add_argument("--json", action="store_true", help="say each result as a line of JSON")
     parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and twins.json")
     options = parser.parse_args(arguments)

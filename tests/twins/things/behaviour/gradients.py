@@ -67,7 +67,6 @@ GRADIENTS = (
         learn(y)
         account.tell(y=y, dx=x.grad, dw=w.grad)
     """,
-        parts=("settings",),
     ),
     behaviour(
         "two gradients before the backward",
@@ -79,7 +78,6 @@ GRADIENTS = (
         (y * (a.norm() / b.norm()).detach()).sum().backward()
         account.tell(y=y, a=a, b=b, dx=x.grad, dw=w.grad)
     """,
-        parts=("settings",),
     ),
     behaviour(
         "graph kept late",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.twins.thing import Thing
+from tests.twins.thing import BOTH, Thing
 from tests.twins.things.behaviour.gradients import behaviour
 
 _MEMORY = (
@@ -135,6 +135,33 @@ return torch.tanh(x @ w)
 )
 
 
+_SHARING = tuple(
+    Thing(
+        name=f"inputs that share memory: {name}",
+        kind="same behaviour",
+        differs="whether the inputs lie in one piece of memory; their places in it are the same",
+        setup="""
+ONE = torch.arange(28.0).div(9).sin()
+OTHER = pick(ONE.clone(), ONE)
+""",
+        core=core,
+        drive="""
+        for number in range(2):
+            x, w = ONE[:12].view(3, 4), OTHER[8:24].view(4, 4)
+            with account.step(f"step {number}"):
+                account.tell(y=run(x, w), x=x, w=w)
+        """,
+        fits=("top", "submodule"),
+        times=BOTH,
+        parts=("sharing",),
+    )
+    for name, core in (
+        ("the first is written to", "x.add_(1)\nreturn torch.tanh(x @ w)"),
+        ("the second is written to", "w.mul_(2)\nreturn torch.tanh(x @ w) + x"),
+        ("nothing is written to", "return torch.tanh(x @ w)"),
+    )
+)
+
 _RANDOM = (
     behaviour(
         "random numbers in the graph",
@@ -259,4 +286,4 @@ return torch.tanh(x @ w)
 )
 
 
-MEMORY = (*_MEMORY, *_RANDOM)
+MEMORY = (*_MEMORY, *_SHARING, *_RANDOM)

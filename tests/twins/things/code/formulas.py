@@ -52,7 +52,7 @@ def formula_with(
         fits=fits,
         times=BOTH,
         environment=environment or {},
-        parts=("operators",),
+        parts=("user_code",),
     )
 
 

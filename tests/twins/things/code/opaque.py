@@ -23,7 +23,7 @@ def _opaque(name: str, before: str, number: str, *, fits: tuple[Position, ...] =
         core="return opaque(x @ w)",
         fits=fits,
         times=BOTH,
-        parts=("opaque",),
+        parts=("user_code",),
     )
 
 
@@ -155,7 +155,7 @@ def opaque(x):
 """,
         core="return opaque(x @ w)",
         fits=BODIES,
-        parts=("opaque",),
+        parts=("user_code",),
     ),
     Thing(
         name="autograd function: a number in its backward",

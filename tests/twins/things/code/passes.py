@@ -35,7 +35,7 @@ def _pass(
     silent: bool = False,
 ) -> Thing:
     return Thing(
-        name=name, kind=kind, differs=differs, setup=setup, core=core, fits=fits, parts=("passes",), silent=silent
+        name=name, kind=kind, differs=differs, setup=setup, core=core, fits=fits, parts=("user_code",), silent=silent
     )
 
 

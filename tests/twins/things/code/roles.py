@@ -46,7 +46,7 @@ def role(
         core=core,
         fits=fits,
         times=BOTH,
-        parts=("operators",),
+        parts=("user_code",),
         silent=silent,
     )
 

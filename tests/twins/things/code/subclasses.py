@@ -52,7 +52,7 @@ def _subclass(name: str, differs: str, setup: str) -> Thing:
         drive=_SUBCLASS_DRIVE,
         fits=("top", "submodule"),
         times=BOTH,
-        parts=("subclasses",),
+        parts=("user_code",),
     )
 
 

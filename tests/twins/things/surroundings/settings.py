@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.twins.thing import BODIES, Position, Thing
+from tests.twins.thing import Position, Thing
 
 _SUM = "return torch.tanh(x @ w).bfloat16().float() * torch.rsqrt(x * x + 1) + x.sum(0)"
 _SOME: tuple[Position, ...] = ("top", "submodule", "checkpoint", "function")
@@ -26,6 +26,7 @@ def _config(
         setup=f"import {module}\n\n{module}.{name} = pick({a}, {b})",
         core=core,
         fits=fits,
+        parts=("settings",) if module != "torch._inductor.config" else (),
         silent=silent,
     )
 
@@ -101,6 +102,7 @@ def _variable(name: str, a: str, b: str, *, core: str = _SUM, silent: bool = Tru
         fresh=True,
         core=core,
         fits=("top", "checkpoint"),
+        parts=("variables",),
         silent=silent,
     )
 
@@ -128,4 +130,3 @@ _VARIABLES = (
 )
 
 SETTINGS = (*_CONFIGURATION, *_VARIABLES)
-assert BODIES

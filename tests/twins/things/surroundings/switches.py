@@ -27,6 +27,7 @@ def _switch(name: str, a: str, b: str, *, core: str = _WIDE, silent: bool = Fals
         setup=setup,
         core=core,
         fits=("top", "checkpoint", "function"),
+        parts=("switches",),
         silent=silent,
     )
 
@@ -42,7 +43,7 @@ SWITCHES = (
         setup=f"torch.set_num_threads(pick(1, 2))\n{_LARGE}",
         core="return torch.tanh(x @ w) + (BIG * w[0]).sum(dim=0)",
         fits=("top", "submodule", "checkpoint"),
-        parts=("threads",),
+        parts=("older_torch",),
     ),
     Thing(
         name="deterministic algorithms",
@@ -83,6 +84,7 @@ WHERE = torch.tensor([0, 1, 0])
         core='return (torch.full((4,), 1e-39, device="cpu") * 0.5 + torch.tanh(x @ w) * 1e-39) * 1e30',
         fits=("top", "checkpoint", "function"),
         times=BOTH,
+        parts=("switches",),
     ),
     _switch(
         "torch.set_float32_matmul_precision",

@@ -23,7 +23,7 @@ def _schedule(
     *,
     fits: tuple[Position, ...] = BODIES,
     setup: str = "import torch.nn.functional as F",
-    parts: tuple[str, ...] = ("burned",),
+    parts: tuple[str, ...] = ("symbols",),
     silent: bool = False,
 ) -> Thing:
     """A number that changes from call to call, and changes otherwise in the twin."""

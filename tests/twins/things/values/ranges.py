@@ -34,7 +34,7 @@ def _marked(
         drive=_MARKED.replace("SIZES", sizes).replace("MARKING", marking),
         fits=BODIES,
         times=AUTOMATIC,
-        parts=("ranges",),
+        parts=("symbols",),
         silent=True,
     )
 
