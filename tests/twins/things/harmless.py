@@ -77,8 +77,9 @@ return torch.tanh(y) * 0.5
     )
 
 
-def _variables(name: str, **b: str) -> Thing:
-    return _harmless(name, f"the variables {', '.join(b)}", environment={"B": b}, fresh=True, fits=("top", "function"))
+def _variables(name: str, *, fresh: bool = False, **b: str) -> Thing:
+    fits: tuple[Position, ...] = ("top", "function")
+    return _harmless(name, f"the variables {', '.join(b)}", environment={"B": b}, fresh=fresh, fits=fits)
 
 
 HARMLESS = (
@@ -234,12 +235,14 @@ before(torch.ones(pick(2, 3)))
 """,
         fits=("top",),
     ),
-    _variables("hash seed", PYTHONHASHSEED="4711"),
+    _variables("hash seed", fresh=True, PYTHONHASHSEED="4711"),
     _variables("rank", RANK="3", LOCAL_RANK="3", WORLD_SIZE="8", MASTER_ADDR="127.0.0.1", MASTER_PORT="29500"),
     _variables("home", HOME="/tmp", USER="somebody", LOGNAME="somebody"),
-    _variables("locale", LC_ALL="C", LANG="C", TZ="Asia/Tokyo"),
+    _variables("locale", fresh=True, LC_ALL="C", LANG="C", TZ="Asia/Tokyo"),
     _variables("columns", COLUMNS="40", TERM="dumb", SOMETHING_ELSE="1"),
-    _variables("python's switches", PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore"),
+    _variables(
+        "python's switches", fresh=True, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore"
+    ),
     _harmless(
         "operator in another folder",
         "the folder of a program with an operator",
