@@ -88,8 +88,9 @@ def _headline(run: dict[str, Any]) -> str:
 
 def _kinds(results: Sequence[Result]) -> list[str]:
     lines = [
-        "| kind | things | pairs | telling | differ | hits lost | compiled in the program itself, by reason |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| kind | things | pairs | telling | end in an error plainly | differ | hits lost "
+        "| compiled in the program itself, by reason |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for kind in sorted({result.kind for result in results}):
         own = [result for result in results if result.kind == kind]
@@ -98,6 +99,7 @@ def _kinds(results: Sequence[Result]) -> list[str]:
             reasons.update(result.refused)
         lines.append(
             f"| {kind} | {len({one.thing for one in own})} | {len(own)} | {sum(one.telling for one in own)} | "
+            f"{sum(one.raises for one in own)} | "
             f"{sum(bool(one.differences) for one in own)} | {sum(bool(one.lost) for one in own)} | "
             f"{', '.join(f'{name} {count}' for name, count in reasons.most_common())} |"
         )
@@ -116,9 +118,11 @@ def _positions(results: Sequence[Result]) -> list[str]:
 
 def _faults(results: Sequence[Result]) -> list[str]:
     found = [result for result in results if not result.passed]
+    idle = sorted(result.name for result in results if not result.graphs)
+    lines = ["", f"No graph was compiled in {len(idle)} pairs: {'; '.join(idle)}."] if idle else []
     if not found:
-        return ["", "Nothing differs, and no hit was lost."]
-    lines = ["", "What is wrong:", ""]
+        return [*lines, "", "Nothing differs, and no hit was lost."]
+    lines += ["", "What is wrong:", ""]
     for result in found:
         said = [*result.differences, *(f"hit lost: {lost}" for lost in result.lost)]
         lines.append(
