@@ -5,6 +5,7 @@
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
 #   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
+#   make twins    pairs of programs that differ in one thing must not be confused: docs/trust/twins.md (an hour or two)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
@@ -17,7 +18,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix zoo fuzz soak load bench kernels clean
+.PHONY: help demo test check protos matrix twins zoo fuzz soak load bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +50,9 @@ protos: .venv
 
 matrix: .venv
 	@$(BIN)/python -m tests.faults.matrix --forked --write
+
+twins: .venv
+	@$(BIN)/python -m tests.twins --write $(TWINS_ARGS)
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo

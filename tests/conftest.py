@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import with_probes
 
-_LONGEST_FIRST = ("faults", "e2e", "lab", "kernels", "worker")
+_LONGEST_FIRST = ("twins", "faults", "e2e", "lab", "kernels", "worker")
 """Rooms whose tests compile: begun first, so that no process is left alone with them at the end, and so that what
 measures a second or two runs beside its like."""
 

@@ -273,12 +273,12 @@ class Lab:
             daemon.stop()
 
 
-def with_probes(folder: Path) -> Path:
+def with_probes(folder: Path, **environment: str) -> Path:
     """Put torch's probes of the instruction sets into `folder`, which will be a TMPDIR; return it."""
     (folder / "probes").mkdir()
     subprocess.run(
         [sys.executable, "-c", "from torch._inductor.cpu_vec_isa import valid_vec_isa_list; valid_vec_isa_list()"],
-        env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes")),
+        env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes"), **environment),
         check=True,
         timeout=_DEADLINE_S,
     )

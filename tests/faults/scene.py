@@ -223,7 +223,7 @@ class Scene:
         """Run the trainer to its end."""
         if self.kit.forks and not self.trainer_preload:
             environment = self.lab.variables(self.daemon, self.caches, self.folder / "report.json")
-            outcome = self.kit.forks.run(TRAINER, self.form, environment | self._environment(), _TRAINER_S)
+            outcome = self.kit.forks.run(TRAINER, [self.form], environment | self._environment(), _TRAINER_S)
         else:
             outcome = self.start().wait(_TRAINER_S)
         self.struck_in_time = self.struck.is_set()

@@ -1,0 +1,110 @@
+"""`python -m tests.twins`: programs in pairs that differ in one thing, plainly and through daemons in both orders.
+
+Prints what differed, and as the last line of standard output {"pairs": n, "differences": n, "lost": n}. Exit code 1
+where anything did, or where a hit was lost. With `--write` the results go to `docs/trust/twins.md` and `.json`.
+
+With `--weaken PART` (or `--weaken all`) client and workers leave a part of the key out, and the run succeeds only if
+the twins that this part keeps apart are then confused: a harness that cannot fail is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.twins.judging import Result
+from tests.twins.pairs import all_pairs, drawn, named, programs
+from tests.twins.playing import play_all
+from tests.twins.report import summary, write
+from tests.twins.stage import Stage
+from tests.twins.thing import Pair
+from tests.twins.weakening import known_parts, weakened
+
+_COMMAND = "python -m tests.twins"
+DRAWN_EACH = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play what the command line asks for; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="only name the pairs")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="pairs, things or kinds; * is anything")
+    parser.add_argument("--each", type=int, default=DRAWN_EACH, help=f"pairs of each thing, 0 for all [{DRAWN_EACH}]")
+    parser.add_argument("--seed", type=int, default=0, help="draws other pairs, in another order [0]")
+    parser.add_argument("--minutes", type=float, default=0, help="begin no program later than that [no limit]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at a time [cores]")
+    parser.add_argument("--weaken", metavar="PART", help="leave a part of the key out, or `all` one after the other")
+    parser.add_argument("--keep", type=Path, help="a folder with a short name: programs, logs and builds stay there")
+    parser.add_argument("--json", action="store_true", help="say each result as a line of JSON")
+    parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and twins.json")
+    options = parser.parse_args(arguments)
+    pairs = _chosen(options)
+    if options.list:
+        for pair in pairs:
+            print(pair.name)
+        return 0
+    talk = Console(stderr=True, highlight=False)
+    if options.weaken:
+        return _weaken(options, talk)
+    # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
+    try:
+        with Stage.prepared(folder, workers=max(1, options.jobs // 2)) as stage:
+            found = programs(pairs, seed=options.seed)
+            results = list(play_all(stage, found, jobs=options.jobs, minutes=options.minutes, talk=talk))
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    for result in results:
+        if options.json:
+            print(json.dumps(dataclasses.asdict(result)))
+        elif not result.passed:
+            print("\n    ".join([result.name, *result.differences, *(f"hit lost: {said}" for said in result.lost)]))
+    if options.write:
+        write(results, command=" ".join([_COMMAND, *(arguments or sys.argv[1:])]), seed=options.seed)
+    print(json.dumps(summary(results)))
+    return _code(results, pairs)
+
+
+def _chosen(options: argparse.Namespace) -> list[Pair]:
+    pairs = all_pairs()
+    if options.only and not (pairs := named(pairs, options.only)):
+        raise SystemExit(f"no pair is like {', '.join(options.only)}; --list names all")
+    return drawn(pairs, seed=options.seed, each=options.each) if options.each else pairs
+
+
+def _code(results: Sequence[Result], pairs: Sequence[Pair]) -> int:
+    return 0 if results and all(result.passed for result in results) and pairs else 1
+
+
+def _weaken(options: argparse.Namespace, talk: Console) -> int:
+    parts = known_parts()
+    wanted = parts if options.weaken == "all" else [options.weaken]
+    if unknown := set(wanted) - set(parts):
+        raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(parts) or 'none'}")
+    blind = []
+    for part in wanted:
+        folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
+        try:
+            said = weakened(part, folder, seed=options.seed, jobs=options.jobs, talk=talk)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"{part}: {said or 'NOT NOTICED'}")
+        blind += [] if said else [part]
+    print(json.dumps({"parts": len(wanted), "noticed": len(wanted) - len(blind), "not noticed": blind}))
+    return 1 if blind or not wanted else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

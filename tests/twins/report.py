@@ -1,0 +1,138 @@
+"""What was played, as a page and as data: docs/trust/twins.md and twins.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from tests.e2e.conftest import REPOSITORY
+from tests.twins.judging import Result
+
+DOCUMENT = REPOSITORY / "docs" / "trust" / "twins.md"
+
+
+_ABOUT = """# Twins
+
+Written by `make twins`; do not edit. Pairs of programs that differ in exactly one thing, at one position, with static
+or dynamic sizes. Each is run plainly, without a daemon; then A and B, and both again, on one daemon; and B and A on
+another one; every process with empty inductor and Triton directories but for torch's probes of the processor. What a
+program prints (values, gradients, dtypes, strides, shared memory, exceptions with their step, random streams
+afterwards) must be the same text as plainly, with the same exit code. Harmless twins must be served each other's
+artifacts, and a warm run must not compile again. A pair is *telling* where A and B print different things plainly: then
+an exchange shows. Each pair's outcome is in [twins.json](twins.json).
+
+Programs with up to four pairs of one thing are one process. Processes are forks of one that has imported torch and
+compiled nothing, except where the thing is read when torch is imported. All share a folder with torch's precompiled
+header, and a g++ that builds equal sources once (`tests/twins/compilers.py`)."""
+
+
+def summary(results: Sequence[Result]) -> dict[str, int]:
+    """The numbers of the last line."""
+    return {
+        "pairs": len(results),
+        "things": len({result.thing for result in results}),
+        "differences": sum(bool(result.differences) for result in results),
+        "lost": sum(bool(result.lost) for result in results),
+    }
+
+
+def write(results: Sequence[Result], *, command: str, seed: int) -> None:
+    """Write both files. The data of other versions of torch stay; those of this one are replaced."""
+    path = DOCUMENT.with_suffix(".json")
+    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    runs[version("torch")] = {
+        "command": command,
+        "seed": seed,
+        "commit": _commit(),
+        "ended": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "python": platform.python_version(),
+        **summary(results),
+        "results": [dataclasses.asdict(result) for result in sorted(results, key=lambda one: (one.kind, one.name))],
+    }
+    DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n")
+    DOCUMENT.write_text(page(runs))
+
+
+def page(runs: dict[str, Any]) -> str:
+    """Return the page of all runs, by version of torch."""
+    lines = [_ABOUT]
+    for torch, run in sorted(runs.items()):
+        results = [Result(**row) for row in run["results"]]
+        lines += [
+            "",
+            f"## torch {torch}",
+            "",
+            _headline(run),
+            "",
+            *_kinds(results),
+            *_positions(results),
+            *_faults(results),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(run: dict[str, Any]) -> str:
+    return (
+        f"`{run['command']}` on commit {run['commit']}, ended {run['ended']}, Python {run['python']}: "
+        f"{run['pairs']} pairs of {run['things']} things, **{run['differences']} differ**, {run['lost']} lost a hit."
+    )
+
+
+def _kinds(results: Sequence[Result]) -> list[str]:
+    lines = [
+        "| kind | things | pairs | telling | end in an error plainly | differ | hits lost "
+        "| compiled in the program itself, by reason |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for kind in sorted({result.kind for result in results}):
+        own = [result for result in results if result.kind == kind]
+        reasons = Counter[str]()
+        for result in own:
+            reasons.update(result.refused)
+        lines.append(
+            f"| {kind} | {len({one.thing for one in own})} | {len(own)} | {sum(one.telling for one in own)} | "
+            f"{sum(one.raises for one in own)} | "
+            f"{sum(bool(one.differences) for one in own)} | {sum(bool(one.lost) for one in own)} | "
+            f"{', '.join(f'{name} {count}' for name, count in reasons.most_common())} |"
+        )
+    return lines
+
+
+def _positions(results: Sequence[Result]) -> list[str]:
+    places = Counter((result.position, result.times) for result in results)
+    times = sorted({result.times for result in results})
+    lines = ["", "| position | " + " | ".join(times) + " |", "|---|" + "---:|" * len(times)]
+    return lines + [
+        f"| {position} | " + " | ".join(str(places[position, time]) for time in times) + " |"
+        for position in sorted({result.position for result in results})
+    ]
+
+
+def _faults(results: Sequence[Result]) -> list[str]:
+    found = [result for result in results if not result.passed]
+    idle = sorted(result.name for result in results if not result.graphs)
+    lines = ["", f"No graph was compiled in {len(idle)} pairs: {'; '.join(idle)}."] if idle else []
+    if not found:
+        return [*lines, "", "Nothing differs, and no hit was lost."]
+    lines += ["", "What is wrong:", ""]
+    for result in found:
+        said = [*result.differences, *(f"hit lost: {lost}" for lost in result.lost)]
+        lines.append(
+            f"- **{result.name}** ({result.kind}): {said[0]}" + (f", and {len(said) - 1} more" if said[1:] else "")
+        )
+    return lines
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()

@@ -1,0 +1,163 @@
+"""Where twins are run: two daemons, one for each order, and processes with empty caches, with and without them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from tests.e2e.conftest import Daemon, Lab, Outcome, with_probes
+from tests.faults.forked import ForkServer
+from tests.twins.compilers import remembering_compiler
+from tests.twins.program import text_of
+from tests.twins.thing import PHASES, Phase, Twins
+
+Order = Literal["AB", "BA"]
+"""Who is first on a daemon: each order has its own."""
+_TELLING = Path(__file__).with_name("telling.py")
+_LIMIT_S = 240.0
+_PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait give the processor to the other programs."""
+COUNTERS = ("graphs", "hits", "hits_local", "compiled_by_daemon", "compiled_here")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process came to."""
+
+    phase: Phase
+    way: str
+    code: int
+    last: str
+    """Its last line: everything it computed."""
+    places: dict[str, dict[str, Any]]
+    """Of the client's counters, what each place has added."""
+    errors: str
+    counters: dict[str, Any]
+    """Of the client; empty where it was off."""
+    seconds: float
+
+
+class Stage:
+    """Runs programs. Safe to use from several threads; one daemon serves the pairs of all of them."""
+
+    def __init__(self, folder: Path, temporary: Path, *, workers: int = 1, weaken: str = "") -> None:
+        """`folder` has a short name, for the sockets in it; `temporary` has been through `with_probes`.
+
+        With `weaken` client and workers leave that part out of what keeps programs apart.
+        """
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / "forks").mkdir()
+        self.folder = folder
+        self._variables = remembering_compiler(temporary / "compiler")
+        self._variables |= {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
+        self._lock, self._starting = threading.Lock(), threading.Lock()
+        self._count = 0
+        with contextlib.ExitStack() as closing:
+            self._lab = Lab(folder, temporary, healthy=False)
+            closing.callback(self._lab.close)
+            self._daemons: dict[Order, Daemon] = {}
+            self._daemon_arguments = ("--workers", str(workers))
+            self._forks = ForkServer(temporary, folder / "forks", learning=True, **self._variables)
+            closing.callback(self._forks.close)
+            self._closing = closing.pop_all()
+
+    @classmethod
+    def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "", temporary: Path | None = None) -> Stage:
+        """Return a stage in the folder, in place of a former one, with torch's probes made where there are none yet.
+
+        Headers and kernels that were built stay in `temporary`, which is `t` in the folder.
+        """
+        temporary = temporary or folder / "t"
+        home = folder / ("weakened" if weaken else "s")
+        shutil.rmtree(home, ignore_errors=True)
+        if not temporary.exists():
+            temporary.mkdir(mode=0o700, parents=True)
+            with_probes(temporary, **remembering_compiler(temporary / "compiler"))
+        return cls(home, temporary, workers=workers, weaken=weaken)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.close()
+
+    def daemon(self, order: Order) -> Daemon:
+        """The daemon of that order, started when it is first needed."""
+        with self._starting:
+            if order not in self._daemons:
+                made = Daemon(self.folder / order, self._lab.temporary, self._daemon_arguments, self._variables)
+                self._closing.callback(made.stop)
+                self._daemons[order] = made.start()
+            return self._daemons[order]
+
+    def write(self, twins: Twins) -> dict[Phase, Path]:
+        """Write both programs; return where each is."""
+        home = self.folder / twins.folder
+        places: dict[Phase, Path] = {}
+        for phase in PHASES:
+            place = home / twins.thing.file.get(phase, "program.py")
+            text = text_of(twins, phase)
+            if place.exists() and place.read_text() != text:
+                place = home / phase / place.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+            shutil.copyfile(_TELLING, place.with_name("telling.py"))
+            places[phase] = place
+        return places
+
+    def run(self, twins: Twins, phase: Phase, script: Path, *, way: str, order: Order | None = None) -> Run:
+        """Run one program in a process with empty caches; through the daemon of that order, or plainly without one."""
+        with self._lock:
+            self._count += 1
+            home = self.folder / f"run-{self._count}"
+        home.mkdir()
+        report = home / "report.json"
+        daemon = self.daemon(order) if order else None
+        environment = self._lab.variables(daemon, home / "caches", report)
+        environment |= _PASSIVE | self._variables | twins.thing.environment.get(phase, {})
+        if twins.thing.fresh:
+            outcome = _started_anew(script, phase, environment, report)
+        else:
+            outcome = self._forks.run(str(script), [phase], environment, _LIMIT_S, served=daemon is not None)
+        shutil.rmtree(home, ignore_errors=True)
+        last = outcome.out[-1] if outcome.out else ""
+        places = dict(counted for line in outcome.out if (counted := _counted(line)))
+        return Run(phase, way, outcome.code, last, places, outcome.err, outcome.report, outcome.seconds)
+
+
+def _counted(line: str) -> tuple[str, dict[str, Any]] | None:
+    """What a line of a program says of the counters at one of its places."""
+    if not line.startswith('{"counters of"'):
+        return None
+    said = json.loads(line)
+    before, after = said["before"], said["after"]
+    grown = {name: after[name] - before.get(name, 0) for name in COUNTERS if name in after}
+    for name in ("refused", "fallbacks"):
+        counts = {reason: n - before.get(name, {}).get(reason, 0) for reason, n in after.get(name, {}).items()}
+        grown[name] = {reason: n for reason, n in counts.items() if n}
+    return said["counters of"], grown
+
+
+def _started_anew(script: Path, phase: Phase, environment: dict[str, str], report: Path) -> Outcome:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script), phase],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    counters = json.loads(report.read_text()) if report.exists() else {}
+    seconds = time.monotonic() - began
+    return Outcome(done.returncode, done.stdout.splitlines(), done.stderr, seconds, report.parent, counters)

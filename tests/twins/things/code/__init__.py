@@ -1,0 +1,1 @@
+"""Code of the user's that runs while torch compiles."""

@@ -1,0 +1,1 @@
+"""Numbers, texts and sizes that torch may write into code or ask about."""

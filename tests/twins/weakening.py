@@ -1,0 +1,57 @@
+"""Whether the harness notices that a part of what keeps programs apart is missing.
+
+The client and the workers read `COMPILE_DAEMON_TEST_WEAKEN`, which names one part of a closed list. Each thing says
+which parts keep its twins apart; played without one of them, at least one pair must differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from rich.console import Console
+
+from compile_wire.torch_side.versions import torch_version
+from tests.twins.pairs import all_pairs, drawn, programs
+from tests.twins.playing import play_all
+from tests.twins.stage import Stage
+from tests.twins.thing import Pair
+
+_OLDER = "older_torch"
+"""The part that has what only the keys of older versions of torch leave out."""
+_MODULE = "compile_wire.torch_side.key_parts"
+
+
+def known_parts() -> tuple[str, ...]:
+    """Return the parts that this torch's key needs and that can be left out; none where the product has no switch."""
+    if importlib.util.find_spec(_MODULE) is None:
+        return ()
+    version = torch_version()
+    unneeded = {_OLDER} if version and version.key_complete else set()
+    return tuple(part for part in importlib.import_module(_MODULE).PARTS if part not in unneeded)
+
+
+def pairs_of(part: str) -> list[Pair]:
+    """Return the pairs that this part keeps apart."""
+    return [pair for pair in all_pairs() if part in pair.thing.parts]
+
+
+def weakened(
+    part: str, folder: Path, *, seed: int, jobs: int, talk: Console | None = None, temporary: Path | None = None
+) -> str:
+    """Return the first difference that is found without the part; nothing where none is."""
+    # Twins whose difference shows when they are exchanged come first.
+    pairs = drawn(pairs_of(part), seed=seed, each=2)
+    with Stage.prepared(folder, weaken=part, temporary=temporary) as stage:
+        # One program at a time beyond the jobs would only delay the answer: the first difference is enough.
+        for result in play_all(
+            stage,
+            sorted(programs(pairs, seed=seed), key=lambda twins: twins.thing.silent),
+            jobs=jobs,
+            talk=talk,
+            briefly=True,
+        ):
+            if result.differences:
+                return f"{result.name}: {result.differences[0]}"
+    return ""
