@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--list", action="store_true", help="only name the pairs")
-    parser.add_argument("--only", action="append", metavar="PATTERN", help="pairs, things or kinds; * is anything")
+    parser.add_argument(
+        "--only", action="append", metavar="PATTERN", help="a part of pairs' names, or a kind; * is anything"
+    )
     parser.add_argument("--each", type=int, default=DRAWN_EACH, help=f"pairs of each thing, 0 for all [{DRAWN_EACH}]")
     parser.add_argument("--seed", type=int, default=0, help="draws other pairs, in another order [0]")
     parser.add_argument("--minutes", type=float, default=0, help="begin no program later than that [no limit]")
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not result.passed:
             print("\n    ".join([result.name, *result.differences, *(f"hit lost: {said}" for said in result.lost)]))
     if options.write:
-        write(results, command=" ".join([_COMMAND, *(arguments or sys.argv[1:])]), seed=options.seed)
+        write(results, command=f"{_COMMAND} {shlex.join(arguments or sys.argv[1:])}", seed=options.seed)
     print(json.dumps(summary(results)))
     return _code(results, pairs)
 
