@@ -21,6 +21,7 @@ from compiler_daemon.cache import Cache
 from compiler_daemon.condition import Condition
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.environments import Environments
+from compiler_daemon.errors import StartError
 from compiler_daemon.explanations import Explanations
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes
@@ -44,6 +45,7 @@ from compiler_daemon.rpc.tls import server_credentials
 from compiler_daemon.runs import RunLog
 from compiler_daemon.statistics import Gathering
 from compiler_daemon.store import Store, StoreConfig
+from compiler_daemon.worker import confinement
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     """
     os.umask(0o077)
     stop, stop_now = asyncio.Event(), asyncio.Event()
+    check_sandbox(config)
     async with contextlib.AsyncExitStack() as scope:
         await _take_place(config, scope)
         credentials = server_credentials(config)
@@ -82,6 +85,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             config.pool,
             scratch=config.scratch,
             logs=config.logs,
+            hidden=[config.directory],
             counters=counters,
             on_hello=environments.note_hello,
             facts_of=environments.known_facts,
@@ -168,6 +172,16 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         await _unless(stop_now, _drain(flights, config.drain_s))
         await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
     logger.info("stopped")
+
+
+def check_sandbox(config: DaemonConfig) -> None:
+    """Say at the start where workers are not confined; raise `StartError` where they must be and cannot."""
+    if config.pool.sandbox == "off":
+        logger.warning("workers are not confined: whoever's graph takes one over has all that this account has")
+    elif reason := confinement.why_not():
+        if config.pool.sandbox == "required":
+            raise StartError(f"workers cannot be confined: {reason}. Leave --require-sandbox out to serve all the same")
+        logger.warning("workers are not confined: %s", reason)
 
 
 async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:

@@ -19,6 +19,7 @@ PHASES = frozenset({"rebuilding", "compiling", "packing"})
 
 _MAX_MESSAGE_TEXT = 4096
 _MAX_FIELDS = 64
+_UNCONFINED = "unconfined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,12 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise MalformedError("the worker's environment is no map of text to text")
     check_environment(fields)
-    return Hello(environment=environment_id(fields), fields=fields, facts=_facts(message))
+    return Hello(
+        environment=environment_id(fields),
+        fields=fields,
+        facts=_facts(message),
+        unconfined=_text({_UNCONFINED: "it does not say whether it is confined", **message}, _UNCONFINED),
+    )
 
 
 def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFrame | Done | Keyed | RefusedFrame:

@@ -29,7 +29,8 @@ from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
-from compiler_daemon.worker.known_facts import read_known, write_known
+from compiler_daemon.worker.confinement import VARIABLE, Order
+from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, read_hello, read_reply
 
@@ -42,6 +43,9 @@ _MAX_FRAMES = MAX_BLOBS + 1024
 _TRADES: Mapping[Trade, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
 """What the worker's program is told."""
 
+_SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
+"""What a job's phases are called in a trace."""
+
 _FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
 """What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept."""
 
@@ -53,19 +57,29 @@ class Berth:
     interpreter: str
     trade: Trade
     scratch: Path
+    """Its own and nobody else's: what one graph made of its worker must not come near another's."""
     log: Path
+    order: Order | None
+    """How it confines itself; None where it is not to."""
 
     @property
-    def shared(self) -> Path:
-        """What the workers of a place have in common: torch's cache directory, and the facts known."""
+    def caches(self) -> Path:
+        """torch's cache directory, with the facts that are known."""
         return self.scratch / "inductor"
+
+    @property
+    def temporary(self) -> Path:
+        """Its TMPDIR. torch keeps compiled headers there, and in a shared one it would take other people's."""
+        return self.scratch / "tmp"
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the worker's environment variables."""
         kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN_PREFIXES)}
+        kept |= {VARIABLE: self.order.encode()} if self.order else {}
         return kept | {
-            "TORCHINDUCTOR_CACHE_DIR": str(self.shared),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.caches),
             "TRITON_CACHE_DIR": str(self.scratch / "triton"),
+            "TMPDIR": str(self.temporary),
         }
 
 
@@ -204,15 +218,16 @@ class WorkerProcess:
         assert self._socket is not None
         with self._socket.makefile("rb") as stream:
             hello = read_hello(read_frame(stream))
+        if hello.unconfined and self._config.sandbox == "required":
+            raise WireError(f"the worker is not confined, and must be: {hello.unconfined}")
         return hello
 
     def _leave_facts(self, environment: Digest, facts: bytes) -> None:
-        if read_known(self.berth.shared, environment) is None:
-            with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
-                write_known(self.berth.shared, environment, decode_facts(facts))
+        with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
+            write_known(self.berth.caches, environment, decode_facts(facts))
 
     def _spawn(self) -> None:
-        for directory in (self.berth.scratch, self.berth.log.parent):
+        for directory in (self.berth.scratch, self.berth.temporary, self.berth.log.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with theirs, open(self.berth.log, "ab", buffering=0) as log:
@@ -239,14 +254,17 @@ class WorkerProcess:
         assert self._socket is not None
         number, started, received = self.jobs_done + 1, time.monotonic(), 0
         with self._socket.makefile("wb") as out:
-            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace}
+            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph}
             frame |= {"replay": True} if job.replay else {}
             frame |= {"niceness": self._config.niceness} if job.stands_back else {}
             write_frame(out, frame)
-        with self._socket.makefile("rb") as stream:
+        # The worker reaches no collector; how far it is it says anyway.
+        spans = tracing.Elsewhere("compile-worker", self.pid, "job", parent=trace, key=job.key)
+        with self._socket.makefile("rb") as stream, spans:
             for _ in range(_MAX_FRAMES):
                 match read_reply(read_frame(stream), number):
                     case Progress(phase):
+                        spans.enter(_SPANS.get(phase, phase))
                         on_phase(phase)
                     case BlobFrame(sha256, data):
                         received += len(data)

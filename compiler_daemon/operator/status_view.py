@@ -34,6 +34,7 @@ def _overview(state: Mapping[str, Any]) -> Table:
         "memory": decimal(state["rss_bytes"]),
         "store": f"{state['artifacts']} artifacts, {state['blobs']} blobs, "
         f"{decimal(state['store_bytes'])} of {decimal(state['store_max_bytes'])}",
+        "sandbox": state["sandbox"] or "unknown: the daemon is older than this command",
         "waiting": f"{state['queued']} graphs",
         "page": f"{state['page']} (compiler-daemon page --open)" if state["page"] else "none (serve --page-port 0)",
     }

@@ -9,7 +9,6 @@ asked for is anything compiled. A difference is an answer, too, with the parts o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import logging
@@ -46,7 +45,7 @@ from compile_wire.torch_side.probes import Probes, probe_at_once
 from compile_wire.torch_side.state import apply_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
 from compiler_daemon.worker.builds import Builds
-from compiler_daemon.worker.known_facts import read_known, turn, write_known
+from compiler_daemon.worker.known_facts import read_known
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.translation import translated
@@ -100,7 +99,7 @@ class Compiler:
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
-        # The daemon names one, which the workers of an interpreter share.
+        # The daemon names one, in the worker's own folder.
         self._place = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.mkdtemp(prefix="worker-"))
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._builds = Builds(self._place)
@@ -112,18 +111,12 @@ class Compiler:
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
-        with turn(self._place):
-            known = read_known(self._place, self._environment)
-            self._known = known or Facts()
-            try:
-                probe_at_once()
-                cpu_vec_isa.valid_vec_isa_list()
-            except Exception:
-                _logger.warning("the instruction sets could not be probed", exc_info=True)
-            else:
-                if (found := Facts(vec_isa=self._probes.seen)) != known:
-                    with contextlib.suppress(OSError):  # the next one asks the machine, too
-                        write_known(self._place, self._environment, found)
+        self._known = read_known(self._place, self._environment) or Facts()
+        try:
+            probe_at_once()
+            cpu_vec_isa.valid_vec_isa_list()
+        except Exception:
+            _logger.warning("the instruction sets could not be probed", exc_info=True)
         return Facts(vec_isa=self._probes.seen)
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:

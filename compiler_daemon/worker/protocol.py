@@ -3,13 +3,13 @@
 A frame is a 4-byte big-endian length and that many bytes of msgpack, always a map with `type`:
 
 daemon -> worker
-  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels), trace (a W3C traceparent
-            that the job belongs to; empty for none); and `replay`, true for a kept graph: it may be another torch's,
-            and with an empty key only its key is asked for
+  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels); and `replay`, true for a
+            kept graph: it may be another torch's, and with an empty key only its key is asked for
   exit      finish; the worker exits with code 0
 
 worker -> daemon
-  hello     protocol, environment (map of text to text), facts (bytes): once, when the worker is ready for jobs
+  hello     protocol, environment (map of text to text), facts (bytes), unconfined (why it is not confined; empty where
+            it is): once, when the worker is ready for jobs
   progress  id, phase: "rebuilding", "compiling", "packing"
   blob      id, sha256, data: one blob of the artifact being handed over; each at most MAX_BLOB_BYTES
   keyed     id, key: what the graph is called here; nothing was compiled
