@@ -85,6 +85,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             config.pool,
             scratch=config.scratch,
             logs=config.logs,
+            headers=config.headers,
             hidden=[config.directory],
             counters=counters,
             on_hello=environments.note_hello,

@@ -26,6 +26,7 @@ from compile_wire.environment import differing_fields
 from compiler_daemon import metrics
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
+from compiler_daemon.headers import HeaderMaker
 from compiler_daemon.jobs import Hello, Trade, WorkerView, trade_of
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
@@ -77,6 +78,7 @@ class Pool:
         *,
         scratch: Path,
         logs: Path,
+        headers: Path,
         hidden: Sequence[Path] = (),
         counters: metrics.Counters,
         on_hello: Callable[[Hello], Awaitable[None]],
@@ -88,6 +90,7 @@ class Pool:
         """
         self._config = config
         self._scratch = scratch
+        self._headers = headers
         self._hidden = tuple(hidden)
         self._logs = logs
         self._counters = counters
@@ -97,6 +100,7 @@ class Pool:
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
         self._ending: list[WorkerProcess] = []
+        self._header_maker = HeaderMaker(config, headers)
         self._requests: list[_Request] = []
         self._known: dict[_Start, _Known] = {}
         self._failures: Counter[_Start] = Counter()
@@ -131,6 +135,7 @@ class Pool:
                 if not worker.is_usable or now - worker.idle_since > self._config.idle_s:
                     self._retire(worker)
             self._dispatch()
+            self._prepare(now)
 
     def prewarm(self, environment: Digest, fields: Mapping[str, str], interpreter: str) -> None:
         """Start a worker in the background, where none is there for the environment and there is room."""
@@ -214,6 +219,7 @@ class Pool:
     async def close(self) -> None:
         """End every worker, busy ones, too."""
         self.hand_back()
+        await self._header_maker.end()
         workers = [*self._starting, *self._idle, *self._busy]
         await asyncio.gather(*(worker.end(grace_s=_END_GRACE_S if worker in self._idle else 0) for worker in workers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -282,15 +288,35 @@ class Pool:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
     def _begin(self, start: _Start, environment: Digest | None) -> None:
+        worker = WorkerProcess(self._config, self._berth(start))
+        self._starting.append(worker)
+        self._spawn_task(self._start(worker, environment))
+
+    def _berth(self, start: _Start) -> Berth:
         taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
         # Never one that another has used: a worker that somebody's graph has taken over must not prepare the next's.
         scratch = self._scratch / f"worker-{next(self._numbers)}"
-        order = Order(scratch=scratch, hidden=self._hidden) if self._config.sandbox != "off" else None
-        berth = Berth(interpreter=start.interpreter, trade=start.trade, scratch=scratch, log=free, order=order)
-        worker = WorkerProcess(self._config, berth)
-        self._starting.append(worker)
-        self._spawn_task(self._start(worker, environment))
+        order = Order(scratch=scratch, readable=(self._headers,), hidden=self._hidden)
+        return Berth(
+            interpreter=start.interpreter,
+            trade=start.trade,
+            scratch=scratch,
+            log=free,
+            headers=self._headers,
+            order=order if self._config.sandbox != "off" else None,
+        )
+
+    def _prepare(self, now: float) -> None:
+        """While nobody needs anything, have made what workers to come would wait for."""
+        if self._closed or self._starting or self._busy:
+            return
+        for worker in self._idle:
+            idle_s = now - worker.idle_since
+            if worker.hello and worker.berth.trade == "graphs" and idle_s > self._config.headers_after_s:
+                if self._header_maker.wants(worker.hello):
+                    self._spawn_task(self._header_maker.make(self._berth(_start_of(worker)), worker.hello))
+                return
 
     async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:
         start, failure, hello = _start_of(worker), "", None

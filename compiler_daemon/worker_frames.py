@@ -53,6 +53,11 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Warm:
+    """Everything is made that a first job would wait for."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedFrame:
     """The worker will not compile the graph, and lives on."""
 
@@ -79,7 +84,9 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
     )
 
 
-def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFrame | Done | Keyed | RefusedFrame:
+def read_reply(
+    message: Mapping[str, Any] | None, job: int
+) -> Progress | BlobFrame | Done | Keyed | RefusedFrame | Warm:
     """Return what a worker says during the job; raise `MalformedError` where it must not say that."""
     if message is None:
         raise MalformedError("the worker ended in the middle of a job")
@@ -99,6 +106,8 @@ def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFr
             return Keyed(_key(message))
         case "refused":
             return _refused(message)
+        case "warm":
+            return Warm()
         case other:
             raise MalformedError(f"the worker sent an unknown frame: {other[:40]!r}")
 

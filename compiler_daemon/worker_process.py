@@ -29,10 +29,11 @@ from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
+from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.confinement import VARIABLE, Order
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
-from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, read_hello, read_reply
+from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, Warm, read_hello, read_reply
 
 BlobSink = Callable[[Digest, bytes], object]
 """Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
@@ -59,6 +60,8 @@ class Berth:
     scratch: Path
     """Its own and nobody else's: what one graph made of its worker must not come near another's."""
     log: Path
+    headers: Path
+    """Of torch's, compiled already; it may read them."""
     order: Order | None
     """How it confines itself; None where it is not to."""
 
@@ -80,6 +83,7 @@ class Berth:
             "TORCHINDUCTOR_CACHE_DIR": str(self.caches),
             "TRITON_CACHE_DIR": str(self.scratch / "triton"),
             "TMPDIR": str(self.temporary),
+            kept_headers.VARIABLE: str(self.headers),
         }
 
 
@@ -112,7 +116,7 @@ class WorkerProcess:
         """The process's number; 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    async def start(self, known: tuple[Digest, bytes] | None = None) -> Hello:
+    async def start(self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0) -> Hello:
         """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
 
         `known` is an environment that it may turn out to have, and its facts: it need not find those out again.
@@ -120,7 +124,7 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._config.start_s):
-                hello = await loop.run_in_executor(self._thread, self._greet, known)
+                hello = await loop.run_in_executor(self._thread, self._greet, known, niceness)
         except TimeoutError as error:
             raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
         except (OSError, WireError) as error:
@@ -149,6 +153,17 @@ class WorkerProcess:
         if not isinstance(answer, Keyed):
             raise WorkerLostError("the worker compiled where a key was asked for")
         return answer.key
+
+    async def keep_headers(self) -> int:
+        """Take over the headers that it makes before its first job; return how many files. It must not have had a job.
+
+        Raises `OSError`, `WireError`, `TimeoutError`.
+        """
+        if self.jobs_done or self.job or self.hello is None:
+            raise WireError("only a worker that has seen nobody's graph makes headers for others")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._config.start_s):
+            return await loop.run_in_executor(self._thread, self._have_warmed, self.hello.environment)
 
     async def _have_done(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product | Keyed:
         loop = asyncio.get_running_loop()
@@ -208,13 +223,15 @@ class WorkerProcess:
 
     # Below: in threads.
 
-    def _greet(self, known: tuple[Digest, bytes] | None) -> Hello:
+    def _greet(self, known: tuple[Digest, bytes] | None, niceness: int) -> Hello:
         with self._birth:
             if self._ended:
                 raise WireError("the worker was ended before it was started")
             if known:
                 self._leave_facts(*known)
             self._spawn()
+            if niceness:
+                os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
         assert self._socket is not None
         with self._socket.makefile("rb") as stream:
             hello = read_hello(read_frame(stream))
@@ -248,6 +265,15 @@ class WorkerProcess:
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
+    def _have_warmed(self, environment: Digest) -> int:
+        assert self._socket is not None
+        with self._socket.makefile("wb") as out:
+            write_frame(out, {"type": "warm", "id": 0})
+        with self._socket.makefile("rb") as stream:
+            if not isinstance(read_reply(read_frame(stream), 0), Warm):
+                raise WireError("the worker does something else than to get warm")
+        return kept_headers.keep(self.berth.temporary, self.berth.headers, environment)
+
     def _converse(
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
     ) -> Product | Keyed | JobRefusedError:
@@ -275,6 +301,8 @@ class WorkerProcess:
                         return Product(manifest=manifest, facts=facts, seconds=time.monotonic() - started)
                     case Keyed() as keyed:
                         return keyed
+                    case Warm():
+                        raise WireError("the worker got warm in the middle of a job")
                     case refused:
                         return JobRefusedError(refused.reason, refused.message, refused.fields)
         raise WireError(f"the worker sent more than {_MAX_FRAMES} frames")

@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Compiler(Protocol):
+    def wait_until_warm(self) -> None: ...
     def run(self, job_id: int, key: str, graph: bytes, /, *, replay: bool) -> Iterator[dict[str, Any]]: ...
 
 
@@ -42,8 +43,11 @@ def main() -> int:
     compiler, environment, facts = works
     hello = {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": dict(environment), "facts": facts}
     write_frame(channel, {**hello, "unconfined": unconfined})
-    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
-        if niceness := message.get("niceness", 0):
+    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] in {"job", "warm"}:
+        if message["type"] == "warm":
+            compiler.wait_until_warm()
+            write_frame(channel, {"type": "warm", "id": message["id"]})
+        elif niceness := message.get("niceness", 0):
             # In a thread, because a niceness is a thread's on Linux, and nobody may take one back: the next job may be
             # one that a training waits for. What the thread starts, threads and compilers, has it from it.
             with ThreadPoolExecutor(1, "stands-back", initializer=_stand_back, initargs=(niceness,)) as pool:

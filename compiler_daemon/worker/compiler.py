@@ -109,6 +109,10 @@ class Compiler:
         """Get ready for the first job, beside whatever comes next."""
         self._builds.warm()
 
+    def wait_until_warm(self) -> None:
+        """Wait until it is ready, and what it made on the way is whole."""
+        self._builds.wait_until_warm()
+
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
         self._known = read_known(self._place, self._environment) or Facts()

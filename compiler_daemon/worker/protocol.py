@@ -5,6 +5,7 @@ A frame is a 4-byte big-endian length and that many bytes of msgpack, always a m
 daemon -> worker
   job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels); and `replay`, true for a
             kept graph: it may be another torch's, and with an empty key only its key is asked for
+  warm      id: say when everything is made that a first job would wait for
   exit      finish; the worker exits with code 0
 
 worker -> daemon
@@ -12,6 +13,7 @@ worker -> daemon
             it is): once, when the worker is ready for jobs
   progress  id, phase: "rebuilding", "compiling", "packing"
   blob      id, sha256, data: one blob of the artifact being handed over; each at most MAX_BLOB_BYTES
+  warm      id: it is made
   keyed     id, key: what the graph is called here; nothing was compiled
   done      id, manifest (bytes), facts (bytes): the artifact is complete; its blobs came before
   refused   id, reason (name of a Refused.Reason without its prefix), message, fields (list of text)
