@@ -13,13 +13,17 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
+
 from compiler_daemon import __version__
-from compiler_daemon.address import Address, UnixAddress
+from compiler_daemon.address import Address, TcpAddress, UnixAddress
 from compiler_daemon.cache import Cache
 from compiler_daemon.condition import Condition
 from compiler_daemon.config import DaemonConfig
+from compiler_daemon.descriptors import let_silent_go, max_connections, raise_limit
 from compiler_daemon.environments import Environments
 from compiler_daemon.errors import StartError
 from compiler_daemon.explanations import Explanations
@@ -65,7 +69,6 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     """
     os.umask(0o077)
     stop, stop_now = asyncio.Event(), asyncio.Event()
-    check_sandbox(config)
     async with contextlib.AsyncExitStack() as scope:
         await _take_place(config, scope)
         credentials = server_credentials(config)
@@ -78,7 +81,8 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         scope.push_async_callback(asyncio.to_thread, store.close)
         runs = await asyncio.to_thread(RunLog, config.runs)
         scope.push_async_callback(asyncio.to_thread, runs.close)
-        reports = Reports(runs, store, counters=counters)
+        reading = scope.enter_context(_reader())
+        reports = Reports(runs, store, reading=reading, counters=counters)
         environments = Environments(store, secret=identity.secret)
         await environments.load()
         pool = Pool(
@@ -128,7 +132,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             ),
             RunServicer(
                 reports=reports,
-                explanations=Explanations(runs, store),
+                explanations=Explanations(runs, store, reading=reading),
                 gathering=Gathering(store, runs, counters=counters),
                 flights=flights,
             ),
@@ -141,12 +145,10 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             condition=condition,
             counters=counters,
             with_reflection=config.reflection,
+            max_connections=max_connections(raise_limit()),
         )
         scope.push_async_callback(server.stop, 0)
-        address = server.bind(config.address, credentials)
-        local = server.bind(config.local_address) if config.uses_tls else address
-        await server.start()
-        scope.callback(_unlink, local)
+        address, local = await _open(server, config, credentials, scope)
         condition.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
@@ -185,13 +187,40 @@ def check_sandbox(config: DaemonConfig) -> None:
         logger.warning("workers are not confined: %s", reason)
 
 
+@contextlib.contextmanager
+def _reader() -> Iterator[ThreadPoolExecutor]:
+    """A thread in which graphs are read, one after the other."""
+    thread = ThreadPoolExecutor(1, "reading")
+    try:
+        yield thread
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
 async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
     """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
+    check_sandbox(config)
     prepare_directory(config.directory)
     scope.enter_context(_lock(config.directory))
     if isinstance(config.local_address, UnixAddress):
         clear_socket(config.local_address)
     await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+
+
+async def _open(
+    server: RpcServer,
+    config: DaemonConfig,
+    credentials: grpc.ServerCredentials | None,
+    scope: contextlib.AsyncExitStack,
+) -> tuple[Address, Address]:
+    """Begin to answer until the scope ends; return the daemon's address, and the one of the directory's own user."""
+    address = server.bind(config.address, credentials)
+    local = server.bind(config.local_address) if config.uses_tls else address
+    await server.start()
+    if isinstance(address, TcpAddress):
+        await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))
+    scope.callback(_unlink, local)
+    return address, local
 
 
 async def _drain(flights: Flights, limit_s: float) -> None:

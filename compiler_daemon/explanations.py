@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
-from compile_wire.errors import WireError
-from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec
 from compile_wire.kernel_environment import ArtifactKind, is_kernel_environment, kernels_run, kind_of
-from compile_wire.kernel_spec import KernelSpec, decode_kernel
+from compile_wire.kernel_spec import KernelSpec
 from compiler_daemon.errors import AmbiguousKeyError, RunUnknownError
 from compiler_daemon.explain import (
     Candidate,
@@ -24,6 +23,7 @@ from compiler_daemon.explain import (
     find_nearest,
     find_nearest_kernel,
 )
+from compiler_daemon.explain.reading import read_graph, read_kernel
 from compiler_daemon.runs import GraphRecord, RunLog, RunSummary
 from compiler_daemon.store import Store, StoredGraph, StoreError
 
@@ -31,8 +31,6 @@ _MAX_GRAPHS = 64
 _MAX_DIFFERENCES = 8
 _TIME_S = 4.0
 """For the nearest requests of all graphs of an answer: reading graphs takes a core from the compiles."""
-_MAX_GRAPH_BYTES = 4 * 2**20
-"""A larger graph is not read: this is many times a large model's, and the daemon is to stay small."""
 
 _SENTENCES = {
     "new": "never seen before",
@@ -74,20 +72,22 @@ class Explained:
 class Explanations:
     """Asks the log of runs what was missed, and the store what is known."""
 
-    def __init__(self, log: RunLog, store: Store) -> None:
+    def __init__(self, log: RunLog, store: Store, *, reading: Executor) -> None:
+        """`reading` is for whoever reads graphs: one at a time, for that takes memory, and readers may ask."""
         self._log = log
         self._store = store
+        self._reading = reading
 
     async def of_run(self, run: str = "", *, program: str = "") -> Explained:
         """Explain a run: the one named, else the program's last, else the last; raise `RunUnknownError`."""
-        return await asyncio.to_thread(self._of_run, run, program)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._of_run, run, program)
 
     async def of_key(self, prefix: str) -> Explained:
         """Explain the last miss of the key that begins like this.
 
         Raises `RunUnknownError` where there is none, `AmbiguousKeyError` where there are several.
         """
-        return await asyncio.to_thread(self._of_key, prefix)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._of_key, prefix)
 
     # Below: in threads.
 
@@ -186,7 +186,7 @@ class _Search:
                 fields=self._fields,
                 read=self._kernel,
             )
-        if of_kernels or (spec := _decoded(data)) is None:
+        if of_kernels or (spec := read_graph(data)) is None:
             return None
         return find_nearest(
             Request(environment=fields, spec=spec),
@@ -223,29 +223,13 @@ class _Search:
         if time.monotonic() >= self._until:
             return None
         data = self._data(digest)
-        return _decoded(data) if data is not None else None
+        return read_graph(data) if data is not None else None
 
     def _kernel(self, digest: Digest) -> KernelSpec | None:
         if digest not in self._kernels and time.monotonic() < self._until:
             data = self._data(digest)
-            self._kernels[digest] = _decoded_kernel(data) if data is not None else None
+            self._kernels[digest] = read_kernel(data) if data is not None else None
         return self._kernels.get(digest)
-
-
-def _decoded_kernel(data: bytes) -> KernelSpec | None:
-    try:
-        return decode_kernel(data) if len(data) <= _MAX_GRAPH_BYTES else None
-    except WireError:  # an older daemon's
-        return None
-
-
-def _decoded(data: bytes) -> GraphSpec | None:
-    if len(data) > _MAX_GRAPH_BYTES:
-        return None
-    try:
-        return decode_graph(data)
-    except WireError:  # an older daemon's
-        return None
 
 
 def _candidate(row: StoredGraph) -> Candidate:

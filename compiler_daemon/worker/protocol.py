@@ -34,6 +34,9 @@ WORKER_PROTOCOL = 1
 MAX_FRAME_BYTES = MAX_BLOB_BYTES + 64 * 1024
 """One blob and the few fields around it."""
 
+_MAX_LISTS = 64
+"""Of a frame: its own map, and a list or a map in it."""
+
 HEADER = struct.Struct(">I")
 
 
@@ -47,7 +50,7 @@ def encode_frame(message: dict[str, Any]) -> bytes:
 
 def decode_body(body: bytes) -> dict[str, Any]:
     """Return the message in a frame's body; raise `MalformedError` where it is none."""
-    message = unpack(body, max_bytes=MAX_FRAME_BYTES, what="worker frame")
+    message = unpack(body, max_bytes=MAX_FRAME_BYTES, what="worker frame", max_lists=_MAX_LISTS)
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise MalformedError("a worker frame is a map with a type")
     return message
