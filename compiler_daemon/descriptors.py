@@ -22,7 +22,8 @@ _MAX_CONNECTIONS = 1024
 """Of one address; a connection costs some tens of kilobytes before it has said a word."""
 _LISTENERS = 2
 
-_LOOK_S = 0.25
+_LOOK_S, _LOOK_AGAIN_S = 0.25, 0.03
+"""Between two looks; and while connections crowd in, for those of half a second would fill every place."""
 _FEW_BYTES = 1024
 """Who has sent less is still shaking hands over TLS, or has not begun."""
 _BYTES_RECEIVED = struct.Struct("=Q")
@@ -54,7 +55,7 @@ async def let_silent_go(port: int, *, most: int) -> None:
     seen: dict[int, int] = {}
     turn = 0
     while True:
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_LOOK_AGAIN_S if len(seen) > most // 4 else _LOOK_S)
         turn += 1
         seen = await asyncio.to_thread(_let_go, port, most // 2, seen, turn)
 

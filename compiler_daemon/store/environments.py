@@ -65,8 +65,7 @@ class Environments:
                 self._fields[environment] = dict(fields)
         return environment
 
-    @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """How much of the store's room all of them take, with their facts."""
         # Copies: other threads put while this one adds up.
         fields = sum(environment_bytes(one) for one in list(self._fields.values()))

@@ -61,8 +61,8 @@ MAX_VALUES = 4_000_000
 MAX_LISTS = 2_000_000
 """Lists and maps in one value of msgpack; a graph of 32 MiB has as many, at 17 bytes each."""
 
-MAX_LISTS_READ = 300_000
-"""The same for what a daemon reads in its own process: with their contents they take some 30 MiB."""
+MAX_LISTS_READ = 150_000
+"""The same for what a daemon reads in its own process: a graph of 2 MiB has as many."""
 
 MAX_RANK = 64
 """torch's own limit on the dimensions of a tensor."""
