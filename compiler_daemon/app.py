@@ -132,7 +132,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             ),
             RunServicer(
                 reports=reports,
-                explanations=Explanations(runs, store, reading=reading),
+                explanations=Explanations(runs, store, environments=environments, reading=reading),
                 gathering=Gathering(store, runs, counters=counters),
                 flights=flights,
             ),

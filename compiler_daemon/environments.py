@@ -104,6 +104,10 @@ class Environments:
             raise EnvironmentUnknownError(environment) from None
         return self._fields[environment]
 
+    def known(self) -> dict[Digest, Mapping[str, str]]:
+        """Return every environment that is remembered, those that are not kept among them."""
+        return dict(self._fields)
+
     async def is_served(self, environment: Digest) -> bool:
         """Return whether a client since the start, or a worker ever, has had this environment."""
         return environment in self._named or bool(await asyncio.to_thread(self._store.get_facts, environment))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
+from compiler_daemon.log_format import WORKER_FORMAT, handler
 from compiler_daemon.worker.confinement import confine
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
 
@@ -33,7 +34,7 @@ def main() -> int:
     # Results travel on the stdout that the daemon gave us; whatever a library prints must not.
     channel: BinaryIO = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler(WORKER_FORMAT)])
 
     unconfined = confine()
     works = _kernels() if sys.argv[1:] == ["kernels"] else _graphs()

@@ -13,6 +13,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.kernel_environment import KIND_FIELD
 from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_TEXT
 from compile_wire.packing import pack
+from compile_wire.plain import is_plain
 
 FIELD_NAMES = frozenset(
     {
@@ -33,6 +34,8 @@ def check_environment(fields: Mapping[str, str]) -> None:
     for name, value in fields.items():
         if len(value) > MAX_ENVIRONMENT_TEXT:
             raise MalformedError(f"environment field {name} has {len(value)} characters, more than allowed")
+        if not is_plain(value):
+            raise MalformedError(f"environment field {name} holds characters that cannot be shown")
     if (size := environment_bytes(fields)) > MAX_ENVIRONMENT_BYTES:
         raise MalformedError(f"the environment has {size} bytes, more than {MAX_ENVIRONMENT_BYTES}")
 
