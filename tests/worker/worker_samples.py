@@ -145,7 +145,14 @@ def checked(spec: GraphSpec) -> GraphSpec:
 class Worker:
     """A worker process of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, temporary: Path, *, known: tuple[Digest, Facts] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        temporary: Path,
+        *,
+        known: tuple[Digest, Facts] | None = None,
+        confined: bool = True,
+    ) -> None:
         """`temporary` has torch's probes of the instruction sets, and its header; `known` is what a daemon knew."""
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
@@ -166,11 +173,12 @@ class Worker:
                     "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
                     "TMPDIR": str(folder / "tmp"),
                     kept_headers.VARIABLE: str(temporary / "headers"),
-                    confinement.VARIABLE: order.encode(),
+                    **({confinement.VARIABLE: order.encode()} if confined else {}),
                 },
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self.pid = self._process.pid
         self._to, self._from = self._process.stdin, self._process.stdout
         hello = read_frame(self._from)
         assert hello is not None, (folder / "log").read_text()
