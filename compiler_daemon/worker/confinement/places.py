@@ -109,8 +109,9 @@ def _toolchain(environ: Mapping[str, str]) -> Iterator[Path]:
     for tool in (*named, *_TOOLS):
         if found := shutil.which(tool, path=environ.get("PATH")):
             target = Path(os.path.realpath(found))
-            yield Path(found)
-            yield target.parent.parent if target.parent.name == "bin" else target
+            yield from (Path(found), target)
+            if target.parent.name == "bin":
+                yield target.parent.parent
     for name in _FOLDER_VARIABLES:
         if os.path.isabs(environ.get(name, "")):
             yield Path(environ[name])
