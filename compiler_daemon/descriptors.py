@@ -57,24 +57,25 @@ async def let_silent_go(port: int, *, most: int) -> None:
     while True:
         await asyncio.sleep(_LOOK_AGAIN_S if len(seen) > most // 4 else _LOOK_S)
         turn += 1
-        seen = await asyncio.to_thread(_let_go, port, most // 2, seen, turn)
+        seen = await asyncio.to_thread(let_go, port, most // 2, seen, turn)
 
 
-def _let_go(port: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
+def let_go(port: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
     """One look; `seen` tells when each connection, by its number in the kernel, was seen first. Returns it anew."""
     if len(os.listdir("/proc/self/fd")) <= most:
         return {}
-    found: list[tuple[int, int, socket.socket]] = []
+    found: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as scope:
         for inode, connection in _connections(port):
             scope.callback(connection.close)
-            found.append((seen.get(inode, turn), inode, connection))
-        quiet = sorted((one for one in found if _has_said_little(one[2])), key=lambda one: one[:2])
-        for _, _, connection in quiet[: max(0, len(found) - most)]:
+            found[inode] = connection  # once: the number that listed the descriptors may be one of ours by now
+        since = {inode: seen.get(inode, turn) for inode in found}
+        quiet = sorted((inode for inode in found if _has_said_little(found[inode])), key=lambda one: (since[one], one))
+        for inode in quiet[: max(0, len(found) - most)]:
             # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it.
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        return {inode: since for since, inode, _ in found}
+                found[inode].shutdown(socket.SHUT_RDWR)
+        return since
 
 
 def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
