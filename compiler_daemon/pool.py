@@ -312,10 +312,10 @@ class Pool:
         if self._closed or self._starting or self._busy:
             return
         for worker in self._idle:
-            idle_s = now - worker.idle_since
-            if worker.hello and worker.berth.trade == "graphs" and idle_s > self._config.headers_after_s:
-                if self._header_maker.wants(worker.hello):
-                    self._spawn_task(self._header_maker.make(self._berth(_start_of(worker)), worker.hello))
+            if worker.hello is None or worker.berth.trade != "graphs":
+                continue
+            if now - worker.idle_since > self._config.headers_after_s and self._header_maker.wants(worker.hello):
+                self._spawn_task(self._header_maker.make(self._berth(_start_of(worker)), worker.hello))
                 return
 
     async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:

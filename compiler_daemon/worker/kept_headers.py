@@ -48,4 +48,8 @@ def keep(temporary: Path, kept: Path, environment: str) -> int:
     for path in compiled[_MAX_KEPT:]:
         path.unlink(missing_ok=True)
         path.with_suffix("").unlink(missing_ok=True)
+    if compiled[_MAX_KEPT:]:  # whose they were nobody knows: those of other environments are made again, if need be
+        for path in kept.glob("*.kept"):
+            if path.stem != environment:
+                path.unlink(missing_ok=True)
     return len(made)
