@@ -31,18 +31,21 @@ class HeaderMaker:
         self._config = config
         self._place = place
         self._done: set[Digest] = set()
-        self.worker: WorkerProcess | None = None
+        self._worker: WorkerProcess | None = None
+        self._closed = False
 
     def wants(self, hello: Hello) -> bool:
         """Whether a header should be made for workers like the one that said this."""
-        if self.worker is not None or hello.environment in self._done:
+        if self._worker is not None or hello.environment in self._done:
             return False
         self._done.add(hello.environment)
         return not is_kept(self._place, hello.environment)
 
     async def make(self, berth: Berth, like: Hello) -> None:
         """Make it; whatever goes wrong, workers go on making their own."""
-        self.worker = worker = WorkerProcess(self._config, replace(berth, log=berth.log.with_name("headers.log")))
+        if self._closed:
+            return
+        self._worker = worker = WorkerProcess(self._config, replace(berth, log=berth.log.with_name("headers.log")))
         try:
             await worker.start((like.environment, like.facts) if like.facts else None, niceness=self._config.niceness)
             files = await worker.keep_headers()
@@ -50,11 +53,15 @@ class HeaderMaker:
         except (WorkerLostError, WireError, OSError) as error:
             logger.info("no header was compiled for workers to come: %s", error)
         finally:
-            await asyncio.shield(self.end())
+            await asyncio.shield(self._end())
 
-    async def end(self) -> None:
-        """End the worker that makes one, if there is one."""
-        if (worker := self.worker) is not None:
+    async def close(self) -> None:
+        """Make none any more, and end the worker that does."""
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> None:
+        if (worker := self._worker) is not None:
             await worker.end(grace_s=0)
-            self.worker = None
+            self._worker = None
             await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)

@@ -219,7 +219,7 @@ class Pool:
     async def close(self) -> None:
         """End every worker, busy ones, too."""
         self.hand_back()
-        await self._header_maker.end()
+        await self._header_maker.close()
         workers = [*self._starting, *self._idle, *self._busy]
         await asyncio.gather(*(worker.end(grace_s=_END_GRACE_S if worker in self._idle else 0) for worker in workers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
