@@ -160,7 +160,16 @@ class FakeWorker:
         self.hang(job)
 
     def environ(self, job: dict[str, Any], file: str) -> None:
-        Path(file).write_text(json.dumps({"environ": dict(os.environ), "cwd": os.getcwd(), "sid": os.getsid(0)}))
+        Path(file).write_text(
+            json.dumps(
+                {
+                    "environ": dict(os.environ),
+                    "cwd": os.getcwd(),
+                    "sid": os.getsid(0),
+                    "mode": os.stat(os.environ["TMPDIR"]).st_mode & 0o777,
+                }
+            )
+        )
         self.ok(job)
 
 
