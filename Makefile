@@ -9,6 +9,7 @@
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
+#   make floods   floods against a daemon, and what other clients notice; results into docs/trust (minutes)
 #   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
 #   make kernels  Triton kernels: cold, warm, and with the daemon (minutes; needs Triton, no GPU)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
@@ -18,7 +19,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix twins zoo fuzz soak load bench kernels clean
+.PHONY: help demo test check protos matrix twins zoo fuzz soak load floods bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +67,9 @@ soak: .venv
 
 load: .venv
 	$(BIN)/python -m benches.load --out docs/trust
+
+floods: .venv
+	$(BIN)/python tools/floods.py --out docs/trust
 
 bench: .venv
 	@$(BIN)/python -m benches.speed

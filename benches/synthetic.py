@@ -15,7 +15,7 @@ from compile_client.artifact import Artifact, LocalCompile, Part
 from compile_wire.digest import Digest
 from compile_wire.manifest import Manifest
 
-ENVIRONMENT: Mapping[str, str] = {"python": "cp311", "torch": "0.synthetic", "cpu": "none"}
+ENVIRONMENT: Mapping[str, str] = {"python": "cp311", "torch": "0.synthetic", "cpu_flags": "none"}
 """Of no machine: no worker can run in it, so that what is looked up was published and never compiled."""
 
 _MAX_OBJECTS = 6

@@ -13,14 +13,19 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
+
 from compiler_daemon import __version__
-from compiler_daemon.address import Address, UnixAddress
+from compiler_daemon.address import Address, TcpAddress, UnixAddress
 from compiler_daemon.cache import Cache
 from compiler_daemon.condition import Condition
 from compiler_daemon.config import DaemonConfig
+from compiler_daemon.descriptors import let_silent_go, max_connections, raise_limit
 from compiler_daemon.environments import Environments
+from compiler_daemon.errors import StartError
 from compiler_daemon.explanations import Explanations
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes
@@ -44,6 +49,7 @@ from compiler_daemon.rpc.tls import server_credentials
 from compiler_daemon.runs import RunLog
 from compiler_daemon.statistics import Gathering
 from compiler_daemon.store import Store, StoreConfig
+from compiler_daemon.worker import confinement
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +81,16 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         scope.push_async_callback(asyncio.to_thread, store.close)
         runs = await asyncio.to_thread(RunLog, config.runs)
         scope.push_async_callback(asyncio.to_thread, runs.close)
-        reports = Reports(runs, store, counters=counters)
+        reading = scope.enter_context(_reader())
+        reports = Reports(runs, store, reading=reading, counters=counters)
         environments = Environments(store, secret=identity.secret)
         await environments.load()
         pool = Pool(
             config.pool,
             scratch=config.scratch,
             logs=config.logs,
+            headers=config.headers,
+            hidden=[config.directory],
             counters=counters,
             on_hello=environments.note_hello,
             facts_of=environments.known_facts,
@@ -123,7 +132,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             ),
             RunServicer(
                 reports=reports,
-                explanations=Explanations(runs, store),
+                explanations=Explanations(runs, store, environments=environments, reading=reading),
                 gathering=Gathering(store, runs, counters=counters),
                 flights=flights,
             ),
@@ -136,12 +145,10 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             condition=condition,
             counters=counters,
             with_reflection=config.reflection,
+            max_connections=max_connections(raise_limit()),
         )
         scope.push_async_callback(server.stop, 0)
-        address = server.bind(config.address, credentials)
-        local = server.bind(config.local_address) if config.uses_tls else address
-        await server.start()
-        scope.callback(_unlink, local)
+        address, local = await _open(server, config, credentials, scope)
         condition.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
@@ -170,13 +177,50 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     logger.info("stopped")
 
 
+def check_sandbox(config: DaemonConfig) -> None:
+    """Say at the start where workers are not confined; raise `StartError` where they must be and cannot."""
+    if config.pool.sandbox == "off":
+        logger.warning("workers are not confined: whoever's graph takes one over has all that this account has")
+    elif reason := confinement.why_not():
+        if config.pool.sandbox == "required":
+            raise StartError(f"workers cannot be confined: {reason}. Leave --require-sandbox out to serve all the same")
+        logger.warning("workers are not confined: %s", reason)
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[ThreadPoolExecutor]:
+    """A thread in which graphs are read, one after the other."""
+    thread = ThreadPoolExecutor(1, "reading")
+    try:
+        yield thread
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
 async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
     """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
+    check_sandbox(config)
     prepare_directory(config.directory)
     scope.enter_context(_lock(config.directory))
     if isinstance(config.local_address, UnixAddress):
         clear_socket(config.local_address)
     await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+
+
+async def _open(
+    server: RpcServer,
+    config: DaemonConfig,
+    credentials: grpc.ServerCredentials | None,
+    scope: contextlib.AsyncExitStack,
+) -> tuple[Address, Address]:
+    """Begin to answer until the scope ends; return the daemon's address, and the one of the directory's own user."""
+    address = server.bind(config.address, credentials)
+    local = server.bind(config.local_address) if config.uses_tls else address
+    await server.start()
+    if isinstance(address, TcpAddress):
+        await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))
+    scope.callback(_unlink, local)
+    return address, local
 
 
 async def _drain(flights: Flights, limit_s: float) -> None:

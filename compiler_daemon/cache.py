@@ -92,6 +92,7 @@ class Cache:
         named = {blob.sha256 for blob in decoded.blobs}
         if not blobs.keys() <= named:
             raise MalformedError("a blob came with the artifact that its manifest does not name")
+        await self._environments.keep(environment)
         stored = await asyncio.to_thread(self._publish, decoded, manifest, blobs, spec, program)
         if stored:
             self._counters.add(metrics.ARTIFACTS_PUBLISHED)
@@ -113,6 +114,7 @@ class Cache:
         decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin=job.origin)
         if decoded.graph not in ("", digest_of(job.graph)):
             raise MalformedError("the worker's manifest names another graph than the job's")
+        await self._environments.keep(job.environment)
         entry = await asyncio.to_thread(self._adopt, job, product, decoded)
         await self._environments.note_facts(job.environment, product.facts)
         return entry

@@ -43,6 +43,8 @@ class ConditionView:
     rss_bytes: int
     counters: Mapping[str, int]
     quarantined: Sequence[QuarantinedView]
+    sandbox: str
+    """Whether workers are confined, in words."""
 
 
 class Condition:
@@ -83,6 +85,7 @@ class Condition:
             rss_bytes=self._process.memory_info().rss,
             counters=dict(counters),
             quarantined=self._flights.quarantined(),
+            sandbox=self._pool.sandbox(),
         )
 
     async def run(self, *, every_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Settings: frozen, keyword-only, units in names. The environment is read in `Place.resolve` and nowhere else."""
+"""Settings: frozen, keyword-only, units in names. Only `Place.resolve` and `sandbox_mode` read the environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import psutil
 
@@ -16,10 +16,23 @@ from compiler_daemon.errors import UsageError
 
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
+SANDBOX_VARIABLE = "COMPILER_DAEMON_SANDBOX"
 SOCKET_NAME = "daemon.sock"
 
 ClientAuth = Literal["certificate", "token"]
 """What a client shows over TLS: TLS itself cannot ask for one or the other."""
+
+
+SandboxMode = Literal["auto", "off", "required"]
+"""Whether workers are confined: where the kernel can, never, or else there is no daemon."""
+
+
+def sandbox_mode(environ: Mapping[str, str], argument: SandboxMode | None = None) -> SandboxMode:
+    """Argument over environment over default. Raises `UsageError` where the variable says something else."""
+    named = argument or environ.get(SANDBOX_VARIABLE) or "auto"
+    if named not in get_args(SandboxMode):
+        raise UsageError(f"{SANDBOX_VARIABLE}={named[:40]!r} is unknown: it is auto, off or required")
+    return cast("SandboxMode", named)
 
 
 def default_workers() -> int:
@@ -66,6 +79,9 @@ class PoolConfig:
     changes when somebody upgrades it, and asking anew costs the start of a worker."""
     niceness: int = 10
     """Added to the daemon's own for compiles that nobody waits for: a training beside them goes first."""
+    sandbox: SandboxMode = "auto"
+    headers_after_s: float = 30.0
+    """When nothing was to be done for so long, torch's header is compiled for all workers to come."""
     prewarm: bool = True
     """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
 
@@ -143,6 +159,11 @@ class DaemonConfig:
     def scratch(self) -> Path:
         """Where workers compile; emptied at every start."""
         return self.directory / "scratch"
+
+    @property
+    def headers(self) -> Path:
+        """Headers of torch's that are compiled already, for every worker to read."""
+        return self.directory / "headers"
 
     @property
     def logs(self) -> Path:

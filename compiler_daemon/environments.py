@@ -1,6 +1,7 @@
 """The environments that handshakes have named, and what is known about each.
 
-They are kept in the store, so that a client need not handshake again when the daemon was restarted under it.
+Those that a worker has, or that something stored is for, are kept in the store, so that their clients need not shake
+hands again when the daemon was restarted under them. A name alone stays in memory, and a caller has a few of those.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from compiler_daemon.store import Store, StoreError
 logger = logging.getLogger(__name__)
 
 _MAX_ENVIRONMENTS = 256
-"""Kept in memory; with the longest fields that the wire allows, one takes a megabyte."""
+"""Kept in memory, at 16 KiB or less each."""
+
+_MAX_UNKEPT = 8
+"""Of one caller, in memory: a machine with several virtual environments names a few."""
 
 _MAX_NAMED = 4096
 """Ids of environments; a few, unless somebody makes them up."""
@@ -44,15 +48,27 @@ class Environments:
         self._fields: OrderedDict[Digest, Mapping[str, str]] = OrderedDict()
         self._named: set[Digest] = set()
         """By a client or a worker, since the start."""
+        self._kept: set[Digest] = set()
+        """In the store."""
+        self._unkept: dict[str, OrderedDict[Digest, None]] = {}
+        """By caller, those that nothing is stored for and no worker has."""
 
     async def load(self) -> None:
         """Learn what earlier runs knew."""
         for environment, fields in (await asyncio.to_thread(self._store.environments)).items():
+            self._kept.add(environment)
             self._remember(environment, fields)
 
-    async def register(self, fields: Mapping[str, str]) -> Digest:
-        """Remember the environment of a process; return its id. Raises `MalformedError` where it breaks a bound."""
-        environment = await self.learn(fields)
+    def register(self, fields: Mapping[str, str], *, caller: str = "") -> Digest:
+        """Remember the environment of a caller's process; return its id.
+
+        Raises `MalformedError` where it breaks a bound.
+        """
+        check_environment(fields)
+        environment = environment_id(fields)
+        self._remember(environment, dict(fields))
+        if environment not in self._kept:
+            self._note_unkept(environment, caller)
         if len(self._named) > _MAX_NAMED:
             self._named.clear()
         self._named.add(environment)
@@ -62,14 +78,23 @@ class Environments:
         """Remember an environment that something stored is for, though no process here may ever have it."""
         check_environment(fields)
         environment = environment_id(fields)
-        if environment not in self._fields:
-            try:
-                await asyncio.to_thread(self._store.put_environment, dict(fields))
-            except StoreError as error:
-                # What is stored can still be looked up; only a restart forgets the environment.
-                logger.warning("environment %s is not kept: %s", environment[:12], error)
         self._remember(environment, dict(fields))
+        await self.keep(environment)
         return environment
+
+    async def keep(self, environment: Digest) -> None:
+        """Keep an environment for longer than the daemon lives, as it is needed from now on."""
+        if environment in self._kept:
+            return
+        try:
+            await asyncio.to_thread(self._store.put_environment, dict(self.fields(environment)))
+        except StoreError as error:
+            # What is stored can still be looked up; only a restart forgets the environment.
+            logger.warning("environment %s is not kept: %s", environment[:12], error)
+            return
+        self._kept.add(environment)
+        for names in self._unkept.values():
+            names.pop(environment, None)
 
     def fields(self, environment: Digest) -> Mapping[str, str]:
         """Return an environment's fields; raise `EnvironmentUnknownError` where no handshake has named it."""
@@ -78,6 +103,10 @@ class Environments:
         except KeyError:
             raise EnvironmentUnknownError(environment) from None
         return self._fields[environment]
+
+    def known(self) -> dict[Digest, Mapping[str, str]]:
+        """Return every environment that is remembered, those that are not kept among them."""
+        return dict(self._fields)
 
     async def is_served(self, environment: Digest) -> bool:
         """Return whether a client since the start, or a worker ever, has had this environment."""
@@ -105,11 +134,22 @@ class Environments:
 
     async def note_hello(self, hello: Hello) -> None:
         """Keep what a worker says when it comes up."""
-        await self.register(hello.fields)
+        self._named.add(await self.learn(hello.fields))
         await self.note_facts(hello.environment, hello.facts)
+
+    def _note_unkept(self, environment: Digest, caller: str) -> None:
+        names = self._unkept.setdefault(caller, OrderedDict())
+        names[environment] = None
+        names.move_to_end(environment)
+        while len(names) > _MAX_UNKEPT:
+            oldest, _ = names.popitem(last=False)
+            if not any(oldest in others for others in self._unkept.values()):
+                self._fields.pop(oldest, None)
+                self._named.discard(oldest)
 
     def _remember(self, environment: Digest, fields: Mapping[str, str]) -> None:
         self._fields[environment] = fields
         self._fields.move_to_end(environment)
         while len(self._fields) > _MAX_ENVIRONMENTS:
-            self._fields.popitem(last=False)
+            forgotten, _ = self._fields.popitem(last=False)
+            self._kept.discard(forgotten)  # the next who names it has it kept again, which costs nothing

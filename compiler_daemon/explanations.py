@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
-from compile_wire.errors import WireError
-from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec
 from compile_wire.kernel_environment import ArtifactKind, is_kernel_environment, kernels_run, kind_of
-from compile_wire.kernel_spec import KernelSpec, decode_kernel
+from compile_wire.kernel_spec import KernelSpec
+from compiler_daemon.environments import Environments
 from compiler_daemon.errors import AmbiguousKeyError, RunUnknownError
 from compiler_daemon.explain import (
     Candidate,
@@ -24,15 +24,17 @@ from compiler_daemon.explain import (
     find_nearest,
     find_nearest_kernel,
 )
+from compiler_daemon.explain.reading import read_graph, read_kernel
 from compiler_daemon.runs import GraphRecord, RunLog, RunSummary
 from compiler_daemon.store import Store, StoredGraph, StoreError
+
+Fields = Mapping[Digest, Mapping[str, str]]
+"""Environments by their id."""
 
 _MAX_GRAPHS = 64
 _MAX_DIFFERENCES = 8
 _TIME_S = 4.0
 """For the nearest requests of all graphs of an answer: reading graphs takes a core from the compiles."""
-_MAX_GRAPH_BYTES = 4 * 2**20
-"""A larger graph is not read: this is many times a large model's, and the daemon is to stay small."""
 
 _SENTENCES = {
     "new": "never seen before",
@@ -74,29 +76,36 @@ class Explained:
 class Explanations:
     """Asks the log of runs what was missed, and the store what is known."""
 
-    def __init__(self, log: RunLog, store: Store) -> None:
+    def __init__(self, log: RunLog, store: Store, *, environments: Environments, reading: Executor) -> None:
+        """`reading` is for whoever reads graphs: one at a time, for that takes memory, and readers may ask."""
         self._log = log
         self._store = store
+        self._environments = environments
+        self._reading = reading
 
     async def of_run(self, run: str = "", *, program: str = "") -> Explained:
         """Explain a run: the one named, else the program's last, else the last; raise `RunUnknownError`."""
-        return await asyncio.to_thread(self._of_run, run, program)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reading, self._of_run, run, program, self._environments.known()
+        )
 
     async def of_key(self, prefix: str) -> Explained:
         """Explain the last miss of the key that begins like this.
 
         Raises `RunUnknownError` where there is none, `AmbiguousKeyError` where there are several.
         """
-        return await asyncio.to_thread(self._of_key, prefix)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reading, self._of_key, prefix, self._environments.known()
+        )
 
     # Below: in threads.
 
-    def _of_run(self, run: str, program: str) -> Explained:
+    def _of_run(self, run: str, program: str, named: Fields) -> Explained:
         summary = self._log.run(run, program=program)
         if summary is None:
             what = f"run {run}" if run else f"run of {program}" if program else "run"
             raise RunUnknownError(f"no {what} is known: trainers report theirs while TORCH_COMPILE_CLIENT=1")
-        search = _Search(self._store, self._log, until=time.monotonic() + _TIME_S)
+        search = _Search(self._store, self._log, named, until=time.monotonic() + _TIME_S)
         # A process's graphs and its kernels are two records.
         both = [one for one in (summary, self._log.run(kernels_run(summary.run))) if one is not None]
         both.sort(key=lambda one: search.is_of_kernels(one.environment))
@@ -108,7 +117,7 @@ class Explanations:
             kernels=next((one for one in both if search.is_of_kernels(one.environment)), None),
         )
 
-    def _of_key(self, prefix: str) -> Explained:
+    def _of_key(self, prefix: str, named: Fields) -> Explained:
         requests = [row for row in self._store.graphs() if row.key.startswith(prefix)]
         keys = sorted({*self._log.keys(prefix, 8), *(row.key for row in requests)})
         if not keys:
@@ -116,7 +125,7 @@ class Explanations:
         if len(keys) > 1 and prefix not in keys:
             raise AmbiguousKeyError(f"several keys begin with {prefix}: {', '.join(key[:24] for key in keys[:5])}")
         key = prefix if prefix in keys else keys[0]
-        search = _Search(self._store, self._log, until=time.monotonic() + _TIME_S)
+        search = _Search(self._store, self._log, named, until=time.monotonic() + _TIME_S)
         last = self._log.last_of_key(key)
         if last is not None and (summary := self._log.run(last[0])) is not None:
             explained = search.explain(last[1], summary.environment, summary.program)
@@ -132,11 +141,11 @@ class Explanations:
 class _Search:
     """The search for nearest requests, for one answer."""
 
-    def __init__(self, store: Store, log: RunLog, *, until: float) -> None:
+    def __init__(self, store: Store, log: RunLog, named: Fields, *, until: float) -> None:
         self._store = store
         self._log = log
         self._until = until
-        self._fields: Mapping[Digest, Mapping[str, str]] = store.environments()
+        self._fields: Fields = {**store.environments(), **named}
         self._requests = store.graphs()
         self._kernels: dict[Digest, KernelSpec | None] = {}
 
@@ -186,7 +195,7 @@ class _Search:
                 fields=self._fields,
                 read=self._kernel,
             )
-        if of_kernels or (spec := _decoded(data)) is None:
+        if of_kernels or (spec := read_graph(data)) is None:
             return None
         return find_nearest(
             Request(environment=fields, spec=spec),
@@ -223,29 +232,13 @@ class _Search:
         if time.monotonic() >= self._until:
             return None
         data = self._data(digest)
-        return _decoded(data) if data is not None else None
+        return read_graph(data) if data is not None else None
 
     def _kernel(self, digest: Digest) -> KernelSpec | None:
         if digest not in self._kernels and time.monotonic() < self._until:
             data = self._data(digest)
-            self._kernels[digest] = _decoded_kernel(data) if data is not None else None
+            self._kernels[digest] = read_kernel(data) if data is not None else None
         return self._kernels.get(digest)
-
-
-def _decoded_kernel(data: bytes) -> KernelSpec | None:
-    try:
-        return decode_kernel(data) if len(data) <= _MAX_GRAPH_BYTES else None
-    except WireError:  # an older daemon's
-        return None
-
-
-def _decoded(data: bytes) -> GraphSpec | None:
-    if len(data) > _MAX_GRAPH_BYTES:
-        return None
-    try:
-        return decode_graph(data)
-    except WireError:  # an older daemon's
-        return None
 
 
 def _candidate(row: StoredGraph) -> Candidate:

@@ -28,7 +28,9 @@ class Handshakes:
         self._pool = pool
         self._counters = counters
 
-    async def greet(self, version: int, fields: Mapping[str, str], interpreter: str | None) -> Welcome | str:
+    async def greet(
+        self, version: int, fields: Mapping[str, str], interpreter: str | None, *, caller: str = ""
+    ) -> Welcome | str:
         """Return a welcome, or in words why the client is not welcome; raise `MalformedError` for a bad environment.
 
         A worker for the client is started meanwhile, so that its first graph does not wait for `import torch`; none
@@ -42,7 +44,7 @@ class Handshakes:
                 f"the client speaks protocol {version} and the daemon {PROTOCOL_VERSION}: "
                 f"upgrade the {older} to the version of the other"
             )
-        environment = await self._environments.register(fields)
+        environment = self._environments.register(fields, caller=caller)
         if interpreter is not None:
             self._pool.prewarm(environment, fields, interpreter)
         return Welcome(environment=environment, facts=await self._environments.facts(environment))

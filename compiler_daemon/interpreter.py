@@ -11,6 +11,7 @@ import stat
 
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_NAME_TEXT
+from compile_wire.plain import is_plain
 from compiler_daemon.errors import JobRefusedError
 
 
@@ -20,7 +21,7 @@ def check_interpreter(path: str) -> str:
 
     Raises `MalformedError` where it is no absolute path, `JobRefusedError` where the file must not be started.
     """
-    if len(path) > MAX_NAME_TEXT or "\0" in path or not os.path.isabs(path):
+    if len(path) > MAX_NAME_TEXT or not is_plain(path) or not os.path.isabs(path):
         raise MalformedError(f"an interpreter is named by an absolute path, not {path[:80]!r}")
     try:
         link, target = os.lstat(path), os.stat(path)

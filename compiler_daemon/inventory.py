@@ -64,8 +64,8 @@ class Inventory:
         return [row for row in await asyncio.to_thread(self._store.graphs) if wanted(row)]
 
     async def environments(self) -> list[EnvironmentView]:
-        """Return every environment, oldest first."""
-        known = await asyncio.to_thread(self._store.environments)
+        """Return every environment, those that are kept before those that were only named, and the oldest first."""
+        known = await asyncio.to_thread(self._store.environments) | self._environments.known()
         return [
             EnvironmentView(
                 environment=environment, fields=fields, served=await self._environments.is_served(environment)

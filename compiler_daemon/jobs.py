@@ -64,6 +64,8 @@ class Hello:
     environment: Digest
     fields: Mapping[str, str]
     facts: bytes
+    unconfined: str = ""
+    """Why nothing keeps it from files and network; empty where it is confined."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import itertools
 import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ from compile_wire.environment import differing_fields
 from compiler_daemon import metrics
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
+from compiler_daemon.headers import HeaderMaker
 from compiler_daemon.jobs import Hello, Trade, WorkerView, trade_of
+from compiler_daemon.worker import confinement
+from compiler_daemon.worker.confinement import Order
 from compiler_daemon.worker_process import Berth, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -75,13 +78,20 @@ class Pool:
         *,
         scratch: Path,
         logs: Path,
+        headers: Path,
+        hidden: Sequence[Path] = (),
         counters: metrics.Counters,
         on_hello: Callable[[Hello], Awaitable[None]],
         facts_of: Callable[[Digest], Awaitable[bytes]],
     ) -> None:
-        """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing."""
+        """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing.
+
+        Of what is `hidden`, workers must see their own scratch alone.
+        """
         self._config = config
         self._scratch = scratch
+        self._headers = headers
+        self._hidden = tuple(hidden)
         self._logs = logs
         self._counters = counters
         self._on_hello = on_hello
@@ -90,12 +100,12 @@ class Pool:
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
         self._ending: list[WorkerProcess] = []
+        self._header_maker = HeaderMaker(config, headers)
         self._requests: list[_Request] = []
         self._known: dict[_Start, _Known] = {}
         self._failures: Counter[_Start] = Counter()
-        # Workers of one interpreter share what they have built; a worker that has done its share begins a new place, so
-        # that the old one can go with the last who uses it.
-        self._generations: Counter[_Start] = Counter()
+        self._numbers = itertools.count(1)
+        self._said_unconfined: set[_Start] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -103,6 +113,17 @@ class Pool:
     def queued(self) -> int:
         """How many requests wait."""
         return len(self._requests)
+
+    def sandbox(self) -> str:
+        """Say whether workers are confined: as the machine promises, or as the workers that live have said."""
+        if self._config.sandbox == "off":
+            return "off: the daemon was told so"
+        if reason := confinement.why_not():
+            return f"not in force: {reason}"
+        said = {worker.hello.unconfined for worker in (*self._idle, *self._busy) if worker.hello}
+        if reasons := sorted(said - {""}):
+            return f"not in force for all workers: {'; '.join(reasons)}"
+        return f"in force: {confinement.in_words()}"
 
     async def run(self) -> None:
         """Look after idle workers until cancelled: note who has died, end who is needed no more."""
@@ -114,6 +135,7 @@ class Pool:
                 if not worker.is_usable or now - worker.idle_since > self._config.idle_s:
                     self._retire(worker)
             self._dispatch()
+            self._prepare(now)
 
     def prewarm(self, environment: Digest, fields: Mapping[str, str], interpreter: str) -> None:
         """Start a worker in the background, where none is there for the environment and there is room."""
@@ -197,6 +219,7 @@ class Pool:
     async def close(self) -> None:
         """End every worker, busy ones, too."""
         self.hand_back()
+        await self._header_maker.close()
         workers = [*self._starting, *self._idle, *self._busy]
         await asyncio.gather(*(worker.end(grace_s=_END_GRACE_S if worker in self._idle else 0) for worker in workers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -265,14 +288,35 @@ class Pool:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
     def _begin(self, start: _Start, environment: Digest | None) -> None:
-        taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
-        free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
-        name = hashlib.sha256(str(start).encode()).hexdigest()[:16]
-        scratch = self._scratch / f"{name}-{self._generations[start]}"
-        berth = Berth(interpreter=start.interpreter, trade=start.trade, scratch=scratch, log=free)
-        worker = WorkerProcess(self._config, berth)
+        worker = WorkerProcess(self._config, self._berth(start))
         self._starting.append(worker)
         self._spawn_task(self._start(worker, environment))
+
+    def _berth(self, start: _Start) -> Berth:
+        taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
+        free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
+        # Never one that another has used: a worker that somebody's graph has taken over must not prepare the next's.
+        scratch = self._scratch / f"worker-{next(self._numbers)}"
+        order = Order(scratch=scratch, readable=(self._headers,), hidden=self._hidden)
+        return Berth(
+            interpreter=start.interpreter,
+            trade=start.trade,
+            scratch=scratch,
+            log=free,
+            headers=self._headers,
+            order=order if self._config.sandbox != "off" else None,
+        )
+
+    def _prepare(self, now: float) -> None:
+        """While nobody needs anything, have made what workers to come would wait for."""
+        if self._closed or self._starting or self._busy:
+            return
+        for worker in self._idle:
+            if worker.hello is None or worker.berth.trade != "graphs":
+                continue
+            if now - worker.idle_since > self._config.headers_after_s and self._header_maker.wants(worker.hello):
+                self._spawn_task(self._header_maker.make(self._berth(_start_of(worker)), worker.hello))
+                return
 
     async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:
         start, failure, hello = _start_of(worker), "", None
@@ -286,6 +330,7 @@ class Pool:
             self._starting.remove(worker)
             if hello is None or self._closed:
                 await asyncio.shield(worker.end(grace_s=0))
+                await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)
         self._counters.add(metrics.WORKERS_STARTED if hello else metrics.WORKERS_FAILED)
         self._failures[start] = 0 if hello else self._failures[start] + 1
         if hello or self._failures[start] > 1:
@@ -294,17 +339,22 @@ class Pool:
             self._known[start] = _Known(hello=hello, failure=failure, until=time.monotonic() + lasts_s)
         if hello and not self._closed:
             logger.info("worker %d is ready for environment %s", worker.pid, hello.environment[:12])
+            self._say_unconfined(start, hello)
             self._idle.append(worker)
         self._dispatch()
         if hello:
             await self._on_hello(hello)
 
+    def _say_unconfined(self, start: _Start, hello: Hello) -> None:
+        """Say once what nothing keeps from files and network, unless it was asked for."""
+        if hello.unconfined and self._config.sandbox != "off" and start not in self._said_unconfined:
+            self._said_unconfined.add(start)
+            logger.warning("workers of %s are not confined: %s", start, hello.unconfined)
+
     def _release(self, worker: WorkerProcess) -> None:
         self._busy.remove(worker)
         self._idle.append(worker)
         spent = worker.jobs_done >= self._config.jobs_per_worker
-        if spent:
-            self._generations[_start_of(worker)] += 1
         if spent or self._closed or not worker.is_usable:
             self._retire(worker)
         self._dispatch()
@@ -323,10 +373,8 @@ class Pool:
         finally:
             self._ending.remove(worker)
         self._dispatch()
-        alive = (*self._starting, *self._idle, *self._busy)
-        if not any(other.berth.scratch == worker.berth.scratch for other in alive):
-            # The last of its kind: what it compiled is in the store, and scratch must not grow for ever.
-            await asyncio.to_thread(_discard, worker.berth.scratch)
+        # What it compiled is in the store, and scratch must not grow for ever.
+        await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)
 
     def _spawn_task(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -350,11 +398,3 @@ def _serves(worker: WorkerProcess, environment: Digest) -> bool:
 
 def _states(known: _Known, environment: Digest) -> bool:
     return known.hello is not None and known.hello.environment == environment
-
-
-def _discard(scratch: Path) -> None:
-    """Move aside, then delete: a worker started in between finds an empty place, not one that is being emptied."""
-    aside = scratch.with_name(f".{scratch.name}.{time.monotonic_ns()}")
-    with contextlib.suppress(OSError):
-        scratch.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 
 from compiler_daemon import metrics
 from compiler_daemon.errors import RunLogError
+from compiler_daemon.explain.reading import is_readable
 from compiler_daemon.jobs import Job
 from compiler_daemon.runs import GraphRecord, RunLog, RunReport
 from compiler_daemon.runs.records import Cause
@@ -23,9 +25,11 @@ _SLACK_S = 0.5
 class Reports:
     """What trainers say of their runs."""
 
-    def __init__(self, log: RunLog, store: Store, *, counters: metrics.Counters) -> None:
+    def __init__(self, log: RunLog, store: Store, *, reading: Executor, counters: metrics.Counters) -> None:
+        """`reading` is for whoever reads graphs, one at a time."""
         self._log = log
         self._store = store
+        self._reading = reading
         self._counters = counters
 
     async def add(self, report: RunReport) -> None:
@@ -33,9 +37,14 @@ class Reports:
         await asyncio.to_thread(self._add, report)
 
     async def keep_refused(self, job: Job) -> None:
-        """Keep the graph of a refused request, for `explain`. A disk that cannot take it costs an explanation only."""
+        """Keep the graph of a refused request, for `explain`; one that cannot be read, or not here, explains nothing.
+
+        A disk that cannot take it costs an explanation only.
+        """
         try:
-            await asyncio.to_thread(self._log.keep_refused, job.environment, job.key, job.graph, program=job.program)
+            if await asyncio.get_running_loop().run_in_executor(self._reading, is_readable, job.graph):
+                keep = self._log.keep_refused
+                await asyncio.to_thread(keep, job.environment, job.key, job.graph, program=job.program)
         except RunLogError as error:
             logger.warning("the refused graph of key %s is not kept: %s", job.key[:16], error)
 

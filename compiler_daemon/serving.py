@@ -45,14 +45,11 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     """Serve with these settings until stopped; whatever goes wrong is one sentence and an exit code."""
     from compile_wire import tracing
     from compiler_daemon.app import serve
+    from compiler_daemon.log_format import DAEMON_FORMAT, handler
     from compiler_daemon.rpc.access_log import GRPC_LOGGER, is_no_left_client
     from compiler_daemon.store import StoreError
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler(DAEMON_FORMAT)])
     logging.getLogger("asyncio").setLevel(logging.INFO)
     logging.getLogger(GRPC_LOGGER).addFilter(is_no_left_client)
     tracing.set_up("compile-daemon")

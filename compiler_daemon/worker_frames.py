@@ -19,6 +19,7 @@ PHASES = frozenset({"rebuilding", "compiling", "packing"})
 
 _MAX_MESSAGE_TEXT = 4096
 _MAX_FIELDS = 64
+_UNCONFINED = "unconfined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Warm:
+    """Everything is made that a first job would wait for."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedFrame:
     """The worker will not compile the graph, and lives on."""
 
@@ -70,10 +76,17 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise MalformedError("the worker's environment is no map of text to text")
     check_environment(fields)
-    return Hello(environment=environment_id(fields), fields=fields, facts=_facts(message))
+    return Hello(
+        environment=environment_id(fields),
+        fields=fields,
+        facts=_facts(message),
+        unconfined=_text({_UNCONFINED: "it does not say whether it is confined", **message}, _UNCONFINED),
+    )
 
 
-def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFrame | Done | Keyed | RefusedFrame:
+def read_reply(
+    message: Mapping[str, Any] | None, job: int
+) -> Progress | BlobFrame | Done | Keyed | RefusedFrame | Warm:
     """Return what a worker says during the job; raise `MalformedError` where it must not say that."""
     if message is None:
         raise MalformedError("the worker ended in the middle of a job")
@@ -93,6 +106,8 @@ def read_reply(message: Mapping[str, Any] | None, job: int) -> Progress | BlobFr
             return Keyed(_key(message))
         case "refused":
             return _refused(message)
+        case "warm":
+            return Warm()
         case other:
             raise MalformedError(f"the worker sent an unknown frame: {other[:40]!r}")
 

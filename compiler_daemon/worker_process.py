@@ -29,9 +29,11 @@ from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Hello, Job, Product, Trade
 from compiler_daemon.process_tree import ProcessTree
-from compiler_daemon.worker.known_facts import read_known, write_known
+from compiler_daemon.worker import kept_headers
+from compiler_daemon.worker.confinement import VARIABLE, Order
+from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
-from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, read_hello, read_reply
+from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, Warm, read_hello, read_reply
 
 BlobSink = Callable[[Digest, bytes], object]
 """Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
@@ -41,6 +43,9 @@ _MAX_FRAMES = MAX_BLOBS + 1024
 
 _TRADES: Mapping[Trade, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
 """What the worker's program is told."""
+
+_SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
+"""What a job's phases are called in a trace."""
 
 _FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
 """What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept."""
@@ -53,19 +58,32 @@ class Berth:
     interpreter: str
     trade: Trade
     scratch: Path
+    """Its own and nobody else's: what one graph made of its worker must not come near another's."""
     log: Path
+    headers: Path
+    """Of torch's, compiled already; it may read them."""
+    order: Order | None
+    """How it confines itself; None where it is not to."""
 
     @property
-    def shared(self) -> Path:
-        """What the workers of a place have in common: torch's cache directory, and the facts known."""
+    def caches(self) -> Path:
+        """torch's cache directory, with the facts that are known."""
         return self.scratch / "inductor"
+
+    @property
+    def temporary(self) -> Path:
+        """Its TMPDIR. torch keeps compiled headers there, and in a shared one it would take other people's."""
+        return self.scratch / "tmp"
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the worker's environment variables."""
         kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN_PREFIXES)}
+        kept |= {VARIABLE: self.order.encode()} if self.order else {}
         return kept | {
-            "TORCHINDUCTOR_CACHE_DIR": str(self.shared),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.caches),
             "TRITON_CACHE_DIR": str(self.scratch / "triton"),
+            "TMPDIR": str(self.temporary),
+            kept_headers.VARIABLE: str(self.headers),
         }
 
 
@@ -98,7 +116,7 @@ class WorkerProcess:
         """The process's number; 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    async def start(self, known: tuple[Digest, bytes] | None = None) -> Hello:
+    async def start(self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0) -> Hello:
         """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
 
         `known` is an environment that it may turn out to have, and its facts: it need not find those out again.
@@ -106,7 +124,7 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._config.start_s):
-                hello = await loop.run_in_executor(self._thread, self._greet, known)
+                hello = await loop.run_in_executor(self._thread, self._greet, known, niceness)
         except TimeoutError as error:
             raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
         except (OSError, WireError) as error:
@@ -135,6 +153,17 @@ class WorkerProcess:
         if not isinstance(answer, Keyed):
             raise WorkerLostError("the worker compiled where a key was asked for")
         return answer.key
+
+    async def keep_headers(self) -> int:
+        """Take over the headers that it makes before its first job; return how many files. It must not have had a job.
+
+        Raises `OSError`, `WireError`, `TimeoutError`.
+        """
+        if self.jobs_done or self.job or self.hello is None:
+            raise WireError("only a worker that has seen nobody's graph makes headers for others")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._config.start_s):
+            return await loop.run_in_executor(self._thread, self._have_warmed, self.hello.environment)
 
     async def _have_done(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product | Keyed:
         loop = asyncio.get_running_loop()
@@ -194,25 +223,28 @@ class WorkerProcess:
 
     # Below: in threads.
 
-    def _greet(self, known: tuple[Digest, bytes] | None) -> Hello:
+    def _greet(self, known: tuple[Digest, bytes] | None, niceness: int) -> Hello:
         with self._birth:
             if self._ended:
                 raise WireError("the worker was ended before it was started")
             if known:
                 self._leave_facts(*known)
             self._spawn()
+            if niceness:
+                os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
         assert self._socket is not None
         with self._socket.makefile("rb") as stream:
             hello = read_hello(read_frame(stream))
+        if hello.unconfined and self._config.sandbox == "required":
+            raise WireError(f"the worker is not confined, and must be: {hello.unconfined}")
         return hello
 
     def _leave_facts(self, environment: Digest, facts: bytes) -> None:
-        if read_known(self.berth.shared, environment) is None:
-            with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
-                write_known(self.berth.shared, environment, decode_facts(facts))
+        with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
+            write_known(self.berth.caches, environment, decode_facts(facts))
 
     def _spawn(self) -> None:
-        for directory in (self.berth.scratch, self.berth.log.parent):
+        for directory in (self.berth.scratch, self.berth.temporary, self.berth.log.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with theirs, open(self.berth.log, "ab", buffering=0) as log:
@@ -233,20 +265,32 @@ class WorkerProcess:
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
+    def _have_warmed(self, environment: Digest) -> int:
+        assert self._socket is not None
+        with self._socket.makefile("wb") as out:
+            write_frame(out, {"type": "warm", "id": 0})
+        with self._socket.makefile("rb") as stream:
+            if not isinstance(read_reply(read_frame(stream), 0), Warm):
+                raise WireError("the worker does something else than to get warm")
+        return kept_headers.keep(self.berth.temporary, self.berth.headers, environment)
+
     def _converse(
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
     ) -> Product | Keyed | JobRefusedError:
         assert self._socket is not None
         number, started, received = self.jobs_done + 1, time.monotonic(), 0
         with self._socket.makefile("wb") as out:
-            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph, "trace": trace}
+            frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph}
             frame |= {"replay": True} if job.replay else {}
             frame |= {"niceness": self._config.niceness} if job.stands_back else {}
             write_frame(out, frame)
-        with self._socket.makefile("rb") as stream:
+        # The worker reaches no collector; how far it is it says anyway.
+        spans = tracing.Elsewhere("compile-worker", self.pid, "job", parent=trace, key=job.key)
+        with self._socket.makefile("rb") as stream, spans:
             for _ in range(_MAX_FRAMES):
                 match read_reply(read_frame(stream), number):
                     case Progress(phase):
+                        spans.enter(_SPANS.get(phase, phase))
                         on_phase(phase)
                     case BlobFrame(sha256, data):
                         received += len(data)
@@ -257,6 +301,8 @@ class WorkerProcess:
                         return Product(manifest=manifest, facts=facts, seconds=time.monotonic() - started)
                     case Keyed() as keyed:
                         return keyed
+                    case Warm():
+                        raise WireError("the worker got warm in the middle of a job")
                     case refused:
                         return JobRefusedError(refused.reason, refused.message, refused.fields)
         raise WireError(f"the worker sent more than {_MAX_FRAMES} frames")

@@ -210,7 +210,7 @@ class Requests:
         data = pick.choice(one.blobs)
         match method.name:
             case "CompileService.Handshake":
-                fields = {**FIELDS, "variant": str(pick.randrange(500))} if pick.random() < 0.5 else FIELDS
+                fields = {**FIELDS, "gpu": str(pick.randrange(500))} if pick.random() < 0.5 else FIELDS
                 return [
                     pb.HandshakeRequest(
                         protocol_version=PROTOCOL_VERSION, client_version="0", environment=fields, program="fuzz"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from compile_wire.plain import plain
 from compiler_daemon.cli.completion import complete_key, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import Place
@@ -54,7 +55,7 @@ def export(
         else:
             done = exporter.artifacts(file, program=program, names=keys or (), secret=read_secret(place.directory))
     for sentence in done.left_out:
-        typer.echo(f"left out: {sentence}", err=True)
+        typer.echo(f"left out: {plain(sentence)}", err=True)
     if as_json:
         print_result(json.dumps({"file": str(file), **asdict(done)}))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compile_wire.plain import plain
 from compiler_daemon.cli.completion import KeyArgument, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import Place
@@ -145,7 +146,7 @@ def show(
             text = KernelText(decode_kernel(data)) if is_kernel else GraphText(decode_graph(data))
             graphs[digest] = (len(data), text)
         except (DaemonError, ValueError) as error:
-            typer.echo(f"graph {digest[:12]} cannot be shown: {error}", err=True)
+            typer.echo(f"graph {digest[:12]} cannot be shown: {plain(str(error))}", err=True)
     if as_json:
         named = {row.environment for row, _ in artifacts} | {one.environment for one in requests}
         print_result(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig
+from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig, sandbox_mode
 
 _GIB = 2**30
 
@@ -31,6 +31,14 @@ def serve(
     nice: Annotated[
         int, typer.Option(min=0, max=19, help="How far compiles that nobody waits for stand back behind other work.")
     ] = 10,
+    sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-sandbox/--no-sandbox",
+            help="Do not start where workers cannot be confined; or do not confine them. "
+            "[confined where the kernel can; COMPILER_DAEMON_SANDBOX]",
+        ),
+    ] = None,
     publish: Annotated[bool, typer.Option(help="Take artifacts that clients compiled.")] = True,
     reflection: Annotated[bool, typer.Option("--reflection", help="Serve gRPC reflection.")] = False,
     insecure_loopback: Annotated[
@@ -50,7 +58,8 @@ def serve(
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
     place = Place.resolve(os.environ, directory=directory, address=address)
-    pool = PoolConfig(wall_s=job_seconds, prewarm=prewarm, niceness=nice)
+    mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
+    pool = PoolConfig(wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode)
     if workers is not None:
         pool = replace(pool, max_workers=workers)
     if job_gib is not None:

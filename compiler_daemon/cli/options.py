@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from compile_wire.plain import plain
+
 Directory = Annotated[
     Path | None,
     typer.Option("--dir", metavar="DIR", help="The daemon's directory. [COMPILER_DAEMON_DIR, else the user's cache]"),
@@ -33,5 +35,5 @@ def print_result(text: str) -> None:
 
 def fail(error: Exception, *, code: int = 1) -> NoReturn:
     """Say what went wrong in one sentence on stderr, and exit."""
-    typer.echo(f"compiler-daemon: {error}", err=True)
+    typer.echo(f"compiler-daemon: {plain(str(error))}", err=True)
     raise SystemExit(code)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from compile_wire.plain import plain
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import Place
 from compiler_daemon.errors import UsageError
@@ -165,10 +166,10 @@ def _print_results(results: list[CellResult], *, as_json: bool) -> None:
     else:
         print_table(results)
     for sentence in said:
-        typer.echo(f"warning: {sentence}", err=True)
+        typer.echo(f"warning: {plain(sentence)}", err=True)
     for result in results:
         for row in result.refused:
-            typer.echo(f"refused: {result.cell.label}: graph {row.key[:16]} of {row.code}: {row.why}", err=True)
+            typer.echo(plain(f"refused: {result.cell.label}: graph {row.key[:16]} of {row.code}: {row.why}"), err=True)
         if result.failure:
             typer.echo(f"failed: {result.cell.label}: {result.failure} (its output: {result.log})", err=True)
 

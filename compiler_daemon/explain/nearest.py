@@ -17,7 +17,7 @@ from compiler_daemon.explain.differences import Request, differences
 from compiler_daemon.explain.nodes import overlap
 
 _MAX_READ = 48
-_MAX_READ_BYTES = 16 * 2**20
+_MAX_READ_BYTES = 4 * 2**20
 _OTHER_PROGRAM = 1.0
 """What another program costs, beside the differences themselves: about as much as one of them."""
 _RELATED = 0.5

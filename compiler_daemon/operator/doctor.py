@@ -30,6 +30,7 @@ from compiler_daemon.operator.findings import Finding, check_private
 from compiler_daemon.operator.findings import note as _note
 from compiler_daemon.operator.findings import ok as _ok
 from compiler_daemon.operator.findings import problem as _problem
+from compiler_daemon.worker.confinement import in_words, why_not
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
 """As in `compile_wire.torch_side.versions`, whose room knows torch; a test holds the two together."""
@@ -70,6 +71,7 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
         if connected.level == "ok":
             answers, state = check_answers(ask)
             yield answers
+    yield check_sandbox(state)
     yield from check_store(directory / "store")
     yield check_room(directory, state)
 
@@ -170,6 +172,18 @@ def check_answers(ask: Ask) -> tuple[Finding, Mapping[str, Any] | None]:
     if health != "SERVING":
         return _note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
     return _ok("answers", f"health and status in time, version {state['server_version']}"), state
+
+
+def check_sandbox(state: Mapping[str, Any] | None) -> Finding:
+    """Whether a worker that is taken over is kept from files and network: as a daemon says, or as would be here."""
+    if state is not None:
+        said = str(state.get("sandbox", ""))
+        if said.startswith("in force"):
+            return _ok("sandbox", said)
+        return _note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
+    if reason := why_not():
+        return _note("sandbox", f"workers would not be confined: {reason}")
+    return _ok("sandbox", f"workers would be confined: {in_words()}")
 
 
 def check_store(root: Path) -> Iterator[Finding]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 from rich.tree import Tree
+
+from compiler_daemon.operator.plain import plain
 
 _OUTCOMES = {
     "compiled_by_daemon": "compiled by the daemon",
@@ -25,7 +26,7 @@ def print_explanation(answer: Mapping[str, Any]) -> None:
     if not console.is_terminal:  # for searching and cutting: one line each, however long
         console = Console(width=_LINE)
     run = answer.get("run")
-    tree = Tree(Text(_heading(run, answer)))
+    tree = Tree(plain(_heading(run, answer)))
     for graph in answer["graphs"]:
         _add(tree, graph)
     if answer["more"]:
@@ -59,16 +60,16 @@ def _count(word: str, run: Mapping[str, Any]) -> str:
 def _add(tree: Tree, graph: Mapping[str, Any]) -> None:
     number = f"{graph['kind']} {graph['number']} " if graph["number"] else ""
     number += f"{graph['name']} " if graph["name"] else ""
-    title = Text(f"{number}{graph['key'][:16] or 'without a key'}: ")
-    title.append(str(_OUTCOMES.get(graph["outcome"], graph["outcome"])), style=_COLOURS.get(graph["outcome"], ""))
+    title = plain(f"{number}{graph['key'][:16] or 'without a key'}: ")
+    title.append_text(plain(_OUTCOMES.get(graph["outcome"], graph["outcome"]), _COLOURS.get(graph["outcome"], "")))
     branch = tree.add(title)
     if graph["reason"]:
-        branch.add(Text(f"compiled in the trainer because: {graph['reason']}: {graph['message']}"))
+        branch.add(plain(f"compiled in the trainer because: {graph['reason']}: {graph['message']}"))
     elif graph["message"]:
-        branch.add(Text(graph["message"]))
-    leaf = branch.add(Text(graph["sentence"] + _nearest(graph.get("nearest"))))
+        branch.add(plain(graph["message"]))
+    leaf = branch.add(plain(graph["sentence"] + _nearest(graph.get("nearest"))))
     for told in graph["differences"]:
-        leaf.add(Text(told["text"]))
+        leaf.add(plain(told["text"]))
     if graph["more"]:
         leaf.add(f"and {graph['more']} more differences")
 

@@ -15,6 +15,7 @@ from compile_wire.manifest import Manifest
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.inventory import Collected
 from compiler_daemon.kernel_text import KernelText
+from compiler_daemon.operator.plain import plain
 from compiler_daemon.operator.units import age_text, count_text, seconds_text, size_text
 from compiler_daemon.store import ArtifactRow, StoredGraph
 
@@ -145,7 +146,8 @@ def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
     console = _console()
     console.print(f"{'kernel' if isinstance(text, KernelText) else 'graph'} {graph[:_SHORT]}, {size_text(size)}")
     # As it is: neither wrapped nor coloured, so that it can be copied and piped.
-    console.print(Text(text.code()), soft_wrap=True, highlight=False)
+    code = Text("\n").join(plain(line) for line in text.code().split("\n"))
+    console.print(code, soft_wrap=True, highlight=False)
     if inputs := text.inputs():
         console.print()
         console.print(_inputs(inputs))
@@ -155,11 +157,6 @@ def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
     if settings := text.settings():
         console.print("\noptions" if isinstance(text, KernelText) else "\nsettings that differ from the defaults")
         console.print(_facts(settings, indent=2))
-
-
-def plain(text: str) -> Text:
-    """Return text that somebody else chose, so that it cannot change how the terminal shows anything."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 _MAX_GUARDS = 400

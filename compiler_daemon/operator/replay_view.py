@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from compiler_daemon.operator.plain import plain
 from compiler_daemon.operator.replaying import Outcome, Serves
 from compiler_daemon.store import ArtifactRow
 
@@ -36,7 +36,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         mine = [outcome for outcome in outcomes if outcome.asked.program == program]
         counts = Counter(outcome.status for outcome in mine)
         table.add_row(
-            Text(program or "(unknown)"),
+            plain(program or "(unknown)"),
             str(len(mine)),
             str(counts["compiled"]),
             str(counts["there"]),
@@ -46,11 +46,11 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     console.print(table)
     refused = [outcome for outcome in outcomes if outcome.status == "refused"]
     for outcome in refused[:_REASONS_SHOWN]:
-        console.print(Text(f"refused: {outcome.asked.key[:16]} of {outcome.asked.program or '?'}: {outcome.why}"))
+        console.print(plain(f"refused: {outcome.asked.key[:16]} of {outcome.asked.program or '?'}: {outcome.why}"))
     if len(refused) > _REASONS_SHOWN:
         console.print(f"and {len(refused) - _REASONS_SHOWN} more; --json has all of them")
     for sentence in serves_text(outcomes):
-        console.print(Text(sentence))
+        console.print(plain(sentence))
 
 
 def serves_text(outcomes: Sequence[Outcome]) -> list[str]:

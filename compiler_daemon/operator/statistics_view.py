@@ -11,6 +11,8 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
+from compiler_daemon.operator.plain import plain
+
 _MAX_PROGRAMS = 20
 _LINE = 200
 
@@ -81,7 +83,7 @@ def _reasons(now: Mapping[str, Any]) -> Table:
     for field, what in _KINDS:
         for reason, count in sorted(now[field].items(), key=lambda item: -item[1]):
             word = f"{reason} ({_MISSES[reason]})" if field == "misses_by_reason" and reason in _MISSES else reason
-            table.add_row(what, word, str(count))
+            table.add_row(what, plain(word), str(count))
     return table
 
 
@@ -96,7 +98,7 @@ def _programs(now: Mapping[str, Any]) -> Table:
         table.add_column(header)
     for program in now["programs"][:_MAX_PROGRAMS]:
         table.add_row(
-            program["program"] or "(no name)",
+            plain(program["program"] or "(no name)"),
             str(program["runs"]),
             str(program["hits"]),
             str(program["hits_local"]),
@@ -113,10 +115,10 @@ def _slowest(now: Mapping[str, Any]) -> Table:
     table = Table("slowest graphs", _name("program"), "took", "by", "hits", "size", box=None)
     for graph in now["slowest"]:
         table.add_row(
-            graph["key"][:16],
-            graph["program"] or "(no name)",
+            plain(graph["key"][:16]),
+            plain(graph["program"] or "(no name)"),
             f"{graph['compile_s']:.1f} s",
-            graph["origin"],
+            plain(graph["origin"]),
             str(graph["hits"]),
             decimal(graph["bytes"]),
         )

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from compiler_daemon.operator.plain import plain
+
 
 def print_status(state: Mapping[str, Any]) -> None:
     """Print what `GetStatus` answered."""
@@ -34,11 +36,12 @@ def _overview(state: Mapping[str, Any]) -> Table:
         "memory": decimal(state["rss_bytes"]),
         "store": f"{state['artifacts']} artifacts, {state['blobs']} blobs, "
         f"{decimal(state['store_bytes'])} of {decimal(state['store_max_bytes'])}",
+        "sandbox": state["sandbox"] or "unknown: the daemon is older than this command",
         "waiting": f"{state['queued']} graphs",
         "page": f"{state['page']} (compiler-daemon page --open)" if state["page"] else "none (serve --page-port 0)",
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, plain(value))
     return table
 
 
@@ -47,9 +50,9 @@ def _workers(workers: list[Mapping[str, Any]]) -> Table:
     for worker in workers:
         table.add_row(
             str(worker["pid"]),
-            worker["state"],
-            worker["environment_id"][:12],
-            worker["key"][:16],
+            plain(worker["state"]),
+            plain(worker["environment_id"][:12]),
+            plain(worker["key"][:16]),
             f"{worker['elapsed_s']:.1f} s" if worker["key"] else "",
             str(worker["jobs_done"]),
             decimal(worker["rss_bytes"]),
@@ -62,9 +65,9 @@ def _flights(flights: list[Mapping[str, Any]]) -> Table:
     for flight in flights:
         waiting = flight["phase"] == "waiting"
         table.add_row(
-            flight["key"][:16],
-            flight["program"],
-            f"waiting, {flight['position']} before it" if waiting else flight["phase"],
+            plain(flight["key"][:16]),
+            plain(flight["program"]),
+            plain(f"waiting, {flight['position']} before it" if waiting else flight["phase"]),
             f"{flight['waited_s'] if waiting else flight['elapsed_s']:.0f} s",
             f"about {flight['eta_s']:.0f} s" if "eta_s" in flight else "unknown",
             str(flight["waiters"]),
@@ -75,12 +78,12 @@ def _flights(flights: list[Mapping[str, Any]]) -> Table:
 def _quarantined(graphs: list[Mapping[str, Any]]) -> Table:
     table = Table("refused graph", "for", "because", box=None)
     for graph in graphs:
-        table.add_row(graph["key"][:16], f"{graph['left_s']:.0f} s", graph["reason"])
+        table.add_row(plain(graph["key"][:16]), f"{graph['left_s']:.0f} s", plain(graph["reason"]))
     return table
 
 
 def _counters(counters: Mapping[str, int]) -> Table:
     table = Table("counter", "since the store was made", box=None)
     for name in sorted(counters):
-        table.add_row(name, str(counters[name]))
+        table.add_row(plain(name), str(counters[name]))
     return table

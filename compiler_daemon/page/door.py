@@ -2,7 +2,8 @@
 
 Guarantees: only GET and HEAD, only without a body, only for a host that is this machine (a page elsewhere that rebinds
 its name to 127.0.0.1 gets nothing). Every length is bounded, every wait has an end, and so has the number of
-connections: garbage, silence and floods cost their own connection and nothing else. The protocol is read by h11.
+connections: garbage, silence and floods cost their own connection and nothing else, and where there are too many, the
+oldest that has not asked for anything goes. The protocol is read by h11.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
@@ -88,6 +89,8 @@ class Door:
         self._config = config
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._silent: dict[_Connection, None] = {}
+        """Those that have not asked yet, or not again; the oldest first."""
         self.port = 0
 
     async def listen(self, port: int) -> int:
@@ -114,8 +117,10 @@ class Door:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= self._config.max_connections:
-            writer.transport.abort()
-            return
+            if not self._silent:
+                writer.transport.abort()
+                return
+            next(iter(self._silent)).drop()
         self._connections.add(task)
         try:
             await _Connection(reader, writer, self).serve()
@@ -128,6 +133,19 @@ class Door:
                 # What was not taken in time is dropped: a closed transport would wait for ever to flush it.
                 if writer.transport.get_write_buffer_size():
                     writer.transport.abort()
+
+    @contextlib.contextmanager
+    def waiting(self, connection: _Connection) -> Iterator[None]:
+        """While this lasts nobody has asked over the connection, and it may have to go for others."""
+        self._silent[connection] = None
+        try:
+            yield
+        finally:
+            self._silent.pop(connection, None)
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection has been dropped."""
+        self._silent.pop(connection, None)
 
     async def answer(self, event: h11.Request) -> Response:
         """Return the answer to a request whose form is sound."""
@@ -205,8 +223,9 @@ class _Connection:
         """Answer until the other side goes, errs, or takes too long."""
         while True:
             try:
-                async with asyncio.timeout(self._door.config.head_s):
-                    request = await self._request()
+                with self._door.waiting(self):
+                    async with asyncio.timeout(self._door.config.head_s):
+                        request = await self._request()
             except h11.RemoteProtocolError as error:
                 status = error.error_status_hint if 400 <= error.error_status_hint < 500 else 400
                 await self._send(self._door.refusal(status, "This is no request that can be read."), head=False)
@@ -220,6 +239,11 @@ class _Connection:
             if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
                 return
             self._protocol.start_next_cycle()
+
+    def drop(self) -> None:
+        """End the connection at once, for another's sake."""
+        self._door.forget(self)
+        self._writer.transport.abort()
 
     async def _request(self) -> h11.Request | Response | None:
         """Return the next request; a refusal where it has a body; None where nobody asks any more."""

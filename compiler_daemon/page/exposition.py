@@ -126,6 +126,7 @@ def families() -> list[Metric]:
         rss_bytes=0,
         counters={},
         quarantined=(),
+        sandbox="",
     )
     return list(_Condition(nothing, "").collect())
 

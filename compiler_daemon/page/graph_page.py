@@ -9,17 +9,15 @@ from dataclasses import dataclass
 
 from compile_wire.digest import Digest, parse_digest
 from compile_wire.errors import WireError
-from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec
 from compile_wire.kernel_environment import is_kernel_environment
-from compile_wire.kernel_spec import decode_kernel
+from compile_wire.kernel_spec import KernelSpec
 from compile_wire.manifest import Manifest, decode_manifest
+from compiler_daemon.explain.reading import MAX_READ_BYTES, read_graph, read_kernel
 from compiler_daemon.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.kernel_text import KernelText
 from compiler_daemon.store import ArtifactRow, Store, StoreError
 
-_MAX_GRAPH_BYTES = 4 * 2**20
-"""Of graphs that are read for the page; one with a thousand nodes has a few hundred kilobytes."""
 _MAX_INPUTS = 400
 _MAX_OPERATORS = 24
 _MAX_CODE = 200_000
@@ -82,13 +80,16 @@ def _contents(store: Store, graph: str, *, is_kernel: bool) -> tuple[Contents | 
         return None, "The trainer could not describe this graph as data, so only the artifact is kept."
     try:
         data = store.get_graph(Digest(graph))
-        if len(data) > _MAX_GRAPH_BYTES:
-            return None, "The graph is too large to be shown here; `compiler-daemon show` has it."
-        return (read_kernel(data) if is_kernel else read_contents(decode_graph(data))), ""
     except StoreError:
         return None, "The graph is not kept any more."
-    except WireError:
-        return None, "The graph is of a form that this version cannot read."
+    if len(data) > MAX_READ_BYTES:
+        return None, "The graph is too large to be shown here; `compiler-daemon show` has it."
+    contents: Contents | None = None
+    if is_kernel:
+        contents = kernel_contents(kernel) if (kernel := read_kernel(data)) else None
+    elif (spec := read_graph(data)) is not None:
+        contents = read_contents(spec)
+    return contents, "" if contents else "The graph is of a form that this version cannot read."
 
 
 def read_contents(spec: GraphSpec) -> Contents:
@@ -109,9 +110,9 @@ def read_contents(spec: GraphSpec) -> Contents:
     )
 
 
-def read_kernel(data: bytes) -> Contents:
+def kernel_contents(spec: KernelSpec) -> Contents:
     """Return what there is to see of a Triton kernel."""
-    code = KernelText(decode_kernel(data)).code()
+    code = KernelText(spec).code()
     return Contents(
         what="A Triton kernel",
         inputs=(),

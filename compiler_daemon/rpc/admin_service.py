@@ -40,6 +40,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             rss_bytes=now.rss_bytes,
             counters=now.counters,
             quarantined=[pack_quarantined(view) for view in now.quarantined],
+            sandbox=now.sandbox,
         )
 
     async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownResponse:

@@ -44,7 +44,9 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
         except JobRefusedError:
             interpreter = None  # what is stored can be had all the same; a compile will be told why not
-        answer = await self._handshakes.greet(request.protocol_version, request.environment, interpreter)
+        answer = await self._handshakes.greet(
+            request.protocol_version, request.environment, interpreter, caller=current_caller().name
+        )
         response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
         if isinstance(answer, Welcome):
             response.environment_id = answer.environment

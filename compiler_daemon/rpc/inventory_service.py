@@ -18,7 +18,7 @@ from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
 from compiler_daemon.cache import Cache
 from compiler_daemon.inventory import Inventory
 from compiler_daemon.rpc.around import Context
-from compiler_daemon.rpc.unpack import unpack_program
+from compiler_daemon.rpc.unpack import unpack_name, unpack_program
 from compiler_daemon.store import ArtifactRow, StoredGraph
 
 _PAGE_ROWS = 500
@@ -78,7 +78,7 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
         """See the protocol."""
         if not 0 < len(request.name) <= MAX_KEY_TEXT:
             raise MalformedError(f"a name has from 1 to {MAX_KEY_TEXT} characters, not {len(request.name)}")
-        named = await self._inventory.named(request.name)
+        named = await self._inventory.named(unpack_name(request.name, "a name"))
         for row in named.artifacts:
             stored = await self._inventory.artifact(row.digest)
             if stored is not None:

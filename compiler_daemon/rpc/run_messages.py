@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_KEY_TEXT, MAX_MESSAGE_TEXT, MAX_REASON_TEXT, MAX_REASONS
+from compile_wire.plain import plain
 from compile_wire.v1 import runs_pb2 as pb
 from compiler_daemon.explanations import Explained, Explanation
 from compiler_daemon.jobs import FlightView
-from compiler_daemon.rpc.unpack import unpack_program
+from compiler_daemon.rpc.unpack import unpack_name, unpack_program
 from compiler_daemon.runs import GraphRecord, Outcome, ProgramFigures, RunReport, RunSummary
 from compiler_daemon.statistics import Statistics
 from compiler_daemon.store import ArtifactRow
@@ -42,7 +43,7 @@ def unpack_prefix(key: str) -> str:
     """Return the beginning of a key."""
     if len(key) > MAX_KEY_TEXT:
         raise MalformedError(f"a key has at most {MAX_KEY_TEXT} characters, not {len(key)}")
-    return key
+    return unpack_name(key, "a key")
 
 
 def unpack_report(request: pb.ReportRunRequest) -> RunReport:
@@ -75,7 +76,7 @@ def _graph(graph: pb.GraphReport, now: float) -> GraphRecord:
         key=unpack_prefix(graph.key),
         outcome=_OUTCOMES[graph.outcome],
         reason=_reason(graph.reason) if graph.reason else "",
-        message="".join(c for c in graph.message if c.isprintable()),
+        message=plain(graph.message),
         tried=graph.tried,
         waited_s=_seconds(graph.waited_s),
         saved_s=_seconds(graph.saved_s),

@@ -69,7 +69,10 @@ class RpcServer:
         condition: Condition,
         counters: metrics.Counters,
         with_reflection: bool,
+        max_connections: int,
     ) -> None:
+        """`max_connections` are those of one address."""
+        self.max_connections = max_connections
         self._server = grpc.aio.server(
             # The first is the outermost: the log sees the final status, and nothing is done before the caller is known.
             interceptors=[
@@ -80,7 +83,7 @@ class RpcServer:
                 *([AroundInterceptor(trace_calls)] if tracing.is_on() else []),
                 ParseInterceptor(),
             ],
-            options=_OPTIONS,
+            options=[*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections)],
             maximum_concurrent_rpcs=_MAX_CONCURRENT_CALLS,
         )
         self._services = [

@@ -1,4 +1,8 @@
-"""Messages to values, every bound checked on the way: after this, nothing in a request can be too long or malformed."""
+"""Messages to values, every bound checked on the way: after this, nothing in a request can be too long or malformed.
+
+Nor can text change what is shown around it: names that only people read are cleaned, those that are looked up by are
+refused where they hold what cannot be shown.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterable
 from compile_wire.digest import Digest, parse_digest
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOBS, MAX_HAVE, MAX_KEY_TEXT, MAX_NAME_TEXT
+from compile_wire.plain import is_plain, plain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.interpreter import check_interpreter
 from compiler_daemon.jobs import GraphSource
@@ -16,14 +21,21 @@ def unpack_key(key: str) -> str:
     """Return torch's key for a graph."""
     if not 0 < len(key) <= MAX_KEY_TEXT:
         raise MalformedError(f"a key has from 1 to {MAX_KEY_TEXT} characters, not {len(key)}")
-    return key
+    return unpack_name(key, "a key")
+
+
+def unpack_name(name: str, what: str) -> str:
+    """Return a name that something is looked up by."""
+    if not is_plain(name):
+        raise MalformedError(f"{what} holds characters that cannot be shown")
+    return name
 
 
 def unpack_program(program: str) -> str:
-    """Return the name of the client's program."""
+    """Return the name of the client's program, which people read."""
     if len(program) > MAX_NAME_TEXT:
         raise MalformedError(f"a program's name has at most {MAX_NAME_TEXT} characters, not {len(program)}")
-    return program
+    return plain(program)
 
 
 def unpack_have(have: Iterable[str]) -> frozenset[Digest]:

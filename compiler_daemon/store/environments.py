@@ -10,21 +10,22 @@ import logging
 from collections.abc import Mapping
 
 from compile_wire.digest import Digest, digest_of
-from compile_wire.environment import check_environment, environment_id
+from compile_wire.environment import check_environment, environment_bytes, environment_id
 from compile_wire.errors import MalformedError, WireError
-from compile_wire.limits import MAX_ENVIRONMENT_FIELDS, MAX_ENVIRONMENT_TEXT
+from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_FIELDS
 from compile_wire.packing import pack, unpack
 from compiler_daemon.store.config import StoreConfig
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.records import decode_facts_record, encode_facts_record
+from compiler_daemon.store.room import Room
 from compiler_daemon.store.shelves import Shelf, Shelves
 
 logger = logging.getLogger(__name__)
 
-_MAX_FILE_BYTES = MAX_ENVIRONMENT_FIELDS * (2 * MAX_ENVIRONMENT_TEXT * 4 + 16) + 16
-"""Every field at its bound, in UTF-8."""
+_MAX_FILE_BYTES = MAX_ENVIRONMENT_BYTES + MAX_ENVIRONMENT_FIELDS * 16
+"""Every field with the heads that msgpack gives it."""
 
 _MAX_FACTS_BYTES = 64 * 1024
 """What `compile_wire.facts` accepts."""
@@ -33,7 +34,8 @@ _MAX_FACTS_BYTES = 64 * 1024
 class Environments:
     """The environments of a store. Safe to call from any thread."""
 
-    def __init__(self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves) -> None:
+    def __init__(self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves, room: Room) -> None:
+        self._room = room
         self._max_environments = config.max_environments
         self._directory = directory
         self._index = index
@@ -48,13 +50,26 @@ class Environments:
         """Keep an environment. See `Store.put_environment`."""
         check_environment(fields)
         environment = environment_id(fields)
-        with self._index.lock, self._directory.trouble("store an environment"):
+        if environment in self._fields:
+            return environment
+        data = pack([[name, fields[name]] for name in sorted(fields)])
+        with (
+            self._room.reserved(len(data)),
+            self._index.lock,
+            self._directory.trouble("store an environment"),
+        ):
             if environment not in self._fields:
                 while len(self._fields) >= self._max_environments:
                     self._forget_one()
-                self._shelves.environments.put(environment, pack([[name, fields[name]] for name in sorted(fields)]))
+                self._shelves.environments.put(environment, data)
                 self._fields[environment] = dict(fields)
         return environment
+
+    def size(self) -> int:
+        """How much of the store's room all of them take, with their facts."""
+        # Copies: other threads put while this one adds up.
+        fields = sum(environment_bytes(one) for one in list(self._fields.values()))
+        return fields + sum(len(facts) for facts in list(self._facts.values()))
 
     def all(self) -> dict[Digest, dict[str, str]]:
         """Return every environment, oldest first."""
@@ -111,7 +126,7 @@ def _read_fields(shelf: Shelf, environment: Digest) -> dict[str, str] | None:
     if digest_of(data) != environment:
         return None
     try:
-        fields = dict(unpack(data, max_bytes=_MAX_FILE_BYTES, what="environment"))
+        fields = dict(unpack(data, max_bytes=_MAX_FILE_BYTES, what="environment", max_lists=MAX_ENVIRONMENT_FIELDS + 1))
         check_environment(fields)
     except (WireError, ValueError, TypeError):
         return None

@@ -1,13 +1,13 @@
 """The hard limit: room is taken before anything is written, and made by evicting where it lacks.
 
-Guarantee: blobs and records on the shelves, together with those on their way in, never pass `max_bytes`.
+Guarantee: blobs, records and environments on the shelves, together with those on their way in, never pass `max_bytes`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from compiler_daemon.store.config import StoreConfig
@@ -26,8 +26,18 @@ class Room:
     """Who may write how much. Safe to call from any thread."""
 
     def __init__(
-        self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves, pins: Pins, stamps: Stamps
+        self,
+        config: StoreConfig,
+        directory: Directory,
+        index: Index,
+        shelves: Shelves,
+        pins: Pins,
+        stamps: Stamps,
+        *,
+        beside: Callable[[], int],
     ) -> None:
+        """`beside` tells how many bytes lie there that no table of the index counts."""
+        self._beside = beside
         self._config = config
         self._directory = directory
         self._index = index
@@ -107,4 +117,4 @@ class Room:
         return int(self._config.max_bytes * self._config.low_water)
 
     def _used(self, connection: sqlite3.Connection) -> int:
-        return total_bytes(connection, "shelved") + self._reserved_bytes
+        return total_bytes(connection, "shelved") + self._reserved_bytes + self._beside()

@@ -52,7 +52,7 @@ class Store:
             quarantine = Quarantine(directory.root, max_bytes=config.max_quarantine_bytes)
         self._pins = Pins(remember_s=max(config.grace_s, config.orphan_grace_s))
         self._stamps = Stamps(index)
-        self._room = Room(config, directory, index, self._shelves, self._pins, self._stamps)
+        self._room = Room(config, directory, index, self._shelves, self._pins, self._stamps, beside=self._beside)
         self._blobs = Blobs(directory, index, self._shelves, quarantine, self._pins)
         self._artifacts = Artifacts(
             directory, index, self._shelves, self._blobs, self._room, self._pins, self._stamps, quarantine
@@ -63,7 +63,11 @@ class Store:
         self._rankings = Rankings(index, self._stamps)
         self.scan_report: ScanReport = scan(directory, index, self._shelves, quarantine)
         """What the start found out of place, and put right."""
-        self._environments = Environments(config, directory, index, self._shelves)
+        self._environments = Environments(config, directory, index, self._shelves, self._room)
+
+    def _beside(self) -> int:
+        """What lies in the room that no table of the index counts."""
+        return self._environments.size()
 
     @classmethod
     def open(cls, config: StoreConfig) -> Store:
@@ -274,7 +278,7 @@ class Store:
             return StoreUsage(
                 artifacts=artifacts,
                 blobs=blobs,
-                bytes=total_bytes(connection, "shelved"),
+                bytes=total_bytes(connection, "shelved") + self._beside(),
                 max_bytes=self._config.max_bytes,
                 requests=requests,
                 graph_bytes=total_bytes(connection, "graphs"),

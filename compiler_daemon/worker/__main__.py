@@ -16,14 +16,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
-from compile_wire import tracing
+from compiler_daemon.log_format import WORKER_FORMAT, handler
+from compiler_daemon.worker.confinement import confine
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
-_SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
 
 
 class _Compiler(Protocol):
+    def wait_until_warm(self) -> None: ...
     def run(self, job_id: int, key: str, graph: bytes, /, *, replay: bool) -> Iterator[dict[str, Any]]: ...
 
 
@@ -33,20 +34,21 @@ def main() -> int:
     # Results travel on the stdout that the daemon gave us; whatever a library prints must not.
     channel: BinaryIO = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler(WORKER_FORMAT)])
 
+    unconfined = confine()
     works = _kernels() if sys.argv[1:] == ["kernels"] else _graphs()
     if isinstance(works, str):
         logging.getLogger(__name__).error("this worker cannot work: %s", works)
         return 1
     compiler, environment, facts = works
-    tracing.set_up("compile-worker")
-    write_frame(
-        channel,
-        {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": dict(environment), "facts": facts},
-    )
-    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] == "job":
-        if niceness := message.get("niceness", 0):
+    hello = {"type": "hello", "protocol": WORKER_PROTOCOL, "environment": dict(environment), "facts": facts}
+    write_frame(channel, {**hello, "unconfined": unconfined})
+    while (message := read_frame(sys.stdin.buffer)) is not None and message["type"] in {"job", "warm"}:
+        if message["type"] == "warm":
+            compiler.wait_until_warm()
+            write_frame(channel, {"type": "warm", "id": message["id"]})
+        elif niceness := message.get("niceness", 0):
             # In a thread, because a niceness is a thread's on Linux, and nobody may take one back: the next job may be
             # one that a training waits for. What the thread starts, threads and compilers, has it from it.
             with ThreadPoolExecutor(1, "stands-back", initializer=_stand_back, initargs=(niceness,)) as pool:
@@ -57,14 +59,9 @@ def main() -> int:
 
 
 def _do(compiler: _Compiler, message: Mapping[str, Any], channel: BinaryIO) -> None:
-    with tracing.span("job", parent=message.get("trace", ""), key=message["key"]):
-        phases = tracing.Phases(_SPANS)
-        replay = message.get("replay") is True
-        for answer in compiler.run(message["id"], message["key"], message["graph"], replay=replay):
-            if answer["type"] == "progress":
-                phases.enter(answer["phase"])
-            write_frame(channel, answer)
-        phases.end()
+    replay = message.get("replay") is True
+    for answer in compiler.run(message["id"], message["key"], message["graph"], replay=replay):
+        write_frame(channel, answer)
 
 
 def _stand_back(niceness: int) -> None:

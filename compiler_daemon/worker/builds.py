@@ -31,6 +31,7 @@ from torch._inductor.codecache import CppPythonBindingsCodeCache
 
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.versions import build_surprises
+from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.batch import (
     EXPORTS,
     Kernel,
@@ -98,6 +99,8 @@ class Builds:
             _logger.warning("kernels are built one by one: %s", "; ".join(found))
             return
         self._proven = True
+        if kept := os.environ.get(kept_headers.VARIABLE):
+            kept_headers.lend(Path(kept), Path(codecache._HEADER_DIR))
         patches.replace(AsyncCompile, "cpp_pybinding", self._collecting)
         patches.replace(AsyncCompile, "wait", self._waiting)
         patches.replace(codecache, "_precompile_header", self._precompiling)
@@ -110,6 +113,11 @@ class Builds:
         if self._proven:
             self._warming = threading.Thread(target=self._warm, name="builds-warm", daemon=True)
             self._warming.start()
+
+    def wait_until_warm(self) -> None:
+        """Wait for what `warm` has begun."""
+        if self._warming is not None:
+            self._warming.join()
 
     def flush(self) -> None:
         """Begin to build what was collected."""
@@ -124,8 +132,7 @@ class Builds:
 
     def forget(self) -> None:
         """The job is over, however it went: nobody waits for its kernels."""
-        if self._warming is not None:  # the caches of torch's that are emptied between jobs are in use until then
-            self._warming.join()
+        self.wait_until_warm()  # the caches of torch's that are emptied between jobs are in use until then
         over, self._round = self._round, _Round()
         for done in over.pending:
             done.cancel()

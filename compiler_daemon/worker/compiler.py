@@ -9,7 +9,6 @@ asked for is anything compiled. A difference is an answer, too, with the parts o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import logging
@@ -49,7 +48,7 @@ from compile_wire.torch_side.sizes import install_float_guards
 from compile_wire.torch_side.state import apply_state, dynamo_patch
 from compile_wire.torch_side.versions import TorchVersion, torch_version
 from compiler_daemon.worker.builds import Builds
-from compiler_daemon.worker.known_facts import read_known, turn, write_known
+from compiler_daemon.worker.known_facts import read_known
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.translation import translated
@@ -106,7 +105,7 @@ class Compiler:
         install_float_guards(patches)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
-        # The daemon names one, which the workers of an interpreter share.
+        # The daemon names one, in the worker's own folder.
         self._place = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.mkdtemp(prefix="worker-"))
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._builds = Builds(self._place)
@@ -116,20 +115,18 @@ class Compiler:
         """Get ready for the first job, beside whatever comes next."""
         self._builds.warm()
 
+    def wait_until_warm(self) -> None:
+        """Wait until it is ready, and what it made on the way is whole."""
+        self._builds.wait_until_warm()
+
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
-        with turn(self._place):
-            known = read_known(self._place, self._environment)
-            self._known = known or Facts()
-            try:
-                probe_at_once()
-                cpu_vec_isa.valid_vec_isa_list()
-            except Exception:
-                _logger.warning("the instruction sets could not be probed", exc_info=True)
-            else:
-                if (found := Facts(vec_isa=self._probes.seen)) != known:
-                    with contextlib.suppress(OSError):  # the next one asks the machine, too
-                        write_known(self._place, self._environment, found)
+        self._known = read_known(self._place, self._environment) or Facts()
+        try:
+            probe_at_once()
+            cpu_vec_isa.valid_vec_isa_list()
+        except Exception:
+            _logger.warning("the instruction sets could not be probed", exc_info=True)
         return Facts(vec_isa=self._probes.seen)
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:

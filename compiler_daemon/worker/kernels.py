@@ -49,6 +49,9 @@ class KernelCompiler:
             os.environ.pop(name, None)
         self._environment = environment_id(kernel_environment())
 
+    def wait_until_warm(self) -> None:
+        """Nothing is made beforehand."""
+
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
         """Compile; yield progress, the blobs, and at last `done` or `refused`."""
         if not key:

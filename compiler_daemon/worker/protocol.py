@@ -3,15 +3,17 @@
 A frame is a 4-byte big-endian length and that many bytes of msgpack, always a map with `type`:
 
 daemon -> worker
-  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels), trace (a W3C traceparent
-            that the job belongs to; empty for none); and `replay`, true for a kept graph: it may be another torch's,
-            and with an empty key only its key is asked for
+  job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels); and `replay`, true for a
+            kept graph: it may be another torch's, and with an empty key only its key is asked for
+  warm      id: say when everything is made that a first job would wait for
   exit      finish; the worker exits with code 0
 
 worker -> daemon
-  hello     protocol, environment (map of text to text), facts (bytes): once, when the worker is ready for jobs
+  hello     protocol, environment (map of text to text), facts (bytes), unconfined (why it is not confined; empty where
+            it is): once, when the worker is ready for jobs
   progress  id, phase: "rebuilding", "compiling", "packing"
   blob      id, sha256, data: one blob of the artifact being handed over; each at most MAX_BLOB_BYTES
+  warm      id: it is made
   keyed     id, key: what the graph is called here; nothing was compiled
   done      id, manifest (bytes), facts (bytes): the artifact is complete; its blobs came before
   refused   id, reason (name of a Refused.Reason without its prefix), message, fields (list of text)
@@ -32,6 +34,9 @@ WORKER_PROTOCOL = 1
 MAX_FRAME_BYTES = MAX_BLOB_BYTES + 64 * 1024
 """One blob and the few fields around it."""
 
+_MAX_LISTS = 64
+"""Of a frame: its own map, and a list or a map in it."""
+
 HEADER = struct.Struct(">I")
 
 
@@ -45,7 +50,7 @@ def encode_frame(message: dict[str, Any]) -> bytes:
 
 def decode_body(body: bytes) -> dict[str, Any]:
     """Return the message in a frame's body; raise `MalformedError` where it is none."""
-    message = unpack(body, max_bytes=MAX_FRAME_BYTES, what="worker frame")
+    message = unpack(body, max_bytes=MAX_FRAME_BYTES, what="worker frame", max_lists=_MAX_LISTS)
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise MalformedError("a worker frame is a map with a type")
     return message

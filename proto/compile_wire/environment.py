@@ -10,19 +10,39 @@ from collections.abc import Mapping
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.limits import MAX_ENVIRONMENT_FIELDS, MAX_ENVIRONMENT_TEXT
+from compile_wire.kernel_environment import KIND_FIELD
+from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_TEXT
 from compile_wire.packing import pack
+from compile_wire.plain import is_plain
+
+FIELD_NAMES = frozenset(
+    {
+        *("python", "torch", "torch_key", "triton", "system", "libc", "cpu_capability", "cpu_flags", "compiler"),
+        *("toolkit", "driver", "gpu"),
+        KIND_FIELD,
+    }
+)
+"""All that there are: `torch_side.environment` and `triton_side.environment` gather them."""
 
 
 def check_environment(fields: Mapping[str, str]) -> None:
-    """Raise `MalformedError` where there are too many fields, or one is too long or empty-named."""
+    """Raise `MalformedError` where a field is unknown or too long, or all of them together are."""
     if not fields:
         raise MalformedError("the environment is empty")
-    if len(fields) > MAX_ENVIRONMENT_FIELDS:
-        raise MalformedError(f"{len(fields)} environment fields, more than {MAX_ENVIRONMENT_FIELDS}")
+    if unknown := fields.keys() - FIELD_NAMES:
+        raise MalformedError(f"environment fields {sorted(unknown)[:4]!r:.200} are unknown: they are another version's")
     for name, value in fields.items():
-        if not name or len(name) > MAX_ENVIRONMENT_TEXT or len(value) > MAX_ENVIRONMENT_TEXT:
-            raise MalformedError(f"environment field {name[:40]!r} is empty-named or too long")
+        if len(value) > MAX_ENVIRONMENT_TEXT:
+            raise MalformedError(f"environment field {name} has {len(value)} characters, more than allowed")
+        if not is_plain(value):
+            raise MalformedError(f"environment field {name} holds characters that cannot be shown")
+    if (size := environment_bytes(fields)) > MAX_ENVIRONMENT_BYTES:
+        raise MalformedError(f"the environment has {size} bytes, more than {MAX_ENVIRONMENT_BYTES}")
+
+
+def environment_bytes(fields: Mapping[str, str]) -> int:
+    """Return how long all names and values are together, in UTF-8."""
+    return sum(len(name.encode()) + len(value.encode("utf-8", "surrogatepass")) for name, value in fields.items())
 
 
 def environment_id(fields: Mapping[str, str]) -> Digest:

@@ -31,7 +31,7 @@ def encode_facts(facts: Facts) -> bytes:
 
 def decode_facts(data: bytes) -> Facts:
     """Return the facts in `data`; raise `MalformedError` where it is anything else."""
-    fields = unpack(data, max_bytes=_MAX_BYTES, what="facts")
+    fields = unpack(data, max_bytes=_MAX_BYTES, what="facts", max_lists=2)
     if not isinstance(fields, dict) or set(fields) != {"vec_isa"}:
         raise MalformedError("facts are a map with vec_isa")
     vec_isa = fields["vec_isa"]

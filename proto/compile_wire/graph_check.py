@@ -23,6 +23,7 @@ from compile_wire.graph_spec import (
 )
 from compile_wire.limits import (
     MAX_GRAPH_BYTES,
+    MAX_LISTS,
     MAX_MODULES,
     MAX_NAME_TEXT,
     MAX_NODES,
@@ -36,9 +37,9 @@ _TAGS = frozenset({"n", "l", "t", "z", "d", "s", "i", "c", "e", "dt", "ly", "mf"
 _INTEGER = re.compile(r"-?[0-9]{1,4096}")
 
 
-def decode_graph(data: bytes) -> GraphSpec:
+def decode_graph(data: bytes, *, max_lists: int = MAX_LISTS) -> GraphSpec:
     """Return the spec in `data`; raise `MalformedError` where it is not of the form, or breaks a bound."""
-    top = unpack(data, max_bytes=MAX_GRAPH_BYTES, what="graph")
+    top = unpack(data, max_bytes=MAX_GRAPH_BYTES, what="graph", max_lists=max_lists)
     if not isinstance(top, dict) or top.get("v") != VERSION:
         raise MalformedError("not a graph of a version known here")
     names = {"v", *field_names(GraphSpec)}

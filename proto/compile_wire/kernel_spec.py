@@ -30,6 +30,8 @@ _FIELDS = frozenset(
     {"v", "name", "backend", "arch", "warp_size", "source", "ttir", "options", "options_digest", "code", "arguments"}
 )
 _MAX_CODE = 128
+_MAX_LISTS = 8 * (MAX_KERNEL_ARGUMENTS + MAX_KERNEL_OPTIONS)
+"""An argument is a list of four, and a special one of a few more."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,149}", re.ASCII)
 
 Option = bool | int | float | str | tuple["Option", ...] | None
@@ -98,7 +100,7 @@ def encode_kernel(spec: KernelSpec) -> bytes:
 
 def decode_kernel(data: bytes) -> KernelSpec:
     """Return the kernel in `data`; raise `MalformedError` where it is anything else."""
-    fields = unpack(data, max_bytes=MAX_KERNEL_BYTES, what="kernel")
+    fields = unpack(data, max_bytes=MAX_KERNEL_BYTES, what="kernel", max_lists=_MAX_LISTS)
     if not isinstance(fields, dict) or fields.get("v") != _VERSION:
         raise MalformedError("not a kernel of a version known here")
     if set(fields) != _FIELDS:

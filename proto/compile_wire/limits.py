@@ -37,6 +37,9 @@ MAX_ENVIRONMENT_FIELDS = 64
 MAX_ENVIRONMENT_TEXT = 8192
 """Per field; the longest is the list of the CPU's flags."""
 
+MAX_ENVIRONMENT_BYTES = 16 * 1024
+"""All names and values of an environment together; a real one has about two thousand."""
+
 MAX_KEY_TEXT = 256
 """torch's keys are 53 characters."""
 
@@ -54,6 +57,12 @@ MAX_TABLE = 1_000_000
 
 MAX_VALUES = 4_000_000
 """Values in all arguments together."""
+
+MAX_LISTS = 2_000_000
+"""Lists and maps in one value of msgpack; a graph of 32 MiB has as many, at 17 bytes each."""
+
+MAX_LISTS_READ = 150_000
+"""The same for what a daemon reads in its own process: a graph of 2 MiB has as many."""
 
 MAX_RANK = 64
 """torch's own limit on the dimensions of a tensor."""

@@ -92,7 +92,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def decode_manifest(data: bytes) -> Manifest:
     """Return the manifest in `data`; raise `MalformedError` where it is anything else than one, canonically encoded."""
-    fields = unpack(data, max_bytes=MAX_MANIFEST_BYTES, what="manifest")
+    fields = unpack(data, max_bytes=MAX_MANIFEST_BYTES, what="manifest", max_lists=MAX_BLOBS + 2)
     if not isinstance(fields, dict) or fields.get("v") != _VERSION:
         raise MalformedError("not a manifest of a version known here")
     expected = {"v", "key", "environment", "guards", "graph", "compile_s", "origin", "blobs"}

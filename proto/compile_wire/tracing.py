@@ -35,6 +35,8 @@ class _Process:
     """What this process traces with."""
 
     tracer: Any = None
+    processor: Any = None
+    """Takes spans to the collector."""
     is_set_up = False
     seconds: ClassVar[defaultdict[str, float]] = defaultdict(float)
 
@@ -93,25 +95,34 @@ def carried() -> str:
         return ""
 
 
-class Phases:
-    """Spans one after the other: entering a phase ends the one before."""
+class Elsewhere:
+    """What another process does, told by the one that hears of it: a span, and its phases one after the other in it."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        """`names` says what each phase's span is called."""
-        self._names = names
-        self._open: AbstractContextManager[None] | None = None
+    def __init__(self, service: str, pid: int, name: str, *, parent: str = "", **attributes: str) -> None:
+        """The span belongs to `service`, process `pid`, and lies inside the one that is called `parent`."""
+        self._tracer = _tracer_of(service, pid)
+        self._whole = _Timed(name) if self._tracer is None else _Span(name, parent, attributes, self._tracer)
+        self._phase: _Timed | None = None
 
     def enter(self, phase: str) -> None:
-        """Begin a phase."""
-        self.end()
-        self._open = span(self._names.get(phase, phase))
-        self._open.__enter__()
+        """Begin a phase; the one before has ended."""
+        self._end_phase()
+        self._phase = _Timed(phase) if self._tracer is None else _Span(phase, "", {}, self._tracer)
+        self._phase.__enter__()
 
-    def end(self) -> None:
-        """End the phase, if there is one."""
-        if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = None
+    def __enter__(self) -> None:
+        self._whole.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end_phase()
+        self._whole.__exit__(kind, error, traceback)
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._phase.__exit__(None, None, None)
+            self._phase = None
 
 
 class _Timed:
@@ -131,18 +142,18 @@ class _Timed:
 
 
 class _Span(_Timed):
-    def __init__(self, name: str, parent: str, attributes: dict[str, str]) -> None:
+    def __init__(self, name: str, parent: str, attributes: dict[str, str], tracer: Any = None) -> None:
         super().__init__(name)
+        self._tracer = tracer or _Process.tracer
         self._parent = parent
         self._attributes = attributes
         self._inner: Any = None
 
     def __enter__(self) -> None:
         super().__enter__()
-        tracer = _Process.tracer
         try:
-            if tracer is not None:
-                inner = tracer.start_as_current_span(
+            if _Process.tracer is not None:
+                inner = self._tracer.start_as_current_span(
                     self._name, context=_context(self._parent), attributes=self._attributes, record_exception=False
                 )
                 inner.__enter__()
@@ -189,20 +200,37 @@ def _is_asked_for(environ: Mapping[str, str]) -> bool:
 def _make_tracer(service: str, environ: Mapping[str, str]) -> Any:
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        name = environ.get("OTEL_SERVICE_NAME", service)
-        # A provider of our own: the process may trace its own affairs with another.
-        provider = TracerProvider(resource=Resource.create({"service.name": name, "process.pid": os.getpid()}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        return provider.get_tracer("compiler-daemon")
+        _Process.processor = BatchSpanProcessor(OTLPSpanExporter())
+        return _provided(environ.get("OTEL_SERVICE_NAME", service), os.getpid())
     except ImportError:
         _logger.warning("graphs are not traced: install the packages of `compiler-daemon[otel]`")
     except Exception as error:  # noqa: BLE001 - whatever the packages do not like, a training goes on without
         _logger.warning("graphs are not traced: %s: %s", type(error).__name__, error)
     return None
+
+
+def _tracer_of(service: str, pid: int) -> Any:
+    """Return a tracer for another process's spans; None where nothing is traced."""
+    if _Process.tracer is None:
+        return None
+    try:
+        return _provided(os.environ.get("OTEL_SERVICE_NAME", service), pid, shutdown_on_exit=False)
+    except Exception:
+        _logger.debug("another process is not traced", exc_info=True)
+        return None
+
+
+def _provided(service: str, pid: int, *, shutdown_on_exit: bool = True) -> Any:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    # A provider of our own: the process may trace its own affairs with another.
+    resource = Resource.create({"service.name": service, "process.pid": pid})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=shutdown_on_exit)
+    provider.add_span_processor(_Process.processor)
+    return provider.get_tracer("compiler-daemon")
 
 
 def _switch_off() -> None:

@@ -419,6 +419,7 @@ def test_a_worker_gets_scratch_of_its_own_and_nothing_of_torchs_settings_in_the_
     tmp_path: Path, key: str
 ) -> None:
     shell = {"TORCH_COMPILE_CLIENT": "1", "TORCHINDUCTOR_CACHE_DIR": "/x", "TRITON_CACHE_DIR": "/y", "KEPT": "yes"}
+    shell |= {"TMPDIR": str(tmp_path)}  # a place for everybody, where others may have left a header for torch
     daemon = DaemonProcess(tmp_path / "d").start(environ=shell)
     try:
         daemon.handshake()
@@ -432,6 +433,8 @@ def test_a_worker_gets_scratch_of_its_own_and_nothing_of_torchs_settings_in_the_
     assert environ["TORCHINDUCTOR_CACHE_DIR"].startswith(scratch)
     assert environ["TRITON_CACHE_DIR"].startswith(scratch)
     assert seen["cwd"].startswith(scratch)
+    assert environ["TMPDIR"].startswith(seen["cwd"])
+    assert seen["mode"] == 0o700
     assert environ["KEPT"] == "yes"
     assert "TORCH_COMPILE_CLIENT" not in environ
     assert seen["sid"] != os.getsid(0)

@@ -34,6 +34,9 @@ class SlowStore:
 class NoPool:
     queued = 0
 
+    def sandbox(self) -> str:
+        return ""
+
     async def views(self) -> list[Any]:
         return []
 

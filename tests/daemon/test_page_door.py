@@ -225,32 +225,55 @@ async def test_who_sends_a_byte_at_a_time_is_cut_off() -> None:
     assert time.monotonic() - started >= 0.25
 
 
+async def _asked(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
 @pytest.mark.asyncio
-async def test_a_flood_of_connections_leaves_room_again_when_it_is_over() -> None:
-    door = Door(hello, plain, DoorConfig(max_connections=4, head_s=0.5))
+async def test_silent_connections_give_way_to_whoever_asks_and_the_oldest_first() -> None:
+    door = Door(hello, plain, DoorConfig(max_connections=4, head_s=30))
     port = await door.listen(0)
-
-    async def ask() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
-            return await reader.read()
-        except ConnectionError:
-            return b""
-        finally:
-            writer.close()
-
-    flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
-    refused = await ask()
-    async with asyncio.timeout(DEADLINE_S):
-        while not (answer := await ask()).startswith(b"HTTP/1.1 200"):  # noqa: ASYNC110  # the other side is sockets
-            await asyncio.sleep(0.05)
-    for _, writer in flood:
+    silent = []
+    for _ in range(40):
+        silent.append(await asyncio.open_connection("127.0.0.1", port))
+        await asyncio.sleep(0)
+    answers = [await _asked(port) for _ in range(5)]
+    ended = [reader.at_eof() or reader.exception() is not None for reader, _ in silent]
+    for _, writer in silent:
         writer.close()
     await door.close()
 
-    assert refused == b""
-    assert answer.endswith(b"hello")
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    assert all(ended[:36])
+    assert ended.count(False) == 3
+
+
+@pytest.mark.asyncio
+async def test_who_has_asked_is_not_dropped_for_somebody_new() -> None:
+    go = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        await go.wait()
+        return Response(body=b"hello")
+
+    door = Door(slow, plain, DoorConfig(max_connections=3, head_s=30))
+    port = await door.listen(0)
+    asking = [asyncio.create_task(_asked(port)) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    late = await _asked(port)
+    go.set()
+    answers = await asyncio.gather(*asking)
+    await door.close()
+
+    assert late == b""
+    assert all(answer.endswith(b"hello") for answer in answers)
 
 
 @pytest.mark.asyncio

@@ -85,7 +85,7 @@ def families_view(counters: dict[str, int]) -> list[Any]:
 
     view = ConditionView(
         pid=1, uptime_s=1, address="", directory="", draining=False, workers=(), queued=0, artifacts=0, blobs=0,
-        store_bytes=0, store_max_bytes=1, rss_bytes=0, counters=counters, quarantined=(),
+        store_bytes=0, store_max_bytes=1, rss_bytes=0, counters=counters, quarantined=(), sandbox="",
     )  # fmt: skip
     return list(text_string_to_metric_families(expose(view, version="1").decode()))
 

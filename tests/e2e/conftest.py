@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from compiler_daemon.worker import kept_headers
+
 TRAINERS = Path(__file__).parent / "trainers"
 REPOSITORY = Path(__file__).parents[2]
 _OURS = ("TORCH_COMPILE_CLIENT", "COMPILER_DAEMON_", "TORCHINDUCTOR_", "TRITON_", "TORCH_LOGS")
@@ -43,6 +45,7 @@ class Daemon:
     address: str = ""
 
     def start(self) -> Daemon:
+        self._lend_headers()
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self.arguments],
@@ -55,6 +58,15 @@ class Daemon:
         assert line.startswith("ready "), f"{line!r}\n{self.log()}"
         self.address = line.removeprefix("ready ").strip()
         return self
+
+    def _lend_headers(self) -> None:
+        """Put torch's header where the daemon keeps it: each worker would make the same again."""
+        kept = self.directory / "headers"
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        kept.mkdir(mode=0o700, exist_ok=True)
+        for made in (self.temporary / "headers").glob("*"):
+            if not (kept / made.name).exists():
+                os.link(made, kept / made.name)
 
     def counters(self) -> dict[str, int]:
         """The daemon's counters; what was never counted is not there."""
@@ -273,15 +285,30 @@ class Lab:
             daemon.stop()
 
 
+_PREPARING = """
+import pathlib, tempfile
+from compile_wire.torch_side.patches import Patches
+from compiler_daemon.worker.builds import Builds
+from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+valid_vec_isa_list()
+builds = Builds(pathlib.Path(tempfile.mkdtemp()))
+builds.install(Patches())
+builds.warm()
+builds.wait_until_warm()
+"""
+
+
 def with_probes(folder: Path, **environment: str) -> Path:
-    """Put torch's probes of the instruction sets into `folder`, which will be a TMPDIR; return it."""
+    """Put torch's probes of the instruction sets, and its header, into `folder`, which will be a TMPDIR; return it."""
     (folder / "probes").mkdir()
     subprocess.run(
-        [sys.executable, "-c", "from torch._inductor.cpu_vec_isa import valid_vec_isa_list; valid_vec_isa_list()"],
-        env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes"), **environment),
+        [sys.executable, "-c", _PREPARING],
+        env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes"), TMPDIR=str(folder), **environment),
         check=True,
         timeout=_DEADLINE_S,
     )
+    kept_headers.keep(folder, folder / "headers", "tests")
     return folder
 
 

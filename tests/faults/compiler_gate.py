@@ -6,10 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+_MARK = "at-the-gate"
 _SCRIPT = """#!/bin/sh
 # Sources of kernels end in .main.cpp; probes, headers and questions for the version pass.
 case "$*" in *.main.cpp*)
-    if [ -e '{shut}' ]; then : > '{at}'; fi
+    if [ -e '{shut}' ]; then : > "$TMPDIR/{at}"; fi
     while [ -e '{shut}' ]; do sleep 0.3; done;;
 esac
 exec '{real}' "$@"
@@ -19,13 +20,14 @@ exec '{real}' "$@"
 class CompilerGate:
     """Put `environment` into a daemon's environment: its workers will then pass through here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, scratch: Path) -> None:
+        """`scratch` is where the daemon's workers have their folders: a confined one can leave its mark only there."""
         real = shutil.which("g++")
         assert real, "there is no g++"
         (folder / "bin").mkdir(parents=True)
-        self._shut, self._at = folder / "shut", folder / "at"
+        self._shut, self._scratch = folder / "shut", scratch
         wrapper = folder / "bin" / "g++"
-        wrapper.write_text(_SCRIPT.format(shut=self._shut, at=self._at, real=real))
+        wrapper.write_text(_SCRIPT.format(shut=self._shut, at=_MARK, real=real))
         wrapper.chmod(0o755)
         self.environment = {"PATH": f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -40,4 +42,4 @@ class CompilerGate:
     @property
     def reached(self) -> bool:
         """Whether a compiler stands in front of it, or did."""
-        return self._at.exists()
+        return any(self._scratch.glob(f"*/tmp/{_MARK}"))

@@ -65,7 +65,7 @@ class Scene:
         self.background: list[BaseException] = []
         self._stored = stored
         self._closing = contextlib.ExitStack()
-        self.gate = CompilerGate(folder / "gate")
+        self.gate = CompilerGate(folder / "gate", scratch=folder / "daemon" / "scratch")
         self.lab = Lab(folder, kit.temporary, healthy=False)
         self._closing.callback(self.lab.close)
         directory = folder / "daemon"

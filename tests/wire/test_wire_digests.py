@@ -10,7 +10,9 @@ from wire_samples import digests
 from compile_wire.digest import Digest, check_digest, digest_of, parse_digest
 from compile_wire.environment import check_environment, differing_fields, environment_id
 from compile_wire.errors import DigestError, MalformedError
-from compile_wire.limits import MAX_ENVIRONMENT_FIELDS, MAX_ENVIRONMENT_TEXT
+from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_FIELDS, MAX_ENVIRONMENT_TEXT
+from compile_wire.torch_side.environment import process_environment
+from compile_wire.triton_side.environment import kernel_environment
 
 ENVIRONMENTS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), min_size=1, max_size=5)
 
@@ -79,8 +81,11 @@ def test_a_difference_names_the_field_and_both_values() -> None:
     [
         pytest.param({}, id="none"),
         pytest.param({"": "a"}, id="no name"),
-        pytest.param({"a" * (MAX_ENVIRONMENT_TEXT + 1): "a"}, id="long name"),
-        pytest.param({"a": "a" * (MAX_ENVIRONMENT_TEXT + 1)}, id="long value"),
+        pytest.param({"torch": "2.13", "colour": "red"}, id="unknown name"),
+        pytest.param({"t" * (MAX_ENVIRONMENT_TEXT + 1): "a"}, id="long name"),
+        pytest.param({"gpu": "a" * (MAX_ENVIRONMENT_TEXT + 1)}, id="long value"),
+        pytest.param(dict.fromkeys(("gpu", "libc", "torch"), "a" * (MAX_ENVIRONMENT_BYTES // 3)), id="long together"),
+        pytest.param(dict.fromkeys(("gpu", "libc"), "\u00e9" * (MAX_ENVIRONMENT_BYTES // 4)), id="long in bytes"),
         pytest.param({str(number): "" for number in range(MAX_ENVIRONMENT_FIELDS + 1)}, id="many"),
     ],
 )
@@ -90,5 +95,10 @@ def test_an_environment_out_of_bounds_is_malformed(fields: dict[str, str]) -> No
 
 
 def test_an_environment_at_its_bounds_is_accepted() -> None:
-    check_environment({f"{number:0{MAX_ENVIRONMENT_TEXT}}": "v" for number in range(MAX_ENVIRONMENT_FIELDS)})
-    check_environment({"a": "a" * MAX_ENVIRONMENT_TEXT})
+    check_environment({"gpu": "a" * MAX_ENVIRONMENT_TEXT})
+    check_environment({"gpu": "a" * MAX_ENVIRONMENT_TEXT, "libc": "a" * (MAX_ENVIRONMENT_BYTES // 2 - 7)})
+
+
+def test_every_field_that_a_process_gathers_is_known() -> None:
+    for fields in (process_environment(), kernel_environment()):
+        check_environment(fields)

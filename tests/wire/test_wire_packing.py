@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compile_wire.errors import MalformedError
-from compile_wire.packing import MAX_DEPTH, pack, unpack
+from compile_wire.packing import MAX_DEPTH, _uncollected, pack, unpack
+from compile_wire.scanning import count_lists
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(PLAIN | st.binary(), lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=20)
@@ -104,6 +107,63 @@ def test_a_length_that_promises_more_than_there_is_costs_nothing(prefix: bytes) 
             read((prefix + promised.to_bytes(4, "big")) * 60 + b"\xc0" * 1000)
 
     assert time.monotonic() - start < 1.0
+
+
+_MANY = 1 << 20
+
+
+def _with_a_list_of(kind: bytes) -> bytes:
+    return b"\xdd" + _MANY.to_bytes(4, "big") + kind * _MANY
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(_with_a_list_of(b"\x90"), id="empty lists"),
+        pytest.param(_with_a_list_of(b"\x80"), id="empty maps"),
+        pytest.param(_with_a_list_of(b"\xdc\x00\x00"), id="empty lists with a long head"),
+        pytest.param(_with_a_list_of(b"\x81\xa0\x90"), id="lists in maps"),
+        pytest.param((b"\xdc\xff\xff" * 500 + b"\xc0") * 500, id="lists that announce what is not there"),
+        pytest.param((b"\xdf\x00\x08\x00\x00\xa1a" * 500 + b"\xc0") * 500, id="maps that do"),
+    ],
+)
+def test_a_value_of_many_lists_is_refused_before_any_of_them_is_made(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedError, match=r"more than 300000 lists and maps|announces more values"):
+            unpack(data, max_bytes=1 << 23, what="thing", max_lists=300_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1 << 20
+
+
+@given(VALUES)
+def test_lists_are_counted_as_they_are_made(value: Any) -> None:
+    def lists_in(item: Any) -> int:
+        below = item if isinstance(item, list) else item.values() if isinstance(item, dict) else ()
+        return isinstance(item, (list, dict)) + sum(map(lists_in, below))
+
+    assert count_lists(pack(value), 10**6, "thing") == lists_in(value)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_rests_while_many_lists_are_made_and_is_as_it_was_afterwards(on: bool) -> None:
+    data = pack([[] for _ in range(100_000)])
+    seen: list[str] = []
+    gc.collect()
+    gc.callbacks.append(watch := lambda phase, _: seen.append(phase))
+    try:
+        (gc.enable if on else gc.disable)()
+        with _uncollected(100_000):
+            made = [[] for _ in range(100_000)]  # type: ignore[var-annotated]  # of nothing
+            assert seen == []
+        assert gc.isenabled() is on
+        assert len(read(data)) == len(made)
+    finally:
+        gc.enable()
+        gc.callbacks.remove(watch)
 
 
 def test_only_plain_values_are_packed() -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
+from worker_samples import Worker
+
+from compiler_daemon.worker import confinement
 from compiler_daemon.worker.protocol import read_frame, write_frame
 
 _WORKER = """
@@ -42,3 +45,7 @@ def test_a_job_that_nobody_waits_for_stands_back_with_all_that_it_starts_and_the
 
     assert told[0]["type"] == "hello"
     assert [(one["thread"] - before, one["child"] - before) for one in told[1:]] == [(0, 0), (5, 5), (0, 0)]
+
+
+def test_the_worker_of_these_tests_is_confined_where_the_kernel_can(worker: Worker) -> None:
+    assert worker.hello["unconfined"] == confinement.why_not()

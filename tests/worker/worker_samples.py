@@ -25,6 +25,7 @@ from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.settings import daemon_settings
 from compile_wire.torch_side.state import read_state
 from compile_wire.torch_side.versions import torch_version
+from compiler_daemon.worker import confinement, kept_headers
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 
@@ -150,13 +151,22 @@ def checked(spec: GraphSpec) -> GraphSpec:
 class Worker:
     """A worker process of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, temporary: Path, *, known: tuple[Digest, Facts] | None = None) -> None:
-        """`temporary` is its TMPDIR, with torch's probes of the instruction sets in it; `known`, what a daemon knew."""
+    def __init__(
+        self,
+        folder: Path,
+        temporary: Path,
+        *,
+        known: tuple[Digest, Facts] | None = None,
+        confined: bool = True,
+    ) -> None:
+        """`temporary` has torch's probes of the instruction sets, and its header; `known` is what a daemon knew."""
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
         shutil.copytree(temporary / "probes", folder / "cache")
         if known:
             write_known(folder / "cache", *known)
+        (folder / "tmp").mkdir()
+        order = confinement.Order(scratch=folder, readable=(temporary / "headers",))
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "compiler_daemon.worker"],
@@ -164,10 +174,17 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env={**kept, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "TMPDIR": str(temporary)},
+                env={
+                    **kept,
+                    "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
+                    "TMPDIR": str(folder / "tmp"),
+                    kept_headers.VARIABLE: str(temporary / "headers"),
+                    **({confinement.VARIABLE: order.encode()} if confined else {}),
+                },
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self.pid = self._process.pid
         self._to, self._from = self._process.stdin, self._process.stdout
         hello = read_frame(self._from)
         assert hello is not None, (folder / "log").read_text()
@@ -196,4 +213,4 @@ class Worker:
 
 def strangers(folder: Path) -> Iterator[str]:
     """Names of what lies in the worker's folder beside its log and caches."""
-    return (entry.name for entry in folder.iterdir() if entry.name not in {"log", "cache"})
+    return (entry.name for entry in folder.iterdir() if entry.name not in {"log", "cache", "tmp"})

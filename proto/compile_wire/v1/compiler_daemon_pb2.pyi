@@ -742,6 +742,7 @@ class GetStatusResponse(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     pid: _builtins.int
     uptime_s: _builtins.float
@@ -754,6 +755,8 @@ class GetStatusResponse(_message.Message):
     store_bytes: _builtins.int
     store_max_bytes: _builtins.int
     rss_bytes: _builtins.int
+    sandbox: _builtins.str
+    """Whether workers are confined, and by what or why not, in words. Empty from a daemon that is older than the sandbox."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]: ...
     @_builtins.property
@@ -780,10 +783,11 @@ class GetStatusResponse(_message.Message):
         rss_bytes: _builtins.int = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         quarantined: _abc.Iterable[Global___QuarantinedGraph] | None = ...,
+        sandbox: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "quarantined", b"quarantined", "queued", b"queued", "rss_bytes", b"rss_bytes", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "quarantined", b"quarantined", "queued", b"queued", "rss_bytes", b"rss_bytes", "sandbox", b"sandbox", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,71 @@
+"""Open files and connections: how many there may be, and who gives way."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon_process import DaemonProcess
+
+from compiler_daemon.descriptors import let_go, max_connections
+
+
+def test_a_daemon_raises_its_soft_limit_of_open_files(start_daemon: Callable[..., DaemonProcess]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        daemon = start_daemon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    found = re.search(r"Max open files\s+(\d+)\s+(\d+)", limits)
+    assert found
+    assert int(found[1]) == min(65_536, int(found[2]))
+
+
+@pytest.mark.parametrize(
+    ("open_files", "connections"), [(65_536, 1024), (2048, 896), (1024, 384), (256, 64), (64, 16), (10, 8)]
+)
+def test_connections_leave_a_reserve_of_open_files(open_files: int, connections: int) -> None:
+    assert max_connections(open_files) == connections
+    assert 2 * connections < open_files or connections == 8
+
+
+def test_of_too_many_connections_those_go_that_have_said_little_and_the_oldest_first() -> None:
+    with contextlib.ExitStack() as scope:
+        server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = server.getsockname()[1]
+        other = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
+        seen: dict[int, int] = {}
+        clients = []
+        for number in range(6):
+            client = scope.enter_context(socket.create_connection(("127.0.0.1", port)))
+            accepted = scope.enter_context(server.accept()[0])
+            if number == 0:  # the oldest of all has long said who it is
+                client.sendall(b"x" * 2000)
+                assert len(accepted.recv(2000, socket.MSG_WAITALL)) == 2000
+            clients.append(client)
+            seen = let_go(port, 6, seen, number)
+        elsewhere = scope.enter_context(socket.create_connection(other.getsockname()))
+        scope.enter_context(other.accept()[0])
+
+        assert let_go(port, 6, seen, 6).keys() == seen.keys()
+        let_go(port, 4, seen, 7)
+
+        for one in (*clients, elsewhere):
+            one.settimeout(0.2)
+        assert [_is_over(one) for one in clients] == [False, True, True, False, False, False]
+        assert not _is_over(elsewhere)
+
+
+def _is_over(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
