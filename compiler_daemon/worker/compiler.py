@@ -28,6 +28,7 @@ from torch._functorch._aot_autograd import autograd_cache
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._inductor import codecache, compile_fx, cpu_vec_isa
 from torch._inductor import config as inductor_config
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
@@ -147,6 +148,9 @@ class Compiler:
             yield from self._packed(job_id, job, graph, seconds, origin="replay" if replay else "worker")
         except MalformedError as error:
             yield _refused(job_id, "UNSUPPORTED", str(error))
+        except UnsupportedOperatorException as error:
+            why = f"torch knows the operator {error.func} only by running it, and a worker runs no graph's operators"
+            yield _refused(job_id, "UNSUPPORTED", why)
         except _KeyKnownError as known:
             yield {"type": "keyed", "id": job_id, "key": known.args[0]}
         except _KeyDiffersError as error:

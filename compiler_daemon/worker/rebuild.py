@@ -80,7 +80,8 @@ def _rebuilt(spec: GraphSpec) -> Rebuilt:
     for value in spec.inputs:
         check_text(value)
     shapes = Shapes(spec)
-    fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
+    # Without fallbacks: torch would run an operator that it knows no shapes of, on real memory, to see what comes out.
+    fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True, allow_fallback_kernels=False)
     values = Values(shapes, fake_mode)
     inputs = [values.decode(value, ()) for value in spec.inputs]
     gm = _module(spec, 0, shapes, values, inputs)

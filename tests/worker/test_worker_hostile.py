@@ -827,6 +827,25 @@ def test_a_worker_refuses_it_and_runs_nothing(name: str, worker: Worker) -> None
     assert time.monotonic() - start < SOON_S
 
 
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("op:aten.histogram.bin_ct", [["n", 0]]),
+        ("torch.histogram", [["n", 0], 3]),
+        ("op:aten._sample_dirichlet.default", [["n", 0]]),
+        ("op:aten.binomial.default", [["n", 0], ["n", 0]]),
+        ("torch.binomial", [["n", 0], ["n", 0]]),
+    ],
+)
+def test_an_operator_that_would_run_for_real_is_refused_with_its_name(
+    name: str, args: list[Any], worker: Worker
+) -> None:
+    answer = worker.compile_whatever_its_key(encode_graph(calling(name, *args)))
+
+    assert answer["reason"] == "UNSUPPORTED"
+    assert name.replace("torch.", "aten.").removeprefix("op:").removesuffix(".default") in answer["message"]
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", b"garbage" * 1000, b"\x91" * 100_000], ids=range(5))
 def test_a_worker_refuses_what_is_no_graph_and_lives(data: bytes, worker: Worker) -> None:
     assert worker.compile("key", data)["reason"] == "UNSUPPORTED"
