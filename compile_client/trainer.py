@@ -35,6 +35,7 @@ from compile_client.swapping import Background, Moment, Swapping
 from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.messages import replace_messages
 from compile_wire.torch_side.probes import Probes
 from compile_wire.torch_side.settings import daemon_settings
 
@@ -259,6 +260,8 @@ class Trainer:
             number = self.client.report.count_graph()
             self.client.forget_trouble()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
+            if served:
+                replace_messages(gm)
             return Graph(
                 gm,
                 example_inputs,

@@ -50,6 +50,7 @@ from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known, turn, write_known
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+from compiler_daemon.worker.texts import check_traced
 from compiler_daemon.worker.translation import translated
 
 _logger = logging.getLogger(__name__)
@@ -59,6 +60,10 @@ Message = dict[str, Any]
 
 class _KeyDiffersError(BaseException):
     """The rebuilt graph has another key. Not an `Exception`: torch takes those for a reason to compile uncached."""
+
+
+class _TextError(BaseException):
+    """What was traced holds text that must not come into a source. Not an `Exception`, as above."""
 
 
 class _KeyKnownError(BaseException):
@@ -99,6 +104,7 @@ class Compiler:
         patches.replace(AOTAutogradCache, "_lookup", self._looking_up)
         patches.replace(AOTAutogradCache, "save", self._saving)
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
+        patches.replace(compile_fx, "fx_codegen_and_compile", self._lowering)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
         # The daemon names one, which the workers of an interpreter share.
@@ -151,6 +157,8 @@ class Compiler:
         except UnsupportedOperatorException as error:
             why = f"torch knows the operator {error.func} only by running it, and a worker runs no graph's operators"
             yield _refused(job_id, "UNSUPPORTED", why)
+        except _TextError as error:
+            yield _refused(job_id, "UNSUPPORTED", error.args[0])
         except _KeyKnownError as known:
             yield {"type": "keyed", "id": job_id, "key": known.args[0]}
         except _KeyDiffersError as error:
@@ -233,6 +241,16 @@ class Compiler:
             return None
 
         return lookup
+
+    def _lowering(self, original: Any) -> Any:
+        def fx_codegen_and_compile(gm: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                check_traced(gm)
+            except MalformedError as error:
+                raise _TextError(str(error)) from error
+            return original(gm, *args, **kwargs)
+
+        return fx_codegen_and_compile
 
     def _saving(self, original: Any) -> Any:
         def save(key: str, entry: Any, *args: Any, **kwargs: Any) -> Any:

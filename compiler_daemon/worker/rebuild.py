@@ -25,7 +25,8 @@ from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
 from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, resolve
 from compiler_daemon.worker.shapes import Shapes
-from compiler_daemon.worker.values import Values, check_text
+from compiler_daemon.worker.texts import check_arguments, check_metadata, check_text
+from compiler_daemon.worker.values import Values
 
 _TYPES: dict[str, Any] = {
     "Tensor": torch.Tensor,
@@ -211,6 +212,7 @@ def _node(
     meta = values.decode(spec.meta, nodes)
     if not set(meta) <= _METADATA:
         raise MalformedError(f"node {spec.name} has metadata that is not carried: {sorted(map(str, meta))!r:.80}")
+    check_metadata(spec.name, meta)
     node.meta.update(meta)
     return node
 
@@ -227,9 +229,8 @@ def _check_target(spec: NodeSpec, held: Collection[str]) -> None:
 
 
 def _check_text(spec: NodeSpec) -> None:
-    operator = spec.target if spec.op == "call_function" else ""
-    for value in (spec.args, spec.kwargs, spec.meta, spec.static):
-        check_text(value, operator)
+    check_arguments(spec.target if spec.op == "call_function" else "", spec.args, spec.kwargs)
+    check_text([spec.meta, spec.static])
 
 
 def _is_name(name: str) -> bool:
