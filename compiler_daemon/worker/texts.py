@@ -33,15 +33,18 @@ _WORDS = frozenset(
     "score_mod mask_mod kernel_options return_lse return_aux BACKEND AUTO TRITON FLASH TRITON_DECODE PRESCALE_QK "
     "ROWS_GUARANTEED_SAFE BLOCKS_ARE_CONTIGUOUS WRITE_DQ OUTPUT_LOGSUMEXP OUTPUT_MAX FORCE_USE_FLEX_ATTENTION USE_TMA "
     "BLOCK_M BLOCK_N BLOCK_M1 BLOCK_N1 BLOCK_M2 BLOCK_N2 num_warps num_stages waves_per_eu kpack "
-    "matrix_instr_nonkdim fwd_BLOCK_M fwd_BLOCK_N bwd_BLOCK_M1 bwd_BLOCK_N1 bwd_BLOCK_M2 bwd_BLOCK_N2 FLOAT32_PRECISION "
+    "matrix_instr_nonkdim fwd_BLOCK_M fwd_BLOCK_N bwd_BLOCK_M1 bwd_BLOCK_N1 bwd_BLOCK_M2 bwd_BLOCK_N2 "
+    "FLOAT32_PRECISION "
     "pointwise generic non_differentiable_idx args_tensor_mask use_reentrant preserve_rng_state determinism_check "
-    "early_stop debug default reverse combine_mode xs additional_inputs fw_subgraph bw_subgraph subgraph "
+    "early_stop debug default is_matrix reverse combine_mode xs additional_inputs fw_subgraph bw_subgraph subgraph "
     # metadata of nodes
     "is_forward is_backward must_be_in_forward must_be_in_backward".split()
 ) | {"", SENTENCE}
 
-_SUBGRAPH = re.compile(r"(?:partitioned_|repeated_)?(?:fw_|bw_|joint_)?(?:sub)?graph(?:_?[0-9]{1,6})*")
-"""What torch calls the body of a region that is compiled once."""
+_MADE_BY_TORCH = re.compile(
+    r"(?:partitioned_|repeated_)?(?:fw_|bw_|joint_)?(?:sub)?graph(?:_?[0-9]{1,6})*|(?:torch\.)?linalg\.[a-z_]{1,24}"
+)
+"""What torch calls the body of a region that is compiled once, and the function that an error would come from."""
 
 _METADATA: Mapping[str, type[Any]] = {"_region_activation_memory_budget": float, "fallback_to_eager": bool}
 """What a node's metadata `custom` may say; all else in it is a note of the user's, or chooses functions."""
@@ -99,7 +102,7 @@ def check_traced(gm: torch.fx.GraphModule) -> None:
         for node in module.graph.nodes:
             notes = {name: value for name, value in node.meta.get("custom", {}).items() if name not in _METADATA}
             for text in _texts((node.args, _keywords(node), notes, node.meta.get("partitioner_tag"))):
-                if text not in _WORDS and not _SUBGRAPH.fullmatch(text):
+                if text not in _WORDS and not _MADE_BY_TORCH.fullmatch(text):
                     raise MalformedError(
                         f"the operator {node.target} is given the text {text!r:.60}, no word known here"
                     )

@@ -92,8 +92,12 @@ def test_a_graph_that_asserts_is_compiled_under_its_own_key_and_says_the_sentenc
     assert "own message of" not in written
 
 
+def rectified(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x)
+
+
 def test_a_graph_without_messages_is_left_as_it_is() -> None:
-    gm = torch.fx.symbolic_trace(lambda x: torch.relu(x))
+    gm = torch.fx.symbolic_trace(rectified)
     code = gm._code
 
     replace_messages(gm)
@@ -103,7 +107,7 @@ def test_a_graph_without_messages_is_left_as_it_is() -> None:
 
 def test_messages_of_the_graphs_inside_a_graph_are_replaced_too() -> None:
     inner = torch.fx.symbolic_trace(lambda x: torch._assert_async(x, "mine"))
-    outer = torch.fx.GraphModule({"inner": inner}, torch.fx.symbolic_trace(lambda x: torch.relu(x)).graph)
+    outer = torch.fx.GraphModule({"inner": inner}, torch.fx.symbolic_trace(rectified).graph)
     outer.add_module("inner", inner)
 
     replace_messages(outer)
@@ -203,7 +207,13 @@ def test_a_traced_graph_holds_words_of_the_list_wherever_text_may_be(place: str,
 
 
 def test_words_of_the_list_are_lowered() -> None:
-    for place, text in (("argument", "tanh"), ("keyword", "none"), ("list", "repeated_subgraph0"), ("dict", "cpu")):
+    for place, text in (
+        ("argument", "tanh"),
+        ("keyword", "none"),
+        ("list", "repeated_subgraph0"),
+        ("dict", "cpu"),
+        ("list", "linalg.inv"),
+    ):
         check_traced(PLACES[place](text))
 
 
