@@ -21,7 +21,7 @@ class CannotTravelError(Exception):
 
 
 def option_values(options: Any) -> dict[str, Option]:
-    """Return the options that travel; raise `CannotTravelError` where one is set that must not, or is no plain value."""
+    """Return the options that travel; raise `CannotTravelError` where one is set that must not, or is not plain."""
     for name in NEVER_CARRIED - {LIBRARIES}:
         if vars(options).get(name):
             raise CannotTravelError(f"the option {name} is set")
