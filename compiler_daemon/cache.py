@@ -20,7 +20,6 @@ from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_di
 from compile_wire.signature import sign_artifact, verify_artifact
 from compiler_daemon import metrics
 from compiler_daemon.environments import Environments
-from compiler_daemon.errors import PublishForbiddenError
 from compiler_daemon.jobs import Entry, GraphSource, Job, Product
 from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError, StoreFullError
 
@@ -39,14 +38,12 @@ class Cache:
         environments: Environments,
         *,
         secret: bytes,
-        allow_publish: bool,
         counters: metrics.Counters,
     ) -> None:
         self._store = store
         self._environments = environments
         self._secret = secret
         self._counters = counters
-        self.allow_publish = allow_publish
 
     async def lookup(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
         """Return the artifacts under the key that the client has not tried, newest first; none is a miss."""
@@ -81,8 +78,6 @@ class Cache:
         program: str,
     ) -> bool:
         """Take in what a client compiled; return whether it was new."""
-        if not self.allow_publish:
-            raise PublishForbiddenError
         self._environments.fields(environment)
         decoded = self._check_manifest(manifest, environment=environment, key=key, origin="trainer")
         spec = await self.graph(graph) if graph else None
@@ -122,9 +117,6 @@ class Cache:
 
     async def write_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
         """Store a blob from its chunks; return whether it was new. What does not match leaves nothing behind."""
-        if not self.allow_publish and size > MAX_GRAPH_BYTES:
-            # Without the right to publish, a client still hands in graphs to be compiled.
-            raise PublishForbiddenError
         return await self._write_blob(digest, size, chunks)
 
     async def import_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
