@@ -26,6 +26,10 @@ def check_trade(trade: Trade, environment: Digest, fields: Mapping[str, str]) ->
         raise EnvironmentKindError(environment, trade)
 
 
+KIND_OF: Mapping[Trade, str] = {"graphs": "graph", "kernels": "kernel"}
+"""What the artifact of such a job is, by the roles of its blobs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One graph, or one kernel, to compile, for one environment."""
@@ -61,6 +65,8 @@ class Product:
     """What a worker hands over: its blobs have gone to the store already."""
 
     manifest: bytes
+    blobs: Mapping[Digest, int]
+    """Those that it handed over for this job, with their sizes."""
     facts: bytes
     seconds: float
 

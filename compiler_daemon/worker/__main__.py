@@ -24,6 +24,8 @@ _SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
 
 
 class _Compiler(Protocol):
+    spent: bool
+
     def run(self, job_id: int, key: str, graph: bytes, /, *, replay: bool) -> Iterator[dict[str, Any]]: ...
 
 
@@ -53,6 +55,8 @@ def main() -> int:
                 pool.submit(_do, compiler, message, channel).result()
         else:
             _do(compiler, message, channel)
+        if compiler.spent:
+            break
     return 0
 
 
@@ -85,6 +89,7 @@ def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     compiler = Compiler()
     facts = encode_facts(compiler.facts())
     compiler.warm()
+    compiler.remember()
     # torch's modules stay for good, and lowering a graph makes hundreds of thousands of objects that live until its
     # end: looking through all of them again and again took a tenth of a worker's time. `Compiler` collects after a job.
     gc.freeze()

@@ -44,10 +44,12 @@ from compile_wire.torch_side.kernels import Kernels
 from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes, probe_at_once
-from compile_wire.torch_side.state import apply_state
+from compile_wire.torch_side.state import apply_state, read_state
 from compile_wire.torch_side.versions import TorchVersion, store_key, torch_version
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known, turn, write_known
+from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
+from compiler_daemon.worker.protocol import LAST
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.texts import check_traced
@@ -112,10 +114,18 @@ class Compiler:
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._builds = Builds(self._place)
         self._builds.install(patches)
+        self.spent = False
+        """Whether a graph has left something behind: this process must take no other."""
+        self.remember()
 
     def warm(self) -> None:
         """Get ready for the first job, beside whatever comes next."""
         self._builds.warm()
+
+    def remember(self) -> None:
+        """Take the process as it is now for what it is to be like after each job."""
+        self._state = read_state()
+        self._leftovers = Leftovers({**process_probes(), **torch_probes()})
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
@@ -137,7 +147,19 @@ class Compiler:
         """Compile; yield progress, the blobs, and at last `done` or `refused`.
 
         With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
+        The last message says with `spent` that the graph has left something behind, and this process must do no more.
         """
+        try:
+            for message in self._answered(job_id, key, graph, replay=replay):
+                if message["type"] in LAST and (left := self._left()):
+                    _logger.warning("a graph left behind: %s; this worker ends", ", ".join(left))
+                    message["spent"] = self.spent = True
+                yield message
+        finally:
+            self._job = None
+            self._clean()
+
+    def _answered(self, job_id: int, key: str, graph: bytes, *, replay: bool) -> Iterator[Message]:
         try:
             yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
             spec = decode_graph(graph)
@@ -166,9 +188,16 @@ class Compiler:
         except Exception as error:
             _logger.warning("compile failed", exc_info=True)
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
-        finally:
-            self._job = None
-            self._clean()
+
+    def _left(self) -> list[str]:
+        """Return what the job has left behind. The settings that it brought are those that the next one begins by."""
+        found = self._leftovers.found()
+        torch.set_grad_enabled(True)  # the one thing that a graph may end with otherwise than it began
+        try:
+            apply_state(self._state)
+        except (MalformedError, RuntimeError) as error:
+            found.append(f"settings ({error})")
+        return found
 
     def _compile(self, job: _Job) -> None:
         if job.spec.torch != str(torch.__version__):
@@ -273,7 +302,6 @@ class Compiler:
 
     def _clean(self) -> None:
         """Forget the graph: the next one must not see its modules, nor the process keep them."""
-        torch.set_grad_enabled(True)
         self._builds.forget()
         for cache in (codecache.PyCodeCache, codecache.CppCodeCache, codecache.CppPythonBindingsCodeCache):
             cache.cache_clear()

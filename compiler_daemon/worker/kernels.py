@@ -33,6 +33,8 @@ from compile_wire.triton_side.environment import kernel_environment
 from compile_wire.triton_side.metadata import portable_metadata
 from compile_wire.triton_side.options import CannotTravelError, options_digest
 from compiler_daemon.worker.kernel_check import check_module
+from compiler_daemon.worker.leftovers import Leftovers, process_probes
+from compiler_daemon.worker.protocol import LAST
 
 _logger = logging.getLogger(__name__)
 
@@ -50,9 +52,19 @@ class KernelCompiler:
         for name in get_cache_invalidating_env_vars():
             os.environ.pop(name, None)
         self._environment = environment_id(kernel_environment())
+        self.spent = False
+        """Whether a kernel has left something behind: this process must take no other."""
+        self._leftovers = Leftovers(process_probes())
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
-        """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+        """Compile; yield progress, the blobs, and at last `done` or `refused`; `spent` where this process must end."""
+        for message in self._answered(job_id, key, graph, replay=replay):
+            if message["type"] in LAST and (left := self._leftovers.found()):
+                _logger.warning("a kernel left behind: %s; this worker ends", ", ".join(left))
+                message["spent"] = self.spent = True
+            yield message
+
+    def _answered(self, job_id: int, key: str, graph: bytes, *, replay: bool) -> Iterator[Message]:
         if not key:
             yield _refused(job_id, "UNSUPPORTED", "a kernel's key is computed in the trainer, and not here")
             return

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
 from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, resolve
+from compiler_daemon.worker.pairs import check_pairs
 from compiler_daemon.worker.shapes import Shapes
 from compiler_daemon.worker.texts import check_arguments, check_metadata, check_text
 from compiler_daemon.worker.values import Values
@@ -102,6 +103,7 @@ def _module(
     }
     graph = torch.fx.Graph()
     nodes: list[torch.fx.Node] = []
+    check_pairs(module.nodes)
     placeholders = 0
     held = {*children, *(name for _, name, _ in module.tensors)}
     for node in module.nodes:
