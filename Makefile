@@ -7,6 +7,7 @@
 #   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
+#   make attack   100,000 graphs and kernels that try to get something else done; results into docs/trust (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
 #   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
 #   make kernels  Triton kernels: cold, warm, and with the daemon (minutes; needs Triton, no GPU)
@@ -17,7 +18,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix zoo fuzz soak load bench kernels clean
+.PHONY: help demo test check protos matrix zoo fuzz attack soak load bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -56,6 +57,9 @@ zoo: .venv
 fuzz: .venv
 	$(BIN)/python tools/fuzz_wire.py --out docs/trust
 	$(BIN)/python tools/fuzz_rpc.py
+
+attack: .venv
+	nice $(BIN)/python -m tests.attack --write
 
 soak: .venv
 	$(BIN)/python -m benches.soak --out docs/trust

@@ -11,6 +11,9 @@ that is a list of these words with commas, {"keys": [...]} a map with these keys
 torch is imported inside the functions, because both ends share this and neither may pay for it at import.
 """
 
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import functools
