@@ -70,7 +70,7 @@ def kernels() -> list[Any]:
     from compile_wire.kernel_spec import KernelSpec
 
     frame, *bodies = _TEXTS
-    texts = [frame.replace("BODY", body) for body in ("", *bodies)]
+    texts = [frame.replace("BODY", body) for body in ("", *bodies[:3])]
     texts += [frame.replace("BODY", bodies[3].replace("INNER", body)) for body in bodies[:3]]
     texts += [texts[0].replace("module {", 'module attributes {llvm.module_asm = ["nop"]} {', 1)]
     specs = [

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from compile_wire.limits import MAX_GRAPH_BYTES
+from compile_wire.packing import pack, unpack
 from tests.attack import pools
 from tests.attack.canary import QUOTED
 
@@ -33,7 +35,7 @@ class Generator:
 
     def __init__(self, seed: int, bases: list[Any], hostile: list[str]) -> None:
         self._seed = seed
-        self._bases = bases
+        self._bases = [pack(base) for base in bases]
         self._hostile = hostile
         self._operators = pools.every_operator()
         texts = [f"op:aten.{name}" for name in pools.MAKING_TEXT]
@@ -42,7 +44,7 @@ class Generator:
     def case(self, number: int) -> Case:
         """Return the case with this number."""
         rng = random.Random(f"{self._seed}/{number}")
-        message = copy.deepcopy(rng.choice(self._bases))
+        message = unpack(rng.choice(self._bases), max_bytes=MAX_GRAPH_BYTES, what="base")
         ways: list[Callable[[random.Random, Any], str]] = [
             self._field,
             self._call,

@@ -11,6 +11,7 @@ import torch
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph_check import decode_graph
+from compile_wire.graph_spec import GraphSpec
 from compile_wire.kernel_spec import decode_kernel
 from compile_wire.packing import pack
 from compile_wire.torch_side import operators
@@ -54,6 +55,7 @@ class Reading:
     def __init__(self) -> None:
         self.start = read_state()
         self.compiler: Compiler | None = None
+        self._chosen: set[str] = set()
         self.leftovers = Leftovers({**process_probes(), **torch_probes()})
         self.before = {name: probe() for name, probe in UNWATCHED.items()}
 
@@ -63,8 +65,7 @@ class Reading:
         reached = "refused"
         try:
             spec = decode_graph(pack(message))
-            inductor_patch(spec.inductor)
-            functorch_patch(spec.functorch)
+            self._settings(repr((spec.inductor, spec.functorch)), spec)
             rebuilt = rebuild(spec)
             reached = "rebuilt"
             with rebuilt.fake_mode, contextlib.suppress(Exception):
@@ -75,6 +76,13 @@ class Reading:
         except (MalformedError, ValueError, OverflowError, TypeError):  # also of what packs no such message
             pass
         return reached, [*seen, *self._left()]
+
+    def _settings(self, text: str, spec: GraphSpec) -> None:
+        """Look at settings that no case before had: torch takes long to tell its configuration."""
+        if text not in self._chosen:
+            inductor_patch(spec.inductor)
+            functorch_patch(spec.functorch)
+            self._chosen.add(text)
 
     def compile(self, message: Any, cache: Path) -> tuple[str, list[str]]:
         """Have a worker's compiler do the whole of it, under whatever key the graph has; look at what was written."""
