@@ -14,6 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def process_probes() -> dict[str, Probe]:
 
 
 def torch_probes() -> dict[str, Probe]:
-    """Return what a worker of graphs compares besides."""
+    """Return what a worker of graphs compares besides. Asked one by one: what another torch does not have is told."""
     import torch
     from torch.autograd import forward_ad
     from torch.nn.modules import module
@@ -96,7 +97,7 @@ def torch_probes() -> dict[str, Probe]:
             c._functorch.maybe_current_level(),
             c._functorch.peek_interpreter_stack() is None,
         ),
-        "functorch's leave to change inputs": c._functorch.get_inplace_requires_grad_allowed,
+        "functorch's leave to change inputs": _asked(c._functorch, "get_inplace_requires_grad_allowed"),
         "autocast": _autocast,
         "saved tensors' hooks": lambda: (
             c._autograd._saved_tensors_hooks_is_enabled(),
@@ -109,7 +110,7 @@ def torch_probes() -> dict[str, Probe]:
         "forward derivatives": lambda: (forward_ad._current_level, c._is_fwd_grad_enabled()),
         "inference mode": torch.is_inference_mode_enabled,
         "autograd's threads and views": lambda: (c._is_multithreading_enabled(), c._is_view_replay_enabled()),
-        "functionalization": c._functionalization_reapply_views_tls,
+        "functionalization": _asked(c, "_functionalization_reapply_views_tls"),
         "hooks of all modules": lambda: (
             len(module._global_forward_hooks),
             len(module._global_forward_pre_hooks),
@@ -117,6 +118,15 @@ def torch_probes() -> dict[str, Probe]:
         ),
         "anomaly mode": torch.is_anomaly_enabled,
     }
+
+
+def _asked(of: Any, name: str) -> Probe:
+    """A function of torch's by its name: one that is not there must not keep a worker from starting."""
+
+    def ask() -> object:
+        return getattr(of, name)()
+
+    return ask
 
 
 def _autocast() -> object:
