@@ -8,6 +8,7 @@
 #   make twins    pairs of programs that differ in one thing must not be confused: docs/trust/twins.md (an hour or two)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
+#   make attack   100,000 graphs and kernels that try to get something else done; results into docs/trust (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
 #   make floods   floods against a daemon, and what other clients notice; results into docs/trust (minutes)
 #   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
@@ -19,7 +20,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix twins zoo fuzz soak load floods bench kernels clean
+.PHONY: help demo test check protos matrix twins zoo fuzz attack soak load floods bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +62,9 @@ zoo: .venv
 fuzz: .venv
 	$(BIN)/python tools/fuzz_wire.py --out docs/trust
 	$(BIN)/python tools/fuzz_rpc.py
+
+attack: .venv
+	nice $(BIN)/python -m tests.attack --write
 
 soak: .venv
 	$(BIN)/python -m benches.soak --out docs/trust

@@ -13,23 +13,24 @@ from typing import Any
 from compile_client._tables import CannotCarryError, Tables
 from compile_client._values import Values
 from compile_wire.graph_spec import Value
+from compile_wire.torch_side.setting_rules import Which, may_be_chosen
 
 
 def inductor_settings() -> dict[str, Value]:
     """Return inductor's settings; all of them where the environment changes defaults, else those that differ."""
     from torch._inductor import config
 
-    return _settings(config)
+    return _settings(config, "inductor")
 
 
 def functorch_settings() -> dict[str, Value]:
     """Return functorch's settings, likewise."""
     from torch._functorch import config
 
-    return _settings(config)
+    return _settings(config, "functorch")
 
 
-def _settings(config: Any) -> dict[str, Value]:
+def _settings(config: Any, which: Which) -> dict[str, Value]:
     values = Values(Tables(None), {})
     defaults = {} if _environment_changes_defaults() else _defaults(config)
     found: dict[str, Value] = {}
@@ -42,6 +43,11 @@ def _settings(config: Any) -> dict[str, Value]:
             encoded = ["?", type(value).__name__]
         if name not in defaults or encoded != defaults[name]:
             found[name] = encoded
+            # Where the environment changes torch's defaults, the worker alone can tell which of all these it has, too.
+            if name in defaults and not may_be_chosen(which, name, value):
+                raise CannotCarryError(
+                    f"{which}'s setting {name} is {value!r:.60}, and only torch's default is carried"
+                )
     return found
 
 

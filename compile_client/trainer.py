@@ -37,6 +37,7 @@ from compile_client.verification import Sampling
 from compile_wire import tracing
 from compile_wire.torch_side.entries import guards_of, why_not_cacheable
 from compile_wire.torch_side.kernels import Kernels
+from compile_wire.torch_side.messages import replace_messages
 from compile_wire.torch_side.probes import Probes
 from compile_wire.torch_side.settings import daemon_settings
 
@@ -271,6 +272,8 @@ class Trainer:
             number = self.client.report.count_graph()
             self.client.forget_trouble()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
+            if served:
+                replace_messages(gm)
             user_code = user_code_of(gm, example_inputs) if served else UserCode()
             graph = Graph(
                 gm,

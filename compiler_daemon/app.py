@@ -37,6 +37,7 @@ from compiler_daemon.metrics import Counters
 from compiler_daemon.pool import Pool
 from compiler_daemon.replays import Replays
 from compiler_daemon.reports import Reports
+from compiler_daemon.rights import Rights
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
@@ -95,9 +96,8 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             on_hello=environments.note_hello,
             facts_of=environments.known_facts,
         )
-        cache = Cache(
-            store, environments, secret=identity.secret, allow_publish=config.allow_publish, counters=counters
-        )
+        rights = Rights(environments, allow_publish=config.allow_publish)
+        cache = Cache(store, environments, secret=identity.secret, counters=counters)
         flights = Flights(
             config.flights,
             cache=cache,
@@ -120,6 +120,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             CompileServicer(
                 handshakes=Handshakes(environments, pool, counters=counters),
                 cache=cache,
+                rights=rights,
                 flights=flights,
                 interpreter=config.pool.interpreter,
                 server_version=__version__,
@@ -127,9 +128,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
             InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
             page_service,
-            KernelServicer(
-                cache=cache, environments=environments, flights=flights, interpreter=config.pool.interpreter
-            ),
+            KernelServicer(cache=cache, rights=rights, flights=flights, interpreter=config.pool.interpreter),
             RunServicer(
                 reports=reports,
                 explanations=Explanations(runs, store, environments=environments, reading=reading),
@@ -139,6 +138,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             ReplayServicer(
                 cache=cache,
                 replays=Replays(cache=cache, environments=environments, flights=flights, pool=pool, counters=counters),
+                rights=rights,
                 interpreter=config.pool.interpreter,
             ),
             keyring=keyring,

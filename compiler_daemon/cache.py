@@ -20,8 +20,7 @@ from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_di
 from compile_wire.signature import sign_artifact, verify_artifact
 from compiler_daemon import metrics
 from compiler_daemon.environments import Environments
-from compiler_daemon.errors import PublishForbiddenError
-from compiler_daemon.jobs import Entry, GraphSource, Job, Product
+from compiler_daemon.jobs import KIND_OF, Entry, GraphSource, Job, Product
 from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -39,14 +38,12 @@ class Cache:
         environments: Environments,
         *,
         secret: bytes,
-        allow_publish: bool,
         counters: metrics.Counters,
     ) -> None:
         self._store = store
         self._environments = environments
         self._secret = secret
         self._counters = counters
-        self.allow_publish = allow_publish
 
     async def lookup(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
         """Return the artifacts under the key that the client has not tried, newest first; none is a miss."""
@@ -82,8 +79,6 @@ class Cache:
         disputed: Collection[Digest] = (),
     ) -> bool:
         """Take in what a client compiled; return whether it was new. What it disputes is served no more."""
-        if not self.allow_publish:
-            raise PublishForbiddenError
         self._environments.fields(environment)
         decoded = self._check_manifest(manifest, environment=environment, key=key, origin="trainer")
         spec = await self.graph(graph) if graph else None
@@ -109,11 +104,11 @@ class Cache:
     async def adopt(self, job: Job, product: Product) -> Entry:
         """Sign and store what a worker made of a job, whose blobs are stored; return it as clients receive it.
 
-        Raises `WireError` where the product is not what the job asked for.
+        Raises `WireError` where the product is not what the job asked for. The worker ran somebody's graph: what it
+        says is taken for nothing more than what it handed over, for the key, environment and graph that were asked for.
         """
         decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin=job.origin)
-        if decoded.graph not in ("", digest_of(job.graph)):
-            raise MalformedError("the worker's manifest names another graph than the job's")
+        _check_proof(decoded, job, product)
         await self._environments.keep(job.environment)
         entry = await asyncio.to_thread(self._adopt, job, product, decoded)
         await self._environments.note_facts(job.environment, product.facts)
@@ -133,9 +128,6 @@ class Cache:
 
     async def write_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
         """Store a blob from its chunks; return whether it was new. What does not match leaves nothing behind."""
-        if not self.allow_publish and size > MAX_GRAPH_BYTES:
-            # Without the right to publish, a client still hands in graphs to be compiled.
-            raise PublishForbiddenError
         return await self._write_blob(digest, size, chunks)
 
     async def import_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
@@ -329,3 +321,13 @@ def _checked_graph(data: bytes, size: int | None = None) -> bytes:
     if not 0 < size <= MAX_GRAPH_BYTES:
         raise MalformedError(f"a graph has from 1 to {MAX_GRAPH_BYTES} bytes, not {size}")
     return data
+
+
+def _check_proof(decoded: Manifest, job: Job, product: Product) -> None:
+    """Raise `MalformedError` unless the manifest is of this job's graph, and of all the blobs that came for it."""
+    if decoded.graph != digest_of(job.graph):
+        raise MalformedError("the worker's manifest names another graph than the job's")
+    if decoded.kind != KIND_OF[job.trade]:
+        raise MalformedError(f"the worker made a {decoded.kind} where one of the {job.trade} was asked for")
+    if {blob.sha256: blob.size for blob in decoded.blobs} != product.blobs:
+        raise MalformedError("the worker's manifest names other blobs than it handed over")

@@ -110,6 +110,15 @@ class EnvironmentUnknownError(DaemonError):
         super().__init__(f"the environment {environment[:12]} is not known here: handshake first")
 
 
+class EnvironmentKindError(DaemonError):
+    """The call and the environment that it names are of different kinds."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, environment: str, trade: str) -> None:
+        super().__init__(f"environment {environment[:12]} is not one of {trade}: handshake with one that is")
+
+
 class PublishForbiddenError(DaemonError):
     """Clients may only read."""
 

@@ -37,6 +37,7 @@ from compiler_daemon.jobs import (
     QueuedEvent,
     Refusal,
     RunningEvent,
+    check_trade,
 )
 from compiler_daemon.pool import Pool
 from compiler_daemon.quarantine import FlightKey, GraphQuarantine
@@ -145,8 +146,10 @@ class Flights:
     async def compile(self, job: Job, have: Collection[Digest]) -> AsyncGenerator[Event, None]:
         """Yield what happens, at last an `Entry` or a `Refusal`. Ending the iteration early disturbs nobody.
 
-        Raises `EnvironmentUnknownError`, `QueueFullError`, and what the store raises where a result cannot be kept.
+        Raises `EnvironmentUnknownError`, `EnvironmentKindError`, `QueueFullError`, and what the store raises where a
+        result cannot be kept.
         """
+        check_trade(job.trade, job.environment, self._environments.fields(job.environment))
         self._counters.add(metrics.COMPILES_ASKED)
         if found := await self._find(job, have):
             self._counters.add(metrics.COMPILES_FOUND)

@@ -9,7 +9,7 @@ from typing import Literal
 from compile_wire.digest import Digest
 from compile_wire.kernel_environment import is_kernel_environment
 from compile_wire.manifest import Origin
-from compiler_daemon.errors import RefusalReason
+from compiler_daemon.errors import EnvironmentKindError, RefusalReason
 
 Trade = Literal["graphs", "kernels"]
 """What a worker is started for: a worker of kernels has no torch, and is ready in a fraction of a second."""
@@ -20,10 +20,22 @@ def trade_of(fields: Mapping[str, str]) -> Trade:
     return "kernels" if is_kernel_environment(fields) else "graphs"
 
 
+def check_trade(trade: Trade, environment: Digest, fields: Mapping[str, str]) -> None:
+    """Raise `EnvironmentKindError` where an environment is none that such a job can be for."""
+    if trade_of(fields) != trade:
+        raise EnvironmentKindError(environment, trade)
+
+
+KIND_OF: Mapping[Trade, str] = {"graphs": "graph", "kernels": "kernel"}
+"""What the artifact of such a job is, by the roles of its blobs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One graph, or one kernel, to compile, for one environment."""
 
+    trade: Trade
+    """What the call was for. The environment's kind must fit it, and never decides it."""
     environment: Digest
     key: str
     """The key that torch computed in the client, and the worker must arrive at the same; of a kernel, Triton's."""
@@ -53,6 +65,8 @@ class Product:
     """What a worker hands over: its blobs have gone to the store already."""
 
     manifest: bytes
+    blobs: Mapping[Digest, int]
+    """Those that it handed over for this job, with their sizes."""
     facts: bytes
     seconds: float
 

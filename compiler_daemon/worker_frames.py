@@ -112,6 +112,11 @@ def read_reply(
             raise MalformedError(f"the worker sent an unknown frame: {other[:40]!r}")
 
 
+def is_spent(message: Mapping[str, Any] | None) -> bool:
+    """Return whether the worker says that a job has left something behind in it, so that it takes no other."""
+    return message is not None and message.get("spent", False) is not False
+
+
 def _refused(message: Mapping[str, Any]) -> RefusedFrame:
     reason = _text(message, "reason")
     if reason not in get_args(RefusalReason):

@@ -33,7 +33,7 @@ from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.confinement import VARIABLE, Order
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
-from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, Warm, read_hello, read_reply
+from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, Warm, is_spent, read_hello, read_reply
 
 BlobSink = Callable[[Digest, bytes], object]
 """Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
@@ -105,6 +105,7 @@ class WorkerProcess:
         # starting it must never be started.
         self._birth = threading.Lock()
         self._ended = False
+        self._spent = False
         self._process: subprocess.Popen[bytes] | None = None
         self._tree: ProcessTree | None = None
         # A socket instead of two pipes: shutting it down wakes the thread that reads from it, even where a process that
@@ -196,12 +197,12 @@ class WorkerProcess:
     @property
     def is_usable(self) -> bool:
         """Whether another job can be given to it."""
-        return not self._ended and not self.has_exited()
+        return not self._ended and not self._spent and not self.has_exited()
 
     @property
     def has_died(self) -> bool:
-        """Whether it has gone without having been ended."""
-        return not self._ended and self.has_exited()
+        """Whether it has gone without having been ended, or having said that it would."""
+        return not self._ended and not self._spent and self.has_exited()
 
     def has_exited(self) -> bool:
         """Whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
@@ -278,7 +279,9 @@ class WorkerProcess:
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
     ) -> Product | Keyed | JobRefusedError:
         assert self._socket is not None
-        number, started, received = self.jobs_done + 1, time.monotonic(), 0
+        number, started = self.jobs_done + 1, time.monotonic()
+        received: dict[Digest, int] = {}
+        total = 0
         with self._socket.makefile("wb") as out:
             frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph}
             frame |= {"replay": True} if job.replay else {}
@@ -288,17 +291,22 @@ class WorkerProcess:
         spans = tracing.Elsewhere("compile-worker", self.pid, "job", parent=trace, key=job.key)
         with self._socket.makefile("rb") as stream, spans:
             for _ in range(_MAX_FRAMES):
-                match read_reply(read_frame(stream), number):
+                message = read_frame(stream)
+                # Before the answer goes on: nobody may be given a worker in which a graph has left something behind.
+                self._spent = self._spent or is_spent(message)
+                match read_reply(message, number):
                     case Progress(phase):
                         spans.enter(_SPANS.get(phase, phase))
                         on_phase(phase)
                     case BlobFrame(sha256, data):
-                        received += len(data)
-                        if received > MAX_ARTIFACT_BYTES:
+                        received[sha256] = len(data)
+                        total += len(data)
+                        if total > MAX_ARTIFACT_BYTES:
                             raise WireError(f"the worker sent more than {MAX_ARTIFACT_BYTES} bytes")
                         sink(sha256, data)
                     case Done(manifest, facts):
-                        return Product(manifest=manifest, facts=facts, seconds=time.monotonic() - started)
+                        seconds = time.monotonic() - started
+                        return Product(manifest=manifest, blobs=received, facts=facts, seconds=seconds)
                     case Keyed() as keyed:
                         return keyed
                     case Warm():

@@ -9,14 +9,15 @@ from contextlib import aclosing
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
-from compile_wire.limits import MAX_BLOB_BYTES, MAX_GRAPH_BYTES, PROTOCOL_VERSION
+from compile_wire.limits import MAX_BLOB_BYTES, PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.cache import Cache
-from compiler_daemon.errors import JobRefusedError, PermissionDeniedError
+from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.flights import Flights
 from compiler_daemon.handshake import Handshakes, Welcome
 from compiler_daemon.jobs import Job, Refusal
+from compiler_daemon.rights import Rights
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
@@ -27,8 +28,16 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
     """What a trainer's process asks."""
 
     def __init__(
-        self, *, handshakes: Handshakes, cache: Cache, flights: Flights, interpreter: str, server_version: str
+        self,
+        *,
+        handshakes: Handshakes,
+        cache: Cache,
+        rights: Rights,
+        flights: Flights,
+        interpreter: str,
+        server_version: str,
     ) -> None:
+        self._rights = rights
         self._handshakes = handshakes
         self._cache = cache
         self._flights = flights
@@ -49,10 +58,11 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         )
         response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
         if isinstance(answer, Welcome):
+            self._rights.introduce(current_caller(), answer.environment)
             response.environment_id = answer.environment
             response.facts = answer.facts.facts
             response.facts_signature = answer.facts.signature
-            response.may_publish = self._cache.allow_publish and current_caller().may_publish
+            response.may_publish = self._rights.may_publish(current_caller())
         else:
             response.refusal = answer
         return response
@@ -79,8 +89,10 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
 
     async def PublishArtifact(self, request: pb.PublishArtifactRequest, context: Context) -> pb.PublishArtifactResponse:
         """See the protocol."""
+        environment = parse_digest(request.environment_id)
+        self._rights.publish(current_caller(), environment)
         stored = await self._cache.publish(
-            parse_digest(request.environment_id),
+            environment,
             unpack.unpack_key(request.key),
             request.manifest,
             blobs=unpack.unpack_blobs(request.blobs),
@@ -103,10 +115,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or first.size > MAX_BLOB_BYTES:
             raise MalformedError(f"the first message names a digest and a size of at most {MAX_BLOB_BYTES}")
-
-        if first.size > MAX_GRAPH_BYTES and not current_caller().may_publish:
-            # As with a daemon that takes no artifacts: who may not publish may still have its graphs compiled.
-            raise PermissionDeniedError("a client that may only read hands in graphs, and nothing larger than a graph")
+        self._rights.write_blob(current_caller(), first.size)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield first.data
@@ -117,8 +126,11 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         return pb.WriteBlobResponse(stored=stored)
 
     async def _job(self, request: pb.CompileGraphRequest, context: Context) -> Job:
+        environment = parse_digest(request.environment_id)
+        self._rights.compile(current_caller(), "graphs", environment)
         return Job(
-            environment=parse_digest(request.environment_id),
+            trade="graphs",
+            environment=environment,
             key=unpack.unpack_key(request.key),
             graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
             interpreter=unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter),

@@ -9,27 +9,27 @@ from contextlib import aclosing
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_environment import is_kernel_environment
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
 from compiler_daemon.cache import Cache
-from compiler_daemon.environments import Environments
-from compiler_daemon.errors import EnvironmentUnknownError, JobRefusedError, PublishForbiddenError
+from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.flights import Flights
 from compiler_daemon.jobs import Job, Refusal
+from compiler_daemon.rights import Rights
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
 
 
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
     """What a trainer's process asks about a Triton kernel."""
 
-    def __init__(self, *, cache: Cache, environments: Environments, flights: Flights, interpreter: str) -> None:
+    def __init__(self, *, cache: Cache, rights: Rights, flights: Flights, interpreter: str) -> None:
         self._cache = cache
-        self._environments = environments
+        self._rights = rights
         self._flights = flights
         self._interpreter = interpreter
 
@@ -37,11 +37,8 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
         self, request: kernels_pb.CompileKernelRequest, context: Context
     ) -> AsyncIterator[pb.CompileGraphResponse]:
         """See the protocol."""
-        if not self._cache.allow_publish:
-            raise PublishForbiddenError
         environment = parse_digest(request.environment_id)
-        if not is_kernel_environment(self._environments.fields(environment)):
-            raise EnvironmentUnknownError(environment)
+        self._rights.compile(current_caller(), "kernels", environment)
         kernel = await self._cache.graph(unpack.unpack_graph(request.kernel))
         if len(kernel) > MAX_KERNEL_BYTES:
             raise MalformedError(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(kernel)}")
@@ -51,6 +48,7 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
             yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
         job = Job(
+            trade="kernels",
             environment=environment,
             key=unpack.unpack_key(request.key),
             graph=kernel,

@@ -14,15 +14,18 @@ from compiler_daemon.cache import Cache
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.replays import Replayed, ReplayEvent, Replays
+from compiler_daemon.rights import Rights
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
 
 
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
     """What an operator asks about graphs."""
 
-    def __init__(self, *, cache: Cache, replays: Replays, interpreter: str) -> None:
+    def __init__(self, *, cache: Cache, replays: Replays, rights: Rights, interpreter: str) -> None:
+        self._rights = rights
         self._cache = cache
         self._replays = replays
         self._interpreter = interpreter
@@ -36,8 +39,10 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
         except JobRefusedError as error:
             yield _packed(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
+        environment = parse_digest(request.environment_id)
         asked = Job(
-            environment=parse_digest(request.environment_id),
+            trade=self._rights.replay(current_caller(), environment),
+            environment=environment,
             key=unpack.unpack_key(request.key) if request.key else "",
             graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
             interpreter=interpreter,

@@ -24,7 +24,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Compiler(Protocol):
+    spent: bool
+
     def wait_until_warm(self) -> None: ...
+
     def run(self, job_id: int, key: str, graph: bytes, /, *, replay: bool) -> Iterator[dict[str, Any]]: ...
 
 
@@ -55,6 +58,8 @@ def main() -> int:
                 pool.submit(_do, compiler, message, channel).result()
         else:
             _do(compiler, message, channel)
+        if compiler.spent:
+            break
     return 0
 
 
@@ -82,6 +87,7 @@ def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     compiler = Compiler()
     facts = encode_facts(compiler.facts())
     compiler.warm()
+    compiler.remember()
     # torch's modules stay for good, and lowering a graph makes hundreds of thousands of objects that live until its
     # end: looking through all of them again and again took a tenth of a worker's time. `Compiler` collects after a job.
     gc.freeze()

@@ -28,6 +28,7 @@ from torch._functorch._aot_autograd import autograd_cache
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._inductor import codecache, compile_fx, cpu_vec_isa
 from torch._inductor import config as inductor_config
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
@@ -45,12 +46,15 @@ from compile_wire.torch_side.objects import portable
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.probes import Probes, probe_at_once
 from compile_wire.torch_side.sizes import install_float_guards
-from compile_wire.torch_side.state import apply_state, dynamo_patch
+from compile_wire.torch_side.state import apply_state, dynamo_patch, read_state
 from compile_wire.torch_side.versions import TorchVersion, torch_version
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known
+from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
+from compiler_daemon.worker.protocol import LAST
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+from compiler_daemon.worker.texts import check_traced
 from compiler_daemon.worker.translation import translated
 
 _logger = logging.getLogger(__name__)
@@ -60,6 +64,10 @@ Message = dict[str, Any]
 
 class _KeyDiffersError(BaseException):
     """The rebuilt graph has another key. Not an `Exception`: torch takes those for a reason to compile uncached."""
+
+
+class _TextError(BaseException):
+    """What was traced holds text that must not come into a source. Not an `Exception`, as above."""
 
 
 class _KeyKnownError(BaseException):
@@ -103,6 +111,7 @@ class Compiler:
         patches.replace(AOTAutogradCache, "save", self._saving)
         patches.replace(AOTAutogradCache, "_write_to_local_cache", self._writing_entry)
         install_float_guards(patches)
+        patches.replace(compile_fx, "fx_codegen_and_compile", self._lowering)
         patches.replace(codecache, "write", self._kernels.writing)
         patches.replace(cpu_vec_isa.VecISA, "check_build", self._probes.checking)
         # The daemon names one, in the worker's own folder.
@@ -110,6 +119,9 @@ class Compiler:
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._builds = Builds(self._place)
         self._builds.install(patches)
+        self.spent = False
+        """Whether a graph has left something behind: this process must take no other."""
+        self.remember()
 
     def warm(self) -> None:
         """Get ready for the first job, beside whatever comes next."""
@@ -118,6 +130,11 @@ class Compiler:
     def wait_until_warm(self) -> None:
         """Wait until it is ready, and what it made on the way is whole."""
         self._builds.wait_until_warm()
+
+    def remember(self) -> None:
+        """Take the process as it is now for what it is to be like after each job."""
+        self._state = read_state()
+        self._leftovers = Leftovers({**process_probes(), **torch_probes()})
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
@@ -133,7 +150,19 @@ class Compiler:
         """Compile; yield progress, the blobs, and at last `done` or `refused`.
 
         With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
+        The last message says with `spent` that the graph has left something behind, and this process must do no more.
         """
+        try:
+            for message in self._answered(job_id, key, graph, replay=replay):
+                if message["type"] in LAST and (left := self._left()):
+                    _logger.warning("a graph left behind: %s; this worker ends", ", ".join(left))
+                    message["spent"] = self.spent = True
+                yield message
+        finally:
+            self._job = None
+            self._clean()
+
+    def _answered(self, job_id: int, key: str, graph: bytes, *, replay: bool) -> Iterator[Message]:
         try:
             yield {"type": "progress", "id": job_id, "phase": "rebuilding"}
             spec = decode_graph(graph)
@@ -150,6 +179,11 @@ class Compiler:
             yield from self._packed(job_id, job, graph, seconds, origin="replay" if replay else "worker")
         except MalformedError as error:
             yield _refused(job_id, "UNSUPPORTED", str(error))
+        except UnsupportedOperatorException as error:
+            why = f"torch knows the operator {error.func} only by running it, and a worker runs no graph's operators"
+            yield _refused(job_id, "UNSUPPORTED", why)
+        except _TextError as error:
+            yield _refused(job_id, "UNSUPPORTED", error.args[0])
         except _KeyKnownError as known:
             yield {"type": "keyed", "id": job_id, "key": known.args[0]}
         except _KeyDiffersError as error:
@@ -157,9 +191,16 @@ class Compiler:
         except Exception as error:
             _logger.warning("compile failed", exc_info=True)
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
-        finally:
-            self._job = None
-            self._clean()
+
+    def _left(self) -> list[str]:
+        """Return what the job has left behind. The settings that it brought are those that the next one begins by."""
+        found = self._leftovers.found()
+        torch.set_grad_enabled(True)  # the one thing that a graph may end with otherwise than it began
+        try:
+            apply_state(self._state)
+        except (MalformedError, RuntimeError) as error:
+            found.append(f"settings ({error})")
+        return found
 
     def _compile(self, job: _Job) -> None:
         if job.spec.torch != str(torch.__version__):
@@ -236,6 +277,16 @@ class Compiler:
 
         return lookup
 
+    def _lowering(self, original: Any) -> Any:
+        def fx_codegen_and_compile(gm: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                check_traced(gm)
+            except MalformedError as error:
+                raise _TextError(str(error)) from error
+            return original(gm, *args, **kwargs)
+
+        return fx_codegen_and_compile
+
     def _saving(self, original: Any) -> Any:
         def save(key: str, entry: Any, *args: Any, **kwargs: Any) -> Any:
             if self._job is not None and key == self._job.torch_key:
@@ -257,7 +308,6 @@ class Compiler:
 
     def _clean(self) -> None:
         """Forget the graph: the next one must not see its modules, nor the process keep them."""
-        torch.set_grad_enabled(True)
         self._builds.forget()
         for cache in (codecache.PyCodeCache, codecache.CppCodeCache, codecache.CppPythonBindingsCodeCache):
             cache.cache_clear()

@@ -10,6 +10,7 @@ comes out is byte for byte what a compile in the trainer gives.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -31,6 +32,9 @@ from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
 from compile_wire.triton_side.environment import kernel_environment
 from compile_wire.triton_side.metadata import portable_metadata
 from compile_wire.triton_side.options import CannotTravelError, options_digest
+from compiler_daemon.worker.kernel_check import check_module
+from compiler_daemon.worker.leftovers import Leftovers, process_probes
+from compiler_daemon.worker.protocol import LAST
 
 _logger = logging.getLogger(__name__)
 
@@ -48,12 +52,22 @@ class KernelCompiler:
         for name in get_cache_invalidating_env_vars():
             os.environ.pop(name, None)
         self._environment = environment_id(kernel_environment())
+        self.spent = False
+        """Whether a kernel has left something behind: this process must take no other."""
+        self._leftovers = Leftovers(process_probes())
 
     def wait_until_warm(self) -> None:
         """Nothing is made beforehand."""
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
-        """Compile; yield progress, the blobs, and at last `done` or `refused`."""
+        """Compile; yield progress, the blobs, and at last `done` or `refused`; `spent` where this process must end."""
+        for message in self._answered(job_id, key, graph, replay=replay):
+            if message["type"] in LAST and (left := self._leftovers.found()):
+                _logger.warning("a kernel left behind: %s; this worker ends", ", ".join(left))
+                message["spent"] = self.spent = True
+            yield message
+
+    def _answered(self, job_id: int, key: str, graph: bytes, *, replay: bool) -> Iterator[Message]:
         if not key:
             yield _refused(job_id, "UNSUPPORTED", "a kernel's key is computed in the trainer, and not here")
             return
@@ -65,14 +79,15 @@ class KernelCompiler:
             refs: list[BlobRef] = []
             binaries: dict[str, bytes] = {}
             metadata: dict[str, Any] = {}
-            # Each file goes as soon as it is made: the daemon's disk works while the next stage is compiled.
-            for suffix, data in _compile(spec, metadata):
-                role: Role = "metadata" if suffix == _METADATA else "stage"
-                digest = digest_of(data)
-                refs.append(BlobRef(role=role, name=suffix, sha256=digest, size=len(data)))
-                if role == "stage":
-                    binaries[suffix] = data if suffix in BINARIES else b""
-                yield {"type": "blob", "id": job_id, "sha256": digest, "data": data}
+            with _temporary_folder():
+                # Each file goes as soon as it is made: the daemon's disk works while the next stage is compiled.
+                for suffix, data in _compile(spec, metadata):
+                    role: Role = "metadata" if suffix == _METADATA else "stage"
+                    digest = digest_of(data)
+                    refs.append(BlobRef(role=role, name=suffix, sha256=digest, size=len(data)))
+                    if role == "stage":
+                        binaries[suffix] = data if suffix in BINARIES else b""
+                    yield {"type": "blob", "id": job_id, "sha256": digest, "data": data}
             seconds = time.monotonic() - start
             yield {"type": "progress", "id": job_id, "phase": "packing"}
             manifest = Manifest(
@@ -92,6 +107,25 @@ class KernelCompiler:
         except Exception as error:
             _logger.warning("compile failed", exc_info=True)
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Give Triton, and the programs that it starts, a folder for their files that goes with the job.
+
+    Triton leaves the text of a kernel behind where an assembler refuses it.
+    """
+    before, named = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            if named is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = named
 
 
 class _OptionsDifferError(Exception):
@@ -114,6 +148,7 @@ def _compile(spec: KernelSpec, metadata: dict[str, Any]) -> Iterator[tuple[str, 
     ir.load_dialects(context)
     backend.load_dialects(context)
     module = _parsed(spec.ttir, context)
+    check_module(module, spec.backend)
     stages: dict[str, Any] = {}
     backend.add_stages(stages, options, Language.TRITON)
     if next(iter(stages), "") != "ttir":

@@ -18,6 +18,9 @@ worker -> daemon
   done      id, manifest (bytes), facts (bytes): the artifact is complete; its blobs came before
   refused   id, reason (name of a Refused.Reason without its prefix), message, fields (list of text)
 
+The last three end a job, and may say `spent`: true. Then the job has left something behind in the worker, which takes
+no other and ends.
+
 A worker that has sent anything else, or has closed its stdout, is lost. Its stderr is a log for people.
 """
 
@@ -36,6 +39,9 @@ MAX_FRAME_BYTES = MAX_BLOB_BYTES + 64 * 1024
 
 _MAX_LISTS = 64
 """Of a frame: its own map, and a list or a map in it."""
+
+LAST = frozenset({"keyed", "done", "refused"})
+"""Frames that end a job."""
 
 HEADER = struct.Struct(">I")
 

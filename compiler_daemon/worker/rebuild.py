@@ -24,8 +24,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
 from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, resolve
+from compiler_daemon.worker.pairs import check_pairs
 from compiler_daemon.worker.shapes import Shapes
-from compiler_daemon.worker.values import Values, check_text
+from compiler_daemon.worker.texts import check_arguments, check_metadata, check_text
+from compiler_daemon.worker.values import Values
 
 _TYPES: dict[str, Any] = {
     "Tensor": torch.Tensor,
@@ -80,7 +82,8 @@ def _rebuilt(spec: GraphSpec) -> Rebuilt:
     for value in spec.inputs:
         check_text(value)
     shapes = Shapes(spec)
-    fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True)
+    # Without fallbacks: torch would run an operator that it knows no shapes of, on real memory, to see what comes out.
+    fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True, allow_fallback_kernels=False)
     values = Values(shapes, fake_mode)
     inputs = [values.decode(value, ()) for value in spec.inputs]
     shapes.guard(spec)
@@ -101,6 +104,7 @@ def _module(
     }
     graph = torch.fx.Graph()
     nodes: list[torch.fx.Node] = []
+    check_pairs(module.nodes)
     placeholders = 0
     held = {*children, *(name for _, name, _ in module.tensors)}
     for node in module.nodes:
@@ -211,6 +215,7 @@ def _node(
     meta = values.decode(spec.meta, nodes)
     if not set(meta) <= _METADATA:
         raise MalformedError(f"node {spec.name} has metadata that is not carried: {sorted(map(str, meta))!r:.80}")
+    check_metadata(spec.name, meta)
     node.meta.update(meta)
     return node
 
@@ -227,9 +232,8 @@ def _check_target(spec: NodeSpec, held: Collection[str]) -> None:
 
 
 def _check_text(spec: NodeSpec) -> None:
-    operator = spec.target if spec.op == "call_function" else ""
-    for value in (spec.args, spec.kwargs, spec.meta, spec.static):
-        check_text(value, operator)
+    check_arguments(spec.target if spec.op == "call_function" else "", spec.args, spec.kwargs)
+    check_text([spec.meta, spec.static])
 
 
 def _is_name(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,18 +21,6 @@ _MEMORY_FORMATS = {
     "channels_last_3d": torch.channels_last_3d,
     "preserve_format": torch.preserve_format,
 }
-_WORDS = re.compile(r"[A-Za-z0-9_ .,:>*+-]{0,200}")
-"""Text that is an argument: a mode, a device, an einsum. torch writes some arguments into sources that it compiles and
-loads, not all of them quoted (flex attention's scale, options of templates), so that nothing else may pass."""
-
-_SENTENCES = re.compile(r"""[A-Za-z0-9_ .,:;!?'()\[\]{}<>=*/+-]{0,1000}""")
-"""Text of messages: may stand between quotes wherever torch writes it."""
-
-_MESSAGES = frozenset(
-    {"torch._C._autograd._saved_tensors_hooks_disable", "torch._assert_async", "op:aten._assert_async.msg"}
-)
-"""Operators that take a message for people."""
-
 _DEVICES = frozenset({"cpu", "cuda", "meta", "xpu", "mps"})
 
 
@@ -136,18 +123,6 @@ class Values:
         if spec.storage >= 0:
             self._storages[spec.storage] = storage
         return storage
-
-
-def check_text(value: Value, operator: str = "") -> None:
-    """Raise `MalformedError` where text in the value, an argument of `operator`, could be more than words."""
-    allowed = _SENTENCES if operator in _MESSAGES else _WORDS
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str) and not allowed.fullmatch(item):
-            raise MalformedError(f"text of an argument holds what no argument needs: {item!r:.80}")
-        if isinstance(item, list):
-            waiting.extend(item)
 
 
 def _device(kind: str, index: int | None) -> torch.device:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compile_wire.errors import MalformedError
+from compile_wire.kernel_options import Option, check_options
 from compile_wire.limits import (
     MAX_KERNEL_ARGUMENTS,
     MAX_KERNEL_BYTES,
@@ -33,9 +34,6 @@ _MAX_CODE = 128
 _MAX_LISTS = 8 * (MAX_KERNEL_ARGUMENTS + MAX_KERNEL_OPTIONS)
 """An argument is a list of four, and a special one of a few more."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,149}", re.ASCII)
-
-Option = bool | int | float | str | tuple["Option", ...] | None
-"""What an option of Triton's may be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +64,7 @@ class KernelSpec:
     ttir: str
     """After the first stage: what is compiled."""
     options: Mapping[str, Option]
-    """All of Triton's options that hold no path."""
+    """Those of Triton's options that `compile_wire.kernel_options` knows."""
     options_digest: str
     """What the worker must arrive at, see `compile_wire.triton_side.options`."""
     code: str = ""
@@ -116,14 +114,17 @@ def decode_kernel(data: bytes) -> KernelSpec:
     warp_size = fields["warp_size"]
     if type(warp_size) is not int or not 0 < warp_size <= 1024:
         raise MalformedError("a warp has from 1 to 1024 threads")
+    backend = _name(fields["backend"], "backend")
+    plain = {_text(name, "option", MAX_NAME_TEXT): _option(value) for name, value in options.items()}
+    check_options(backend, plain)
     return KernelSpec(
         name=_name(fields["name"], "name"),
-        backend=_name(fields["backend"], "backend"),
+        backend=backend,
         arch=arch,
         warp_size=warp_size,
         source=_text(fields["source"], "source", MAX_KERNEL_BYTES),
         ttir=_text(fields["ttir"], "ttir", MAX_KERNEL_BYTES),
-        options={_text(name, "option", MAX_NAME_TEXT): _option(value) for name, value in options.items()},
+        options=plain,
         options_digest=_text(fields["options_digest"], "options_digest", 64),
         code=_text(fields["code"], "code", _MAX_CODE),
         arguments=_arguments(fields["arguments"]),

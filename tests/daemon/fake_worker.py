@@ -19,8 +19,9 @@ from typing import Any
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts, encode_facts
+from compile_wire.kernel_environment import is_kernel_environment
 from compile_wire.manifest import BlobRef, Manifest, encode_manifest
-from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
+from compiler_daemon.worker.protocol import LAST, WORKER_PROTOCOL, read_frame, write_frame
 
 FACTS = encode_facts(Facts(vec_isa={"avx2": True}))
 
@@ -40,6 +41,9 @@ class FakeWorker:
         self.fields = fields
         self.journal = journal
         self.out = sys.stdout.buffer
+        self.spent = False
+        self.graph, self.size = "", 0
+        self.roles: tuple[Any, Any] | None = None
 
     def run(self) -> None:
         write_frame(
@@ -58,6 +62,8 @@ class FakeWorker:
                 continue
             behaviour: Callable[..., None] = getattr(self, words[0].replace("-", "_"))
             behaviour(message, *words[1:])
+            if self.spent:
+                return
 
     def make_header(self) -> None:
         folder = Path(os.environ["TMPDIR"]) / "torchinductor_somebody" / "precompiled_headers"
@@ -66,7 +72,8 @@ class FakeWorker:
             (folder / f"made{suffix}").write_text(str(os.getpid()))
 
     def say(self, job: dict[str, Any], kind: str, **fields: object) -> None:
-        write_frame(self.out, {"type": kind, "id": job["id"], **fields})
+        spent = {"spent": True} if self.spent and kind in LAST else {}
+        write_frame(self.out, {"type": kind, "id": job["id"], **fields, **spent})
 
     def ok(self, job: dict[str, Any], seconds: str = "0") -> None:
         self.say(job, "progress", phase="rebuilding")
@@ -79,22 +86,31 @@ class FakeWorker:
         time.sleep(float(seconds))
         self.hand_over(job, b"entry", bytes(int(size)))
 
+    def leave(self, job: dict[str, Any], kind: str = "done") -> None:
+        self.spent = True
+        if kind == "done":
+            self.ok(job)
+        else:
+            self.refuse(job, "UNSUPPORTED")
+
     def hand_over(self, job: dict[str, Any], *blobs: bytes, key: str = "", send: int | None = None) -> None:
         for data in blobs[:send]:
             self.say(job, "blob", sha256=digest_of(data), data=data)
+        kernels = is_kernel_environment(self.fields)
+        first, second = self.roles or (("metadata", "stage") if kernels else ("entry", "object"))
         manifest = Manifest(
             key=key or job["key"],
             environment=environment_id(self.fields),
             guards="",
-            graph=digest_of(job["graph"]),
+            graph=self.graph or digest_of(job["graph"]),
             compile_s=time.time() % 1000,
             origin="replay" if job.get("replay") else "worker",
             blobs=tuple(
                 BlobRef(
-                    role="object" if number else "entry",
-                    name=f"object-{number}" if number else "",
+                    role=second if number else first,
+                    name=f"object-{number}" if number else "json" if kernels else "",
                     sha256=digest_of(data),
-                    size=len(data),
+                    size=self.size or len(data),
                 )
                 for number, data in enumerate(blobs)
             ),
@@ -154,6 +170,26 @@ class FakeWorker:
 
     def missing_blob(self, job: dict[str, Any]) -> None:
         self.hand_over(job, b"entry", b"never sent " + job["key"].encode(), send=1)
+
+    def no_graph(self, job: dict[str, Any]) -> None:
+        self.graph = digest_of(b"another graph")
+        self.ok(job)
+
+    def kernel_instead(self, job: dict[str, Any]) -> None:
+        self.roles = ("metadata", "stage")
+        self.ok(job)
+
+    def stored_blob(self, job: dict[str, Any]) -> None:
+        """Name a blob that is in the store, and hand it over to nobody."""
+        self.hand_over(job, b"entry", b"in the store already", send=1)
+
+    def more_blobs(self, job: dict[str, Any]) -> None:
+        self.say(job, "blob", sha256=digest_of(b"unnamed"), data=b"unnamed")
+        self.ok(job)
+
+    def wrong_size(self, job: dict[str, Any]) -> None:
+        self.size = 1
+        self.ok(job)
 
     def wrong_blob(self, job: dict[str, Any]) -> None:
         self.say(job, "blob", sha256=digest_of(b"this"), data=b"that")

@@ -199,6 +199,37 @@ def test_a_full_queue_is_refused_politely(start_daemon: Callable[..., DaemonProc
 # Workers that die
 
 
+@pytest.mark.parametrize(
+    "behaviour", ["wrong-key", "no-graph", "kernel-instead", "stored-blob", "more-blobs", "wrong-size", "missing-blob"]
+)
+def test_nothing_is_signed_that_is_not_what_was_asked_for(daemon: DaemonProcess, key: str, behaviour: str) -> None:
+    stored = b"in the store already"
+    daemon.write_blob(digest_of(stored), len(stored), stored)
+
+    answer = daemon.compiled(key, behaviour.encode())
+
+    assert reason_of(answer) == "WORKER_LOST"
+    assert daemon.lookup(key) == []
+
+
+def test_a_worker_is_given_no_secret_by_any_way_that_a_process_has(daemon: DaemonProcess, key: str) -> None:
+    """Arguments, environment, open files, and what is in the folders that it is told."""
+    secrets = [(daemon.directory / name).read_bytes() for name in ("secret", "token")]
+    daemon.compiled(key, b"ok")  # the worker idles from then on
+
+    process = Path(f"/proc/{daemon.jobs(key)[0]}")
+    told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+    opened = [os.readlink(each) for each in (process / "fd").iterdir()]
+    scratch = [path.read_bytes() for path in (process / "cwd").resolve().rglob("*") if path.is_file()]
+
+    kept = [path for path in opened if path.startswith(str(daemon.directory))]
+    assert all(Path(path).parent == daemon.directory / "log" for path in kept), kept
+    for secret in secrets:
+        for text in (secret, secret.hex().encode(), secret.strip()):
+            assert text not in told
+            assert not any(text in content for content in scratch)
+
+
 @pytest.mark.parametrize("graph", ["crash", "silent-end", "garbage", "spam", "wrong-key", "missing-blob", "wrong-blob"])
 def test_a_graph_that_loses_two_workers_is_refused_and_then_in_quarantine(
     daemon: DaemonProcess, key: str, graph: str
@@ -308,6 +339,20 @@ def test_a_worker_is_replaced_after_its_share_of_jobs(start_daemon: Callable[...
 
     workers = [daemon.jobs(f"{key}-{number}")[0] for number in range(4)]
     assert workers[0] == workers[1] != workers[2] == workers[3]
+
+
+@pytest.mark.parametrize("kind", ["done", "refused"])
+def test_a_worker_in_which_a_graph_left_something_gets_no_other_job(daemon: DaemonProcess, key: str, kind: str) -> None:
+    lost = daemon.status().counters["workers_lost"]
+
+    answer = daemon.compiled(f"{key}-first", b"leave " + kind.encode())
+    after = [daemon.compiled(f"{key}-{number}", b"ok") for number in range(4)]
+
+    assert isinstance(answer, pb.ArtifactEntry if kind == "done" else pb.Refused)
+    assert all(isinstance(each, pb.ArtifactEntry) for each in after)
+    (first,) = daemon.jobs(f"{key}-first")
+    assert first not in [pid for number in range(4) for pid in daemon.jobs(f"{key}-{number}")]
+    assert daemon.status().counters["workers_lost"] == lost
 
 
 def test_an_idle_worker_ends_after_a_while(start_daemon: Callable[..., DaemonProcess], key: str) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import about_kernel, about_timings, about_winner, read_about
+from compile_wire.kernel_options import NEVER_CARRIED
 from compile_wire.kernel_spec import KernelArgument, KernelSpec, decode_kernel, encode_kernel
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
@@ -28,7 +29,7 @@ SPEC = KernelSpec(
     warp_size=32,
     source="module {}",
     ttir="module {}",
-    options={"num_warps": 4, "fusion": True, "scale": 0.5, "dtypes": ("fp8e5", ("a", None))},
+    options={"num_warps": 4, "enable_fp_fusion": True, "maxnreg": None, "supported_fp8_dtypes": ("fp8e5", "fp8e4nv")},
     options_digest=digest_of(b"options"),
     code=digest_of(b"code"),
     arguments=(KernelArgument(name="x", type="*fp32", constant=None, special="divisible by 16"),),
@@ -77,11 +78,11 @@ def test_a_spec_comes_back_as_it_went() -> None:
         {"arch": -1},
         {"arch": True},
         {"warp_size": 0},
-        {"options": {"a": {"b": 1}}},
-        {"options": {"a": b"bytes"}},
-        {"options": {"a": float("nan")}},
+        {"options": {"num_warps": {"b": 1}}},
+        {"options": {"num_warps": b"bytes"}},
+        {"options": {"num_warps": float("nan")}},
         {"options": {f"o{n}": 1 for n in range(257)}},
-        {"options": {"a": [1] * 5000}},
+        {"options": {"supported_fp8_dtypes": ["a"] * 5000}},
         {"ttir": 1},
         {"options_digest": "0" * 65},
     ],
@@ -89,6 +90,49 @@ def test_a_spec_comes_back_as_it_went() -> None:
 def test_what_is_no_kernel_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         decode_kernel(changed(**fields))
+
+
+OPTIONS = [
+    *(
+        (name, value)
+        for name in sorted(NEVER_CARRIED)
+        for value in ("/etc/passwd", "", None, [["a", "/etc/passwd"]], 1)
+    ),
+    ("no_such_option", 1),
+    ("", 1),
+    ("__class__", 1),
+    ("num_warps", "4"),
+    ("num_warps", 4.0),
+    ("num_warps", -1),
+    ("num_warps", 2**40),
+    ("num_warps", [4]),
+    ("enable_fp_fusion", 1),
+    ("enable_fp_fusion", "yes"),
+    ("arch", "../sm90"),
+    ("arch", "sm 90"),
+    ("arch", 90),
+    ("default_dot_input_precision", "tf32\n"),
+    ("default_dot_input_precision", "x" * 65),
+    ("supported_fp8_dtypes", "fp8e5"),
+    ("supported_fp8_dtypes", ["a/b"]),
+    ("supported_fp8_dtypes", [None]),
+    ("supported_fp8_dtypes", [["fp8e5"]]),
+    ("schedule_hint", "none"),
+    ("kpack", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OPTIONS)
+def test_an_option_is_one_of_the_backends_and_of_its_type(name: str, value: Any) -> None:
+    with pytest.raises(MalformedError, match="option"):
+        decode_kernel(changed(options={name: value}))
+
+
+@pytest.mark.parametrize("backend", ["hip", "cpu", "abacus"])
+def test_another_backend_has_its_own_options(backend: str) -> None:
+    with pytest.raises(MalformedError, match="does not travel"):
+        decode_kernel(changed(backend=backend, options={"maxnreg": 32}))
+    decode_kernel(changed(backend=backend, options={"num_warps": 4}))
 
 
 def test_a_kernel_that_is_too_long_is_not_written() -> None:

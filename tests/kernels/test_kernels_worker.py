@@ -79,26 +79,91 @@ def test_what_it_hands_over_is_a_whole_kernel_that_names_no_installation(worker:
         ({"ttir": "module { llvm.func @f() }"}, "UNSUPPORTED"),
         ({"ttir": "tt.func public nothing of MLIR"}, "UNSUPPORTED"),
         ({"ttir": ""}, "UNSUPPORTED"),
-        ({"backend": "abacus"}, "UNSUPPORTED"),
+        ({"backend": "abacus", "options": {}}, "UNSUPPORTED"),
         ({"options_digest": "0" * 64}, "KEY_MISMATCH"),
         ({"options": {"num_warps": 8}}, "KEY_MISMATCH"),
         ({"arch": 80}, "KEY_MISMATCH"),
-        ({"options": {"ptx_options": "-o /tmp/elsewhere"}}, "UNSUPPORTED"),
-        ({"options": {"ir_override": "/etc/passwd"}}, "UNSUPPORTED"),
         ({"options": {"num_warps": 3}}, "COMPILE_ERROR"),
-        ({"options": {"num_warps": "four"}}, "COMPILE_ERROR"),
     ],
 )
 def test_what_is_not_the_kernel_that_it_says_is_refused_and_the_worker_lives_on(
     worker: Any, spec: KernelSpec, change: dict[str, Any], reason: str
 ) -> None:
-    if "options" in change:
-        change = {"options": {**spec.options, **change["options"]}}
+    if change.get("options"):
+        change = {**change, "options": {**spec.options, **change["options"]}}
 
     refused = answer(worker, dataclasses.replace(spec, **change))
 
     assert (refused["type"], refused["reason"]) == ("refused", reason)
     assert answer(worker, spec)["type"] == "done"
+
+
+FUNCTION = "tt.func public @f(%arg0: i32) {{ {} tt.return }}"
+ASSEMBLY = (
+    '%0 = tt.elementwise_inline_asm ".incbin \\22/etc/hostname\\22" {constraints = "=r,r", '
+    "packed_element = 1 : i32, pure = false} %arg0 : i32 -> i32"
+)
+LLVM_ASSEMBLY = 'llvm.func @g() { llvm.inline_asm has_side_effects "nop", "" : () -> () llvm.return }'
+CALLS = '%0 = tt.extern_elementwise %arg0 {libname = "", libpath = "", pure = true, symbol = "SYMBOL"} : (i32) -> i32'
+
+TEXTS = {
+    "assembly": "module { " + FUNCTION.format(ASSEMBLY) + " }",
+    "assembly in a branch": "module { "
+    + FUNCTION.format("%c = arith.constant true scf.if %c { " + ASSEMBLY + " }")
+    + " }",
+    "LLVM's assembly": "module { " + LLVM_ASSEMBLY + FUNCTION.format("") + " }",
+    "a module's assembly": 'module attributes {llvm.module_asm = [".incbin"]} { ' + FUNCTION.format("") + " }",
+    "a quoted module's assembly": 'module attributes {"llvm\\2Emodule_asm" = ["x"]} { ' + FUNCTION.format("") + " }",
+    "LLVM's global": "module { llvm.mlir.global external @x() : i32 " + FUNCTION.format("") + " }",
+    "a function of no name": "module { " + FUNCTION.format("").replace("@f", '@"f .incbin"') + " }",
+    "a call of no name": "module { " + FUNCTION.format(CALLS.replace("SYMBOL", "f .incbin")) + " }",
+    "an unknown dialect": "module { " + FUNCTION.format('"nvvm.barrier0"() : () -> ()') + " }",
+}
+EVERYWHERE = {name: text for name, text in TEXTS.items() if not name.startswith("assembly")}
+TARGETS = {"cuda": {}, "hip": {"backend": "hip", "arch": "gfx942", "warp_size": 64, "options": {"num_warps": 4}}}
+
+
+def for_target(spec: KernelSpec, backend: str, text: str) -> KernelSpec:
+    """The kernel's text for a target, with the options that the worker itself comes to."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+
+    from compile_wire.triton_side.options import options_digest
+
+    changed = dataclasses.replace(spec, ttir=text, **TARGETS[backend])
+    options = make_backend(GPUTarget(changed.backend, changed.arch, changed.warp_size)).parse_options(
+        {name: value for name, value in changed.options.items() if name != "arch"}
+    )
+    return dataclasses.replace(changed, options_digest=options_digest(options))
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [*(("hip", name) for name in TEXTS), *(("cuda", name) for name in EVERYWHERE)]
+)
+def test_a_kernel_brings_no_assembly_that_reads_files_and_no_other_language(
+    worker: Any, spec: KernelSpec, backend: str, name: str
+) -> None:
+    refused = answer(worker, for_target(spec, backend, TEXTS[name]))
+
+    assert (refused["type"], refused["reason"]) == ("refused", "UNSUPPORTED"), refused
+
+
+def test_assembly_for_nvidias_assembler_is_compiled(worker: Any, spec: KernelSpec) -> None:
+    text = TEXTS["assembly"].replace(".incbin \\22/etc/hostname\\22", "mov.u32 $0, $1;")
+
+    assert answer(worker, for_target(spec, "cuda", text))["type"] == "done"
+
+
+def test_a_kernel_that_fails_leaves_no_file_behind(
+    worker: Any, spec: KernelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    failed = answer(worker, for_target(spec, "cuda", TEXTS["assembly"]))
+
+    assert failed["reason"] == "COMPILE_ERROR"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_that_brings_mlir_down_costs_workers_and_never_the_daemon(bench: Bench, spec: KernelSpec) -> None:

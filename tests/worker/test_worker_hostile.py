@@ -220,14 +220,6 @@ def test_no_text_can_bring_code_into_a_source(text: str) -> None:
     refuse(graph(inputs=[tensor_value(dataclasses.replace(TENSOR, item=text))]))
 
 
-def test_messages_may_be_sentences_but_no_code() -> None:
-    disable = "torch._C._autograd._saved_tensors_hooks_disable"
-    rebuild(checked(calling(disable, "torch.func.{grad, vjp} don't yet support hooks. Please open an issue (if so).")))
-
-    for text in ('a"b', "a\\b", "a\nb", "a\rb", "a\0b", "a;\u2028b", "#include <a>"):
-        refuse(calling(disable, text))
-
-
 @pytest.mark.parametrize(
     "key",
     "stack_trace nn_module_stack val example_value tensor_dict tensor_meta desc is_wrapped recompute original_aten "
@@ -825,6 +817,25 @@ def test_a_worker_refuses_it_and_runs_nothing(name: str, worker: Worker) -> None
     assert answer["reason"] in {"UNSUPPORTED", "COMPILE_ERROR"}
     assert list(strangers(worker.folder)) == []
     assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("op:aten.histogram.bin_ct", [["n", 0]]),
+        ("torch.histogram", [["n", 0], 3]),
+        ("op:aten._sample_dirichlet.default", [["n", 0]]),
+        ("op:aten.binomial.default", [["n", 0], ["n", 0]]),
+        ("torch.binomial", [["n", 0], ["n", 0]]),
+    ],
+)
+def test_an_operator_that_would_run_for_real_is_refused_with_its_name(
+    name: str, args: list[Any], worker: Worker
+) -> None:
+    answer = worker.compile_whatever_its_key(encode_graph(calling(name, *args)))
+
+    assert answer["reason"] == "UNSUPPORTED"
+    assert name.replace("torch.", "aten.").removeprefix("op:").removesuffix(".default") in answer["message"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", b"garbage" * 1000, b"\x91" * 100_000], ids=range(5))

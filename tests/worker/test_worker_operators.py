@@ -56,6 +56,77 @@ def test_operators_of_the_dispatcher_have_the_names_that_resolve_to_them() -> No
     assert resolved > 2000
 
 
+def overloads() -> list[tuple[str, str]]:
+    """Every operator that TorchScript's registry has, the dispatcher's among them: name and overload."""
+    return sorted({(schema.name, schema.overload_name) for schema in torch._C._jit_get_all_schemas()})
+
+
+def dispatched() -> set[tuple[str, str]]:
+    pairs = (name.partition(".") for name in torch._C._dispatch_get_all_op_names())
+    return {(name, overload) for name, _, overload in pairs}
+
+
+def resolves(name: str) -> bool:
+    try:
+        resolve(name)
+    except MalformedError:
+        return False
+    return True
+
+
+def test_what_only_torchscript_knows_is_no_operator() -> None:
+    """Functions on text, lists and numbers run for real while a graph is traced, and make any text of its numbers."""
+    scripts = [pair for pair in overloads() if pair not in dispatched()]
+    assert {("aten::chr", ""), ("aten::join", ""), ("aten::add", "str")} <= set(scripts)
+
+    for name, overload in scripts:
+        plain = "op:" + name.replace("::", ".")
+        assert not resolves(f"{plain}.{overload or 'default'}"), (name, overload)
+        assert not resolves(plain), f"a call by the name {name} may choose {overload!r}"
+
+
+def test_an_operator_by_its_bare_name_is_one_of_which_every_overload_may_be_named() -> None:
+    for name in sorted({name for name, _ in overloads()}):
+        plain = "op:" + name.replace("::", ".")
+        if resolves(plain):
+            mine = [overload for other, overload in overloads() if other == name]
+            assert all(resolves(f"{plain}.{overload or 'default'}") for overload in mine), name
+    assert resolves("op:aten.relu")
+
+
+def kinds(types: Any) -> set[str]:
+    return set(re.findall(r"[\w.]+", " ".join(str(item.type) for item in types)))
+
+
+def test_no_operator_gives_text_or_takes_a_file_memory_or_an_object() -> None:
+    named = [pair for pair in overloads() if resolves(f"op:{pair[0].replace('::', '.')}.{pair[1] or 'default'}")]
+    assert len(named) > 2000
+
+    for name, overload in named:
+        schema = torch._C._get_schema(name, overload)
+        given, taken = kinds(schema.returns), kinds(schema.arguments)
+        assert given <= {"Tensor", "Optional", "List", "int", "bool", "float", "number", "Device"}, name
+        assert not taken & {"Any", "Storage", "Stream", "AnyClassType", "QScheme"}, name
+        assert not any(kind.startswith("__torch__") for kind in taken | given), name
+        texts = {argument.name for argument in schema.arguments if "str" in kinds([argument])}
+        assert not texts & {"filename", "s", "api_name"}, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    "_disable_functionalization _enable_functionalization _cufft_set_plan_cache_max_size _nnpack_available from_numpy "
+    "frombuffer from_file can_cast promote_types is_vulkan_available".split(),
+)
+def test_a_function_of_torchs_is_one_on_tensors(name: str) -> None:
+    assert not resolves(f"torch.{name}")
+
+
+@pytest.mark.parametrize("name", "new const_data_ptr as_subclass record_stream is_shared storage_type".split())
+def test_a_method_gives_no_address_and_takes_none(name: str) -> None:
+    with pytest.raises(MalformedError):
+        check_method(name)
+
+
 def test_higher_order_operators_have_the_names_that_resolve_to_them() -> None:
     known = [name for name in HIGHER_ORDER if getattr(torch.ops.higher_order, name, None) is not None]
     assert known

@@ -21,6 +21,7 @@ from compile_wire.facts import Facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.torch_side.key_parts import full_key, gathered_parts
+from compile_wire.torch_side.messages import replace_messages
 from compile_wire.torch_side.patches import Patches
 from compile_wire.torch_side.settings import daemon_settings
 from compile_wire.torch_side.state import read_state
@@ -50,6 +51,12 @@ class Captured:
 
 def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> Captured:
     """Capture the one graph of `function` as a trainer would, with the key that it has there."""
+    (only,) = all_captured(function, *args, dynamic=dynamic)
+    return only
+
+
+def all_captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> list[Captured]:
+    """Likewise where dynamo makes more than one graph of it."""
     version = torch_version()
     assert version is not None
     found: list[Captured] = []
@@ -68,6 +75,7 @@ def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = Fa
 
         patches = Patches()
         patches.replace(autograd_cache, "autograd_cache_key", keying)
+        replace_messages(gm)
         try:
             with daemon_settings():
                 torch._inductor.compile_fx.compile_fx(gm, inputs)
@@ -79,8 +87,7 @@ def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = Fa
 
     torch._dynamo.reset()
     torch.compile(function, backend=backend, dynamic=dynamic)(*args)
-    (only,) = found
-    return only
+    return found
 
 
 TENSOR = TensorSpec(

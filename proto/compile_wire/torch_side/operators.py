@@ -18,6 +18,7 @@ import functools
 from typing import Any
 
 from compile_wire.errors import MalformedError
+from compile_wire.torch_side.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
 
 OPERATOR = frozenset(
     "abs add and_ concat contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "
@@ -45,6 +46,9 @@ TORCH_DENIED = frozenset(
     "overload".split()
 )
 """Callables that touch files, code, the process or memory by its address, or that make functions."""
+
+WITHOUT_SCHEMA = frozenset("as_tensor asarray nested_tensor tensor".split())
+"""Functions of torch's own Python binding that make tensors, and that the dispatcher knows no operator of."""
 
 EXTRA = (
     "torch._C._autograd._saved_tensors_hooks_disable",
@@ -94,6 +98,12 @@ METHODS_DENIED = frozenset(
     "dlpack refine_names set_data".split()
 )
 """Methods of tensors that call Python, leave the fake world, or have effects beyond the graph."""
+
+METHODS_WITHOUT_SCHEMA = frozenset(
+    "bfloat16 bool byte cdouble cfloat char cpu cuda dim_order double element_size float half int long ndimension "
+    "nelement new_tensor short type unique xpu".split()
+)
+"""Methods that torch's Python has beside the dispatcher's operators. `new` is not among them: it takes an address."""
 
 DUNDER_METHODS = frozenset(
     f"__{name}__"
@@ -158,7 +168,8 @@ def check_method(name: str) -> None:
 
     if name in DUNDER_METHODS:
         return
-    if name.startswith("_") or name in METHODS_DENIED or not callable(getattr(torch.Tensor, name, None)):
+    known = name in METHODS_WITHOUT_SCHEMA or (name.isidentifier() and has_tensor_overload(f"aten::{name}"))
+    if name.startswith("_") or name in METHODS_DENIED or not (known and callable(getattr(torch.Tensor, name, None))):
         raise MalformedError(f"the method {name!r:.80} is not one that may be called")
 
 
@@ -170,16 +181,14 @@ def _registered(path: str) -> Any:
         raise MalformedError(f"the operator {path!r:.120} is not one that may be named")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         raise MalformedError(f"the operator {path!r:.120} is not one that may be named")
-    # The dispatcher's registry decides: an attribute that is no registered operator is never touched.
     schema = f"{parts[0]}::{parts[1]}"
     overload = parts[2] if len(parts) == 3 else None
     if overload is None:
-        known = bool(torch._C._jit_get_schemas_for_operator(schema))
+        known = is_tensor_packet(schema)
     else:
-        wanted = "" if overload == "default" else overload
-        known = any(s.overload_name == wanted for s in torch._C._jit_get_schemas_for_operator(schema))
+        known = is_tensor_operator(schema, "" if overload == "default" else overload)
     if not known:
-        raise MalformedError(f"this torch has no operator {path!r:.120}")
+        raise MalformedError(f"this torch has no operator {path!r:.120} on tensors alone")
     packet = getattr(getattr(torch.ops, parts[0]), parts[1])
     return packet if overload is None else getattr(packet, overload)
 
@@ -199,9 +208,21 @@ def _functions() -> tuple[dict[str, Any], dict[int, str]]:
     table.update({f"builtins.{name}": getattr(builtins, name) for name in sorted(BUILTINS)})
     table.update(_callables("math", math, lambda name, _: name not in MATH_DENIED))
     functions = torch._C._VariableFunctions
-    table.update(_callables("torch", torch, lambda name, found: getattr(functions, name, None) is not None))
+    table.update(
+        _callables(
+            "torch",
+            torch,
+            lambda name, found: getattr(functions, name, None) is not None and _is_on_tensors(name),
+        )
+    )
     for name in ("_nn", "_special", "_linalg", "_fft", "_sparse", "_nested"):
-        table.update(_callables(f"torch._C.{name}", getattr(torch._C, name), lambda _, found: _is_builtin(found)))
+        table.update(
+            _callables(
+                f"torch._C.{name}",
+                getattr(torch._C, name),
+                lambda name, found: _is_builtin(found) and _is_on_tensors(name),
+            )
+        )
     for name in ("torch.functional", "torch.nn.functional"):
         module = importlib.import_module(name)
         # Dispatchers made by torch._jit_internal.boolean_dispatch (max_pool2d and its kin) belong to the module, too.
@@ -230,6 +251,10 @@ def _callables(prefix: str, module: Any, wanted: Any) -> dict[str, Any]:
         if wanted(name, value):
             found[f"{prefix}.{name}"] = value
     return found
+
+
+def _is_on_tensors(name: str) -> bool:
+    return name in WITHOUT_SCHEMA or has_tensor_overload(f"aten::{name}")
 
 
 def _is_builtin(value: Any) -> bool:

@@ -134,6 +134,7 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ("AOTAutogradCache.save", AOTAutogradCache.save, ["key", "entry", "remote"]),
         ("AOTAutogradCache._write_to_local_cache", AOTAutogradCache._write_to_local_cache, ["key", "content"]),
         ("AOTAutogradCache._filter_backed_symints", AOTAutogradCache._filter_backed_symints, ["inputs"]),
+        ("fx_codegen_and_compile", compile_fx.fx_codegen_and_compile, ["gm", "example_inputs"]),
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),

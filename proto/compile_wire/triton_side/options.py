@@ -10,13 +10,10 @@ import functools
 from typing import Any
 
 from compile_wire.digest import digest_of
-from compile_wire.kernel_spec import Option
+from compile_wire.kernel_options import NEVER_CARRIED, Option
 from compile_wire.packing import pack
 
 LIBRARIES = "extern_libs"
-
-_MUST_BE_UNSET = ("ptx_options", "ir_override", "instrumentation_mode")
-"""Words for the assembler's command line, a file that is read instead of the kernel, code that is put into it."""
 
 
 class CannotTravelError(Exception):
@@ -24,12 +21,11 @@ class CannotTravelError(Exception):
 
 
 def option_values(options: Any) -> dict[str, Option]:
-    """Return a backend's options, less those with paths; raise `CannotTravelError` where one is no plain value."""
-    values = {name: value for name, value in vars(options).items() if name != LIBRARIES}
-    for name in _MUST_BE_UNSET:
-        if values.get(name):
+    """Return the options that travel; raise `CannotTravelError` where one is set that must not, or is not plain."""
+    for name in NEVER_CARRIED - {LIBRARIES}:
+        if vars(options).get(name):
             raise CannotTravelError(f"the option {name} is set")
-    return {name: _plain(name, value) for name, value in values.items()}
+    return {name: _plain(name, value) for name, value in vars(options).items() if name not in NEVER_CARRIED}
 
 
 def options_digest(options: Any) -> str:

@@ -1,0 +1,84 @@
+"""What attacks are made of: texts, numbers, names of functions, and forms of values."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.attack.canary import CODE, MARK, QUOTED
+
+
+def texts(file: str, port: int) -> list[str]:
+    """Texts that do something wherever they are taken for more than text."""
+    connect = f"__import__('socket').create_connection(('127.0.0.1', {port}))"
+    return [
+        CODE, QUOTED, f"'''{CODE}\n'''", f'"""\n{CODE}\n"""', f"x\n{CODE}", f"x\r{CODE}", f"x; {CODE}", f"x={CODE}",
+        f"{MARK}=({CODE}), y", f"1.0; system(\"touch {MARK}\");", f'#include "{file}"', f'.incbin "{file}"', file,
+        f"file://{file}", f"../../..{file}", f"127.0.0.1:{port}", connect, f"'+{connect}+'", f"open('{file}').read()",
+        f"os.system('touch {MARK}')", f"`touch {MARK}`", f"$(touch {MARK})", f"-fplugin={file}", f"-o {MARK}",
+        "__class__", "__globals__", "__reduce__", "{0.__class__}", "%s%c", "a" * 1025, "\0", "\ud7ff", "", " ", MARK,
+    ]  # fmt: skip
+
+
+NUMBERS: list[Any] = [0, 1, -1, 2, 7, 39, 2**31, 2**62, 2**63 - 1, -(2**63), 0.5, 1e308, -0.0, True, False]
+
+FUNCTIONS = (
+    "builtins.eval builtins.exec builtins.open builtins.getattr builtins.__import__ os.system subprocess.run "
+    "torch.load torch.save torch.from_file torch.compile torch.hub.load torch.ops.load_library torch.jit.load getattr "
+    "operator.attrgetter operator.methodcaller operator.call operator.add operator.concat operator.mod operator.mul "
+    "operator.getitem operator.setitem builtins.sum builtins.max builtins.float math.sqrt torch.relu torch.add "
+    "torch.cat torch.tensor torch.asarray torch.einsum torch._assert_async torch.from_numpy "
+    "torch.frombuffer torch.bernoulli "
+    "torch._enable_functionalization torch._C._set_grad_enabled torch._C._functorch._grad_increment_nesting "
+    "torch._C._functorch._grad_decrement_nesting torch._functorch.predispatch._vmap_increment_nesting "
+    "torch._functorch.predispatch._vmap_decrement_nesting torch.amp.autocast_mode._enter_autocast "
+    "torch.amp.autocast_mode._exit_autocast torch._C._autograd._saved_tensors_hooks_disable "
+    "torch._C._autograd._saved_tensors_hooks_enable torch._C._functorch.set_inplace_requires_grad_allowed "
+    "hop:flex_attention hop:invoke_subgraph hop:cond hop:wrap hop:map_impl hop:scan hop:inline_asm_elementwise "
+    "hop:triton_kernel_wrapper_mutation hop:run_const_graph op:prim.PythonOp op:profiler._record_function_enter_new"
+).split()
+
+METHODS = (
+    "relu sum view add_ apply_ map_ numpy tofile data_ptr const_data_ptr new register_hook backward tolist type to "
+    "set_ storage untyped_storage __class__ __reduce__ __getattribute__ split index item "
+    "share_memory_ as_subclass format"
+).split()
+
+MAKING_TEXT = "chr join format percentFormat str replace hex oct bin upper lower strip center zfill expandtabs".split()
+"""Functions of TorchScript's that give text; the dispatcher has none of them."""
+
+
+def every_operator() -> list[str]:
+    """Everything that TorchScript's registry knows, by the names that a graph would use."""
+    import torch
+
+    names = set()
+    for schema in torch._C._jit_get_all_schemas():
+        plain = "op:" + schema.name.replace("::", ".")
+        names |= {plain, f"{plain}.{schema.overload_name or 'default'}"}
+    return sorted(names)
+
+
+def value(rng: random.Random, hostile: list[str], depth: int = 0) -> Any:
+    """A value of a graph's form, or nearly."""
+    kind = rng.randrange(14 if depth < 3 else 6)
+    if kind < 3:
+        return rng.choice(hostile)
+    if kind < 5:
+        return rng.choice(NUMBERS)
+    if kind == 5:
+        return rng.choice([None, ["e"], ["n", 0], ["n", rng.randrange(6)], ["?", "x"], ["x", 0, "int"]])
+    some = [value(rng, hostile, depth + 1) for _ in range(rng.randrange(1, 4))]
+    if kind == 6:
+        return ["f", rng.choice(FUNCTIONS)]
+    if kind == 7:
+        return ["d", *(item for each in some for item in (rng.choice(hostile), each))]
+    if kind == 8:
+        return [rng.choice(["dt", "ly", "mf", "i"]), rng.choice([*hostile, "float32", "9" * 50])]
+    if kind == 9:
+        return ["dv", rng.choice([*hostile, "cpu", "cuda"]), rng.choice([None, 0, -1])]
+    if kind == 10:
+        return ["s", *(value(rng, hostile, depth + 1) for _ in range(3))]
+    if kind == 11:
+        return [rng.choice(["S", "E", "T", "c", "zz"]), *some]
+    return [rng.choice("ltz"), *some]

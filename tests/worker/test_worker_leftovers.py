@@ -1,0 +1,222 @@
+"""State that a graph leaves in the worker: refused where the graph shows it, and the worker's end otherwise."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worker_samples import OUT, Worker, X, Y, captured, checked, graph, module, node
+
+from compile_wire.errors import MalformedError
+from compile_wire.graph_spec import GraphSpec, NodeSpec, encode_graph
+from compile_wire.torch_side.messages import SENTENCE
+from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
+from compiler_daemon.worker.rebuild import rebuild
+
+GRAD_IN = ("torch._C._functorch._grad_increment_nesting", ())
+GRAD_OUT = ("torch._C._functorch._grad_decrement_nesting", ())
+VMAP_IN = ("torch._functorch.predispatch._vmap_increment_nesting", (2, "error"))
+VMAP_OUT = ("torch._functorch.predispatch._vmap_decrement_nesting", ())
+HOOKS_IN = ("torch._C._autograd._saved_tensors_hooks_disable", (SENTENCE,))
+HOOKS_OUT = ("torch._C._autograd._saved_tensors_hooks_enable", ())
+CAST_IN = ("torch.amp.autocast_mode._enter_autocast", ("cpu", ["dt", "bfloat16"], True, True))
+
+
+def cast_out(row: int) -> tuple[str, tuple[Any, ...]]:
+    return "torch.amp.autocast_mode._exit_autocast", (["n", row],)
+
+
+def with_calls(*calls: tuple[str, tuple[Any, ...]]) -> GraphSpec:
+    made: list[NodeSpec] = [node("call_function", f"c{i}", name, *args) for i, (name, args) in enumerate(calls)]
+    return graph(modules=[module([X, Y, *made, OUT])])
+
+
+MATCHED = [
+    (GRAD_IN, GRAD_OUT),
+    (VMAP_IN, VMAP_OUT),
+    (VMAP_IN, GRAD_IN, GRAD_OUT, VMAP_OUT),
+    (HOOKS_IN, GRAD_IN, GRAD_OUT, HOOKS_OUT),
+    (CAST_IN, cast_out(2)),
+    (CAST_IN, CAST_IN, cast_out(3), cast_out(2)),
+    (HOOKS_IN, CAST_IN, HOOKS_OUT, cast_out(3)),
+]
+UNMATCHED = [
+    (GRAD_IN,),
+    (VMAP_IN,),
+    (HOOKS_IN,),
+    (CAST_IN,),
+    (GRAD_OUT,),
+    (VMAP_OUT,),
+    (HOOKS_OUT,),
+    (GRAD_OUT, GRAD_IN),
+    (GRAD_IN, GRAD_IN, GRAD_OUT),
+    (GRAD_IN, VMAP_OUT),
+    (GRAD_IN, VMAP_IN, GRAD_OUT, VMAP_OUT),
+    (CAST_IN, cast_out(0)),
+    (CAST_IN, CAST_IN, cast_out(2), cast_out(3)),
+    (CAST_IN, cast_out(2), cast_out(2)),
+    (CAST_IN, ("torch.amp.autocast_mode._exit_autocast", ())),
+]
+
+
+@pytest.mark.parametrize("calls", MATCHED)
+def test_what_a_graph_enters_and_leaves_again_is_rebuilt(calls: Any) -> None:
+    rebuild(checked(with_calls(*calls)))
+
+
+@pytest.mark.parametrize("calls", UNMATCHED)
+def test_what_a_graph_enters_and_does_not_leave_is_refused(calls: Any) -> None:
+    with pytest.raises(MalformedError, match=r"enter|another autocast"):
+        rebuild(checked(with_calls(*calls)))
+
+
+@pytest.mark.parametrize("calls", UNMATCHED[:6])
+def test_that_holds_for_the_graphs_inside_a_graph(calls: Any) -> None:
+    inner = [node("call_function", f"c{i}", name, *args) for i, (name, args) in enumerate(calls)]
+    body = module([node("placeholder", "a", "a"), Y, *inner, node("output", "output", "output", ["t", ["n", 0]])])
+
+    with pytest.raises(MalformedError, match="enter"):
+        rebuild(checked(graph(modules=[module([X, Y, OUT], children=["body"], bodies=[1]), body])))
+
+
+def _left_by(before: Leftovers, leave: Callable[[], Any], restore: Callable[[], Any]) -> list[str]:
+    assert before.found() == []
+    leave()
+    try:
+        return before.found()
+    finally:
+        restore()
+        assert before.found() == []
+
+
+def _threads() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, name="stranger")
+
+    def stop() -> None:
+        end.set()
+        thread.join()
+
+    return thread.start, stop
+
+
+def _files(folder: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    held: list[Any] = []
+
+    def close() -> None:
+        held.pop().close()
+
+    return lambda: held.append((folder / "stranger").open("w")), close
+
+
+def test_every_kind_of_state_that_is_left_is_found(tmp_path: Path) -> None:
+    watched = Leftovers({**process_probes(), **torch_probes()})
+    c = torch._C
+    mode = torch.overrides.TorchFunctionMode()
+    dispatch = torch.utils._python_dispatch.TorchDispatchMode()
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    here, inference = os.getcwd(), torch.inference_mode()
+    handle: list[Any] = []
+    ways: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "functorch's stack": (c._functorch._grad_increment_nesting, c._functorch._grad_decrement_nesting),
+        "functorch's leave to change inputs": (
+            lambda: c._functorch.set_inplace_requires_grad_allowed(True),
+            lambda: c._functorch.set_inplace_requires_grad_allowed(False),
+        ),
+        "autocast": (torch.autocast_increment_nesting, torch.autocast_decrement_nesting),
+        "saved tensors' hooks": (
+            lambda: c._autograd._saved_tensors_hooks_disable("x"),
+            c._autograd._saved_tensors_hooks_enable,
+        ),
+        "function modes": (mode.__enter__, lambda: mode.__exit__(None, None, None)),
+        "dispatch modes": (dispatch.__enter__, lambda: dispatch.__exit__(None, None, None)),
+        "forward derivatives": (lambda: c._set_fwd_grad_enabled(False), lambda: c._set_fwd_grad_enabled(True)),
+        "inference mode": (inference.__enter__, lambda: inference.__exit__(None, None, None)),
+        "hooks of all modules": (
+            lambda: handle.append(torch.nn.modules.module.register_module_forward_hook(lambda *_: None)),
+            lambda: handle.pop().remove(),
+        ),
+        "anomaly mode": (lambda: torch.set_anomaly_enabled(True), lambda: torch.set_anomaly_enabled(False)),
+        "environment variables": (
+            lambda: os.environ.__setitem__("STRANGER", "1"),
+            lambda: os.environ.__delitem__("STRANGER"),
+        ),
+        "working directory": (lambda: os.chdir(tmp_path), lambda: os.chdir(here)),
+        "warnings' filters": (lambda: warnings.simplefilter("ignore"), lambda: warnings.filters.pop(0)),  # type: ignore[attr-defined]
+        "threads": _threads(),
+        "open files": _files(tmp_path),
+    }
+    unseen = watched.watched - set(ways) - {"autograd's threads and views", "functionalization"}
+    assert unseen == {"dispatch keys"}
+
+    for name, (leave, restore) in ways.items():
+        assert any(each.startswith(name) for each in _left_by(watched, leave, restore)), name
+    assert "saved tensors' hooks" in _left_by(watched, hooks.__enter__, lambda: hooks.__exit__(None, None, None))
+
+
+def test_a_state_that_torch_cannot_even_tell_is_another_one() -> None:
+    told = ["fine"]
+    before = Leftovers({"it": lambda: told[0]})
+    told.clear()
+
+    assert before.found() == ["it"]
+
+
+LEAVES = {
+    "leave to change inputs": (("torch._C._functorch.set_inplace_requires_grad_allowed", (True,)),),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_worker_in_which_a_graph_left_something_answers_and_ends(name: str, tmp_path: Path, headers: Path) -> None:
+    worker = Worker(tmp_path, headers)
+    try:
+        answer = worker.compile_whatever_its_key(encode_graph(with_calls(*LEAVES[name])))
+
+        assert answer["spent"] is True, answer
+        with pytest.raises(AssertionError, match="a graph left behind"):
+            worker.compile("?", encode_graph(graph()))
+    finally:
+        worker.end()
+
+
+def in_half(x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return x @ x
+
+
+def differentiated(x: torch.Tensor) -> torch.Tensor:
+    return torch.func.grad(lambda y: y.sin().sum())(x) + torch.func.vmap(torch.cos)(x)
+
+
+def without_gradient(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        y = x * 2
+    return x + y
+
+
+@pytest.mark.parametrize("function", [in_half, differentiated, without_gradient, torch.sin])
+def test_dynamos_own_graphs_leave_nothing(function: Callable[..., Any], worker: Worker) -> None:
+    made = captured(function, torch.randn(4, 4, requires_grad=True))
+
+    answer = worker.compile(made.key, made.spec)
+
+    assert answer["type"] == "done", answer
+    assert "spent" not in answer, (worker.folder / "log").read_text()[-500:]
+
+
+def test_the_settings_of_one_graph_are_not_the_next_ones(worker: Worker) -> None:
+    state = {**graph().state, "default_dtype": "float64", "threads": 1, "deterministic": True, "grad": False}
+
+    changed = worker.compile_whatever_its_key(encode_graph(graph(state=state)))
+    after = worker.compile_whatever_its_key(encode_graph(graph()))
+
+    assert (changed["type"], after["type"]) == ("done", "done")
+    assert "spent" not in changed
+    assert "spent" not in after
