@@ -40,27 +40,6 @@ _SLICE: dict[str, str] = {
     "graph kept": "top checkpoint",
     "two gradients before the backward": "top",
 }
-_NOT_YET = frozenset(
-    {
-        "autocast dtype, autocast off",
-        "both limits of a clamp",
-        "delta of Huber's loss",
-        "range of a size",
-        "formula: a dict",
-        "formula: the environment",
-        "formula: a default argument",
-        "formula: a partial",
-        "formula: a list in a list",
-        "formula: text that was executed",
-        "what an operator writes to",
-        "what a library's operator writes to",
-        "opaque: a dict",
-        "number in a table of a subclass",
-        "graph kept",
-        "two gradients before the backward",
-    }
-)
-"""Twins that are confused as long as the key leaves out what keeps them apart; a test that passes must go from here."""
 _SERVED: dict[str, str] = {
     "harmless: another folder": "top/static function/dynamic",
     "harmless: other lines": "submodule/static",
@@ -88,15 +67,7 @@ def _wrong(results: list[Result]) -> list[str]:
     return [f"{result.name}: {said}" for result in results for said in (*result.differences, *result.lost)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=pytest.mark.xfail(reason="the key leaves it out", strict=True) if name in _NOT_YET else ()
-        )
-        for name in _SLICE
-    ],
-)
+@pytest.mark.parametrize("name", _SLICE)
 def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SLICE[name]))
 
