@@ -1,0 +1,51 @@
+"""Verification: hits are compiled here as well, and what differs is found, said, and served no more."""
+
+from __future__ import annotations
+
+from tests.e2e.conftest import Lab, wait_until
+
+VERIFY = {"TORCH_COMPILE_CLIENT_VERIFY": "1"}
+WEAKENED = {"COMPILE_DAEMON_TEST_WEAKEN": "autocast"}
+
+
+def test_what_the_daemon_compiles_and_serves_is_what_torch_makes_here(lab: Lab) -> None:
+    daemon = lab.daemon()
+    cold = lab.run("perceptron.py", "5", "7", daemon=daemon, **VERIFY)
+    warm = lab.run("perceptron.py", "5", "7", daemon=daemon, **VERIFY)
+    plain = lab.run("perceptron.py", "5", "7")
+
+    assert cold.report["compiled_by_daemon"] == cold.report["verified"] == 2
+    assert warm.report["hits"] == warm.report["verified"] == 2
+    assert cold.report["mismatches"] == warm.report["mismatches"] == 0
+    assert cold.result == warm.result == plain.result
+
+
+def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(lab: Lab) -> None:
+    daemon = lab.daemon()
+    expected = lab.run("ambient.py", "float16").result
+    lab.run("ambient.py", "bfloat16", daemon=daemon, healthy=False, **WEAKENED)
+    wait_until(lambda: daemon.counters().get("artifacts_published"), what="the artifact was published")
+
+    # A key without autocast's dtype: what is served is the other program's.
+    fooled = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)
+    found = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED, **VERIFY)
+    after = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)
+
+    assert fooled.report["hits"] == 1
+    assert fooled.result != expected
+    assert found.report["mismatches"] == found.report["verified"] == 1
+    assert found.report["fallbacks"] == {"mismatch": 1}
+    assert found.err.count("code is another") == 1
+    assert found.result == expected
+    assert daemon.counters()["artifacts_disputed"] == 1
+    assert after.report["hits"] == 1
+    assert after.result == expected
+
+
+def test_without_the_switch_nothing_is_compiled_twice(lab: Lab) -> None:
+    daemon = lab.daemon()
+    lab.run("perceptron.py", "5", daemon=daemon)
+    warm = lab.run("perceptron.py", "5", daemon=daemon)
+
+    assert warm.report["hits"] == 1
+    assert warm.report["verified"] == warm.report["cpp_builds"] == 0
