@@ -49,6 +49,16 @@ async def refuse(context: Context, code: grpc.StatusCode, details: str) -> NoRet
     raise AssertionError("a call that was aborted goes on")
 
 
+def _bare(error: grpc.aio.AbortError) -> grpc.aio.AbortError:
+    """Return the error without the way it came.
+
+    gRPC's state of a call and the error that ended it hold each other until the garbage collector comes round. The way
+    leads over every frame that holds the request, and refused requests of megabytes would add up.
+    """
+    error.__traceback__ = error.__context__ = None
+    return error
+
+
 class AroundInterceptor(grpc.aio.ServerInterceptor):
     """Runs each handler inside a context manager."""
 
@@ -72,18 +82,26 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         behaviour = behaviour_of(handler)
 
         async def unary(request: Any, context: Context) -> Any:
-            async with around(method, context):
-                return await behaviour(request, context)
+            try:
+                async with around(method, context):
+                    return await behaviour(request, context)
+            except grpc.aio.AbortError as error:
+                del request
+                raise _bare(error) from None
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with around(method, context):
-                answers = behaviour(request, context)
-                try:
-                    async for answer in answers:
-                        yield answer
-                finally:
-                    # Ended by us where the caller has gone: left to the collector it would end at any later time.
-                    if inspect.isasyncgen(answers):
-                        await answers.aclose()
+            try:
+                async with around(method, context):
+                    answers = behaviour(request, context)
+                    try:
+                        async for answer in answers:
+                            yield answer
+                    finally:
+                        # Ended by us where the caller has gone: left to the collector it would end at any later time.
+                        if inspect.isasyncgen(answers):
+                            await answers.aclose()
+            except grpc.aio.AbortError as error:
+                del request
+                raise _bare(error) from None
 
         return remade(handler, stream if handler.response_streaming else unary, handler.request_deserializer)
