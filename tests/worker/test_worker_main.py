@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import compiler_daemon.worker.__main__ as program
 
 class Telling:
+    spent = False
+
     def run(self, job_id, key, graph, /, *, replay):
         with ThreadPoolExecutor(1) as pool:
             thread = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
