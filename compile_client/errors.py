@@ -26,6 +26,7 @@ ClientError                    the base; `reason` is the stable name that report
   HandshakeNeededError         handshake         the daemon has forgotten the environment, also after a second handshake
   ForkedError                  forked            the process was forked during a call; gRPC is unusable in the child
   InstallError                 install           an artifact was good, but could not be put where torch looks for it
+  MismatchError                mismatch          verification: what was served is not what torch makes of the graph here
   InternalError                internal          a fault of the daemon or of this client
 
 None of them leaves this package: `compile_client.service` makes of each a counter, one notice and torch's own compile.

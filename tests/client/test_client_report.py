@@ -31,6 +31,8 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "compiled_by_daemon": 0,
         "compiled_here": 0,
         "deferred": 0,
+        "verified": 0,
+        "mismatches": 0,
         "published": 0,
         "cpp_builds": 0,
         "triton_compiles": 0,
