@@ -99,7 +99,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": _torch_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": f"python -m tests.attack --cases {options.cases} --seed {options.seed}",
+        "command": f"python -m tests.attack --cases {options.cases} --seed {options.seed} --batch {options.batch} "
+        f"--compiles {options.compiles}",
     }
 
 
