@@ -22,10 +22,13 @@ from typing import Any
 import torch
 
 from compile_wire.torch_side.patches import Patches
+from compile_wire.torch_side.versions import waits_for_backward
 
 
 def install_lazy_backward(patches: Patches) -> None:
-    """Replace the two functions of torch's that this takes."""
+    """Replace the two functions of torch's that this takes; nothing where torch has them in another form."""
+    if not waits_for_backward():
+        return
     from torch._functorch._aot_autograd import graph_compile, runtime_wrappers
 
     patches.replace(runtime_wrappers._AutogradBackwardCompiler, "get_or_compile", _kept_as_by_torch)

@@ -51,17 +51,20 @@ def sources(worker: Worker) -> Iterator[str]:
 
 @pytest.mark.parametrize("operator", MESSAGE_AT)
 def test_a_message_is_the_one_sentence_or_the_graph_is_refused(operator: str) -> None:
-    rebuild(checked(nodes(saying(operator, SENTENCE))))
+    # What switches hooks off must be followed by what switches them on again.
+    enabled = operator.replace("_disable", "_enable")
+    after = [node("call_function", "z", enabled)] if enabled != operator else []
+    rebuild(checked(nodes(saying(operator, SENTENCE), *after)))
 
     for message in MESSAGES:
         with pytest.raises(MalformedError, match=r"message of its own|no argument needs"):
-            rebuild(checked(nodes(saying(operator, message))))
+            rebuild(checked(nodes(saying(operator, message), *after)))
         for name in MESSAGE_NAMES:
             named = node(
                 "call_function", "y", operator, *[["n", 0]] * MESSAGE_AT[operator], kwargs=["d", name, message]
             )
             with pytest.raises(MalformedError, match=r"message of its own|no argument needs"):
-                rebuild(checked(nodes(named)))
+                rebuild(checked(nodes(named, *after)))
 
 
 def test_the_sentence_may_stand_in_any_source() -> None:

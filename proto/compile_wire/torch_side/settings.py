@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from compile_wire.torch_side.versions import waits_for_backward
+
 _FUNCTORCH = {
     "bundled_autograd_cache": True,
     "force_non_lazy_backward_lowering": True,
@@ -28,6 +30,8 @@ def daemon_settings() -> Iterator[None]:
     from torch._functorch import config as functorch_config
     from torch._inductor import config as inductor_config
 
+    # Where nobody can say later that a graph is kept, no backward may reuse what was saved for it.
+    functorch = _FUNCTORCH if waits_for_backward() else {**_FUNCTORCH, "donated_buffer": False}
     cacheable = {**_CACHEABLE, **inductor_config.unsafe_marked_cacheable_functions}
-    with functorch_config.patch(_FUNCTORCH), inductor_config.patch(unsafe_marked_cacheable_functions=cacheable):
+    with functorch_config.patch(functorch), inductor_config.patch(unsafe_marked_cacheable_functions=cacheable):
         yield

@@ -43,6 +43,13 @@ def torch_version() -> TorchVersion | None:
     return TorchVersion(key_before_passes=modern, key_complete=modern)
 
 
+def waits_for_backward() -> bool:
+    """Whether this torch decides in one place, at the first backward, which saved tensors' memory it may reuse."""
+    from torch._functorch._aot_autograd import runtime_wrappers
+
+    return hasattr(runtime_wrappers, "_AutogradBackwardCompiler")
+
+
 def surprises() -> list[str]:
     """Return in words what of torch is not as it should be; empty means that every touched function is as known."""
     import torch
@@ -121,9 +128,19 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
     from torch._library.custom_ops import OPDEFS
     from torch._library.simple_registry import SimpleLibraryRegistry
 
+    backward: list[tuple[str, Any, list[str]]] = []
+    if waits_for_backward():
+        from torch._functorch._aot_autograd import graph_compile, runtime_wrappers
+
+        compiler = runtime_wrappers._AutogradBackwardCompiler
+        backward = [
+            ("get_or_compile", compiler.get_or_compile, ["self", "saved_tensors_use_once"]),
+            ("_aot_stage2b_bw_compile", graph_compile._aot_stage2b_bw_compile, ["bw_module"]),
+        ]
     # What a user's own operators do is read out of these; where they are not there, another's result could be served.
     _ = OPDEFS.get, torch._C._dispatch_dump
     return [
+        *backward,
         ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
         ("autograd_cache_key", inspect.unwrap(autograd_cache_key), [_ANY, "example_inputs", "config"]),
         (
