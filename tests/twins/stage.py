@@ -94,7 +94,9 @@ class Stage:
         """The daemon of that order, started when it is first needed."""
         with self._starting:
             if order not in self._daemons:
-                made = Daemon(self.folder / order, self._lab.temporary, self._daemon_arguments, self._variables)
+                # The compiler that remembers keeps its objects where no confined worker may look.
+                variables = {**self._variables, "COMPILER_DAEMON_SANDBOX": "off"}
+                made = Daemon(self.folder / order, self._lab.temporary, self._daemon_arguments, variables)
                 self._closing.callback(made.stop)
                 self._daemons[order] = made.start()
             return self._daemons[order]

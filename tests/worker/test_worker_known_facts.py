@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker_samples import Worker
@@ -10,6 +11,7 @@ from worker_samples import Worker
 from compile_wire.digest import Digest
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts, decode_facts
+from compile_wire.torch_side.probes import Probes, probe_name
 from compiler_daemon.worker.known_facts import read_known, write_known
 
 HERE, ELSEWHERE = environment_id({"torch": "2.13.0"}), environment_id({"torch": "2.11.0"})
@@ -44,8 +46,29 @@ def test_a_worker_takes_over_what_is_known_of_its_environment(tmp_path: Path, he
     environment, found = told("first")
     assert any(found.vec_isa.values())
 
-    # The machine says otherwise: a worker that says this has not asked it.
-    plainest = min(found.vec_isa, key=len)
-    known = Facts(vec_isa={**found.vec_isa, plainest: not found.vec_isa[plainest]})
-    assert told("second", (environment, known)) == (environment, known)
-    assert told("third", (ELSEWHERE, known)) == (environment, found)
+    assert told("second", (environment, found)) == (environment, found)
+    # A probe that did not go well, there and then, says nothing about here: the machine is asked.
+    worse = Facts(vec_isa=dict.fromkeys(found.vec_isa, False))
+    assert told("third", (environment, worse)) == (environment, found)
+    assert told("fourth", (ELSEWHERE, worse)) == (environment, found)
+
+
+def test_a_probe_that_went_well_is_taken_over_and_the_machine_not_asked() -> None:
+    class Set:
+        def build_arch_flags(self) -> str:
+            return "-mavx2"
+
+        def __str__(self) -> str:
+            return "avx2"
+
+    asked: list[str] = []
+
+    def ask(_: Any, code: str) -> bool:
+        asked.append(code)
+        return True
+
+    name = probe_name(Set(), "code")
+    assert Probes(lambda: {name: True}).checking(ask)(Set(), "code")
+    assert asked == []
+    assert Probes(lambda: {name: False}).checking(ask)(Set(), "code")
+    assert asked == ["code"]

@@ -35,9 +35,9 @@ class Probes:
         @functools.wraps(original)
         def check_build(isa: Any, code: str) -> bool:
             name = probe_name(isa, code)
-            verdict = self._known().get(name)
-            if verdict is None:
-                verdict = original(isa, code)
+            # Only a probe that went well is taken over: one that did not may have failed for a reason of its own
+            # (no compiler where it ran), and code without the instructions is other code than torch makes here.
+            verdict = self._known().get(name) or original(isa, code)
             with self._lock:
                 self._seen[name] = verdict
             return verdict
