@@ -44,7 +44,8 @@ def _kept_as_by_torch(original: Callable[..., Any]) -> Callable[..., Any]:
         metadata = compiler.fw_metadata
         # With symbolic sizes saved for it torch compiles the backward ahead, too, and then refuses.
         if first and ahead and not saved_tensors_use_once and not metadata.num_symints_saved_for_bw:
-            if donated := list(metadata.bw_donated_idxs or ()):
+            donated: list[int] = list(metadata.bw_donated_idxs or ())
+            if donated:
                 compiler.compiled_bw = _copying(compiler.compiled_bw, donated)
             metadata.bw_donated_idxs = []
         return original(compiler, saved_tensors_use_once=saved_tensors_use_once)
