@@ -66,6 +66,12 @@ _FAMILIES = (
         "artifacts_published", "Artifacts that trainers compiled and handed in.", "", {"": metrics.ARTIFACTS_PUBLISHED}
     ),
     _Family(
+        "artifacts_disputed",
+        "Artifacts in quarantine because a trainer's own compile made other code.",
+        "",
+        {"": metrics.ARTIFACTS_DISPUTED},
+    ),
+    _Family(
         "blobs",
         "Blobs carried, by direction.",
         "direction",
