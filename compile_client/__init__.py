@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from compile_client.vouching import operator_version
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -41,6 +39,20 @@ def counters() -> dict[str, Any]:
     from compile_client.hook import counters as hook_counters
 
     return hook_counters()
+
+
+def operator_version(name: str, version: str) -> None:
+    """Vouch for an operator of your own, "namespace::operator": with the same version it does the same.
+
+    Graphs with operators that cannot be looked into (written in C++, or with state that cannot be read) are shared only
+    so. Call it in every program that uses the operator, before the first graph with it is compiled; change the version
+    whenever the operator's fake, formula or kernels change.
+
+    Raises `ValueError` where the name has no namespace, or the version is empty.
+    """
+    from compile_client.vouching import vouch
+
+    vouch(name, version)
 
 
 def _activate() -> None:

@@ -13,24 +13,29 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from compile_wire.torch_side.patches import Patches
-
 _kernels: dict[str, dict[str, Any]] = defaultdict(dict)
-_patches = Patches()
+_replaced: list[tuple[Any, Any]] = []
+"""torch's function and ours, while ours stands in its place."""
 
 
 def watch() -> None:
-    """Note from now on what is registered. Idempotent."""
+    """Note from now on what is registered. Idempotent. Nothing is imported for it: torch is being imported."""
     import torch
 
-    if not _patches.is_empty:
-        return
-    _patches.replace(torch.library.Library, "impl", _noting)
+    if not _replaced:
+        original = torch.library.Library.impl
+        _replaced.append((original, _noting(original)))
+        torch.library.Library.impl = _replaced[0][1]  # type: ignore[method-assign] # with the same arguments
 
 
 def unwatch() -> None:
-    """Note no more; what was noted stays."""
-    _patches.undo()
+    """Note no more; what was noted stays. What somebody else has put there meanwhile is left alone."""
+    import torch
+
+    if _replaced:
+        original, ours = _replaced.pop()
+        if torch.library.Library.impl is ours:
+            torch.library.Library.impl = original  # type: ignore[method-assign] # torch's own
 
 
 def kernels_of(name: str) -> list[tuple[str, Any]]:

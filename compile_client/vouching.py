@@ -5,15 +5,8 @@ from __future__ import annotations
 _versions: dict[str, str] = {}
 
 
-def operator_version(name: str, version: str) -> None:
-    """Vouch for an operator of your own: as long as `version` is the same, it does the same while torch compiles.
-
-    `name` is "namespace::operator", as torch has it. Call it in every program that uses the operator, before the first
-    graph with it is compiled; change `version` whenever the operator's fake, formula or kernels change. Graphs with
-    operators that cannot be looked into (written in C++, or with state that cannot be read) are shared only so.
-
-    Raises `ValueError` where the name has no namespace, or the version is empty.
-    """
+def vouch(name: str, version: str) -> None:
+    """Remember the version of an operator. See `compile_client.operator_version`."""
     space, _, operator = name.partition("::")
     if not space or not operator or "." in name:
         raise ValueError(f'an operator is named "namespace::operator", without an overload; not {name!r}')

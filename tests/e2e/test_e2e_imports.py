@@ -50,6 +50,7 @@ def test_with_the_variable_set_importing_torch_arms_the_hook_and_no_more() -> No
         "compile_client.hook",
         "compile_client.kernel_hook",
         "compile_client.process",
+        "compile_client.registrations",
     ]
     assert "grpc" not in modules
 

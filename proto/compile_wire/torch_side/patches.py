@@ -25,11 +25,6 @@ class Patches:
         self._done.append((owner, name, held, staticmethod(new) if static else new))
         setattr(owner, name, self._done[-1][3])
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is replaced."""
-        return not self._done
-
     def undo(self) -> None:
         """Put everything back."""
         while self._done:
