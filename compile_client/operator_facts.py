@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CellType, FunctionType
 from typing import Any
 
 from compile_client.reach import CannotTellError
@@ -19,6 +20,7 @@ from compile_client.registrations import is_torchs, kernels_of
 from compile_client.vouching import version_of
 from compile_wire.torch_side.operators import NAMESPACES
 
+_EMPTY = CellType()
 _DEBUG = re.compile(r"^debug: registered at (.+?):\d+", re.MULTILINE)
 _KERNEL = re.compile(r"^(\w+)(?:\[alias\])?: registered at (.+?):\d+ ::", re.MULTILINE)
 
@@ -175,8 +177,16 @@ def _is_torch_file(path: str, name: str) -> bool:
     definition = OPDEFS.get(name)
     if definition is None:
         return not kernels_of(name)
-    module = getattr(definition._init_fn, "__module__", None) or ""
-    return module.partition(".")[0] == "torch"
+    return _is_torch_alone(definition._init_fn)
+
+
+def _is_torch_alone(function: Any) -> bool:
+    """Whether a function is torch's and closes over none of the user's, as that of a `triton_op` does."""
+    module = getattr(function, "__module__", None) or ""
+    if module.partition(".")[0] != "torch":
+        return False
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if cell != _EMPTY]
+    return all(_is_torch_alone(held) for held in cells if isinstance(held, FunctionType) and held is not function)
 
 
 def _library_of(name: str) -> str:

@@ -396,6 +396,19 @@ def test_what_a_program_registers_for_torchs_own_operators_is_in_the_key_of_all_
     assert decomposed.digest
 
 
+def test_the_body_of_a_triton_op_is_in_the_key_although_torch_wraps_it() -> None:
+    def with_body(factor: float) -> UserCode:
+        @torch.library.triton_op("user_code_triton::op", mutates_args=())
+        def op(x: torch.Tensor) -> torch.Tensor:
+            return x * factor
+
+        return user_code_of(graph_of(torch.ops.user_code_triton.op.default), [torch.ones(2)])
+
+    assert with_body(2.0).digest
+    assert with_body(2.0) == with_body(2.0)
+    assert with_body(2.0) != with_body(3.0)
+
+
 def test_a_graph_of_torchs_operators_has_nothing_to_add() -> None:
     for target in (torch.ops.aten.sin.default, torch.ops._c10d_functional.wait_tensor, torch.sin, torch.relu):
         assert user_code_of(graph_of(target), [torch.ones(2)]) == UserCode()
