@@ -33,6 +33,7 @@ _lock = threading.RLock()
 _patches: Patches | None = None
 _winners: Patches | None = None
 _manager: type[Any] | None = None
+_said: set[str] = set()
 
 
 def arm_kernels() -> None:
@@ -59,7 +60,10 @@ def install_kernels() -> bool:
         if not found and knobs.cache.manager_class is not None:
             found = ["TRITON_CACHE_MANAGER names another cache manager, which stays"]
         if found or version is None:
-            _logger.warning("kernels are not served: %s. Triton compiles as always.", "; ".join(found))
+            # Asked again when inductor is imported, which may come after Triton: said once all the same.
+            if (words := "; ".join(found)) not in _said:
+                _said.add(words)
+                _logger.warning("kernels are not served: %s. Triton compiles as always.", words)
             return False
         from compile_client.kernel_tuning import Tuning
         from compile_client.kernels import Kernels

@@ -56,6 +56,7 @@ FIELDS = {
     "CompileGraphRequest.environment_id": REFUSED,
     "CompileGraphRequest.key": REFUSED,
     "CompileGraphRequest.have": REFUSED,
+    "PublishArtifactRequest.disputed": REFUSED,
     "CompileGraphRequest.interpreter": REFUSED,
     "CompileGraphRequest.program": CLEANED,
     "CompileGraphRequest.graph.sha256": REFUSED,
