@@ -48,7 +48,7 @@ def test_graphs_replayed_after_all_artifacts_have_gone_serve_the_sweep_again(lab
     done = verb(daemon, "replay", str(file))
     trainers = [
         lab.start("swept.py", "9", "gelu", daemon=daemon, bare=True),
-        lab.start("guarded.py", "14", daemon=daemon, bare=True),
+        lab.start("guarded.py", "12", daemon=daemon, bare=True),
     ]
     outcomes = [trainer.wait() for trainer in trainers]
 
