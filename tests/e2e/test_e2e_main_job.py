@@ -106,7 +106,9 @@ def test_every_way_of_asking_for_a_compile_reaches_the_daemon_and_off_means_off(
     assert rows["off"]["graphs"] == 0
 
 
-def test_a_graph_for_another_first_size_is_another_graph_and_the_same_size_is_served(one_lab: Lab, daemon: Daemon) -> None:
+def test_a_graph_for_another_first_size_is_another_graph_and_the_same_size_is_served(
+    one_lab: Lab, daemon: Daemon
+) -> None:
     above = one_lab.run("guarded.py", "12", daemon=daemon)
     below = one_lab.run("guarded.py", "5", daemon=daemon)
     below_again = one_lab.run("guarded.py", "5", daemon=daemon)
