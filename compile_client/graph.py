@@ -284,7 +284,10 @@ class Graph:
             )
             if mismatch is not None:
                 self._client.trouble(
-                    mismatch, "torch's own compile is used, and the artifact is taken out of the store"
+                    mismatch,
+                    "torch's own compile is used, and the artifact is taken out of the store"
+                    if self._client.may_publish()
+                    else "torch's own compile is used; who may publish can take the artifact out: `rm`",
                 )
                 self._why = (mismatch.reason, str(mismatch))
                 self._used = None
