@@ -59,6 +59,14 @@ def test_as_torch_starts_up_the_key_is_torchs_own() -> None:
     assert key() == "torch's"
 
 
+def test_keys_that_differ_only_in_what_torch_leaves_out_differ_from_their_first_characters_on() -> None:
+    torchs = "a" + "b" * 51
+    keys = {full_key(torchs, {"user_code": code}) for code in ("", "one", "two")}
+
+    assert len({key[:12] for key in keys}) == len(keys)
+    assert {len(key) for key in keys} == {len(torchs)}
+
+
 def test_every_switch_of_this_torch_has_been_looked_at() -> None:
     assert unknown_switches() == []
     assert not set(AT_START) & set(WITHOUT_EFFECT)

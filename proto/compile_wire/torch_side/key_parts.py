@@ -10,6 +10,7 @@ up adds nothing, so that most graphs keep torch's own key.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -42,9 +43,16 @@ LEFT_OUT: set[str] = {name for name in os.environ.get("COMPILE_DAEMON_TEST_WEAKE
 
 
 def full_key(torch_key: str, parts: Mapping[str, Value]) -> str:
-    """Return the key under which the daemon, and torch's local cache, file a graph."""
+    """Return the key under which the daemon, and torch's local cache, file a graph.
+
+    It has the form of torch's keys. The whole of it depends on the parts: keys that differed only behind torch's own
+    could not be told apart, or named, by how they begin.
+    """
     said = [["l", name, parts[name]] for name in PARTS if name not in LEFT_OUT and parts.get(name)]
-    return f"{torch_key}-{hashlib.sha256(pack(said)).hexdigest()[:32]}" if said else torch_key
+    if not said:
+        return torch_key
+    digest = hashlib.sha256(torch_key.encode() + b"\0" + pack(said)).digest()
+    return "a" + base64.b32encode(digest)[:51].decode().lower()
 
 
 def gathered_parts(version: TorchVersion, args: Sequence[Any], *, user_code: str = "") -> dict[str, Value]:

@@ -20,6 +20,8 @@ from typing import Any
 from compile_wire.graph_spec import Value
 from compile_wire.torch_side.patches import Patches
 
+_UNBOUNDED = frozenset({"None", "-int_oo", "int_oo", "-oo", "oo"})
+
 
 def known_of_symbols(args: Sequence[Any]) -> list[Value]:
     """Return what is known of the symbols in the (fake) inputs of torch's key: a row each, then the facts.
@@ -28,31 +30,30 @@ def known_of_symbols(args: Sequence[Any]) -> list[Value]:
     """
     import torch
 
-    symbols: set[Any] = set()
+    sizes: set[Any] = set()
+    behind: set[Any] = set()
     env = None
     for value in args:
-        for number in _numbers(value):
-            if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) and hasattr(number.node, "expr"):
-                env = number.node.shape_env
-                # What a symbol has been replaced by, where it was: one that is known to be a number is none any more.
-                symbols |= number.node.expr.free_symbols
+        for found, numbers in ((sizes, _numbers(value)), (behind, [_behind(value)])):
+            for number in numbers:
+                if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) and hasattr(number.node, "expr"):
+                    env = number.node.shape_env
+                    # What a symbol has been replaced by, where it was: one that is known to be a number is none.
+                    found.update(number.node.expr.free_symbols)
     if env is None:
         return []
     values = getattr(env, "backed_var_to_val", None) or env.var_to_val
+    symbols = sizes | behind
     rows: list[Value] = []
     for symbol in sorted(symbols, key=str):
+        # Of a float, or of what a tensor holds, a compile reads no value without a guard on it, which the entry has.
+        value = _text(values.get(symbol)) if symbol.is_integer and symbol in sizes else ""
         bounds = env.var_to_range.get(symbol)
-        rows.append(
-            [
-                "l",
-                str(symbol),
-                # Of a float a compile reads no value without a guard on it, which the entry has.
-                _text(values.get(symbol)) if symbol.is_integer else "",
-                _text(getattr(bounds, "lower", None)),
-                _text(getattr(bounds, "upper", None)),
-                _text(env.replacements.get(symbol)),
-            ]
-        )
+        lower, upper = _text(getattr(bounds, "lower", None)), _text(getattr(bounds, "upper", None))
+        replaced = env.replacements.get(symbol)
+        if symbol not in sizes and replaced is None and lower in _UNBOUNDED and upper in _UNBOUNDED:
+            continue  # torch gives every tensor with one number such a symbol: a count that goes up is no other graph
+        rows.append(["l", str(symbol), value, lower, upper, _text(replaced)])
     facts = {str(guard.expr) for guard in env.guards if guard.expr.free_symbols and guard.expr.free_symbols <= symbols}
     return rows + sorted(facts)
 
@@ -104,12 +105,12 @@ def _numbers(value: Any) -> list[Any]:
         numbers = [*value.shape]
         if value.layout is torch.strided:
             numbers += [*value.stride(), value.storage_offset()]
-        return [*numbers, _behind(value)]
+        return numbers
     return [value]
 
 
 def _behind(tensor: Any) -> Any:
-    """The symbolic number that dynamo has made a tensor of, so that it can be computed with; None for other tensors."""
+    """The symbolic number that stands for what a tensor holds, so that torch can compute with it, if there is one."""
     import torch
 
     memo = getattr(tensor, "item_memo", None) if isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor) else None

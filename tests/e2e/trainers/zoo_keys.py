@@ -19,6 +19,7 @@ from benches.zoo_models import ZOO
 from compile_client.capture import CannotCarryError, capture
 from compile_wire.graph_check import decode_graph
 from compile_wire.torch_side.key_parts import PARTS, full_key, gathered_parts
+from compile_wire.torch_side.messages import replace_messages
 from compile_wire.torch_side.settings import daemon_settings
 from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker.rebuild import rebuild
@@ -60,6 +61,7 @@ def key_of(gm: Any, inputs: Any) -> tuple[str, list[str], bool] | None:
 def compare(gm: Any, inputs: Any, **_: Any) -> Any:
     global dynamic_shapes  # noqa: PLW0603 - read by the key function that torch calls in between
     with daemon_settings():
+        replace_messages(gm)
         theirs = key_of(gm, inputs)
         if theirs is None:
             print(json.dumps({**case, "outcome": "uncacheable"}), flush=True)

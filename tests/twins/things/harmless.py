@@ -260,6 +260,20 @@ before(torch.ones(pick(2, 3)))
         fits=("top", "function"),
     ),
     _harmless(
+        "a count that a tensor holds",
+        "the number of batches that a normalisation has seen",
+        setup="NORM = torch.nn.BatchNorm1d(4)\nNORM.num_batches_tracked.fill_(pick(0, 500))\n",
+        core="return NORM(x @ w)",
+        fits=("top",),
+    ),
+    _harmless(
+        "a step that a tensor holds",
+        "the number in a tensor that the graph computes with",
+        setup="STEP = torch.tensor(pick(3, 700))\nRATE = torch.tensor(pick(0.5, 0.25), dtype=torch.float64)\n",
+        core="return torch.tanh(x @ w) + torch.sign(STEP) + torch.sign(RATE)",
+        fits=("top", "function"),
+    ),
+    _harmless(
         "operator beside a counter",
         "a number in a dict that the operator does not read",
         setup=_OPERATOR + "\n\nOTHERS = {'steps': pick(1, 2)}\n",
