@@ -6,6 +6,7 @@
 #   make protos   the wire's stubs again from the schema
 #   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
 #   make twins    pairs of programs that differ in one thing must not be confused: docs/trust/twins.md (an hour or two)
+#   make verified  the end-to-end tests with every hit compiled once more: docs/trust/verified.md (half an hour)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make attack   100,000 graphs and kernels that try to get something else done; results into docs/trust (minutes)
@@ -20,7 +21,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix twins zoo fuzz attack soak load floods bench kernels clean
+.PHONY: help demo test check protos matrix twins verified zoo fuzz attack soak load floods bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,13 @@ matrix: .venv
 
 twins: .venv
 	@$(BIN)/python -m tests.twins --write $(TWINS_ARGS)
+
+# The tests of verification itself plant differences: they are not among those that must find none.
+verified: .venv
+	@mkdir -p runs && rm -f runs/verified.jsonl
+	E2E_VERIFIED=$(CURDIR)/runs/verified.jsonl $(BIN)/python -m pytest tests/e2e -q -n 2 --dist loadfile \
+		--ignore tests/e2e/test_e2e_verify.py $(PYTEST_ARGS)
+	@$(BIN)/python tools/verified.py runs/verified.jsonl
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo

@@ -80,6 +80,8 @@ class PoolConfig:
     niceness: int = 10
     """Added to the daemon's own for compiles that nobody waits for: a training beside them goes first."""
     sandbox: SandboxMode = "auto"
+    variables: tuple[str, ...] = ()
+    """Environment variables that workers get beside the known ones: names, in which `*` stands for anything."""
     headers_after_s: float = 30.0
     """When nothing was to be done for so long, torch's header is compiled for all workers to come."""
     prewarm: bool = True

@@ -13,7 +13,8 @@ import resource
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 
 _WANTED = 65_536
 _RESERVE = 256
@@ -48,7 +49,10 @@ def max_connections(open_files: int) -> int:
 
 
 async def let_silent_go(port: int, *, most: int) -> None:
-    """While a TCP port has more than half of its connections, end those that have said least, oldest first.
+    """While a TCP port has more than half of its connections, end those that have said next to nothing, oldest first.
+
+    The address that has most of them gives way before the others: one that floods the port takes nobody's place but
+    its own.
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """
@@ -71,11 +75,21 @@ def let_go(port: int, most: int, seen: dict[int, int], turn: int) -> dict[int, i
             found[inode] = connection  # once: the number that listed the descriptors may be one of ours by now
         since = {inode: seen.get(inode, turn) for inode in found}
         quiet = sorted((inode for inode in found if _has_said_little(found[inode])), key=lambda one: (since[one], one))
-        for inode in quiet[: max(0, len(found) - most)]:
+        for inode in _first_to_go(quiet, found, len(found) - most):
             # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it.
             with contextlib.suppress(OSError):
                 found[inode].shutdown(socket.SHUT_RDWR)
         return since
+
+
+def _first_to_go(quiet: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
+    """Which `count` of the quiet connections go: always the oldest of the address that has most of them."""
+    of_address: dict[str, deque[int]] = {}
+    for inode in quiet:
+        with contextlib.suppress(OSError):  # the other side has gone by itself
+            of_address.setdefault(found[inode].getpeername()[0], deque()).append(inode)
+    for _ in range(min(count, sum(map(len, of_address.values())))):
+        yield max(of_address.values(), key=len).popleft()
 
 
 def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:

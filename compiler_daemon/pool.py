@@ -305,6 +305,7 @@ class Pool:
             log=free,
             headers=self._headers,
             order=order if self._config.sandbox != "off" else None,
+            variables=self._config.variables,
         )
 
     def _prepare(self, now: float) -> None:

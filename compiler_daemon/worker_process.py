@@ -34,6 +34,7 @@ from compiler_daemon.worker.confinement import VARIABLE, Order
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 from compiler_daemon.worker_frames import BlobFrame, Done, Keyed, Progress, Warm, is_spent, read_hello, read_reply
+from compiler_daemon.worker_variables import kept_variables
 
 BlobSink = Callable[[Digest, bytes], object]
 """Takes a blob as it arrives, in the worker's thread; raises where the bytes do not match the digest."""
@@ -64,6 +65,8 @@ class Berth:
     """Of torch's, compiled already; it may read them."""
     order: Order | None
     """How it confines itself; None where it is not to."""
+    variables: tuple[str, ...] = ()
+    """Environment variables that it gets beside the known ones, by name."""
 
     @property
     def caches(self) -> Path:
@@ -77,7 +80,8 @@ class Berth:
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the worker's environment variables."""
-        kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN_PREFIXES)}
+        kept = kept_variables(base, self.variables)
+        kept = {name: value for name, value in kept.items() if not name.startswith(_FOREIGN_PREFIXES)}
         kept |= {VARIABLE: self.order.encode()} if self.order else {}
         return kept | {
             "TORCHINDUCTOR_CACHE_DIR": str(self.caches),

@@ -12,6 +12,7 @@ import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig, sandbox_mode
+from compiler_daemon.worker_variables import named_variables
 
 _GIB = 2**30
 
@@ -59,7 +60,9 @@ def serve(
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
     place = Place.resolve(os.environ, directory=directory, address=address)
     mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
-    pool = PoolConfig(wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode)
+    pool = PoolConfig(
+        wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
+    )
     if workers is not None:
         pool = replace(pool, max_workers=workers)
     if job_gib is not None:

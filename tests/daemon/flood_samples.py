@@ -7,6 +7,7 @@ that say nothing. `tools/floods.py` plays them for longer.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import resource
@@ -244,14 +245,14 @@ def _in_parallel(ask: Callable[[int], int], threads: int) -> Attempts:
             stopped.set()
 
 
-def _silent(scene: Scene) -> Attempts:
-    """Connections to the port that say nothing, or begin to shake hands and stop; always new ones."""
+def _silent(scene: Scene, address: str = "127.0.0.1") -> Attempts:
+    """Connections to the port that say nothing, or begin to shake hands and stop; always new ones, of one address."""
     port = scene.daemon.port
     held: list[socket.socket] = []
     try:
         for number in itertools.count():
             with contextlib.suppress(OSError):
-                connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+                connection = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(address, 0))
                 held.append(connection)
                 if number % 2:
                     connection.sendall(b"\x16\x03\x01\x02\x00")  # the head of a record that never comes
@@ -268,7 +269,9 @@ FLOODS: dict[str, tuple[Callable[[Scene], Attempts], bool]] = {
     "lists": (_lists, False),
     "heavy": (_heavy, False),
     "environments": (_environments, False),
+    "silence": (_silent, False),
     "quiet, new connections": (_quiet, True),
-    "silence": (_silent, True),
+    "silence of another address": (functools.partial(_silent, address="127.0.0.9"), True),
+    "silence of the same address": (_silent, True),
 }
 """Each with whether the other client connects anew for each call."""

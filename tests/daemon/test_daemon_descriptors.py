@@ -64,6 +64,23 @@ def test_of_too_many_connections_those_go_that_have_said_little_and_the_oldest_f
         assert not _is_over(elsewhere)
 
 
+def test_the_address_that_floods_gives_way_before_the_others() -> None:
+    with contextlib.ExitStack() as scope:
+        server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = server.getsockname()[1]
+        clients = []
+        for address in ("127.0.0.1", "127.0.0.9", "127.0.0.9", "127.0.0.9", "127.0.0.9", "127.0.0.1"):
+            client = socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+            clients.append(scope.enter_context(client))
+            scope.enter_context(server.accept()[0])
+
+        let_go(port, 4, {}, 0)
+
+        for one in clients:
+            one.settimeout(0.2)
+        assert [_is_over(one) for one in clients] == [False, True, True, False, False, False]
+
+
 def _is_over(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""

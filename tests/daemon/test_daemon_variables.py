@@ -1,0 +1,57 @@
+"""Which of the daemon's environment variables a worker gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compile_wire.torch_side.compile_reads import VARIABLES
+from compiler_daemon.worker_process import Berth
+from compiler_daemon.worker_variables import WORKER_VARIABLES, kept_variables, named_variables
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "1",
+    "GITHUB_TOKEN": "2",
+    "HF_TOKEN": "3",
+    "WANDB_API_KEY": "4",
+    "SSH_AUTH_SOCK": "/tmp/agent",
+    "DATABASE_URL": "postgres://u:p@h/d",
+    "https_proxy": "http://user:password@proxy",
+    "SOMETHING_OF_MINE": "5",
+}
+NEEDED = {"PATH": "/usr/bin", "LC_ALL": "C", "CXX": "g++-13", "LD_LIBRARY_PATH": "/opt/lib", "OMP_NUM_THREADS": "2"}
+
+
+def berth(variables: tuple[str, ...] = ()) -> Berth:
+    return Berth(
+        interpreter="python",
+        trade="graphs",
+        scratch=Path("/scratch"),
+        log=Path("/log"),
+        headers=Path("/headers"),
+        order=None,
+        variables=variables,
+    )
+
+
+def test_a_worker_gets_what_compilers_need_and_nothing_that_could_be_secret() -> None:
+    environ = berth().environ(SECRETS | NEEDED | {"TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home"})
+
+    assert environ.items() >= NEEDED.items()
+    assert not environ.keys() & (SECRETS.keys() | {"TORCH_LOGS", "COMPILER_DAEMON_DIR"})
+
+
+def test_a_worker_gets_what_the_daemons_user_names() -> None:
+    named = named_variables({WORKER_VARIABLES: "SOMETHING_*, HF_TOKEN,"})
+
+    environ = berth(named).environ(SECRETS)
+
+    assert environ.keys() & SECRETS.keys() == {"SOMETHING_OF_MINE", "HF_TOKEN"}
+    assert named_variables({}) == ()
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_what_decides_what_is_made_of_a_graph_reaches_the_worker(name: str) -> None:
+    if not name.startswith(("TORCH", "TRITON")):  # what these say comes with each graph
+        assert kept_variables({name: "1"}) == {name: "1"}
