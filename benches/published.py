@@ -27,7 +27,6 @@ FLUSH_S = 120.0
 def publish(daemon: ServedDaemon, catalogue: Catalogue) -> None:
     """Hand in the artifacts with the real client."""
     config = ClientConfig(
-        enabled=True,
         directory=daemon.directory,
         log_level=logging.CRITICAL + 1,
         flush_s=FLUSH_S,

@@ -77,7 +77,6 @@ def _run_synthetic(
 ) -> dict[str, Any]:
     pick = Random(f"{plan.seed} {plan.number}")  # noqa: S311 - a run must be repeatable
     config = ClientConfig(
-        enabled=True,
         directory=plan.directory,
         graph_timeout_s=plan.graph_timeout_s,
         log_level=logging.CRITICAL + 1,

@@ -220,7 +220,7 @@ class DaemonReader:
         from compile_client.config import ClientConfig
         from compile_client.service import DaemonClient
 
-        config = ClientConfig(enabled=True, directory=directory, log_level=logging.CRITICAL + 1, answer_s=_CALL_S)
+        config = ClientConfig(directory=directory, log_level=logging.CRITICAL + 1, answer_s=_CALL_S)
         self._client = DaemonClient(config, lambda: ENVIRONMENT, program="benches.wire", env={})
 
     def read(self, key: str, held: Held) -> int:

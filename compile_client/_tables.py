@@ -111,10 +111,6 @@ class Tables:
             raise CannotCarryError(f"the symbolic expression {expr} has a {head}")
         return [head, *(self.expression(argument) for argument in expr.args)]
 
-    def symbol_used(self, symbol: Any) -> None:
-        """Note that the graph has this symbol."""
-        self._symbols[symbol] = None
-
     def backed(self) -> dict[Any, Any]:
         """Return every symbol of an input with its hint, in the order of their making.
 

@@ -54,7 +54,6 @@ _LEVELS = {
 class ClientConfig:
     """How the client behaves; the defaults are those of an empty environment."""
 
-    enabled: bool = False
     directory: Path
     address: str = ""
     """Empty: ask the directory, at each new connection, since a daemon may be restarted at another address."""
@@ -102,8 +101,8 @@ class ClientConfig:
         complaints: list[str] = []
         report = env.get("TORCH_COMPILE_CLIENT_REPORT", "")
         warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
+        _switch(env, "TORCH_COMPILE_CLIENT", complaints)  # read by the import hook, before this; a slip is told here
         return cls(
-            enabled=_switch(env, "TORCH_COMPILE_CLIENT", complaints),
             directory=_directory(env, complaints),
             address=env.get("COMPILER_DAEMON_ADDRESS", ""),
             graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),

@@ -63,7 +63,7 @@ def _workers(workers: list[Mapping[str, Any]]) -> Table:
 def _flights(flights: list[Mapping[str, Any]]) -> Table:
     table = Table("compile", "program", "phase", "for", "done in", "waiters", box=None)
     for flight in flights:
-        waiting = flight["phase"] == "waiting"
+        waiting = flight["phase"] == "queued"
         table.add_row(
             plain(flight["key"][:16]),
             plain(flight["program"]),

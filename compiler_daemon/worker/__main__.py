@@ -1,5 +1,5 @@
-"""`python -m compiler_daemon.worker [kernels]`: started by the daemon, one job at a time, until told to exit or left
-alone. With `kernels` it compiles Triton's kernels, and imports no torch.
+"""`python -m compiler_daemon.worker [kernels]`: started by the daemon, one job at a time, until the daemon
+closes its stdin. With `kernels` it compiles Triton's kernels, and imports no torch.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ A frame is a 4-byte big-endian length and that many bytes of msgpack, always a m
 
 daemon -> worker
   job       id, key, graph (bytes of a GraphSpec, or of a KernelSpec for a worker of kernels); and `replay`, true for a
-            kept graph: it may be another torch's, and with an empty key only its key is asked for
+            kept graph: it may be another torch's, and with an empty key only its key is asked for; and `niceness`,
+            added to the worker's own while it does the job
   warm      id: say when everything is made that a first job would wait for
-  exit      finish; the worker exits with code 0
 
 worker -> daemon
   hello     protocol, environment (map of text to text), facts (bytes), unconfined (why it is not confined; empty where
@@ -20,6 +20,8 @@ worker -> daemon
 
 The last three end a job, and may say `spent`: true. Then the job has left something behind in the worker, which takes
 no other and ends.
+
+The worker ends, with code 0, when its stdin does.
 
 A worker that has sent anything else, or has closed its stdout, is lost. Its stderr is a log for people.
 """

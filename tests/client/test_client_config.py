@@ -9,10 +9,9 @@ import pytest
 from compile_client.config import ClientConfig
 
 
-def test_an_empty_environment_is_off_and_complains_of_nothing() -> None:
+def test_an_empty_environment_is_the_defaults_and_complains_of_nothing() -> None:
     config = ClientConfig.from_environment({"HOME": "/home/me"})
 
-    assert not config.enabled
     assert config.directory == Path("/home/me/.cache/compiler-daemon")
     assert config.graph_timeout_s == 600
     assert config.log_level is None
@@ -33,7 +32,6 @@ def test_every_variable_is_read() -> None:
     )
 
     assert config == ClientConfig(
-        enabled=True,
         directory=Path("/run/daemon"),
         address="127.0.0.1:5000",
         graph_timeout_s=2.5,
@@ -64,7 +62,6 @@ def test_a_malformed_switch_or_level_is_the_default_and_a_complaint() -> None:
         {"HOME": "/h", "TORCH_COMPILE_CLIENT": "yes", "TORCH_COMPILE_CLIENT_LOG": "loud"}
     )
 
-    assert not config.enabled
     assert config.log_level == logging.INFO
     assert len(config.complaints) == 2
 

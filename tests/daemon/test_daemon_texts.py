@@ -288,8 +288,8 @@ def test_views_clean_what_an_older_daemon_has_let_in(text: str) -> None:
         assert not any(line.startswith("2026-11-28") for line in lines)
 
 
-def test_markup_in_a_name_is_shown_and_not_obeyed() -> None:
-    flight = {"key": "k", "program": "[bold]train[/bold].py", "phase": "waiting", "position": 0, "waited_s": 0}
+def test_markup_in_a_name_is_shown_and_not_obeyed_and_so_is_the_place_in_the_queue() -> None:
+    flight = {"key": "k", "program": "[bold]train[/bold].py", "phase": "queued", "position": 3, "waited_s": 0}
     state = {
         **dict.fromkeys(("server_version", "address", "directory", "sandbox", "page"), ""),
         **dict.fromkeys(("pid", "uptime_s", "rss_bytes", "artifacts", "blobs", "store_bytes", "queued"), 0),
@@ -297,7 +297,10 @@ def test_markup_in_a_name_is_shown_and_not_obeyed() -> None:
         "in_flight": [{**flight, "elapsed_s": 0, "waiters": 1}],
     }
 
-    assert "[bold]train[/bold].py" in _shown(print_status, state)
+    shown = _shown(print_status, state)
+
+    assert "[bold]train[/bold].py" in shown
+    assert "waiting, 3 before it" in shown
 
 
 # The log
