@@ -46,7 +46,7 @@ check: .venv
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh --check
-	$(BIN)/python tools/readme_tables.py --check
+	$(BIN)/python tools/benchmark_tables.py --check
 
 protos: .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/protos.sh

@@ -1,17 +1,18 @@
-"""Puts the committed results of the benches into the README; with `--check` only says whether they are there.
+"""Puts the committed results of the benches into README.md and docs/benchmarks.md; with `--check` only compares.
 
-    python tools/readme_tables.py            rewrites the marked places of README.md
-    python tools/readme_tables.py --check    exit code 1 where README.md is stale, and nothing is written
+    python tools/benchmark_tables.py            rewrites the marked places of both
+    python tools/benchmark_tables.py --check    exit code 1 where one is stale, and nothing is written
 
 `benches/results/demo.json` is the JSON document of `python -m benches.demo` with a field `machine` added;
 `benches/results/zoo/zoo.json` is what `make zoo` writes, and `benches/results/speed` holds what `benches.speed --out`
-does. Where one is not there, its place says so. No number reaches the README in another way.
+does. Where one is not there, its place says so. No number reaches a document in another way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
+_PAGE = _ROOT / "docs" / "benchmarks.md"
 _SPEED = _ROOT / "benches" / "results" / "speed"
 
 Results = Mapping[str, Any]
@@ -42,13 +44,14 @@ _RUN_TITLES = {
 
 
 class StaleError(Exception):
-    """The README or a results file is not of the form that it should have; the text says where."""
+    """A document or a results file is not of the form that it should have; the text says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One marked place of the README and where its contents come from."""
+    """One marked place of a document and where its contents come from."""
 
+    document: Path
     name: str
     results: Path
     render: Callable[[Results], str]
@@ -130,6 +133,26 @@ def _startup(results: Results) -> str:
     return "\n".join([*lines, "", f"Medians. {_machine(results)} `{results['command']}`"])
 
 
+_HELP_TITLES = {
+    "torch_cold": "torch, empty caches",
+    "torch_local_warm": "torch, its own local cache warm",
+    "daemon_cold": "daemon, first process",
+    "daemon_warm_empty": "daemon, every later process, empty caches",
+    "eager": "nothing compiled",
+}
+
+
+def _help(results: Results) -> str:
+    rows = results["rows"]
+    baseline = rows["torch_cold"]["seconds"]
+    lines = [_row("start", "seconds", "of a cold torch", "C++ builds"), "|---|" + "---:|" * 3]
+    for name, title in _HELP_TITLES.items():
+        row = rows[name]
+        share = f"{row['seconds'] / baseline:.2f}"
+        lines.append(_row(title, f"{row['seconds']:.1f}", share, f"{row['cpp_builds']:.0f}"))
+    return "\n".join([*lines, "", f"Medians. {_machine(results)}"])
+
+
 def _models(results: Results) -> str:
     rows = results["rows"]
     names = {name: title for name, title in _START_TITLES.items() if f"{name}@{results['models'][0]}" in rows}
@@ -145,12 +168,43 @@ def _models(results: Results) -> str:
     return "\n".join([*lines, "", f"Seconds. {_machine(results)} `{results['command']}`"])
 
 
+_STARTS = {
+    "torch_cold": "a cold torch",
+    "torch_local_warm": "torch with its local cache warm",
+    "torch_portable_empty": "torch's portable cache in empty directories",
+    "daemon_cold": "an empty daemon",
+    "daemon_warm_empty": "a warm daemon and empty directories",
+}
+_GOALS = {
+    r"daemon@(\d+)/torch@\d+": r"\1 trainers at once: time with the daemon, as a part of torch's",
+    r"daemon@(\d+)/torch@\d+:cpu_s": r"\1 trainers at once: processor time with the daemon, as a part of torch's",
+    r"daemon@(\w+),1/redis@\w+,1:p50_ms": r"looking up \1, one caller: median, in medians of redis' GET",
+    r"daemon@(\w+),1:p50_ms": r"looking up \1, one caller: median, ms",
+    r"absent_adds:process_ms": "what the client adds to a process where no daemon is, ms",
+    r"daemon_idle:rss_mib": "memory of an idle daemon, MiB",
+    r"daemon_async/eager:first_step_s/new_step_s": "`async`: first step at a new resolution, in eager steps",
+}
+_RATIO = re.compile(r"(\w+)(?:@(\w+@?\w*))?/(\w+)(?:@\w+@?\w*)?")
+
+
+def _spelled(what: str) -> str:
+    """Return what a goal is about, in words."""
+    for pattern, words in _GOALS.items():
+        if match := re.fullmatch(pattern, what):
+            return match.expand(words)
+    match = _RATIO.fullmatch(what)
+    if match is None or match[1] not in _STARTS or match[3] not in _STARTS:
+        raise StaleError(f"no words are known for the goal {what!r}")
+    model = f"the model {match[2]}" if match[2] else "the demo's trainer"
+    return f"{model}: start with {_STARTS[match[1]]}, as a part of the start with {_STARTS[match[3]]}"
+
+
 def _goals(results: Results) -> str:
     lines = [_row("bench", "what", "goal", "measured", ""), "|---|---|---:|---:|---|"]
     for goal in results["goals"]:
         verdict = "met" if goal["measured"] <= goal["goal"] else "**missed**"
         lines.append(
-            _row(goal["bench"], f"`{goal['what']}`", f"≤ {goal['goal']:g}", f"{goal['measured']:.3g}", verdict)
+            _row(goal["bench"], _spelled(goal["what"]), f"≤ {goal['goal']:g}", f"{goal['measured']:.3g}", verdict)
         )
     return "\n".join([*lines, "", _machine(results)])
 
@@ -167,11 +221,12 @@ def _machine(results: Results) -> str:
 
 
 _PLACES = (
-    Place("demo-table", _ROOT / "benches" / "results" / "demo.json", _demo, "make demo"),
-    Place("startup-table", _SPEED / "startup.json", _startup, "make bench"),
-    Place("models-table", _SPEED / "models.json", _models, "python -m benches.speed --full --only models"),
-    Place("goals-table", _SPEED / "speed.json", _goals, "make bench"),
-    Place("zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),
+    Place(_README, "help-table", _SPEED / "startup.json", _help, "make bench"),
+    Place(_PAGE, "demo-table", _ROOT / "benches" / "results" / "demo.json", _demo, "make demo"),
+    Place(_PAGE, "startup-table", _SPEED / "startup.json", _startup, "make bench"),
+    Place(_PAGE, "models-table", _SPEED / "models.json", _models, "python -m benches.speed --full --only models"),
+    Place(_PAGE, "goals-table", _SPEED / "speed.json", _goals, "make bench"),
+    Place(_PAGE, "zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),
 )
 
 
@@ -180,29 +235,30 @@ def _filled(text: str, place: Place) -> str:
     before, opening, rest = text.partition(start)
     _, closing, after = rest.partition(end)
     if not opening or not closing:
-        raise StaleError(f"README.md has no place between {start.strip()} and {end}")
+        raise StaleError(f"{place.document.name} has no place between {start.strip()} and {end}")
     return f"{before}{start}{place.contents()}\n{end}{after}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fill or check the README; return the exit code."""
-    parser = argparse.ArgumentParser(description="Put the committed results of the benches into README.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where README.md is stale")
+    """Fill or check the documents; return the exit code."""
+    parser = argparse.ArgumentParser(description="Put the committed results of the benches into the documents.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where one is stale")
     options = parser.parse_args(argv)
-    text = _README.read_text()
-    filled = text
+    texts = {document: document.read_text() for document in (_README, _PAGE)}
+    filled = dict(texts)
     try:
         for place in _PLACES:
-            filled = _filled(filled, place)
+            filled[place.document] = _filled(filled[place.document], place)
     except StaleError as error:
-        sys.stderr.write(f"readme_tables: {error}\n")
+        sys.stderr.write(f"benchmark_tables: {error}\n")
         return 1
-    if filled == text:
-        return 0
-    if options.check:
-        sys.stderr.write("README.md is stale: run python tools/readme_tables.py and commit.\n")
+    stale = [document for document in texts if filled[document] != texts[document]]
+    if stale and options.check:
+        names = " and ".join(str(document.relative_to(_ROOT)) for document in stale)
+        sys.stderr.write(f"{names} stale: run python tools/benchmark_tables.py and commit.\n")
         return 1
-    _README.write_text(filled)
+    for document in stale:
+        document.write_text(filled[document])
     return 0
 
 
