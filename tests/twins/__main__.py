@@ -25,7 +25,7 @@ from rich.console import Console
 from tests.twins.judging import Result
 from tests.twins.pairs import all_pairs, drawn, named, programs
 from tests.twins.playing import play_all
-from tests.twins.report import summary, write
+from tests.twins.report import summary, write, write_weakened
 from tests.twins.stage import Stage
 from tests.twins.thing import Pair
 from tests.twins.weakening import known_parts, weakened
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weaken", metavar="PART", help="leave a part of the key out, or `all` one after the other")
     parser.add_argument("--keep", type=Path, help="a folder with a short name: programs, logs and builds stay there")
     parser.add_argument("--json", action="store_true", help="say each result as a line of JSON")
-    parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and twins.json")
+    parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and its data")
     options = parser.parse_args(arguments)
     pairs = _chosen(options)
     if options.list:
@@ -96,7 +96,7 @@ def _weaken(options: argparse.Namespace, talk: Console) -> int:
     wanted = parts if options.weaken == "all" else [options.weaken]
     if unknown := set(wanted) - set(parts):
         raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(parts) or 'none'}")
-    blind = []
+    blind, found = [], {}
     for part in wanted:
         folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
         try:
@@ -105,6 +105,9 @@ def _weaken(options: argparse.Namespace, talk: Console) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         print(f"{part}: {said or 'NOT NOTICED'}")
         blind += [] if said else [part]
+        found[part] = said
+    if options.write:
+        write_weakened(found, command=f"{_COMMAND} --weaken {options.weaken}")
     print(json.dumps({"parts": len(wanted), "noticed": len(wanted) - len(blind), "not noticed": blind}))
     return 1 if blind or not wanted else 0
 

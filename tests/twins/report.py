@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,8 @@ from tests.e2e.conftest import REPOSITORY
 from tests.twins.judging import Result
 
 DOCUMENT = REPOSITORY / "docs" / "trust" / "twins.md"
+_CASES = DOCUMENT.with_name("cases.json")
+_PARTS = DOCUMENT.with_name("weakened.json")
 
 
 _ABOUT = """# Twins
@@ -61,6 +63,15 @@ def write(results: Sequence[Result], *, command: str, seed: int) -> None:
     DOCUMENT.write_text(page(runs))
 
 
+def write_weakened(found: Mapping[str, str], *, command: str) -> None:
+    """Write what was found with each part left out; other parts' rows stay."""
+    before = json.loads(_PARTS.read_text())["parts"] if _PARTS.exists() else {}
+    run = {"command": command, "commit": _commit(), "torch": version("torch"), "parts": {**before, **found}}
+    _PARTS.write_text(json.dumps(run, indent=1) + "\n")
+    path = DOCUMENT.with_suffix(".json")
+    DOCUMENT.write_text(page(json.loads(path.read_text())["runs"] if path.exists() else {}))
+
+
 def page(runs: dict[str, Any]) -> str:
     """Return the page of all runs, by version of torch."""
     lines = [_ABOUT]
@@ -76,7 +87,41 @@ def page(runs: dict[str, Any]) -> str:
             *_positions(results),
             *_faults(results),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_weakened(), *_cases()]) + "\n"
+
+
+def _weakened() -> list[str]:
+    """What the harness says where a part of the key is left out."""
+    if not _PARTS.exists():
+        return []
+    run = json.loads(_PARTS.read_text())
+    lines = [
+        *("", "## A weakened key", ""),
+        f"`{run['command']}` on commit {run['commit']}, torch {run['torch']}: client and workers leave one part of the "
+        "key out, and the twins that it keeps apart are played until a difference is found.",
+        *("", "| part | found |", "|---|---|"),
+    ]
+    told = {part: said.replace("|", "/") or "**nothing**" for part, said in run["parts"].items()}
+    return lines + [f"| `{part}` | {said} |" for part, said in told.items()]
+
+
+def _cases() -> list[str]:
+    """The small programs after public reports, by version of torch."""
+    if not _CASES.exists():
+        return []
+    runs = json.loads(_CASES.read_text())
+    specs = sorted({spec for run in runs.values() for spec in run["outcomes"]})
+    heads = [f"torch {torch} ({run['ended']}, Python {run['python']})" for torch, run in sorted(runs.items())]
+    lines = [
+        *("", "## Small programs after public reports", ""),
+        "`tools/cases.py` runs each plainly, against a cold daemon and warm, in both orders: the last line and the "
+        "exit code must be as plainly.",
+        *("", f"| program | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)),
+    ]
+    for spec in specs:
+        told = [run["outcomes"].get(spec, "not run") for _, run in sorted(runs.items())]
+        lines.append(f"| `{spec}` | {' | '.join(told)} |")
+    return lines
 
 
 def _headline(run: dict[str, Any]) -> str:
