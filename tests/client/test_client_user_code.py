@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import compile_client
 from compile_client import registrations
@@ -421,6 +422,34 @@ def test_modes_of_the_users_around_a_compile_keep_the_graph_private() -> None:
 
     with Mode():
         assert "Mode" in user_code_of(graph_of(torch.sin), []).why_not_shared
+
+
+def test_what_is_active_around_a_compile_and_acts_on_it_keeps_the_graph_private() -> None:
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    said: list[str] = []
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        said.append(user_code_of(graph_of(torch.sin), []).why_not_shared)
+        return x.sin().sum()
+
+    compiled_in = torch.fx.symbolic_trace(lambda x: x * 2)
+    with Mode():
+        inside(torch.ones(2))
+    torch.func.grad(inside)(torch.ones(2))
+    torch.func.vmap(inside)(torch.ones(2, 2))
+    with torch.autograd.graph.saved_tensors_hooks(compiled_in, compiled_in):
+        inside(torch.ones(2))
+
+    assert ["dispatch mode" in said[0], "transform" in said[1], "transform" in said[2], "hooks" in said[3]] == [
+        True
+    ] * 4
+    said.clear()
+    with torch.device("cpu"), torch.no_grad(), torch.autograd.graph.save_on_cpu():
+        inside(torch.ones(2))
+    assert said == [""]
 
 
 @pytest.mark.parametrize(("name", "version"), [("op", "1"), ("a::b.default", "1"), ("::b", "1"), ("a::b", "")])
