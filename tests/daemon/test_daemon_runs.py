@@ -280,13 +280,19 @@ def test_compiles_under_way_are_listed_with_when_they_will_be_done(start_daemon:
     queued = daemon.compile("sleep-2", graph(shape=(3, 4)))
 
     flights = wait_until(
-        lambda: (now := runs.flights()) and len(now) == 2 and now[0].waiters == 2 and now, what="two compiles"
+        lambda: (
+            (now := runs.flights())
+            and len(now) == 2
+            and now[0].waiters == 2
+            and all(flight.HasField("eta_s") for flight in now)
+            and now
+        ),
+        what="two compiles, each with when it will be done",
     )
 
     assert [flight.key for flight in flights] == ["sleep-1", "sleep-2"]
     assert (flights[0].program, flights[0].phase, flights[0].elapsed_s > 0) == ("train.py", "compiling", True)
     assert (flights[1].phase, flights[1].waiters) == ("queued", 1)
-    assert all(flight.HasField("eta_s") for flight in flights)
     assert flights[1].eta_s >= flights[0].eta_s
     state = json.loads(cli(daemon, "status", "--json").stdout)
     assert [flight["key"] for flight in state["in_flight"]] == ["sleep-1", "sleep-2"]
