@@ -13,7 +13,7 @@ import argparse
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _COMPILER = ("_inductor", "_functorch", "fx", "_higher_order_ops", "_library", "_subclasses", "_decomp", "_refs")
@@ -26,20 +26,22 @@ def found_variables() -> dict[str, set[str]]:
 
     What a module reads when it is imported is left out if it is a configuration module: that is a setting, in the key.
     """
-    return _found(_variables)
+    return _found(_variables, ("environ", "getenv"))
 
 
 def found_settings() -> dict[str, set[str]]:
     """Return dynamo's settings that torch's compiler reads after dynamo, with the files."""
-    return _found(_settings)
+    return _found(_settings, _DYNAMO)
 
 
-def _found(names_in: object) -> dict[str, set[str]]:
+def _found(names_in: Callable[[ast.AST], Iterator[str]], words: tuple[str, ...]) -> dict[str, set[str]]:
+    """Look through the files in which one of the words stands."""
     root = _torch()
     found: dict[str, set[str]] = {}
     for folder in _COMPILER:
         for path in sorted((root / folder).rglob("*.py")):
-            for name in names_in(ast.parse(path.read_text(encoding="utf-8"))):  # type: ignore[operator] # one of the two below
+            text = path.read_text(encoding="utf-8")
+            for name in names_in(ast.parse(text)) if any(word in text for word in words) else ():
                 found.setdefault(name, set()).add(str(path.relative_to(root)))
     return found
 
@@ -52,28 +54,45 @@ def _torch() -> Path:
 
 
 def _variables(tree: ast.AST) -> Iterator[str]:
-    for function in ast.walk(tree):
-        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        for node in ast.walk(function):
-            name: ast.expr | None = None
-            if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in _READ:
-                name = node.args[0]
-            elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
-                name = node.slice
-            elif isinstance(node, ast.Compare) and any(ast.unparse(to) == "os.environ" for to in node.comparators):
-                name = node.left
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield name.value
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    ]
+    inside = {id(node): node for function in functions for node in ast.iter_child_nodes(function)}
+    waiting = list(inside.values())
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue  # a function inside of a function
+        seen.add(id(node))
+        waiting.extend(ast.iter_child_nodes(node))
+        name: ast.expr | None = None
+        if isinstance(node, ast.Call) and node.args and _dotted(node.func) in _READ:
+            name = node.args[0]
+        elif isinstance(node, ast.Subscript) and _dotted(node.value) == "os.environ":
+            name = node.slice
+        elif isinstance(node, ast.Compare) and any(_dotted(to) == "os.environ" for to in node.comparators):
+            name = node.left
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            yield name.value
 
 
 def _settings(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            text = ast.unparse(node)
+            text = _dotted(node)
             for prefix in _DYNAMO:
-                if text.startswith(prefix) and "(" not in text:
+                if text.startswith(prefix):
                     yield text.removeprefix(prefix).partition(".")[0]
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return a name with its attributes, as `a.b.c`; nothing for what is more than that."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (before := _dotted(node.value)):
+        return f"{before}.{node.attr}"
+    return ""
 
 
 def unsorted_reads() -> list[str]:

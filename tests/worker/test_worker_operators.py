@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import math
 import operator
@@ -56,11 +57,13 @@ def test_operators_of_the_dispatcher_have_the_names_that_resolve_to_them() -> No
     assert resolved > 2000
 
 
+@functools.cache
 def overloads() -> list[tuple[str, str]]:
     """Every operator that TorchScript's registry has, the dispatcher's among them: name and overload."""
     return sorted({(schema.name, schema.overload_name) for schema in torch._C._jit_get_all_schemas()})
 
 
+@functools.cache
 def dispatched() -> set[tuple[str, str]]:
     pairs = (name.partition(".") for name in torch._C._dispatch_get_all_op_names())
     return {(name, overload) for name, _, overload in pairs}
