@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError, clean_environment
+from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
 
 ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "daemon_idle")
 RATIOS = (
@@ -125,7 +125,7 @@ def _python(program: str, more: dict[str, str]) -> dict[str, float]:
 
 
 def _trainer(home: Home, more: dict[str, str]) -> dict[str, float]:
-    command = ["-m", "benches.startup_trainer", "--resolutions", "16", "--steps", str(_STEPS)]
+    command = ["-m", "benches.startup.trainer", "--resolutions", "16", "--steps", str(_STEPS)]
     ended = Started(command, home, **more).end()
     if ended.result["cpp_builds"] > 1 and (home.path / "filled").exists():  # torch builds one of its own each time
         raise ContestError(f"a trainer built something although all was local: {json.dumps(ended.result)}")

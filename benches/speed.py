@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benches.contest import machine, talk
+from benches.harness.measure import machine, talk
 
 
 @dataclass(frozen=True, slots=True)

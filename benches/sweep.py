@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError
+from benches.harness.daemon import ServedDaemon, ServeError
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
 
 GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
 
@@ -100,7 +100,7 @@ def _together(
 ) -> tuple[dict[str, float], set[str]]:
     """Start one trainer for each home at once; return the figures of all, and the losses that occurred."""
     begun = time.monotonic()
-    command = ["-m", "benches.startup_trainer", *model]
+    command = ["-m", "benches.startup.trainer", *model]
     started = [Started(command, home, **more) for home, more in zip(homes, environments, strict=True)]
     ended = [one.end() for one in started]
     figures = {

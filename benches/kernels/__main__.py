@@ -29,8 +29,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError
+from benches.harness.daemon import ServedDaemon, ServeError
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 ROWS = ("cold_local", "triton_warm", "daemon_cold", "daemon_warm_empty", "daemon_absent", "four_at_once")

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from benches import backbones, gradients, multires
-from benches import command_line as cli
-from benches.backbones_presets import BackbonesConfig, Variant
-from benches.backbones_presets import preset as backbones_preset
-from benches.multires_evaluation import overall
-from benches.multires_presets import evaluation_steps
-from benches.multires_presets import preset as multires_preset
-from benches.runs import RunFolder, latest
+from benches.backbones import __main__ as backbones
+from benches.backbones.presets import BackbonesConfig, Variant
+from benches.backbones.presets import preset as backbones_preset
+from benches.gradients import __main__ as gradients
+from benches.harness import lab_cli as cli
+from benches.harness.run_folder import RunFolder, latest
+from benches.multires import __main__ as multires
+from benches.multires.evaluation import overall
+from benches.multires.presets import evaluation_steps
+from benches.multires.presets import preset as multires_preset
 from diffusion.errors import RunFolderError
 
 COMMANDS = {"multires": multires.multires, "gradients": gradients.gradients, "backbones": backbones.backbones}
@@ -274,11 +276,12 @@ def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end():
 ONE_LAYER = """
 from dataclasses import replace
 
-from benches import command_line, multires
+from benches.harness import lab_cli
+from benches.multires import __main__ as multires
 
 demo = multires.preset("demo")
 multires.preset = lambda name: replace(demo, backbone=replace(demo.backbone, depth=1))
-command_line.run(multires.multires)
+lab_cli.run(multires.multires)
 """
 
 

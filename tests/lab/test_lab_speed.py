@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from benches import contest, overhead, speed, startup, sweep
-from benches.contest import Ratio, Row, finish
+from benches import overhead, speed, sweep
+from benches.harness import measure as contest
+from benches.harness.measure import Ratio, Row, finish
+from benches.startup import __main__ as startup
 
 
 def _row(**figures: list[float]) -> Row:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benches.contest import ContestError
-from benches.wire import CELLS, RATIOS, ROWS
-from benches.wire_callers import Held, Places, Turn, callers
+from benches.harness.measure import ContestError
+from benches.lookup.__main__ import CELLS, RATIOS, ROWS
+from benches.lookup.callers import Held, Places, Turn, callers
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 240.0
