@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 
 from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
-from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench, run_child
 
 ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "daemon_idle")
 RATIOS = (
@@ -49,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
                 for number in range(options.rounds):
                     for name in _order(options.rows, number):
                         rows[name].add(bench.run(name))
-                    talk.print(f"round {number + 1} of {options.rounds}")
+                    say(f"round {number + 1} of {options.rounds}")
             finally:
                 bench.close()
     except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     for name, (above, below) in _PAIRS.items():
         if above in rows and below in rows:
@@ -118,9 +120,11 @@ class Overhead:
 def _python(program: str, more: dict[str, str]) -> dict[str, float]:
     """Run a few lines in a fresh process; return milliseconds of the process and of what they print."""
     begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment() | more, capture_output=True, text=True, check=True
+    done = run_child(
+        [sys.executable, "-c", program], env=clean_environment() | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    if done.returncode:
+        raise ContestError(f"a process ended with exit code {done.returncode}: {done.stderr.decode()[-2000:]}")
     return {"process_ms": (time.perf_counter() - begun) * 1000, "import_ms": float(done.stdout) * 1000}
 
 
@@ -135,4 +139,4 @@ def _trainer(home: Home, more: dict[str, str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -13,7 +13,6 @@ run dynamo's graphs eagerly: what is left of it where compiles cost nothing at a
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +20,9 @@ from pathlib import Path
 import psutil
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
 
@@ -48,12 +49,12 @@ def main(argv: list[str] | None = None) -> int:
                         )
                         losses |= found if name != "traced" else set()  # eager kernels round otherwise
                         rows.setdefault(f"{name}@{count}", Row()).add(figures)
-                        talk.print(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
+                        say(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
     except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     if len(losses) > 1:
-        talk.print(f"[red]the losses differ: {losses}[/red]", soft_wrap=True)
+        complain(f"the losses differ: {losses}")
         return 1
     ratios = [
         Ratio(f"{name}@{count}", f"torch@{count}", GOALS.get((figure, count)) if name == "daemon" else None, figure)
@@ -122,4 +123,4 @@ def _tree_cpu_s(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -132,11 +132,12 @@ def _run(folder: Path, chosen: list[Method], options: argparse.Namespace) -> dic
         complaints.append(f"{len(left)} processes were left")
     if options.case is None:
         _run_inside(chosen, options, tallies, complaints)
-    from benches.harness.markdown import command, machine  # imports torch
+    from benches.harness.machine import machine_line  # imports torch
+    from benches.harness.markdown import command
 
     return {
         "command": command(),
-        "machine": machine(),
+        "machine": machine_line(),
         "shared_machine": options.shared,
         "seed": options.seed,
         "cases_a_method": options.cases,

@@ -8,9 +8,7 @@ Every cell (variant, seed) is a record in stats.jsonl, failed ones too; `--resum
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benches.backbones.presets import BackbonesConfig, Variant, preset
 from benches.harness import lab_cli as cli
-from benches.harness.compile_counts import start_counting
-from benches.harness.run_folder import RunFolder, latest, plain
+from benches.harness.compile_counts import CompileCounts
+from benches.harness.run_folder import RunFolder, latest
 from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
 from diffusion.buckets import BucketSchedule
 from diffusion.flops import forward_flops
@@ -30,30 +28,21 @@ from diffusion.training import Trainer
 from diffusion.validation import validate
 
 
-def configured(
-    name: str,
-    *,
-    resolutions: str | None,
-    steps: int | None,
-    seed: int,
-    mode: str | None,
-    device: str | None,
-    compiled: bool | None,
-) -> BackbonesConfig:
+def configured(options: cli.LabOptions) -> BackbonesConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
-    config = preset(name)
-    config = replace(config, seeds=tuple(seed + i for i in range(len(config.seeds))))
-    if resolutions is not None:
-        buckets = replace(config.buckets, resolutions=cli.parse_numbers(resolutions, "--resolutions"), visits=None)
-        config = replace(config, buckets=buckets)
-    if steps is not None:
-        config = replace(config, max_steps=steps)
-    if compiled is not None:
-        config = replace(config, train=replace(config.train, compile=compiled))
-    if mode is not None:
-        config = replace(config, base=replace(config.base, mode=cli.parse_modes(mode)[0]))
-    if device is not None:
-        config = replace(config, device=device)
+    config = preset(options.preset)
+    config = replace(config, seeds=tuple(options.seed + i for i in range(len(config.seeds))))
+    if options.resolutions is not None:
+        sides = cli.parse_numbers(options.resolutions, "--resolutions")
+        config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
+    if options.steps is not None:
+        config = replace(config, max_steps=options.steps)
+    if options.compiled is not None:
+        config = replace(config, train=replace(config.train, compile=options.compiled))
+    if options.mode is not None:
+        config = replace(config, base=replace(config.base, mode=cli.parse_modes(options.mode)[0]))
+    if options.device is not None:
+        config = replace(config, device=options.device)
     return config
 
 
@@ -149,45 +138,29 @@ def run_grid(config: BackbonesConfig, folder: RunFolder) -> None:
                 advance(f"{variant.name}, seed {seed}: {result['status']}")
 
 
-def backbones(
-    preset: cli.Preset = "cpu",
-    resolutions: cli.Resolutions = None,
-    steps: cli.Steps = None,
-    seed: cli.Seed = 0,
-    mode: cli.ModeChoice = None,
-    device: cli.Device = None,
-    compile: cli.Compile = None,
-    out: cli.Out = Path("runs"),
-    resume: cli.Resume = None,
-    tensorboard: cli.TensorBoard = False,
-    dry_run: cli.DryRun = False,
-) -> None:
-    """Compare backbones trained on equal budgets of effective operations; --steps caps every run."""
-    config = configured(
-        preset, resolutions=resolutions, steps=steps, seed=seed, mode=mode, device=device, compiled=compile
-    )
-    if dry_run:
-        print(json.dumps(plain(config)))
-        return
-    cli.check_device(config.device)
-    counts = start_counting()
-    with cli.open_folder(out, "backbones", config, resume=resume, tensorboard=tensorboard) as folder:
-        run_grid(config, folder)
-        from benches.backbones.report import write_report
+def run(config: BackbonesConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
+    """Run every cell that is missing, and report; return the bench's last line."""
+    run_grid(config, folder)
+    from benches.backbones.report import write_report
 
-        summary = write_report(config, folder, cli.seconds_since_start())
-        cli.last_line(
-            {
-                "bench": "backbones",
-                "preset": config.preset,
-                "seed": seed,
-                "seconds": cli.seconds_since_start(),
-                "graphs": counts.graphs,
-                "summary": summary,
-                "out": str(folder.path),
-            }
-        )
+    summary = write_report(config, folder, cli.seconds_since_start())
+    return {
+        "bench": "backbones",
+        "preset": config.preset,
+        "seed": config.seeds[0],
+        "seconds": cli.seconds_since_start(),
+        "graphs": counts.graphs,
+        "summary": summary,
+        "out": str(folder.path),
+    }
 
+
+BENCH = cli.LabBench(
+    name="backbones",
+    about="Compare backbones trained on equal budgets of effective operations; --steps caps every run.",
+    configured=configured,
+    run=run,
+)
 
 if __name__ == "__main__":
-    cli.run(backbones)
+    cli.run(BENCH)

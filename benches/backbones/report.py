@@ -12,6 +12,7 @@ from benches.backbones.presets import BackbonesConfig
 from benches.harness import lab_cli as cli
 from benches.harness import markdown as reports
 from benches.harness.figures import figure
+from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
 
 Record = dict[str, Any]
@@ -94,7 +95,7 @@ def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> 
     cli.print_table(f"equal budgets of {config.budget_flops:.3g} effective operations", header, body)
     parts = [
         "# backbones: what a FLOP is worth, and where\n",
-        f"Command: `{reports.command()}`  \nMachine: {reports.machine()}  \n"
+        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
         f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
         f"Every run has {config.budget_flops:.3g} effective training operations; {len(config.seeds)} seeds, paired. "
         "Operations are per forward pass on one image of the largest resolution; `counted` is torch's counter. "

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,7 +23,9 @@ from typing import Any
 
 from benches.gpu.verdicts import Check, kernel_checks, mode_checks, reduce_overhead_check
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 MODES = ("default", "max-autotune-no-cudagraphs")
 CUDAGRAPHS = "reduce-overhead"
@@ -70,7 +71,7 @@ class Session:
         if time.monotonic() > self.ends:
             self.left_out.append(name)
             return
-        talk.print(f"{name} ...")
+        say(f"{name} ...")
         try:
             ended = self._kernels(name) if name in KERNELS else self._trainer(name)
         except ContestError as error:
@@ -147,13 +148,13 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     name = device_name(options.device)
     if not name:
-        talk.print("there is no CUDA device: nothing is measured (--device cpu rehearses the steps)", soft_wrap=True)
+        say("there is no CUDA device: nothing is measured (--device cpu rehearses the steps)")
         return 2
     try:
         with tempfile.TemporaryDirectory(prefix="gpu-") as text:
             session = _run(Path(text), options)
     except ServeError as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     found = checks(session)
     _tell(found, session)
@@ -180,7 +181,7 @@ def _run(folder: Path, options: argparse.Namespace) -> Session:
             for name in options.rows:
                 session.run(name)
                 _write_so_far(session)
-            talk.print(f"round {number + 1}/{options.rounds}")
+            say(f"round {number + 1}/{options.rounds}")
             # Only the first round finds a cold daemon.
             options.rows = [name for name in options.rows if not name.startswith(("daemon_cold", "kernels_first"))]
     finally:
@@ -198,9 +199,9 @@ def _write_so_far(session: Session) -> None:
 
 def _tell(found: list[Check], session: Session) -> None:
     for check in found:
-        talk.print(f"{'ok    ' if check.ok else 'FAILED'} {check.name}: {check.said}", soft_wrap=True, markup=False)
+        say(f"{'ok    ' if check.ok else 'FAILED'} {check.name}: {check.said}")
     if session.left_out:
-        talk.print(f"not run, for time was up: {', '.join(session.left_out)}", soft_wrap=True)
+        say(f"not run, for time was up: {', '.join(session.left_out)}")
 
 
 def _kept(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -212,4 +213,4 @@ def _kept(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

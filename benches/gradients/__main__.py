@@ -6,17 +6,15 @@ python -m benches.gradients --preset cpu-long   the run behind benches/results/g
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benches.gradients.presets import GradientsConfig, preset
 from benches.harness import lab_cli as cli
-from benches.harness.compile_counts import start_counting
-from benches.harness.run_folder import RunFolder, plain
+from benches.harness.compile_counts import CompileCounts
+from benches.harness.run_folder import RunFolder
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
 from diffusion.gradients import (
@@ -34,31 +32,17 @@ from diffusion.training import Trainer
 PHASES = ("start", "trained")
 
 
-def configured(
-    name: str,
-    *,
-    resolutions: str | None,
-    steps: int | None,
-    seed: int,
-    mode: str | None,
-    device: str | None,
-    compiled: bool | None,
-) -> GradientsConfig:
+def configured(options: cli.LabOptions) -> GradientsConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
-    config = preset(name)
-    if resolutions is not None:
-        buckets = replace(config.buckets, resolutions=cli.parse_numbers(resolutions, "--resolutions"), visits=None)
-        config = replace(config, buckets=buckets)
-    train = replace(config.train, seed=seed)
-    if steps is not None:
-        train = replace(train, steps=steps)
-    if compiled is not None:
-        train = replace(train, compile=compiled)
-    if mode is not None:
-        config = replace(config, modes=cli.parse_modes(mode))
-    if device is not None:
-        config = replace(config, device=device)
-    return replace(config, train=train)
+    config = preset(options.preset)
+    if options.resolutions is not None:
+        sides = cli.parse_numbers(options.resolutions, "--resolutions")
+        config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
+    if options.mode is not None:
+        config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.device is not None:
+        config = replace(config, device=options.device)
+    return replace(config, train=cli.training(config.train, options))
 
 
 def trainer_for(config: GradientsConfig, target: Target, mode: Mode) -> Trainer:
@@ -137,46 +121,30 @@ def run_cells(config: GradientsConfig, folder: RunFolder) -> None:
             advance(f"{target.value}, {mode.value}")
 
 
-def gradients(
-    preset: cli.Preset = "cpu",
-    resolutions: cli.Resolutions = None,
-    steps: cli.Steps = None,
-    seed: cli.Seed = 0,
-    mode: cli.ModeChoice = None,
-    device: cli.Device = None,
-    compile: cli.Compile = None,
-    out: cli.Out = Path("runs"),
-    resume: cli.Resume = None,
-    tensorboard: cli.TensorBoard = False,
-    dry_run: cli.DryRun = False,
-) -> None:
-    """Measure losses and gradients against the noise level, before and after some training."""
-    config = configured(
-        preset, resolutions=resolutions, steps=steps, seed=seed, mode=mode, device=device, compiled=compile
-    )
-    if dry_run:
-        print(json.dumps(plain(config)))
-        return
-    cli.check_device(config.device)
-    counts = start_counting()
-    with cli.open_folder(out, "gradients", config, resume=resume, tensorboard=tensorboard) as folder:
-        run_cells(config, folder)
-        from benches.gradients.report import write_report
+def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
+    """Measure every cell that is missing, and report; return the bench's last line."""
+    run_cells(config, folder)
+    from benches.gradients.report import write_report
 
-        summary = write_report(config, folder, cli.seconds_since_start())
-        cli.last_line(
-            {
-                "bench": "gradients",
-                "preset": config.preset,
-                "seed": seed,
-                "steps": config.train.steps,
-                "seconds": cli.seconds_since_start(),
-                "graphs": counts.graphs,
-                "summary": summary,
-                "out": str(folder.path),
-            }
-        )
+    summary = write_report(config, folder, cli.seconds_since_start())
+    return {
+        "bench": "gradients",
+        "preset": config.preset,
+        "seed": config.train.seed,
+        "steps": config.train.steps,
+        "seconds": cli.seconds_since_start(),
+        "graphs": counts.graphs,
+        "summary": summary,
+        "out": str(folder.path),
+    }
 
+
+BENCH = cli.LabBench(
+    name="gradients",
+    about="Measure losses and gradients against the noise level, before and after some training.",
+    configured=configured,
+    run=run,
+)
 
 if __name__ == "__main__":
-    cli.run(gradients)
+    cli.run(BENCH)

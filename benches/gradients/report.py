@@ -11,6 +11,7 @@ from benches.gradients.presets import GradientsConfig
 from benches.harness import lab_cli as cli
 from benches.harness import markdown as reports
 from benches.harness.figures import figure
+from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
 
 Record = dict[str, Any]
@@ -132,7 +133,7 @@ def write_report(config: GradientsConfig, folder: RunFolder, seconds: float) -> 
     cli.print_table("norm of the mean gradient, averaged over t", header, body)
     parts = [
         "# gradients: losses and gradients against the noise level\n",
-        f"Command: `{reports.command()}`  \nMachine: {reports.machine()}  \n"
+        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
         f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
         "## Norm of the mean gradient, averaged over t\n",
         reports.table(header, body),

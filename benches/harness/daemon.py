@@ -16,6 +16,7 @@ from typing import TypeVar
 import grpc
 import psutil
 
+from benches.harness.processes import start_child
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
@@ -79,15 +80,17 @@ class ServedDaemon:
         """Start it; return the seconds until it answered. Raises `ServeError`."""
         started = time.monotonic()
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_child(
                 [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self._arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=clean_environment() | {"TMPDIR": str(self._temporary)},
             )
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], _READY_S)
-        line = self._process.stdout.readline().decode() if readable else ""
+        try:
+            line = self._first_line(self._process)
+        except BaseException:
+            self.kill()
+            raise
         if not line.startswith("ready "):
             self.kill()
             raise ServeError(f"the daemon did not come up: {self.last_words()}")
@@ -156,6 +159,13 @@ class ServedDaemon:
         """Return the lines of its log that have one of the marks in them."""
         with self.log_path.open(errors="replace") as log:
             return [line.rstrip() for line in log if any(mark in line for mark in marks)]
+
+    @staticmethod
+    def _first_line(process: subprocess.Popen[bytes]) -> str:
+        """Return what it says when it is ready; nothing where it does not say anything in time."""
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], _READY_S)
+        return process.stdout.readline().decode() if readable else ""
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "it was never started"

@@ -5,23 +5,25 @@ Talk goes to stderr. The last line on stdout is one JSON document. Exit codes: 0
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
 
 import psutil
 import typer
 
-from benches.harness import output as talk
-from benches.harness.run_folder import RunFolder
+from benches.harness.compile_counts import CompileCounts, start_counting
+from benches.harness.output import last_line, say
+from benches.harness.run_folder import RunFolder, plain
 from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
 from diffusion.parametrization import Mode, Target
-
-last_line = talk.last_line
-say = talk.say
+from diffusion.training import TrainConfig
 
 Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
 Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
@@ -37,6 +39,47 @@ ModeChoice = Annotated[
 ]
 TargetChoice = Annotated[str | None, typer.Option("--target", help="What is predicted: x0, epsilon or v.")]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard events.")]
+
+
+class LabConfig(Protocol):
+    """The configuration of any bench of the lab, as far as the command line needs it."""
+
+    @property
+    def device(self) -> str:
+        """Where it trains."""
+        ...
+
+
+C = TypeVar("C", bound=LabConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabOptions:
+    """What the command line says of a configuration; None stands for what the preset has."""
+
+    preset: str = "cpu"
+    resolutions: str | None = None
+    steps: int | None = None
+    seed: int = 0
+    mode: str | None = None
+    target: str | None = None
+    device: str | None = None
+    compiled: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabBench(Generic[C]):
+    """One bench of the lab: how it is configured, and how it is run."""
+
+    name: str
+    about: str
+    """For its `--help`."""
+    configured: Callable[[LabOptions], C]
+    """Returns the preset with what the command line changed; raises `ConfigError` for what cannot be run."""
+    run: Callable[[C, RunFolder, CompileCounts, bool], dict[str, Any]]
+    """Runs it in a folder, from where an earlier run of it ended if the last argument says so; returns its document."""
+    has_target: bool = False
+    """Whether one may choose what is predicted."""
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:
@@ -65,6 +108,14 @@ def parse_target(text: str) -> Target:
     if text not in set(Target):
         raise ConfigError(f"unknown target {text!r}; there are {', '.join(Target)}")
     return Target(text)
+
+
+def training(config: TrainConfig, options: LabOptions) -> TrainConfig:
+    """Return a preset's training with the seed, the steps and the way to compile of the command line."""
+    config = replace(config, seed=options.seed)
+    if options.steps is not None:
+        config = replace(config, steps=options.steps)
+    return config if options.compiled is None else replace(config, compile=options.compiled)
 
 
 def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:
@@ -136,10 +187,13 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(table)
 
 
-def run(command: Callable[..., None]) -> NoReturn:
-    """Run a typer command; a refusal is one sentence on stderr and exit code 2, a divergence exit code 1."""
+def run(bench: LabBench[Any]) -> NoReturn:
+    """Run a bench as its command line says.
+
+    A refusal is one sentence on stderr and exit code 2, a divergence exit code 1.
+    """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command()(_command(bench))
     try:
         app(standalone_mode=True)
     except LossDivergedError as error:
@@ -149,3 +203,45 @@ def run(command: Callable[..., None]) -> NoReturn:
         say(f"error: {error}")
         sys.exit(2)
     sys.exit(0)
+
+
+def _command(bench: LabBench[C]) -> Callable[..., None]:
+    def command(
+        preset: Preset = "cpu",
+        resolutions: Resolutions = None,
+        steps: Steps = None,
+        seed: Seed = 0,
+        mode: ModeChoice = None,
+        target: TargetChoice = None,
+        device: Device = None,
+        compile: Compile = None,
+        out: Out = Path("runs"),
+        resume: Resume = None,
+        tensorboard: TensorBoard = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        options = LabOptions(
+            preset=preset,
+            resolutions=resolutions,
+            steps=steps,
+            seed=seed,
+            mode=mode,
+            target=target,
+            device=device,
+            compiled=compile,
+        )
+        config = bench.configured(options)
+        if dry_run:
+            print(json.dumps(plain(config)))
+            return
+        check_device(config.device)
+        counts = start_counting()
+        with open_folder(out, bench.name, config, resume=resume, tensorboard=tensorboard) as folder:
+            last_line(bench.run(config, folder, counts, resume is not None))
+
+    command.__doc__ = bench.about
+    # typer reads the options from the signature.
+    signature = inspect.signature(command, eval_str=True)
+    shown = [one for one in signature.parameters.values() if one.name != "target" or bench.has_target]
+    command.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return command

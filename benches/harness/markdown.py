@@ -1,9 +1,7 @@
-"""Markdown reports: tables and the facts that every report starts with."""
+"""Markdown reports: tables, numbers, and the command that a report is of."""
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +16,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def command() -> str:
     """Return the command that started this process, as someone would type it."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    start = f"python -m {module.name}" if module is not None else f"python {sys.argv[0]}"
+    start = f"python -m {module.name.removesuffix('.__main__')}" if module is not None else f"python {sys.argv[0]}"
     arguments, skip = [], False
     for argument in sys.argv[1:]:
         # Where the results went says nothing about how they were made, and names a place on this machine.
@@ -26,18 +24,6 @@ def command() -> str:
             arguments.append(argument)
         skip = argument == "--out"
     return " ".join([start, *arguments])
-
-
-def machine() -> str:
-    """Return what the numbers were measured on, in one line."""
-    import torch
-
-    threads = torch.get_num_threads()
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator"
-    return (
-        f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPU cores of which "
-        f"{threads} used for arithmetic, {accelerator}"
-    )
 
 
 def number(value: float | None) -> str:

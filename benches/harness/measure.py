@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -17,20 +15,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benches.harness.daemon import clean_environment
+from benches.harness.machine import machine
+from benches.harness.output import last_line
+from benches.harness.processes import start_child
 
 _RUN_S = 900.0
-
-talk = Console(stderr=True)
 
 
 class ContestError(Exception):
@@ -78,7 +75,7 @@ class Started:
 
     def __init__(self, command: Sequence[str], home: Home, **environment: str) -> None:
         self._start = time.time()
-        self._process = subprocess.Popen(
+        self._process = start_child(
             [sys.executable, *command],
             stdout=subprocess.PIPE,
             env=clean_environment() | home.environment | {"BENCH_STARTED": repr(self._start)} | environment,
@@ -146,25 +143,6 @@ class Ratio:
         return round(rows[self.above].median(self.figure) / below, 4) if below else None
 
 
-def machine() -> dict[str, Any]:
-    """Name the machine, as far as figures depend on it."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
-
-
 def arguments(name: str, text: str | None, rows: Sequence[str], *, rounds: int) -> argparse.ArgumentParser:
     """Return the options that every speed bench has."""
     parser = argparse.ArgumentParser(
@@ -212,7 +190,7 @@ def finish(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document), flush=True)
+    last_line(document)
     return document
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 
 from benches.harness.daemon import OPTIONS, ServedDaemon
 from benches.harness.echo_server import echo
+from benches.harness.processes import run_with_parent
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
 from compile_client.config import ClientConfig
 from compile_client.service import DaemonClient
@@ -67,7 +69,11 @@ def echoing(
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
     address = f"unix:{folder / 'echo.sock'}"
-    process = context.Process(target=echo, args=(address, dict(answers), dict(blobs or {}), ready, stop), daemon=True)
+    process = context.Process(
+        target=run_with_parent,
+        args=(os.getpid(), echo, address, dict(answers), dict(blobs or {}), ready, stop),
+        daemon=True,
+    )
     process.start()
     try:
         if not ready.wait(FLUSH_S):

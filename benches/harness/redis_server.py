@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benches.harness.measure import ContestError
+from benches.harness.processes import start_child
 
 _READY_S = 20.0
 _STOP_S = 30.0
@@ -23,7 +24,7 @@ def redis_served(folder: Path) -> Iterator[Path]:
     if program is None:
         raise ContestError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
     path = folder / "redis.sock"
-    process = subprocess.Popen(
+    process = start_child(
         [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", str(folder)],
         stdout=subprocess.DEVNULL,
     )

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 ROWS = ("cold_local", "triton_warm", "daemon_cold", "daemon_warm_empty", "daemon_absent", "four_at_once")
@@ -115,7 +116,7 @@ class Kernels:
         self._check(name, figures)
         if name in self.rows:
             self.rows[name].add(figures)
-            talk.print(f"{name}: {figures['seconds']:.2f} s")
+            say(f"{name}: {figures['seconds']:.2f} s")
 
     def _ended(self, name: str, started: Started, report: Path) -> dict[str, float]:
         ended = started.end()
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         triton = version("triton")
     except PackageNotFoundError:
-        talk.print("There is no triton here: pip install triton")
+        say("There is no triton here: pip install triton")
         return 1
     chosen = [row for row in ROWS if row in options.rows or row in {_NEEDS.get(name) for name in options.rows}]
     with tempfile.TemporaryDirectory(prefix="cd-kernels-") as folder:
@@ -161,13 +162,13 @@ def main(argv: list[str] | None = None) -> int:
         try:
             bench.warm_up()
             for number in range(options.rounds):
-                talk.print(f"round {number + 1} of {options.rounds}")
+                say(f"round {number + 1} of {options.rounds}")
                 bench.round()
         except (ContestError, ServeError) as error:
-            talk.print(f"[red]{error}[/red]", soft_wrap=True)
+            complain(error)
             return 1
     for complaint in dict.fromkeys(bench.complaints):
-        talk.print(f"[red]{complaint}[/red]", soft_wrap=True)
+        complain(complaint)
     more: dict[str, Any] = {
         "targets": options.targets.split(","),
         "triton": triton,
@@ -179,4 +180,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

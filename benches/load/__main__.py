@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +27,10 @@ from typing import Any
 import psutil
 
 from benches.harness.daemon import ServedDaemon
-from benches.harness.markdown import command, machine, table
+from benches.harness.machine import machine_line
+from benches.harness.markdown import command, table
 from benches.harness.output import last_line, say
+from benches.harness.processes import run_bench, run_with_parent
 from benches.harness.published import FLUSH_S, answers_of, echoing, publish
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
 from benches.load.clients import CallerPlan, Seen, call_in_a_process
@@ -104,7 +106,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         daemon.stop()
     return {
         "command": command(),
-        "machine": machine(),
+        "machine": machine_line(),
         "shared_machine": options.shared,
         "load_average": [round(value, 1) for value in psutil.getloadavg()],
         "connections": options.connections,
@@ -154,7 +156,8 @@ def _round(plan: CallerPlan, processes: int) -> list[Seen]:
     together, results = context.Barrier(processes), context.Queue()
     callers = [
         context.Process(
-            target=call_in_a_process, args=(replace(plan, first=number * plan.connections), together, results)
+            target=run_with_parent,
+            args=(os.getpid(), call_in_a_process, replace(plan, first=number * plan.connections), together, results),
         )
         for number in range(processes)
     ]
@@ -275,4 +278,4 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

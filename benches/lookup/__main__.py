@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ratio, Row, arguments, finish, talk
+from benches.harness.measure import ContestError, Ratio, Row, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 from benches.lookup.callers import MOST_PROCESSES, Callers, Seen, Target, Turn, callers
 from benches.lookup.fixtures import Shelf, shelved
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="wire-") as text:
             memory = _measure(Path(text), rows, options)
     except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     finish("wire", rows, RATIOS, options.out, daemon_rss_mib=memory, limits=LIMITS)
     return 0
@@ -84,7 +85,7 @@ def _measure(folder: Path, rows: dict[str, Row], options: argparse.Namespace) ->
                                 if target == "daemon":
                                     cell = f"{size},{clients}"
                                     memory["under"][cell] = max(most, memory["under"].get(cell, 0.0))
-                    talk.print(f"round {number + 1}/{options.rounds}")
+                    say(f"round {number + 1}/{options.rounds}")
         memory["after"] = _mib(daemon)
         counters = daemon.status().counters
         if counters.get("lookup_misses", 0) or counters.get("entries_unusable", 0):
@@ -162,4 +163,4 @@ def _chosen(given: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from benches.harness.measure import ContestError
+from benches.harness.processes import run_with_parent
 
 T = TypeVar("T")
 Target = Literal["daemon", "redis", "echo"]
@@ -134,7 +136,9 @@ def callers(places: Places, processes: int) -> Iterator[Callers]:
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=call_when_told, args=(places, theirs), daemon=True)
+            process = context.Process(
+                target=run_with_parent, args=(os.getpid(), call_when_told, places, theirs), daemon=True
+            )
             process.start()
             theirs.close()
             started.append((process, ours))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benches.harness.daemon import ServedDaemon
-from benches.harness.measure import talk
+from benches.harness.output import say
 from benches.harness.published import answers_of, echoing, publish
 from benches.harness.redis_server import redis_served
 from benches.harness.synthetic import Catalogue
@@ -55,7 +55,7 @@ def shelved(
                     _set(redis, catalogue.key(number), b"".join(parts))
             if "echo" in targets:
                 answers |= answers_of(daemon, catalogue)
-            talk.print(f"{keys} artifacts of {name} are there")
+            say(f"{keys} artifacts of {name} are there")
         address = stack.enter_context(echoing(folder, answers, blobs))[0] if "echo" in targets else None
         yield shelves, Places(daemon=daemon.directory, redis=redis, echo=address)
 

@@ -7,16 +7,15 @@ python -m benches.multires --preset cpu-long    the run behind benches/results/m
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benches.harness import lab_cli as cli
-from benches.harness.compile_counts import CompileCounts, start_counting
-from benches.harness.run_folder import RunFolder, plain
+from benches.harness.compile_counts import CompileCounts
+from benches.harness.output import say
+from benches.harness.run_folder import RunFolder
 from benches.multires.presets import MultiresConfig, evaluation_steps, preset
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
@@ -25,35 +24,20 @@ from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
 
 
-def configured(
-    name: str,
-    *,
-    resolutions: str | None,
-    steps: int | None,
-    seed: int,
-    mode: str | None,
-    target: str | None,
-    device: str | None,
-    compiled: bool | None,
-) -> MultiresConfig:
+def configured(options: cli.LabOptions) -> MultiresConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
-    config = preset(name)
-    if resolutions is not None:
-        sides = cli.parse_numbers(resolutions, "--resolutions")
+    config = preset(options.preset)
+    if options.resolutions is not None:
+        sides = cli.parse_numbers(options.resolutions, "--resolutions")
         visits = config.buckets.visits if len(sides) == len(config.buckets.visits or ()) else None
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=visits))
-    train = replace(config.train, seed=seed)
-    if steps is not None:
-        train = replace(train, steps=steps)
-    if compiled is not None:
-        train = replace(train, compile=compiled)
-    if mode is not None:
-        config = replace(config, modes=cli.parse_modes(mode))
-    if target is not None:
-        config = replace(config, target=cli.parse_target(target))
-    if device is not None:
-        config = replace(config, device=device)
-    return replace(config, train=train)
+    if options.mode is not None:
+        config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.target is not None:
+        config = replace(config, target=cli.parse_target(options.target))
+    if options.device is not None:
+        config = replace(config, device=options.device)
+    return replace(config, train=cli.training(config.train, options))
 
 
 def trainer_for(config: MultiresConfig, mode: Mode) -> Trainer:
@@ -79,7 +63,7 @@ def train(config: MultiresConfig, mode: Mode, folder: RunFolder, *, resume: bool
         from diffusion.checkpoints import load_checkpoint
 
         load_checkpoint(trainer, checkpoint)
-        cli.say(f"{mode.value} continues at step {trainer.step}")
+        say(f"{mode.value} continues at step {trainer.step}")
     stops = set[int]()
     if config.evaluation is not None:
         stops = set(evaluation_steps(config.train.steps, config.evaluation.times))
@@ -115,47 +99,26 @@ def document(config: MultiresConfig, folder: RunFolder, losses: list[float], cou
     }
 
 
-def multires(
-    preset: cli.Preset = "cpu",
-    resolutions: cli.Resolutions = None,
-    steps: cli.Steps = None,
-    seed: cli.Seed = 0,
-    mode: cli.ModeChoice = None,
-    target: cli.TargetChoice = None,
-    device: cli.Device = None,
-    compile: cli.Compile = None,
-    out: cli.Out = Path("runs"),
-    resume: cli.Resume = None,
-    tensorboard: cli.TensorBoard = False,
-    dry_run: cli.DryRun = False,
-) -> None:
-    """Train one model on several resolutions at once, naive against factorized."""
-    config = configured(
-        preset,
-        resolutions=resolutions,
-        steps=steps,
-        seed=seed,
-        mode=mode,
-        target=target,
-        device=device,
-        compiled=compile,
-    )
-    if dry_run:
-        print(json.dumps(plain(config)))
-        return
-    cli.check_device(config.device)
-    counts = start_counting()
-    with cli.open_folder(out, "multires", config, resume=resume, tensorboard=tensorboard) as folder:
-        for chosen in config.modes:
-            train(config, chosen, folder, resume=resume is not None)
-        if config.evaluation is None:
-            losses = [record["loss"] for record in folder.records()]
-        else:
-            from benches.multires.report import write_report
+def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume: bool) -> dict[str, Any]:
+    """Train every mode, and report; return the bench's last line."""
+    for mode in config.modes:
+        train(config, mode, folder, resume=resume)
+    if config.evaluation is None:
+        losses = [record["loss"] for record in folder.records()]
+    else:
+        from benches.multires.report import write_report
 
-            losses = write_report(config, folder, cli.seconds_since_start()).losses()
-        cli.last_line(document(config, folder, losses, counts))
+        losses = write_report(config, folder, cli.seconds_since_start()).losses()
+    return document(config, folder, losses, counts)
 
+
+BENCH = cli.LabBench(
+    name="multires",
+    about="Train one model on several resolutions at once, naive against factorized.",
+    configured=configured,
+    run=run,
+    has_target=True,
+)
 
 if __name__ == "__main__":
-    cli.run(multires)
+    cli.run(BENCH)

@@ -9,6 +9,7 @@ from typing import Any
 from benches.harness import lab_cli as cli
 from benches.harness import markdown as reports
 from benches.harness.figures import figure, smooth
+from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
 from benches.multires.evaluation import overall
 from benches.multires.presets import MultiresConfig
@@ -98,7 +99,7 @@ def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> L
     _loss_curves(folder.path / "losses.png", log, resolutions)
     parts = [
         "# multires: naive against factorized on shared resolutions\n",
-        f"Command: `{reports.command()}`  \nMachine: {reports.machine()}  \n"
+        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
         f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
         "![losses](losses.png)\n\nGround truth:\n\n![ground truth](ground_truth.png)\n",
     ]

@@ -16,8 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import signal
-import sys
+import os
 import tempfile
 import time
 from multiprocessing.context import SpawnProcess
@@ -25,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, left_over_workers
-from benches.harness.markdown import command, machine
+from benches.harness.machine import machine_line
+from benches.harness.markdown import command
 from benches.harness.output import last_line, say
+from benches.harness.processes import run_bench, run_with_parent
 from benches.harness.synthetic import Catalogue
 from benches.soak.audit import audit
 from benches.soak.clients import ClientPlan, run_client
@@ -41,7 +42,6 @@ _SAY_EVERY_S = 30.0
 def main(argv: list[str] | None = None) -> int:
     """Run the soak; return the exit code."""
     options = _options(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a soak that is stopped takes its processes along
     with tempfile.TemporaryDirectory(prefix="soak-") as text:
         document = run(Path(text), options)
     document["complaints"] = complaints(document)
@@ -66,8 +66,10 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     stop, results = context.Event(), context.Queue()
     clients = [
         context.Process(
-            target=run_client,
+            target=run_with_parent,
             args=(
+                os.getpid(),
+                run_client,
                 ClientPlan(
                     number=number,
                     seed=options.seed,
@@ -121,7 +123,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "seed": options.seed,
         },
         log=daemon.log_lines(" ERROR ", " CRITICAL ", "Traceback", "UNKNOWN", "INTERNAL"),
-        made_by={"command": command(), "machine": machine(), "shared_machine": options.shared},
+        made_by={"command": command(), "machine": machine_line(), "shared_machine": options.shared},
     )
 
 
@@ -202,4 +204,4 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

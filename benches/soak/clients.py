@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from benches.harness.daemon import clean_environment
+from benches.harness.processes import run_child
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
 from compile_client.artifact import Refusal
 from compile_client.config import ClientConfig
@@ -165,20 +166,20 @@ def _run_trainers(plan: ClientPlan, beats: Beats, stop: Event, tally: Counter[st
         }
         beats[plan.number] = begin + _TRAINER_S + LATE_S
         try:
-            done = subprocess.run(
+            done = run_child(
                 [sys.executable, str(_TRAINERS), str(pick.randrange(4))],
                 env=environment,
-                capture_output=True,
-                text=True,
-                timeout=_TRAINER_S,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout_s=_TRAINER_S,
             )
         except subprocess.TimeoutExpired:
             failures.append(f"client {plan.number}: a trainer hung")
             continue
         tally["trainers"] += 1
         if done.returncode != 0:
-            failures.append(f"client {plan.number}: a trainer failed: {done.stdout[-500:]} {done.stderr[-1500:]}")
+            said = f"{done.stdout.decode()[-500:]} {done.stderr.decode()[-1500:]}"
+            failures.append(f"client {plan.number}: a trainer failed: {said}")
         _add_trainer(tally, report)
         beats[plan.number] = 0.0
         stop.wait(max(0.0, plan.trainer_every_s - (time.monotonic() - begin)))

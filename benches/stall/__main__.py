@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 ROWS = ("torch", "daemon_cold", "daemon_warm", "daemon_async", "daemon_async_passive", "eager")
 _ASYNC = ("daemon_async", "daemon_async_passive")
@@ -181,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="stall-") as text:
             _rounds(Path(text), rows, options)
     except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     more = {"resolutions": options.resolutions, "steps": options.steps}
     finish("stall", rows, RATIOS, options.out, show=_SHOWN, **more)
@@ -197,7 +198,7 @@ def _rounds(folder: Path, rows: dict[str, Row], options: argparse.Namespace) -> 
                 ended = stall.run(name)
                 results[name] = ended.result
                 row.add(found := figures(ended.result, options.steps))
-                talk.print(f"round {number + 1}: {name}, first step {found['first_step_s']:.3f} s")
+                say(f"round {number + 1}: {name}, first step {found['first_step_s']:.3f} s")
             if wrong := complaints(results):
                 raise ContestError("; ".join(wrong))
     finally:
@@ -205,4 +206,4 @@ def _rounds(folder: Path, rows: dict[str, Row], options: argparse.Namespace) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

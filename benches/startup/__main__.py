@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish, talk
+from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 from benches.harness.redis_server import redis_served
 from benches.startup.models import MODELS
 
@@ -161,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
                 ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
     except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        complain(error)
         return 1
     show = ("seconds", "cpu_s", "import_torch_s", "import_compiler_s", "trace_s", "load_s", "first_run_s", "cpp_builds")
     finish("startup", rows, ratios, options.out, models=options.models, resolutions=options.resolutions, show=show)
@@ -183,12 +184,12 @@ def _one_model(startup: Startup, model: str, names: list[str], rounds: int) -> d
     try:
         for name in dict.fromkeys(_NEEDS[name] for name in names if name in _NEEDS):
             if name not in names:
-                talk.print(f"{model}: {name}, for the rows that need it")
+                say(f"{model}: {name}, for the rows that need it")
                 startup.run(name)
         for number in range(rounds):
             for name in names:
                 ended = startup.run(name)
-                talk.print(f"{model}, round {number + 1}: {name} {ended.result['seconds']:.1f} s")
+                say(f"{model}, round {number + 1}: {name} {ended.result['seconds']:.1f} s")
                 losses[name] = ended.result.pop("losses")
                 ended.result.pop("steps")
                 rows[name].add({**ended.result, "process_s": ended.seconds, "cpu_s": ended.cpu_s})
@@ -208,4 +209,4 @@ def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benches.demo import Daemon
+from benches.harness.daemon import ServedDaemon
+from benches.harness.machine import machine_name
+from benches.harness.output import last_line, say
+from benches.harness.processes import run_bench, start_child
 
 _AIM = 0.95
 _COUNTED = ("graphs", "hits", "compiled_by_daemon", "compiled_here", "hits_local")
@@ -49,24 +51,23 @@ def main(argv: list[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "zoo.json").write_text(json.dumps(summary, indent=1) + "\n")
         (options.out / "zoo.md").write_text(_markdown(summary, results))
-    print(json.dumps(summary), flush=True)
+    last_line(summary)
     return 0 if summary["all_equal"] and summary["compiled_share"] >= _AIM else 1
 
 
 def _run(only: list[str]) -> tuple[list[dict[str, Any]], float]:
-    talk = Console(stderr=True)
     results = []
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="compiler-daemon-zoo-") as text:
         folder = Path(text)
-        daemon = Daemon(folder)
+        daemon = ServedDaemon(folder)
+        daemon.start()
         try:
             for name in ("inductor", "tmp"):
                 (folder / name).mkdir()
-            trainer = subprocess.Popen(
+            trainer = start_child(
                 [sys.executable, "-m", "benches.zoo", _CHILD, *(["--only", *only] if only else [])],
                 stdout=subprocess.PIPE,
-                text=True,
                 env=os.environ
                 | {
                     "TORCH_COMPILE_CLIENT": "1",
@@ -78,10 +79,10 @@ def _run(only: list[str]) -> tuple[list[dict[str, Any]], float]:
             )
             assert trainer.stdout is not None
             for line in trainer.stdout:
-                if line.startswith("{"):
+                if line.startswith(b"{"):
                     results.append(json.loads(line))
                     last = results[-1]
-                    talk.print(f"{last['name']} dynamic={last['dynamic']}: {_outcome(last)} {last['seconds']:.1f} s")
+                    say(f"{last['name']} dynamic={last['dynamic']}: {_outcome(last)} {last['seconds']:.1f} s")
             if trainer.wait() != 0:
                 raise SystemExit(f"the trainer ended with exit code {trainer.returncode}")
         finally:
@@ -176,7 +177,7 @@ def _summary(results: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         "all_equal": all(row["equal"] for row in results),
         "seconds": round(seconds, 1),
         "torch": str(torch.__version__),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine_name(),
         "rows": results,
     }
 
@@ -213,4 +214,4 @@ def _markdown(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)
