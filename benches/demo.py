@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
 from benches.harness.machine import machine_name
-from benches.harness.measure import Home
+from benches.harness.measure import CacheDirs
 from benches.harness.output import complain, last_line, say
 from benches.harness.processes import run_bench, run_child
 
@@ -113,7 +113,7 @@ def _show(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: ServedDaemon | None) -> dict[str, Any]:
-    home = Home.fresh(folder / run.name)
+    home = CacheDirs.fresh(folder / run.name)
     report = home.path / "report.json"
     environment = clean_environment() | home.environment
     if run.client and daemon is not None:

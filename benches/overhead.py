@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
-from benches.harness.measure import ContestError, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.measure import BenchError, CacheDirs, Ratio, Row, RunningTrainer, arguments, finish
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench, run_child
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
                     say(f"round {number + 1} of {options.rounds}")
             finally:
                 bench.close()
-    except (ContestError, ServeError) as error:
+    except (BenchError, ServeError) as error:
         complain(error)
         return 1
     for name, (above, below) in _PAIRS.items():
@@ -79,13 +79,13 @@ class Overhead:
         self._folder = folder
         self._absent = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(folder / "nobody")}
         self._daemon: ServedDaemon | None = None
-        self._local: dict[str, tuple[Home, dict[str, str]]] = {}
+        self._local: dict[str, tuple[CacheDirs, dict[str, str]]] = {}
         if "local_on" in names:
             self._daemon = ServedDaemon(folder / "served")
             self._daemon.start()
         for name in names:
             if name.startswith("local"):
-                self._local[name] = (Home.fresh(folder / name), self._client(name))
+                self._local[name] = (CacheDirs.fresh(folder / name), self._client(name))
                 _trainer(*self._local[name])  # fills its caches
 
     def run(self, name: str) -> dict[str, float]:
@@ -124,15 +124,15 @@ def _python(program: str, more: dict[str, str]) -> dict[str, float]:
         [sys.executable, "-c", program], env=clean_environment() | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     if done.returncode:
-        raise ContestError(f"a process ended with exit code {done.returncode}: {done.stderr.decode()[-2000:]}")
+        raise BenchError(f"a process ended with exit code {done.returncode}: {done.stderr.decode()[-2000:]}")
     return {"process_ms": (time.perf_counter() - begun) * 1000, "import_ms": float(done.stdout) * 1000}
 
 
-def _trainer(home: Home, more: dict[str, str]) -> dict[str, float]:
+def _trainer(home: CacheDirs, more: dict[str, str]) -> dict[str, float]:
     command = ["-m", "benches.startup.trainer", "--resolutions", "16", "--steps", str(_STEPS)]
-    ended = Started(command, home, **more).end()
+    ended = RunningTrainer(command, home, **more).end()
     if ended.result["cpp_builds"] > 1 and (home.path / "filled").exists():  # torch builds one of its own each time
-        raise ContestError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
+        raise BenchError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
     (home.path / "filled").touch()
     steady = sorted(taken for _, taken in ended.result["steps"][5:])
     return {"process_ms": ended.seconds * 1000, "step_ms": steady[len(steady) // 2] * 1000}

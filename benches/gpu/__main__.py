@@ -23,7 +23,16 @@ from typing import Any
 
 from benches.gpu.verdicts import Check, kernel_checks, mode_checks, reduce_overhead_check
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.measure import (
+    BenchError,
+    CacheDirs,
+    Ratio,
+    Row,
+    RunningTrainer,
+    TrainerResult,
+    arguments,
+    finish,
+)
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench
 
@@ -74,7 +83,7 @@ class Session:
         say(f"{name} ...")
         try:
             ended = self._kernels(name) if name in KERNELS else self._trainer(name)
-        except ContestError as error:
+        except BenchError as error:
             self.failed[name] = str(error)
             return
         self.said[name] = ended.result
@@ -82,26 +91,27 @@ class Session:
         row.add({figure: ended.result[figure] for figure in _FIGURES if figure in ended.result})
         row.add({"process_s": ended.seconds, "cpu_s": ended.cpu_s})
 
-    def _trainer(self, name: str) -> Ended:
+    def _trainer(self, name: str) -> TrainerResult:
         start, _, mode = name.partition("@")
         options = self.options
         command = ["-m", "benches.gpu.trainer", "--device", options.device, "--mode", mode or "eager"]
         command += ["--resolutions", options.resolutions, "--steps", str(options.steps), "--depth", str(options.depth)]
-        kept = Home(self.folder / f"torch-{mode}")
-        home = kept if start == "torch_local_warm" else Home.fresh(self.folder / f"{start.partition('_')[0]}-{mode}")
+        kept = CacheDirs(self.folder / f"torch-{mode}")
+        fresh = f"{start.partition('_')[0]}-{mode}"
+        home = kept if start == "torch_local_warm" else CacheDirs.fresh(self.folder / fresh)
         if not start.startswith("daemon"):
-            return Started(command, home).end()
+            return RunningTrainer(command, home).end()
         counted = {"TORCHINDUCTOR_COMPILE_THREADS": "1"} if start == "daemon_warm_counted" else {}
         return self._served(command, home, **counted)
 
-    def _kernels(self, name: str) -> Ended:
+    def _kernels(self, name: str) -> TrainerResult:
         command = ["-m", "benches.gpu.kernels", "--device", self.options.device]
         interpreted = {"TRITON_INTERPRET": "1"} if self.options.device == "cpu" else {}
-        return self._served(command, Home.fresh(self.folder / name), **interpreted)
+        return self._served(command, CacheDirs.fresh(self.folder / name), **interpreted)
 
-    def _served(self, command: list[str], home: Home, **environment: str) -> Ended:
+    def _served(self, command: list[str], home: CacheDirs, **environment: str) -> TrainerResult:
         report = home.path / "report.json"
-        ended = Started(
+        ended = RunningTrainer(
             command,
             home,
             TORCH_COMPILE_CLIENT="1",

@@ -30,18 +30,18 @@ from benches.harness.processes import start_child
 _RUN_S = 900.0
 
 
-class ContestError(Exception):
+class BenchError(Exception):
     """A bench cannot be run; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class CacheDirs:
     """Where one process, or several that share them, has its caches."""
 
     path: Path
 
     @classmethod
-    def fresh(cls, path: Path) -> Home:
+    def fresh(cls, path: Path) -> CacheDirs:
         """Return empty folders at `path`; what was there goes."""
         shutil.rmtree(path, ignore_errors=True)
         for name in ("inductor", "triton", "tmp"):
@@ -59,7 +59,7 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TrainerResult:
     """One trainer's process, ended."""
 
     seconds: float
@@ -70,10 +70,10 @@ class Ended:
     """The JSON document on its last line."""
 
 
-class Started:
+class RunningTrainer:
     """One trainer's process, running. The trainer is told when it was started, for its own clock."""
 
-    def __init__(self, command: Sequence[str], home: Home, **environment: str) -> None:
+    def __init__(self, command: Sequence[str], home: CacheDirs, **environment: str) -> None:
         self._start = time.time()
         self._process = start_child(
             [sys.executable, *command],
@@ -81,20 +81,20 @@ class Started:
             env=clean_environment() | home.environment | {"BENCH_STARTED": repr(self._start)} | environment,
         )
 
-    def end(self) -> Ended:
-        """Wait for it; raise `ContestError` where it failed."""
+    def end(self) -> TrainerResult:
+        """Wait for it; raise `BenchError` where it failed."""
         try:
             out, _ = self._process.communicate(timeout=_RUN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            raise ContestError(f"a trainer ran for more than {_RUN_S:.0f} s") from None
+            raise BenchError(f"a trainer ran for more than {_RUN_S:.0f} s") from None
         seconds = time.time() - self._start
         lines = out.decode().splitlines()
         if self._process.returncode or not lines:
-            raise ContestError(f"a trainer ended with exit code {self._process.returncode}")
+            raise BenchError(f"a trainer ended with exit code {self._process.returncode}")
         result: dict[str, Any] = json.loads(lines[-1])
-        return Ended(seconds, float(result.pop("cpu_s", 0.0)), result)
+        return TrainerResult(seconds, float(result.pop("cpu_s", 0.0)), result)
 
 
 @dataclass(slots=True)

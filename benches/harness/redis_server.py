@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benches.harness.measure import ContestError
+from benches.harness.measure import BenchError
 from benches.harness.processes import start_child
 
 _READY_S = 20.0
@@ -19,10 +19,10 @@ _STOP_S = 30.0
 
 @contextlib.contextmanager
 def redis_served(folder: Path) -> Iterator[Path]:
-    """Run one while the block lasts; its socket, in `folder`. Raises `ContestError` where there is none to run."""
+    """Run one while the block lasts; its socket, in `folder`. Raises `BenchError` where there is none to run."""
     program = shutil.which("redis-server")
     if program is None:
-        raise ContestError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
+        raise BenchError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
     path = folder / "redis.sock"
     process = start_child(
         [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", str(folder)],
@@ -43,4 +43,4 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
             probe.connect(str(path))
             return
         time.sleep(0.05)
-    raise ContestError("redis-server did not come up")
+    raise BenchError("redis-server did not come up")

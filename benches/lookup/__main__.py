@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ratio, Row, arguments, finish
+from benches.harness.measure import BenchError, Ratio, Row, arguments, finish
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench
 from benches.lookup.callers import MOST_PROCESSES, Callers, Seen, Target, Turn, callers
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="wire-") as text:
             memory = _measure(Path(text), rows, options)
-    except (ContestError, ServeError) as error:
+    except (BenchError, ServeError) as error:
         complain(error)
         return 1
     finish("wire", rows, RATIOS, options.out, daemon_rss_mib=memory, limits=LIMITS)
@@ -89,7 +89,7 @@ def _measure(folder: Path, rows: dict[str, Row], options: argparse.Namespace) ->
         memory["after"] = _mib(daemon)
         counters = daemon.status().counters
         if counters.get("lookup_misses", 0) or counters.get("entries_unusable", 0):
-            raise ContestError(f"the daemon counted misses: {dict(counters)}")
+            raise BenchError(f"the daemon counted misses: {dict(counters)}")
     finally:
         daemon.stop()
     return memory

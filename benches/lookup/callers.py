@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from benches.harness.measure import ContestError
+from benches.harness.measure import BenchError
 from benches.harness.processes import run_with_parent
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Callers:
         seen: list[Seen] = self._answers(pipes, look)
         for part in seen:
             if part.error:
-                raise ContestError(f"{turn.target}: {part.error}")
+                raise BenchError(f"{turn.target}: {part.error}")
         return seen
 
     @staticmethod
@@ -117,13 +117,13 @@ class Callers:
         deadline = time.monotonic() + _ANSWER_S
         while len(answers) < len(pipes):
             if time.monotonic() > deadline:
-                raise ContestError("a process of callers does not answer")
+                raise BenchError("a process of callers does not answer")
             ready = wait([pipe for pipe in pipes if pipe not in answers], _LOOK_S)
             for pipe in (pipe for pipe in pipes if pipe in ready):
                 try:
                     answers[pipe] = pipe.recv()
                 except EOFError:
-                    raise ContestError("a process of callers has died") from None
+                    raise BenchError("a process of callers has died") from None
             look()
         return [answers[pipe] for pipe in pipes]
 
@@ -203,7 +203,7 @@ def _checked(reader: Reader, turn: Turn, number: int) -> None:
     keys = list(turn.held)
     key = keys[number % len(keys)]
     if (size := reader.read(key, turn.held[key])) != turn.held[key].bytes:
-        raise ContestError(f"{key} brought {size} bytes instead of {turn.held[key].bytes}")
+        raise BenchError(f"{key} brought {size} bytes instead of {turn.held[key].bytes}")
 
 
 def _reader(target: Target, places: Places) -> Reader:
@@ -232,7 +232,7 @@ class DaemonReader:
         self._client.forget_trouble()
         found = self._client.begin_graph(key).lookup()
         if len(found) != 1:
-            raise ContestError(f"{key} is no hit: {self._client.last_trouble() or 'nothing is stored'}")
+            raise BenchError(f"{key} is no hit: {self._client.last_trouble() or 'nothing is stored'}")
         return sum(map(len, found[0].blobs.values()))
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from benches.harness.daemon import clean_environment
+from benches.harness.measure import CacheDirs
 from benches.harness.processes import run_child
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
 from compile_client.artifact import Refusal
@@ -155,9 +156,9 @@ def _run_trainers(plan: ClientPlan, beats: Beats, stop: Event, tally: Counter[st
     home = plan.directory.parent / f"trainer-{plan.number}"
     while not stop.is_set():
         begin = time.monotonic()
-        shutil.rmtree(home, ignore_errors=True)
+        caches = CacheDirs.fresh(home)
         report = home / "report.json"
-        environment = _trainer_environment(home) | {
+        environment = _trainer_environment(caches) | {
             "TORCH_COMPILE_CLIENT": "1",
             "TORCH_COMPILE_CLIENT_REPORT": str(report),
             "TORCH_COMPILE_CLIENT_TIMEOUT": str(plan.graph_timeout_s),
@@ -186,16 +187,9 @@ def _run_trainers(plan: ClientPlan, beats: Beats, stop: Event, tally: Counter[st
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _trainer_environment(home: Path) -> dict[str, str]:
-    for name in ("inductor", "triton", "tmp"):
-        (home / name).mkdir(parents=True)
-    return clean_environment() | {
-        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
-        "TRITON_CACHE_DIR": str(home / "triton"),
-        "TMPDIR": str(home / "tmp"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "OMP_NUM_THREADS": "1",
-    }
+def _trainer_environment(caches: CacheDirs) -> dict[str, str]:
+    more = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    return clean_environment() | caches.environment | more
 
 
 def _add_trainer(tally: Counter[str], file: Path) -> None:

@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.measure import (
+    BenchError,
+    CacheDirs,
+    Ratio,
+    Row,
+    RunningTrainer,
+    TrainerResult,
+    arguments,
+    finish,
+)
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench
 
@@ -74,14 +83,14 @@ class Stall:
         self._daemons = 0
         self._daemon: ServedDaemon | None = None
 
-    def run(self, row: str) -> Ended:
+    def run(self, row: str) -> TrainerResult:
         """Start the trainer in one way, and wait for it."""
-        home = Home.fresh(self._folder / "home")
+        home = CacheDirs.fresh(self._folder / "home")
         match row:
             case "eager":
-                return Started([*self._command, "--eager"], home).end()
+                return RunningTrainer([*self._command, "--eager"], home).end()
             case "torch":
-                return Started(self._command, home).end()
+                return RunningTrainer(self._command, home).end()
             case "daemon_async":
                 return self._served(home, self._new_daemon(), TORCH_COMPILE_CLIENT_ASYNC="1")
             case "daemon_async_passive":
@@ -92,7 +101,7 @@ class Stall:
             case _:
                 if self._daemon is None:
                     self.run("daemon_cold")
-                    Home.fresh(home.path)
+                    CacheDirs.fresh(home.path)
                 assert self._daemon is not None
                 return self._served(home, self._daemon)
 
@@ -109,10 +118,10 @@ class Stall:
         self._daemon.start()
         return self._daemon
 
-    def _served(self, home: Home, daemon: ServedDaemon, **environment: str) -> Ended:
+    def _served(self, home: CacheDirs, daemon: ServedDaemon, **environment: str) -> TrainerResult:
         report = home.path / "report.json"
         before = daemon.status().counters.get("compiles_started", 0)
-        ended = Started(
+        ended = RunningTrainer(
             self._command,
             home,
             TORCH_COMPILE_CLIENT="1",
@@ -181,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="stall-") as text:
             _rounds(Path(text), rows, options)
-    except (ContestError, ServeError) as error:
+    except (BenchError, ServeError) as error:
         complain(error)
         return 1
     more = {"resolutions": options.resolutions, "steps": options.steps}
@@ -200,7 +209,7 @@ def _rounds(folder: Path, rows: dict[str, Row], options: argparse.Namespace) -> 
                 row.add(found := figures(ended.result, options.steps))
                 say(f"round {number + 1}: {name}, first step {found['first_step_s']:.3f} s")
             if wrong := complaints(results):
-                raise ContestError("; ".join(wrong))
+                raise BenchError("; ".join(wrong))
     finally:
         stall.close()
 

@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from benches.harness.daemon import ServedDaemon, ServeError
-from benches.harness.measure import ContestError, Ended, Home, Ratio, Row, Started, arguments, finish
+from benches.harness.measure import (
+    BenchError,
+    CacheDirs,
+    Ratio,
+    Row,
+    RunningTrainer,
+    TrainerResult,
+    arguments,
+    finish,
+)
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench
 from benches.harness.redis_server import redis_served
@@ -73,7 +82,7 @@ class Startup:
         self._daemons = 0
         self._daemon: ServedDaemon | None = None
 
-    def run(self, row: str) -> Ended:
+    def run(self, row: str) -> TrainerResult:
         """Start the trainer in one way, and wait for it."""
         return getattr(self, f"_{row}")()  # type: ignore[no-any-return] # one method a row
 
@@ -82,28 +91,28 @@ class Startup:
         if self._daemon is not None:
             self._daemon.stop()
 
-    def _fresh(self, name: str) -> Home:
-        return Home.fresh(self._folder / name)
+    def _fresh(self, name: str) -> CacheDirs:
+        return CacheDirs.fresh(self._folder / name)
 
-    def _start(self, home: Home, *more: str, **environment: str) -> Ended:
-        return Started([*self._command, *more], home, **environment).end()
+    def _start(self, home: CacheDirs, *more: str, **environment: str) -> TrainerResult:
+        return RunningTrainer([*self._command, *more], home, **environment).end()
 
-    def _eager(self) -> Ended:
+    def _eager(self) -> TrainerResult:
         return self._start(self._fresh("eager"), "--eager")
 
-    def _traced(self) -> Ended:
+    def _traced(self) -> TrainerResult:
         return self._start(self._fresh("eager"), "--traced")
 
-    def _torch_cold(self) -> Ended:
+    def _torch_cold(self) -> TrainerResult:
         return self._start(self._fresh("torch"), "--save-portable", str(self._portable))
 
-    def _torch_local_warm(self) -> Ended:
-        return self._start(Home(self._folder / "torch"))
+    def _torch_local_warm(self) -> TrainerResult:
+        return self._start(CacheDirs(self._folder / "torch"))
 
-    def _torch_portable_empty(self) -> Ended:
+    def _torch_portable_empty(self) -> TrainerResult:
         return self._start(self._fresh("portable"), "--load-portable", str(self._portable))
 
-    def _torch_redis_empty(self) -> Ended:
+    def _torch_redis_empty(self) -> TrainerResult:
         remote = {
             "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE": "1",
             "TORCHINDUCTOR_AUTOGRAD_REMOTE_CACHE": "1",
@@ -114,20 +123,20 @@ class Startup:
             self._redis_filled = True
         return self._start(self._fresh("redis"), **remote)
 
-    def _daemon_cold(self) -> Ended:
+    def _daemon_cold(self) -> TrainerResult:
         self.close()
         self._daemons += 1
         self._daemon = ServedDaemon(self._folder / f"served-{self._daemons}")
         self._daemon.start()
         return self._served(self._fresh("daemon"))
 
-    def _daemon_warm_empty(self) -> Ended:
+    def _daemon_warm_empty(self) -> TrainerResult:
         return self._served(self._fresh("daemon"))
 
-    def _daemon_warm_local(self) -> Ended:
-        return self._served(Home(self._folder / "daemon"))
+    def _daemon_warm_local(self) -> TrainerResult:
+        return self._served(CacheDirs(self._folder / "daemon"))
 
-    def _served(self, home: Home) -> Ended:
+    def _served(self, home: CacheDirs) -> TrainerResult:
         assert self._daemon is not None
         report = home.path / "report.json"
         ended = self._start(
@@ -140,7 +149,7 @@ class Startup:
         ended.result.update({f"client_{name}": client[name] for name in ("hits", "compiled_here", "seconds_waited")})
         ended.result.update({f"client_{name}_s": seconds for name, seconds in client["phases"].items()})
         if client["fallbacks"]:
-            raise ContestError(f"the client had trouble with a daemon that is well: {client['fallbacks']}")
+            raise BenchError(f"the client had trouble with a daemon that is well: {client['fallbacks']}")
         return ended
 
 
@@ -161,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
                 found = _one_model(startup, model, options.rows, options.rounds)
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
                 ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
-    except (ContestError, ServeError) as error:
+    except (BenchError, ServeError) as error:
         complain(error)
         return 1
     show = ("seconds", "cpu_s", "import_torch_s", "import_compiler_s", "trace_s", "load_s", "first_run_s", "cpp_builds")
@@ -202,10 +211,10 @@ def _one_model(startup: Startup, model: str, names: list[str], rounds: int) -> d
 def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
     compiled = {name: found for name, found in losses.items() if name not in ("eager", "traced")}
     if len({json.dumps(found) for found in compiled.values()}) > 1:
-        raise ContestError(f"the losses differ: {compiled}")
+        raise BenchError(f"the losses differ: {compiled}")
     for name in ("daemon_warm_empty", "daemon_warm_local"):
         if name in rows and (max(rows[name].values["cpp_builds"]) or max(rows[name].values["triton_compiles"])):
-            raise ContestError(f"{name} built something")
+            raise BenchError(f"{name} built something")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benches.harness.measure import ContestError
+from benches.harness.measure import BenchError
 from benches.lookup.__main__ import CELLS, RATIOS, ROWS
 from benches.lookup.callers import Held, Places, Turn, callers
 
@@ -78,7 +78,7 @@ def test_an_answer_that_does_not_come_ends_the_bench(short: Path) -> None:
 
     with (
         callers(Places(daemon=short / "nobody"), 1) as those,
-        pytest.raises(ContestError, match=r"daemon: .*no such key is no hit"),
+        pytest.raises(BenchError, match=r"daemon: .*no such key is no hit"),
     ):
         those.take(turn, lambda: None)
 
