@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,14 +21,18 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
+from benches.harness.machine import machine_name
+from benches.harness.measure import CacheDirs
+from benches.harness.output import complain, last_line, say
+from benches.harness.processes import run_bench, run_child
+
 _RUN_S = 600.0
-_STOP_S = 60.0
-_OURS = ("TORCH_COMPILE_CLIENT", "COMPILER_DAEMON_", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _COLUMNS = (
     "seconds",
     "steps",
@@ -61,44 +62,6 @@ RUNS = (
 )
 
 
-class DemoError(Exception):
-    """The demo cannot be shown; the text says why."""
-
-
-class Daemon:
-    """`compiler-daemon serve` on a directory of its own, for as long as the demo needs it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.directory = folder / "daemon"
-        temporary = folder / "daemon-tmp"
-        temporary.mkdir()
-        self._log: IO[bytes] = (folder / "daemon.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory)],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=_clean_environment() | {"TMPDIR": str(temporary)},
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().decode()
-        if not line.startswith("ready "):
-            self.stop()
-            raise DemoError(f"the daemon did not come up: {(folder / 'daemon.log').read_text()[-2000:]}")
-        self.address = line.split(" ", 1)[1].strip()
-
-    def stop(self) -> int:
-        """Stop it as an operator would, and return its exit code."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._log.close()
-        return self._process.returncode
-
-
 def main(argv: list[str] | None = None) -> int:
     """Show the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benches.demo", description=__doc__, formatter_class=_Formatter)
@@ -106,24 +69,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="demo", help="preset of benches.multires (default demo)")
     parser.add_argument("--out", type=Path, help="also write the JSON document, with the machine named, to this file")
     options = parser.parse_args(argv)
-    talk = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="compiler-daemon-demo-") as text:
         folder = Path(text)
         try:
-            results = _show(folder, options, talk)
-        except DemoError as error:
-            talk.print(f"[red]{error}[/red]", soft_wrap=True)
+            results = _show(folder, options)
+        except ServeError as error:
+            complain(error)
             return 1
     equal = all(result["losses"] == results[0]["losses"] and result["losses"] for result in results)
     Console(width=110).print(_table(results))
     complaints = _complaints(results, equal=equal)
     for complaint in complaints:
-        talk.print(f"[red]{complaint}[/red]", soft_wrap=True)
+        complain(complaint)
     document = {"runs": results, "losses_equal": equal}
     if options.out is not None:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}"
+        machine = f"{machine_name()}, torch {version('torch')}"
         options.out.write_text(json.dumps(document | {"machine": machine}, indent=1) + "\n")
-    print(json.dumps(document), flush=True)
+    last_line(document)
     return 1 if complaints else 0
 
 
@@ -131,34 +93,29 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of this module's text."""
 
 
-def _show(folder: Path, options: argparse.Namespace, talk: Console) -> list[dict[str, Any]]:
-    daemon: Daemon | None = None
+def _show(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    daemon: ServedDaemon | None = None
     results = []
     try:
         for number, run in enumerate(RUNS, start=1):
             if run.client and daemon is None:
-                daemon = Daemon(folder)
+                daemon = ServedDaemon(folder)
+                daemon.start()
             if run.name == "daemon_absent" and daemon is not None and (code := daemon.stop()) != 0:
-                raise DemoError(f"the daemon ended with exit code {code}")
-            talk.print(f"[bold]{number}/{len(RUNS)}[/bold] {run.title}")
+                raise ServeError(f"the daemon ended with exit code {code}")
+            say(f"{number}/{len(RUNS)} {run.title}")
             results.append(_run(run, folder, options, daemon))
-            talk.print(f"    {results[-1]['seconds']:.1f} s")
+            say(f"    {results[-1]['seconds']:.1f} s")
     finally:
         if daemon is not None:
             daemon.stop()
     return results
 
 
-def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: Daemon | None) -> dict[str, Any]:
-    home = folder / run.name
-    for name in ("inductor", "triton", "tmp"):
-        (home / name).mkdir(parents=True)
-    report = home / "report.json"
-    environment = _clean_environment() | {
-        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
-        "TRITON_CACHE_DIR": str(home / "triton"),
-        "TMPDIR": str(home / "tmp"),
-    }
+def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: ServedDaemon | None) -> dict[str, Any]:
+    home = CacheDirs.fresh(folder / run.name)
+    report = home.path / "report.json"
+    environment = clean_environment() | home.environment
     if run.client and daemon is not None:
         environment |= {
             "TORCH_COMPILE_CLIENT": "1",
@@ -168,12 +125,8 @@ def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: Daemon | N
         }
     command = [sys.executable, "-m", "benches.multires", "--preset", options.preset, "--seed", str(options.seed)]
     start = time.monotonic()
-    done = subprocess.run(
-        [*command, "--out", str(home / "runs")],
-        env=environment,
-        stdout=subprocess.PIPE,
-        timeout=_RUN_S,
-        check=False,
+    done = run_child(
+        [*command, "--out", str(home.path / "runs")], env=environment, stdout=subprocess.PIPE, timeout_s=_RUN_S
     )
     seconds = time.monotonic() - start
     lines = done.stdout.decode().splitlines()
@@ -196,10 +149,6 @@ def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: Daemon | N
         "triton_compiles": bench.get("triton_compiles"),
         "exit_code": done.returncode,
     }
-
-
-def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 def _complaints(results: list[dict[str, Any]], *, equal: bool) -> list[str]:
@@ -228,4 +177,4 @@ def _table(results: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the daemon does for a GPU, checked in under ten minutes, without a network: see benches/gpu_check.py.
+# What the daemon does for a GPU, checked in under ten minutes, without a network: see benches/gpu/__main__.py.
 #
 #   benches/gpu_check.sh [options of benches.gpu_check]     e.g. --device cpu: a rehearsal without a GPU
 #

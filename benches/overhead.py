@@ -19,8 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError, clean_environment
+from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
+from benches.harness.measure import BenchError, CacheDirs, Ratio, Row, RunningTrainer, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench, run_child
 
 ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "daemon_idle")
 RATIOS = (
@@ -49,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
                 for number in range(options.rounds):
                     for name in _order(options.rows, number):
                         rows[name].add(bench.run(name))
-                    talk.print(f"round {number + 1} of {options.rounds}")
+                    say(f"round {number + 1} of {options.rounds}")
             finally:
                 bench.close()
-    except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+    except (BenchError, ServeError) as error:
+        complain(error)
         return 1
     for name, (above, below) in _PAIRS.items():
         if above in rows and below in rows:
@@ -77,13 +79,13 @@ class Overhead:
         self._folder = folder
         self._absent = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(folder / "nobody")}
         self._daemon: ServedDaemon | None = None
-        self._local: dict[str, tuple[Home, dict[str, str]]] = {}
+        self._local: dict[str, tuple[CacheDirs, dict[str, str]]] = {}
         if "local_on" in names:
             self._daemon = ServedDaemon(folder / "served")
             self._daemon.start()
         for name in names:
             if name.startswith("local"):
-                self._local[name] = (Home.fresh(folder / name), self._client(name))
+                self._local[name] = (CacheDirs.fresh(folder / name), self._client(name))
                 _trainer(*self._local[name])  # fills its caches
 
     def run(self, name: str) -> dict[str, float]:
@@ -118,21 +120,23 @@ class Overhead:
 def _python(program: str, more: dict[str, str]) -> dict[str, float]:
     """Run a few lines in a fresh process; return milliseconds of the process and of what they print."""
     begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment() | more, capture_output=True, text=True, check=True
+    done = run_child(
+        [sys.executable, "-c", program], env=clean_environment() | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    if done.returncode:
+        raise BenchError(f"a process ended with exit code {done.returncode}: {done.stderr.decode()[-2000:]}")
     return {"process_ms": (time.perf_counter() - begun) * 1000, "import_ms": float(done.stdout) * 1000}
 
 
-def _trainer(home: Home, more: dict[str, str]) -> dict[str, float]:
-    command = ["-m", "benches.startup_trainer", "--resolutions", "16", "--steps", str(_STEPS)]
-    ended = Started(command, home, **more).end()
+def _trainer(home: CacheDirs, more: dict[str, str]) -> dict[str, float]:
+    command = ["-m", "benches.startup.trainer", "--resolutions", "16", "--steps", str(_STEPS)]
+    ended = RunningTrainer(command, home, **more).end()
     if ended.result["cpp_builds"] > 1 and (home.path / "filled").exists():  # torch builds one of its own each time
-        raise ContestError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
+        raise BenchError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
     (home.path / "filled").touch()
     steady = sorted(taken for _, taken in ended.result["steps"][5:])
     return {"process_ms": ended.seconds * 1000, "step_ms": steady[len(steady) // 2] * 1000}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benches.contest import machine, talk
+from benches.harness.machine import machine
+from benches.harness.output import complain, last_line, say
+from benches.harness.processes import run_bench, start_child
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         if part.name in chosen:
             command = part.command(full=options.full)
             if command is None:
-                talk.print(f"{part.name}: only with --full")
+                say(f"{part.name}: only with --full")
                 continue
             document = _run(part.name, command)
             if document is None:
@@ -108,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, document in found.items():
             (options.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
         (options.out / "speed.json").write_text(json.dumps(combined, indent=1) + "\n")
-    print(json.dumps(combined), flush=True)
+    last_line(combined)
     return 1 if failed else 0
 
 
@@ -125,16 +128,16 @@ def goals(name: str, document: Document) -> list[dict[str, Any]]:
 
 
 def _run(name: str, command: list[str]) -> Document | None:
-    talk.print(f"[bold]python {' '.join(command)}[/bold]", soft_wrap=True)
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    say(f"python {' '.join(command)}")
+    process = start_child([sys.executable, *command], stdout=subprocess.PIPE, death_signal=signal.SIGTERM)
     assert process.stdout is not None
     last = ""
-    for line in process.stdout:
+    for line in map(bytes.decode, process.stdout):
         if last:
             print(last, end="", flush=True)  # the document, which is last, comes in ours
         last = line
     if process.wait():
-        talk.print(f"[red]{name} failed[/red]")
+        complain(f"{name} failed")
         return None
     document: Document = json.loads(last)
     return {**document, "command": f"python {' '.join(command)}"}
@@ -153,4 +156,4 @@ def _table(combined: Document) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -13,15 +13,16 @@ run dynamo's graphs eagerly: what is left of it where compiles cost nothing at a
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError
+from benches.harness.daemon import ServedDaemon, ServeError
+from benches.harness.measure import BenchError, CacheDirs, Ratio, Row, RunningTrainer, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 GOALS = {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
 
@@ -48,12 +49,12 @@ def main(argv: list[str] | None = None) -> int:
                         )
                         losses |= found if name != "traced" else set()  # eager kernels round otherwise
                         rows.setdefault(f"{name}@{count}", Row()).add(figures)
-                        talk.print(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
-    except (ContestError, ServeError) as error:
-        talk.print(f"[red]{error}[/red]", soft_wrap=True)
+                        say(f"{name}, {count} trainers: {figures['seconds']:.1f} s")
+    except (BenchError, ServeError) as error:
+        complain(error)
         return 1
     if len(losses) > 1:
-        talk.print(f"[red]the losses differ: {losses}[/red]", soft_wrap=True)
+        complain(f"the losses differ: {losses}")
         return 1
     ratios = [
         Ratio(f"{name}@{count}", f"torch@{count}", GOALS.get((figure, count)) if name == "daemon" else None, figure)
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _torch(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float], set[str]]:
-    shared = Home.fresh(folder / "shared")
+    shared = CacheDirs.fresh(folder / "shared")
     return _together([shared] * count, model, [{}] * count)
 
 
@@ -74,7 +75,7 @@ def _daemon(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float
     daemon = ServedDaemon(folder / "served")
     daemon.start()
     try:
-        homes = [Home.fresh(folder / f"trainer-{number}") for number in range(count)]
+        homes = [CacheDirs.fresh(folder / f"trainer-{number}") for number in range(count)]
         client = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(daemon.directory)}
         reports = [{"TORCH_COMPILE_CLIENT_REPORT": str(home.path / "report.json")} for home in homes]
         figures, losses = _together(homes, model, [client | report for report in reports])
@@ -82,26 +83,26 @@ def _daemon(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float
         counters = daemon.status().counters
         figures["compiles"] = float(counters.get("compiles_done", 0))
         if any(json.loads((home.path / "report.json").read_text())["fallbacks"] for home in homes):
-            raise ContestError("a client had trouble with a daemon that is well")
+            raise BenchError("a client had trouble with a daemon that is well")
     finally:
         daemon.stop()
     return figures, losses
 
 
 def _traced(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float], set[str]]:
-    return _together([Home.fresh(folder / "shared")] * count, [*model, "--traced"], [{}] * count)
+    return _together([CacheDirs.fresh(folder / "shared")] * count, [*model, "--traced"], [{}] * count)
 
 
 _RUNS = {"torch": _torch, "daemon": _daemon, "traced": _traced}
 
 
 def _together(
-    homes: list[Home], model: list[str], environments: list[dict[str, str]]
+    homes: list[CacheDirs], model: list[str], environments: list[dict[str, str]]
 ) -> tuple[dict[str, float], set[str]]:
     """Start one trainer for each home at once; return the figures of all, and the losses that occurred."""
     begun = time.monotonic()
-    command = ["-m", "benches.startup_trainer", *model]
-    started = [Started(command, home, **more) for home, more in zip(homes, environments, strict=True)]
+    command = ["-m", "benches.startup.trainer", *model]
+    started = [RunningTrainer(command, home, **more) for home, more in zip(homes, environments, strict=True)]
     ended = [one.end() for one in started]
     figures = {
         "seconds": time.monotonic() - begun,
@@ -122,4 +123,4 @@ def _tree_cpu_s(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

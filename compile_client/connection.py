@@ -36,7 +36,7 @@ from compile_client.errors import (
     TlsError,
     UnavailableError,
 )
-from compile_client.runs import ExplainedGraph, RunPart
+from compile_client.records import ExplainedGraph, RunPart
 from compile_client.trust import verified_blob, verified_facts, verified_manifest
 from compile_wire import tracing
 from compile_wire.digest import Digest, digest_of

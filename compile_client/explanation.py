@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from compile_client.runs import ExplainedGraph, GraphNote
+from compile_client.records import ExplainedGraph, GraphNote
 
 _WHO = {"compiled_by_daemon": "compiled by the daemon", "compiled_here": "compiled here"}
 

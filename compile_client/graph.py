@@ -13,8 +13,8 @@ from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.deferred import can_run_eagerly, eagerly, is_static
 from compile_client.errors import InstallError, MismatchError
 from compile_client.origins import origin_of_named
-from compile_client.runs import GraphNote
-from compile_client.runs import Outcome as RunOutcome
+from compile_client.records import GraphNote
+from compile_client.records import Outcome as RunOutcome
 from compile_client.verification import Sampling, differences
 from compile_wire import tracing
 from compile_wire.digest import digest_of

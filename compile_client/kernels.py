@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
 from compile_client.errors import InstallError, InternalError
 from compile_client.kernel_lowering import KernelRequest, lowered, plain_name, store_key, why_not_kept
+from compile_client.kernel_record import KernelRecord
 from compile_client.process import kernel_client
-from compile_client.runs import KernelRecord
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import BINARIES, about_kernel, about_timings

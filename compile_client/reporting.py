@@ -13,7 +13,8 @@ from compile_client.errors import ReadOnlyError, RefusedError
 from compile_client.explanation import explanation_lines
 from compile_client.link import Link
 from compile_client.notices import logger
-from compile_client.runs import ExplainedGraph, GraphNote, RunLog, RunPart
+from compile_client.records import ExplainedGraph, GraphNote, RunPart
+from compile_client.runs import RunLog
 from compile_wire.kernel_environment import ArtifactKind, kernels_run
 
 

@@ -33,7 +33,7 @@ from compile_client.errors import (
     UnavailableError,
 )
 from compile_client.listening import heard
-from compile_client.runs import ExplainedGraph, Outcome, RunPart
+from compile_client.records import ExplainedGraph, Outcome, RunPart
 from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.limits import (

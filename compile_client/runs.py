@@ -9,126 +9,19 @@ Not guaranteed: that a report arrives. A graph costs no call of its own: they ar
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
-from compile_wire.digest import Digest
+from compile_client.records import GraphNote, RunPart
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_GRAPHS_PER_RUN
-
-if TYPE_CHECKING:
-    from compile_client.service import DaemonClient
-
-Outcome = Literal["hit_local", "hit", "compiled_by_daemon", "compiled_here"]
 
 _GATHER_S = 3.0
 _PATIENCE_S = 60.0
 """After a report that did not arrive the next waits twice as long as the one before, up to this."""
 _MAX_TOLD = 32
-_kernel_numbers = itertools.count(1)
-"""Of this process's kernels; a forked child goes on with it, in a record of its own."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GraphNote:
-    """What became of one graph."""
-
-    number: int
-    key: str
-    """Under which the daemon files it; empty where torch has none."""
-    outcome: Outcome
-    reason: str = ""
-    """Compiled here: why, in one word, and then in words."""
-    message: str = ""
-    tried: int = 0
-    """Artifacts of the daemon's whose guards did not hold."""
-    waited_s: float = 0.0
-    saved_s: float = 0.0
-    spent_s: float = 0.0
-    graph: Digest | None = None
-    begun: float
-    """By the monotonic clock."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunPart:
-    """A piece of a run's record, as it is sent."""
-
-    run: str
-    age_s: float
-    graphs: tuple[GraphNote, ...]
-    fallbacks: Mapping[str, int]
-    unreported: int
-    ended: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExplainedGraph:
-    """What the daemon says of a graph that was not there."""
-
-    number: int
-    kind: str
-    """"graph", "kernel" or "tuning"."""
-    name: str
-    """A kernel's; empty where it is not known."""
-    key: str
-    outcome: Outcome
-    reason: str
-    message: str
-    sentence: str
-    nearest: str
-    """The program of the nearest known request; empty where there is none."""
-    differences: tuple[str, ...]
-    more: int
-
-
-@dataclass(slots=True)
-class KernelRecord:
-    """What becomes of one kernel: written while it is dealt with, by one thread; told once."""
-
-    key: str
-    """Under which the daemon files it."""
-    name: str
-    reason: str = ""
-    """Why it is compiled here: one word, and then in words."""
-    message: str = ""
-    spec: Digest | None = None
-    waited_s: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
-
-    def here(self, reason: str, message: str) -> None:
-        """It will be compiled here; the first reason stands."""
-        if not self.reason:
-            self.reason, self.message = reason, message
-
-    def asked(self, client: DaemonClient) -> None:
-        """The daemon was asked, whatever came of it; where that was trouble, it is the reason."""
-        self.waited_s = time.monotonic() - self.begun
-        if trouble := client.last_trouble():
-            self.here(*trouble)
-
-    def tell(self, client: DaemonClient, outcome: Outcome, *, saved_s: float = 0.0, spent_s: float = 0.0) -> None:
-        """Have it remembered."""
-        reason, message = (self.reason or "unknown", self.message) if outcome == "compiled_here" else ("", "")
-        client.remember_graph(
-            GraphNote(
-                number=next(_kernel_numbers),
-                key=self.key,
-                outcome=outcome,
-                reason=reason,
-                message=f"kernel {self.name}: {message}" if reason else "",
-                waited_s=self.waited_s,
-                saved_s=saved_s,
-                spent_s=spent_s,
-                graph=self.spec,
-                begun=self.begun,
-            )
-        )
 
 
 class RunLog:

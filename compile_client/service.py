@@ -39,9 +39,9 @@ from compile_client.graph_request import GraphRequest
 from compile_client.link import Link
 from compile_client.notices import Notices, logger, say, set_up_logging
 from compile_client.publisher import Publisher
+from compile_client.records import GraphNote
 from compile_client.report import Report, ReportFile
 from compile_client.reporting import Reporter
-from compile_client.runs import GraphNote
 from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts

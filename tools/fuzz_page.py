@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benches.reports import table
+from benches.harness.markdown import table
 
 
 def write(folder: Path, document: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ import psutil
 from fuzz_inside import Inside
 from fuzz_messages import ENVIRONMENT, FIELDS, KNOWN, WRONG_TOKEN, Case, Method, Requests, methods, stored
 
-from benches.served import OPTIONS, ServedDaemon, left_over_workers
+from benches.harness.daemon import OPTIONS, ServedDaemon, left_over_workers
 from compile_wire.digest import Digest, digest_of
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -132,11 +132,12 @@ def _run(folder: Path, chosen: list[Method], options: argparse.Namespace) -> dic
         complaints.append(f"{len(left)} processes were left")
     if options.case is None:
         _run_inside(chosen, options, tallies, complaints)
-    from benches.reports import command, machine  # imports torch
+    from benches.harness.machine import machine_line  # imports torch
+    from benches.harness.markdown import command
 
     return {
         "command": command(),
-        "machine": machine(),
+        "machine": machine_line(),
         "shared_machine": options.shared,
         "seed": options.seed,
         "cases_a_method": options.cases,

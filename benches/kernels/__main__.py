@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,8 +28,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benches.contest import ContestError, Home, Ratio, Row, Started, arguments, finish, talk
-from benches.served import ServedDaemon, ServeError
+from benches.harness.daemon import ServedDaemon, ServeError
+from benches.harness.measure import BenchError, CacheDirs, Ratio, Row, RunningTrainer, arguments, finish
+from benches.harness.output import complain, say
+from benches.harness.processes import run_bench
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 ROWS = ("cold_local", "triton_warm", "daemon_cold", "daemon_warm_empty", "daemon_absent", "four_at_once")
@@ -61,11 +62,11 @@ class Kernels:
 
     def warm_up(self) -> None:
         """Run a process that is not measured: the first one reads Triton and torch from the disk."""
-        Started(["-m", "benches.kernels.process", self.targets[0]], self._fresh("warm-up")).end()
+        RunningTrainer(["-m", "benches.kernels.process", self.targets[0]], self._fresh("warm-up")).end()
 
     def round(self) -> None:
         """Run each row once."""
-        local = Home.fresh(self.folder / "local")
+        local = CacheDirs.fresh(self.folder / "local")
         self._row("cold_local", [self._start(local)])
         self._row("triton_warm", [self._start(local)])
         if {"daemon_cold", "daemon_warm_empty", "daemon_absent"} & self.rows.keys():
@@ -90,10 +91,10 @@ class Kernels:
         daemon.start()
         return daemon
 
-    def _fresh(self, name: str) -> Home:
-        return Home.fresh(self.folder / name)
+    def _fresh(self, name: str) -> CacheDirs:
+        return CacheDirs.fresh(self.folder / name)
 
-    def _start(self, home: Home, daemon: ServedDaemon | None = None) -> tuple[Started, Path]:
+    def _start(self, home: CacheDirs, daemon: ServedDaemon | None = None) -> tuple[RunningTrainer, Path]:
         report = home.path / "report.json"
         client = (
             {
@@ -104,9 +105,9 @@ class Kernels:
             if daemon is not None
             else {}
         )
-        return Started(["-m", "benches.kernels.process", *self.targets], home, **client), report
+        return RunningTrainer(["-m", "benches.kernels.process", *self.targets], home, **client), report
 
-    def _row(self, name: str, started: list[tuple[Started, Path]], daemon: ServedDaemon | None = None) -> None:
+    def _row(self, name: str, started: list[tuple[RunningTrainer, Path]], daemon: ServedDaemon | None = None) -> None:
         """Wait for the processes of a row, and note what they came to; the slowest is timed, sums are counted."""
         found = [self._ended(name, *one) for one in started]
         slowest = max(found, key=lambda one: one["seconds"])
@@ -115,9 +116,9 @@ class Kernels:
         self._check(name, figures)
         if name in self.rows:
             self.rows[name].add(figures)
-            talk.print(f"{name}: {figures['seconds']:.2f} s")
+            say(f"{name}: {figures['seconds']:.2f} s")
 
-    def _ended(self, name: str, started: Started, report: Path) -> dict[str, float]:
+    def _ended(self, name: str, started: RunningTrainer, report: Path) -> dict[str, float]:
         ended = started.end()
         client = json.loads(report.read_text()) if report.exists() else {}
         digests = ended.result["digests"]
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         triton = version("triton")
     except PackageNotFoundError:
-        talk.print("There is no triton here: pip install triton")
+        say("There is no triton here: pip install triton")
         return 1
     chosen = [row for row in ROWS if row in options.rows or row in {_NEEDS.get(name) for name in options.rows}]
     with tempfile.TemporaryDirectory(prefix="cd-kernels-") as folder:
@@ -161,13 +162,13 @@ def main(argv: list[str] | None = None) -> int:
         try:
             bench.warm_up()
             for number in range(options.rounds):
-                talk.print(f"round {number + 1} of {options.rounds}")
+                say(f"round {number + 1} of {options.rounds}")
                 bench.round()
-        except (ContestError, ServeError) as error:
-            talk.print(f"[red]{error}[/red]", soft_wrap=True)
+        except (BenchError, ServeError) as error:
+            complain(error)
             return 1
     for complaint in dict.fromkeys(bench.complaints):
-        talk.print(f"[red]{complaint}[/red]", soft_wrap=True)
+        complain(complaint)
     more: dict[str, Any] = {
         "targets": options.targets.split(","),
         "triton": triton,
@@ -179,4 +180,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

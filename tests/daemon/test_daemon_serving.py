@@ -16,7 +16,7 @@ import psutil
 import pytest
 from daemon_process import DEADLINE_S
 
-from benches.synthetic import ENVIRONMENT
+from benches.harness.synthetic import ENVIRONMENT
 from compile_client.config import ClientConfig
 from compile_client.service import DaemonClient
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benches.served import ServedDaemon, clean_environment
+from benches.harness.daemon import ServedDaemon, clean_environment
 
 TRAINERS = Path(__file__).parent / "trainers"
 REPOSITORY = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benches.served import ServedDaemon
+from benches.harness.daemon import ServedDaemon
 from compile_wire.digest import digest_of
 from compile_wire.kernel_spec import KernelArgument, KernelSpec
 from compiler_daemon.explain import KernelRequest, kernel_differences

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benches.served import ServedDaemon, clean_environment
+from benches.harness.daemon import ServedDaemon, clean_environment
 from tests.kernels.conftest import REPOSITORY, TRAINERS, Bench, needs_triton
 
 pytestmark = needs_triton

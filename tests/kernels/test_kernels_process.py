@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from benches.served import ServedDaemon
+from benches.harness.daemon import ServedDaemon
 from tests.e2e.flipping_proxy import FlippingProxy
 from tests.kernels.conftest import Bench, needs_triton
 

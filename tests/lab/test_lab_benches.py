@@ -8,17 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from benches import backbones, gradients, multires
-from benches import command_line as cli
-from benches.backbones_presets import BackbonesConfig, Variant
-from benches.backbones_presets import preset as backbones_preset
-from benches.multires_evaluation import overall
-from benches.multires_presets import evaluation_steps
-from benches.multires_presets import preset as multires_preset
-from benches.runs import RunFolder, latest
+from benches.backbones import __main__ as backbones
+from benches.backbones.presets import BackbonesConfig, Variant
+from benches.backbones.presets import preset as backbones_preset
+from benches.gradients import __main__ as gradients
+from benches.harness import lab_cli as cli
+from benches.harness.run_folder import RunFolder, latest
+from benches.multires import __main__ as multires
+from benches.multires.evaluation import overall
+from benches.multires.presets import evaluation_steps
+from benches.multires.presets import preset as multires_preset
 from diffusion.errors import RunFolderError
 
-COMMANDS = {"multires": multires.multires, "gradients": gradients.gradients, "backbones": backbones.backbones}
+BENCHES = {"multires": multires.BENCH, "gradients": gradients.BENCH, "backbones": backbones.BENCH}
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def run(monkeypatch, capsys):
     def call(bench, *arguments):
         monkeypatch.setattr(sys, "argv", [bench, *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            cli.run(COMMANDS[bench])
+            cli.run(BENCHES[bench])
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out.splitlines(), captured.err
 
@@ -51,7 +53,7 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 def test_a_bench_writes_its_folder_and_ends_with_one_json_document(bench, run, tmp_path, monkeypatch):
     monkeypatch.setattr(multires, "preset", quick)
     code, out, err = run(bench, *SMALL[bench], "--out", tmp_path, "--seed", 3)
@@ -99,7 +101,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 @pytest.mark.parametrize("case", list(BAD))
 def test_bad_input_gets_one_sentence_and_exit_code_two_and_leaves_nothing_behind(bench, case, run, tmp_path):
     arguments, sentence = BAD[case]
@@ -120,7 +122,7 @@ def test_an_unknown_target_is_refused(run, tmp_path):
     assert (code, err) == (2, "error: unknown target 'w'; there are x0, epsilon, v\n")
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 def test_a_folder_that_cannot_be_written_is_refused(bench, run, tmp_path):
     (tmp_path / "file").write_text("mine")
 
@@ -131,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_refused(bench, run, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 def test_resuming_with_another_configuration_is_refused_and_changes_nothing(bench, run, tmp_path):
     config = run(bench, *SMALL[bench], "--dry-run")[1][-1]
     folder = tmp_path / "old"
@@ -147,7 +149,7 @@ def test_resuming_with_another_configuration_is_refused_and_changes_nothing(benc
     assert files(folder) == before
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 def test_a_dry_run_prints_the_configuration_and_makes_nothing(bench, run, tmp_path):
     code, out, _ = run(bench, "--preset", "gpu", "--seed", 11, "--dry-run", "--out", tmp_path / "runs")
 
@@ -156,7 +158,7 @@ def test_a_dry_run_prints_the_configuration_and_makes_nothing(bench, run, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("bench", list(COMMANDS))
+@pytest.mark.parametrize("bench", list(BENCHES))
 def test_help_names_every_option(bench, run):
     code, out, _ = run(bench, "--help")
 
@@ -274,11 +276,12 @@ def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end():
 ONE_LAYER = """
 from dataclasses import replace
 
-from benches import command_line, multires
+from benches.harness import lab_cli
+from benches.multires import __main__ as multires
 
 demo = multires.preset("demo")
 multires.preset = lambda name: replace(demo, backbone=replace(demo.backbone, depth=1))
-command_line.run(multires.multires)
+lab_cli.run(multires.BENCH)
 """
 
 

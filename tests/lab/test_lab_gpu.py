@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benches.gpu_verdicts import kernel_checks, mode_checks, reduce_overhead_check
+from benches.gpu.verdicts import kernel_checks, mode_checks, reduce_overhead_check
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = str(REPOSITORY / "benches" / "gpu_check.sh")
@@ -108,7 +108,7 @@ def test_rows_for_which_there_is_no_time_are_named(short: Path) -> None:
 
 @needs_triton
 def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benches import gpu_kernels
+    from benches.gpu import kernels as gpu_kernels
 
     def launch(_grid: tuple[int, ...], x: torch.Tensor, y: torch.Tensor, out: torch.Tensor, _n: int) -> None:
         out.copy_(x + y)
@@ -121,7 +121,7 @@ def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch: pytest.Mo
 
 def test_every_kernel_of_the_corpus_has_a_comparison() -> None:
     pytest.importorskip("triton")
-    from benches.gpu_kernels import _CASES
+    from benches.gpu.kernels import _CASES
     from benches.kernels.corpus import corpus
 
     assert set(_CASES) == {specimen.name for specimen in corpus()}

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from benches import contest, overhead, speed, startup, sweep
-from benches.contest import Ratio, Row, finish
+from benches import overhead, speed, sweep
+from benches.harness import measure
+from benches.harness.measure import Ratio, Row, finish
+from benches.startup import __main__ as startup
 
 
 def _row(**figures: list[float]) -> Row:
@@ -88,7 +90,7 @@ def test_a_model_that_nobody_knows_is_refused_in_words(given: str, capsys: pytes
 
 def test_a_row_that_nobody_knows_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        contest.arguments("startup", None, ("eager",), rounds=1).parse_args(["--rows", "nobody"])
+        measure.arguments("startup", None, ("eager",), rounds=1).parse_args(["--rows", "nobody"])
     assert "no row nobody; there are eager" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benches.stall import complaints, figures
+from benches.stall.__main__ import complaints, figures
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 560.0

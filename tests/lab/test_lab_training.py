@@ -181,7 +181,7 @@ def test_compiled_and_eager_training_agree():
 
 def test_a_training_process_imports_neither_scipy_nor_matplotlib_nor_a_compiler():
     program = (
-        "import sys, benches.multires, diffusion.training\n"
+        "import sys, benches.multires.__main__, diffusion.training\n"
         "heavy = {'scipy', 'matplotlib', 'PIL', 'torch._inductor', 'rich.progress'} & set(sys.modules)\n"
         "print(*sorted(heavy))"
     )

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benches.contest import ContestError
-from benches.wire import CELLS, RATIOS, ROWS
-from benches.wire_callers import Held, Places, Turn, callers
+from benches.harness.measure import BenchError
+from benches.lookup.__main__ import CELLS, RATIOS, ROWS
+from benches.lookup.callers import Held, Places, Turn, callers
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 240.0
@@ -78,7 +78,7 @@ def test_an_answer_that_does_not_come_ends_the_bench(short: Path) -> None:
 
     with (
         callers(Places(daemon=short / "nobody"), 1) as those,
-        pytest.raises(ContestError, match=r"daemon: .*no such key is no hit"),
+        pytest.raises(BenchError, match=r"daemon: .*no such key is no hit"),
     ):
         those.take(turn, lambda: None)
 

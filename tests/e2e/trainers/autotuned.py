@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._inductor import select_algorithm
 
-from benches.compile_counts import start_counting
+from benches.harness.compile_counts import start_counting
 
 measured: list[str] = []
 original = select_algorithm.AlgorithmSelectorCache.benchmark_choice

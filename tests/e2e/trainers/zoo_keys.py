@@ -15,7 +15,7 @@ import torch
 from torch._functorch._aot_autograd import autograd_cache
 from torch._inductor import compile_fx
 
-from benches.zoo_models import ZOO
+from benches.zoo.models import ZOO
 from compile_client.capture import CannotCarryError, capture
 from compile_wire.graph_check import decode_graph
 from compile_wire.torch_side.key_parts import PARTS, full_key, gathered_parts

@@ -1,0 +1,150 @@
+"""How losses and gradients depend on the noise level, for every target, mode and resolution.
+
+python -m benches.gradients --preset cpu        under three minutes
+python -m benches.gradients --preset cpu-long   the run behind benches/results/gradients
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benches.gradients.presets import GradientsConfig, preset
+from benches.harness import lab_cli as cli
+from benches.harness.compile_counts import CompileCounts
+from benches.harness.run_folder import RunFolder
+from diffusion.backbone import HybridDiT
+from diffusion.buckets import BucketSchedule
+from diffusion.gradients import (
+    Interval,
+    cosine_matrix,
+    gradient_statistics,
+    single_gradients,
+    times_denser_at_ends,
+)
+from diffusion.objective import DenoisingObjective
+from diffusion.parametrization import Mode, Parametrization, Target
+from diffusion.random_streams import stream
+from diffusion.training import Trainer
+
+PHASES = ("start", "trained")
+
+
+def configured(options: cli.LabOptions) -> GradientsConfig:
+    """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
+    config = preset(options.preset)
+    if options.resolutions is not None:
+        sides = cli.parse_numbers(options.resolutions, "--resolutions")
+        config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
+    if options.mode is not None:
+        config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.device is not None:
+        config = replace(config, device=options.device)
+    return replace(config, train=cli.training(config.train, options))
+
+
+def trainer_for(config: GradientsConfig, target: Target, mode: Mode) -> Trainer:
+    """Return a fresh trainer; all start from the same random weights and see the same data and noise."""
+    torch.manual_seed(config.train.seed)
+    return Trainer(
+        objective=DenoisingObjective(HybridDiT(replace(config.backbone, mode=mode)), Parametrization(target=target)),
+        schedule=config.schedule,
+        source=config.source,
+        buckets=BucketSchedule(config.buckets, seed=config.train.seed),
+        config=config.train,
+        device=config.device,
+    )
+
+
+def flat(statistics: Any) -> dict[str, float]:
+    """Return statistics as one row; an interval becomes three columns."""
+    row: dict[str, float] = {}
+    for name, value in statistics._asdict().items():
+        if isinstance(value, Interval):
+            row |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+        else:
+            row[name] = value
+    return row
+
+
+def measure(
+    config: GradientsConfig, trainer: Trainer, labels: dict[str, str], folder: RunFolder, resolution: int
+) -> None:
+    """Log the statistics of every noise level at one resolution, and the cosines between levels."""
+    device, seed, count = trainer.device, config.train.seed, config.images
+    where = trainer.layout(resolution)
+    # The same boards and noise at every level, for every target and mode: differences are not luck.
+    images = config.source.draw(count, resolution, seed=seed, step=-1).to(device)
+    noise = torch.randn(images.shape, generator=stream(seed, "gradients", resolution)).to(device)
+    means = []
+    for t in times_denser_at_ends(config.times):
+        logsnr = config.schedule.logsnr(t.expand(count), resolution).to(device)
+        rows, maps = single_gradients(trainer.objective, images, noise, logsnr, where)
+        rows, maps = rows.cpu(), maps.cpu()
+        means.append(rows.mean(dim=0))
+        statistics = gradient_statistics(rows, maps, bootstraps=config.bootstraps, seed=seed)
+        folder.log(
+            {"kind": "gradients", **labels, "resolution": resolution, "t": float(t), "logsnr": float(logsnr[0])}
+            | flat(statistics)
+        )
+    cosines = cosine_matrix(torch.stack(means)).tolist()
+    folder.log({"kind": "cosines", **labels, "resolution": resolution, "matrix": cosines})
+
+
+def cell_done(config: GradientsConfig, records: list[dict[str, Any]], target: Target, mode: Mode) -> bool:
+    """Return whether an earlier run measured this target and mode completely."""
+    found = {
+        (r["phase"], r["resolution"])
+        for r in records
+        if r["kind"] == "cosines" and (r["target"], r["mode"]) == (target.value, mode.value)
+    }
+    return found == {(phase, side) for phase in PHASES for side in config.buckets.resolutions}
+
+
+def run_cells(config: GradientsConfig, folder: RunFolder) -> None:
+    """Train and measure every target and mode that the folder does not hold yet."""
+    cells = [(target, mode) for target in config.targets for mode in config.modes]
+    before = folder.records()
+    with cli.progress("gradients", len(cells)) as advance:
+        for target, mode in cells:
+            if not cell_done(config, before, target, mode):
+                trainer = trainer_for(config, target, mode)
+                for phase in PHASES:
+                    if phase == "trained":
+                        losses = [record.loss for record in trainer.steps()]
+                        folder.log({"kind": "training", "target": target.value, "mode": mode.value, "losses": losses})
+                    labels = {"phase": phase, "target": target.value, "mode": mode.value}
+                    for resolution in config.buckets.resolutions:
+                        measure(config, trainer, labels, folder, resolution)
+            advance(f"{target.value}, {mode.value}")
+
+
+def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
+    """Measure every cell that is missing, and report; return the bench's last line."""
+    run_cells(config, folder)
+    from benches.gradients.report import write_report
+
+    summary = write_report(config, folder, cli.seconds_since_start())
+    return {
+        "bench": "gradients",
+        "preset": config.preset,
+        "seed": config.train.seed,
+        "steps": config.train.steps,
+        "seconds": cli.seconds_since_start(),
+        "graphs": counts.graphs,
+        "summary": summary,
+        "out": str(folder.path),
+    }
+
+
+BENCH = cli.LabBench(
+    name="gradients",
+    about="Measure losses and gradients against the noise level, before and after some training.",
+    configured=configured,
+    run=run,
+)
+
+if __name__ == "__main__":
+    cli.run(BENCH)

@@ -1,0 +1,1 @@
+"""What the benches share; no bench is imported here."""

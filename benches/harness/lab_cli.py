@@ -1,0 +1,247 @@
+"""What the benches' command lines have in common: options, progress, errors and the last line.
+
+Talk goes to stderr. The last line on stdout is one JSON document. Exit codes: 0 done, 1 failed, 2 refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
+
+import psutil
+import typer
+
+from benches.harness.compile_counts import CompileCounts, start_counting
+from benches.harness.output import last_line, say
+from benches.harness.run_folder import RunFolder, plain
+from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
+from diffusion.parametrization import Mode, Target
+from diffusion.training import TrainConfig
+
+Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
+Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; the preset's own by default.")]
+Seed = Annotated[int, typer.Option(help="The number that all randomness follows from.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the preset's by default.")]
+Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the configuration and stop.")]
+Compile = Annotated[bool | None, typer.Option(help="Use torch.compile for training; the preset decides by default.")]
+Resume = Annotated[Path | None, typer.Option(help="An earlier run folder of this bench to continue.")]
+ModeChoice = Annotated[
+    str | None, typer.Option("--mode", help="naive, factorized, factorized+nll, both (the first two) or all.")
+]
+TargetChoice = Annotated[str | None, typer.Option("--target", help="What is predicted: x0, epsilon or v.")]
+TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard events.")]
+
+
+class LabConfig(Protocol):
+    """The configuration of any bench of the lab, as far as the command line needs it."""
+
+    @property
+    def device(self) -> str:
+        """Where it trains."""
+        ...
+
+
+C = TypeVar("C", bound=LabConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabOptions:
+    """What the command line says of a configuration; None stands for what the preset has."""
+
+    preset: str = "cpu"
+    resolutions: str | None = None
+    steps: int | None = None
+    seed: int = 0
+    mode: str | None = None
+    target: str | None = None
+    device: str | None = None
+    compiled: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabBench(Generic[C]):
+    """One bench of the lab: how it is configured, and how it is run."""
+
+    name: str
+    about: str
+    """For its `--help`."""
+    configured: Callable[[LabOptions], C]
+    """Returns the preset with what the command line changed; raises `ConfigError` for what cannot be run."""
+    run: Callable[[C, RunFolder, CompileCounts, bool], dict[str, Any]]
+    """Runs it in a folder, from where an earlier run of it ended if the last argument says so; returns its document."""
+    has_target: bool = False
+    """Whether one may choose what is predicted."""
+
+
+def parse_numbers(text: str, what: str) -> tuple[int, ...]:
+    """Return '16,32' as (16, 32); raise `ConfigError` for anything that is not a list of positive integers."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{what} must be integers separated by commas, got {text!r}") from None
+    if min(numbers) < 1:
+        raise ConfigError(f"{what} must be positive, got {text!r}")
+    return numbers
+
+
+MODES = {mode.value: (mode,) for mode in Mode} | {"both": (Mode.NAIVE, Mode.FACTORIZED), "all": tuple(Mode)}
+
+
+def parse_modes(text: str) -> tuple[Mode, ...]:
+    """Return the modes that a name stands for; raise `ConfigError` for a name nobody defined."""
+    if text not in MODES:
+        raise ConfigError(f"unknown mode {text!r}; there are {', '.join(MODES)}")
+    return MODES[text]
+
+
+def parse_target(text: str) -> Target:
+    """Return the target of a name; raise `ConfigError` for a name nobody defined."""
+    if text not in set(Target):
+        raise ConfigError(f"unknown target {text!r}; there are {', '.join(Target)}")
+    return Target(text)
+
+
+def training(config: TrainConfig, options: LabOptions) -> TrainConfig:
+    """Return a preset's training with the seed, the steps and the way to compile of the command line."""
+    config = replace(config, seed=options.seed)
+    if options.steps is not None:
+        config = replace(config, steps=options.steps)
+    return config if options.compiled is None else replace(config, compile=options.compiled)
+
+
+def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:
+    """Return a new numbered run folder, or the one to resume; tell people where it is."""
+    folder = (
+        RunFolder.create(out, bench, config, tensorboard=tensorboard)
+        if resume is None
+        else RunFolder.reopen(resume, config, tensorboard=tensorboard)
+    )
+    say(f"run folder {folder.path}")
+    return folder
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigError` unless torch can use the device here."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}; use cpu, cuda or cuda:N") from None
+    if kind not in {"cpu", "cuda"}:
+        raise ConfigError(f"the benches run on cpu and cuda, not on {kind}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch sees no CUDA device here")
+
+
+def seconds_since_start() -> float:
+    """Return wall-clock seconds since this process was started, imports included."""
+    return time.time() - psutil.Process().create_time()
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Give a function that advances by one step: a bar on a terminal, about ten plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        done = 0
+
+        def tell(text: str) -> None:
+            nonlocal done
+            done += 1
+            if done == total or done % max(1, total // 10) == 0:
+                say(f"{title} {done}/{total} {text}")
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, text="")
+        yield lambda text: bar.update(task, advance=1, text=text)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for people on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name == header[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(table)
+
+
+def run(bench: LabBench[Any]) -> NoReturn:
+    """Run a bench as its command line says.
+
+    A refusal is one sentence on stderr and exit code 2, a divergence exit code 1.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(_command(bench))
+    try:
+        app(standalone_mode=True)
+    except LossDivergedError as error:
+        say(f"failed: {error}")
+        sys.exit(1)
+    except DiffusionError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _command(bench: LabBench[C]) -> Callable[..., None]:
+    def command(
+        preset: Preset = "cpu",
+        resolutions: Resolutions = None,
+        steps: Steps = None,
+        seed: Seed = 0,
+        mode: ModeChoice = None,
+        target: TargetChoice = None,
+        device: Device = None,
+        compile: Compile = None,
+        out: Out = Path("runs"),
+        resume: Resume = None,
+        tensorboard: TensorBoard = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        options = LabOptions(
+            preset=preset,
+            resolutions=resolutions,
+            steps=steps,
+            seed=seed,
+            mode=mode,
+            target=target,
+            device=device,
+            compiled=compile,
+        )
+        config = bench.configured(options)
+        if dry_run:
+            print(json.dumps(plain(config)))
+            return
+        check_device(config.device)
+        counts = start_counting()
+        with open_folder(out, bench.name, config, resume=resume, tensorboard=tensorboard) as folder:
+            last_line(bench.run(config, folder, counts, resume is not None))
+
+    command.__doc__ = bench.about
+    # typer reads the options from the signature.
+    signature = inspect.signature(command, eval_str=True)
+    shown = [one for one in signature.parameters.values() if one.name != "target" or bench.has_target]
+    command.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return command

@@ -1,0 +1,1 @@
+"""Many connections that look artifacts up as fast as they can: `python -m benches.load`."""

@@ -1,0 +1,1 @@
+"""One lookup with its transfer, beside redis and bare gRPC: `python -m benches.wire`."""

@@ -1,0 +1,1 @@
+"""One model trained on several resolutions at once: `python -m benches.multires`."""

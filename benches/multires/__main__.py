@@ -1,0 +1,124 @@
+"""Train one model on several resolutions at once: naive against factorized.
+
+python -m benches.multires --preset demo        a minute: training only, the compile daemon's workload
+python -m benches.multires --preset cpu         under three minutes, with samples and metrics
+python -m benches.multires --preset cpu-long    the run behind benches/results/multires
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benches.harness import lab_cli as cli
+from benches.harness.compile_counts import CompileCounts
+from benches.harness.output import say
+from benches.harness.run_folder import RunFolder
+from benches.multires.presets import MultiresConfig, evaluation_steps, preset
+from diffusion.backbone import HybridDiT
+from diffusion.buckets import BucketSchedule
+from diffusion.objective import DenoisingObjective
+from diffusion.parametrization import Mode, Parametrization
+from diffusion.training import Trainer
+
+
+def configured(options: cli.LabOptions) -> MultiresConfig:
+    """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
+    config = preset(options.preset)
+    if options.resolutions is not None:
+        sides = cli.parse_numbers(options.resolutions, "--resolutions")
+        visits = config.buckets.visits if len(sides) == len(config.buckets.visits or ()) else None
+        config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=visits))
+    if options.mode is not None:
+        config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.target is not None:
+        config = replace(config, target=cli.parse_target(options.target))
+    if options.device is not None:
+        config = replace(config, device=options.device)
+    return replace(config, train=cli.training(config.train, options))
+
+
+def trainer_for(config: MultiresConfig, mode: Mode) -> Trainer:
+    """Return a fresh trainer; all modes of a run start from the same random weights and see the same data and noise."""
+    torch.manual_seed(config.train.seed)
+    return Trainer(
+        objective=DenoisingObjective(
+            HybridDiT(replace(config.backbone, mode=mode)), Parametrization(target=config.target)
+        ),
+        schedule=config.schedule,
+        source=config.source,
+        buckets=BucketSchedule(config.buckets, seed=config.train.seed),
+        config=config.train,
+        device=config.device,
+    )
+
+
+def train(config: MultiresConfig, mode: Mode, folder: RunFolder, *, resume: bool) -> None:
+    """Train one mode to the end, logging every step; measure and save it on the way."""
+    trainer = trainer_for(config, mode)
+    checkpoint = folder.path / f"{mode.value}.pt"
+    if resume and checkpoint.exists():
+        from diffusion.checkpoints import load_checkpoint
+
+        load_checkpoint(trainer, checkpoint)
+        say(f"{mode.value} continues at step {trainer.step}")
+    stops = set[int]()
+    if config.evaluation is not None:
+        stops = set(evaluation_steps(config.train.steps, config.evaluation.times))
+    with cli.progress(f"{mode.value:10}", config.train.steps - trainer.step) as advance:
+        for record in trainer.steps():
+            folder.log({"kind": "step", "mode": mode.value, **record._asdict()})
+            advance(f"{record.resolution} px  loss {record.loss:.4f}  {record.seconds:.2f} s")
+            if trainer.step in stops:
+                # Imported here: the demo trains only, and pays for no metric.
+                from benches.multires.evaluation import evaluate
+
+                evaluate(config, mode, trainer, folder)
+            if config.checkpoint_every and trainer.step % config.checkpoint_every == 0:
+                from diffusion.checkpoints import save_checkpoint
+
+                save_checkpoint(trainer, checkpoint)
+
+
+def document(config: MultiresConfig, folder: RunFolder, losses: list[float], counts: CompileCounts) -> dict[str, Any]:
+    """Return the bench's last line."""
+    return {
+        "bench": "multires",
+        "preset": config.preset,
+        "seed": config.train.seed,
+        "steps": len(losses),
+        "losses": losses,
+        "seconds": cli.seconds_since_start(),
+        "graphs": counts.graphs,
+        "graph_breaks": counts.graph_breaks,
+        "cpp_builds": counts.cpp_builds,
+        "triton_compiles": counts.triton_compiles,
+        "out": str(folder.path),
+    }
+
+
+def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume: bool) -> dict[str, Any]:
+    """Train every mode, and report; return the bench's last line."""
+    for mode in config.modes:
+        train(config, mode, folder, resume=resume)
+    if config.evaluation is None:
+        losses = [record["loss"] for record in folder.records()]
+    else:
+        from benches.multires.report import write_report
+
+        losses = write_report(config, folder, cli.seconds_since_start()).losses()
+    return document(config, folder, losses, counts)
+
+
+BENCH = cli.LabBench(
+    name="multires",
+    about="Train one model on several resolutions at once, naive against factorized.",
+    configured=configured,
+    run=run,
+    has_target=True,
+)
+
+if __name__ == "__main__":
+    cli.run(BENCH)

@@ -1,0 +1,81 @@
+"""How `benches.multires` looks at a model during training: validation, samples and the panel of metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benches.harness.run_folder import RunFolder
+from benches.multires.presets import EvaluationConfig, MultiresConfig
+from diffusion.images import save_grid
+from diffusion.metrics.panel import Score, panel, panel_png
+from diffusion.parametrization import Mode
+from diffusion.sampling import sample_images
+from diffusion.training import Trainer
+from diffusion.validation import ValidationPoint, validate
+
+Record = dict[str, Any]
+
+
+def overall(z: Sequence[float]) -> float:
+    """Return the geometric mean of max(|z|, 1): one number for a panel, 1 where nothing can be told from true draws."""
+    return math.exp(sum(math.log(max(abs(value), 1.0)) for value in z) / len(z))
+
+
+def _validation(trainer: Trainer, evaluation: EvaluationConfig) -> list[ValidationPoint]:
+    backbone = trainer.averaged
+
+    def predict(noisy: torch.Tensor, logsnr: torch.Tensor, resolution: int) -> torch.Tensor:
+        said: torch.Tensor = backbone(noisy, logsnr, trainer.layout(resolution)).target_BCHW
+        return said
+
+    return [
+        point
+        for bucket in trainer.buckets.buckets
+        for point in validate(
+            predict,
+            trainer.objective.parametrization,
+            trainer.schedule,
+            trainer.source,
+            resolutions=(bucket.resolution,),
+            bins=evaluation.validation_bins,
+            images=max(8, evaluation.validation_tokens // bucket.tokens),
+            device=trainer.device,
+        )
+    ]
+
+
+def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFolder) -> None:
+    """Measure the averaged weights, append everything to the log and draw samples and the panel."""
+    evaluation = config.evaluation
+    if evaluation is None:
+        return
+    step = trainer.step
+    for point in _validation(trainer, evaluation):
+        folder.log({"kind": "validation", "mode": mode.value, "step": step, **point._asdict()})
+    pictures: dict[int, torch.Tensor] = {}
+    panels: dict[str, list[Score]] = {}
+    for resolution in config.buckets.resolutions:
+        measured = resolution <= evaluation.max_resolution
+        samples = sample_images(
+            trainer.averaged,
+            trainer.objective.parametrization,
+            trainer.schedule,
+            count=evaluation.images if measured else evaluation.drawn,
+            resolution=resolution,
+            steps=evaluation.sampler_steps,
+            seed=config.train.seed,
+        )
+        pictures[resolution] = samples[: evaluation.drawn]
+        if measured:
+            # The cache of nulls lies beside the numbered runs and serves all of them.
+            scores = panel(samples, config.source, nulls=evaluation.nulls, cache=folder.path.parent / "nulls")
+            panels[f"{resolution} px"] = scores
+            for score in scores:
+                folder.log({"kind": "score", "mode": mode.value, "step": step, **score._asdict()})
+    save_grid(folder.path / f"samples-{mode.value}-{step:05d}.png", pictures)
+    if panels:
+        panel_png(folder.path / f"panel-{mode.value}.png", panels)

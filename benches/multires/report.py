@@ -1,0 +1,127 @@
+"""What `benches.multires` writes at the end, from the run's log alone: CSV, figures and a Markdown report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from benches.harness import lab_cli as cli
+from benches.harness import markdown as reports
+from benches.harness.figures import figure, smooth
+from benches.harness.machine import machine_line
+from benches.harness.run_folder import RunFolder, latest
+from benches.multires.evaluation import overall
+from benches.multires.presets import MultiresConfig
+from diffusion.images import save_ground_truth
+
+Record = dict[str, Any]
+
+
+class Log:
+    """A run's log, sorted by what its records are about."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.steps = latest(records, "step", "mode", "step")
+        self.validation = latest(records, "validation", "mode", "step", "resolution", "t")
+        self.scores = latest(records, "score", "mode", "step", "resolution", "metric")
+
+    def losses(self) -> list[float]:
+        """Return the loss of every step, mode after mode."""
+        return [record["loss"] for record in self.steps]
+
+    def panel_table(self, mode: str, resolution: int) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of z per metric over training, the geometric mean last."""
+        mine = [r for r in self.scores if r["mode"] == mode and r["resolution"] == resolution]
+        times = sorted({r["step"] for r in mine})
+        z = {(r["metric"], r["step"]): r["z"] for r in mine}
+        names = list(dict.fromkeys(r["metric"] for r in mine))
+        rows = [[name, *(f"{z[name, step]:.1f}" for step in times)] for name in names]
+        rows.append(["geometric mean of max(abs z, 1)", *(f"{overall([z[n, s] for n in names]):.2f}" for s in times)])
+        return ["z at step", *map(str, times)], rows
+
+    def excess_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of the last validation, averaged over noise levels."""
+        last = max((r["step"] for r in self.validation), default=0)
+        groups: dict[tuple[str, int], list[Record]] = {}
+        for r in self.validation:
+            if r["step"] == last:
+                groups.setdefault((r["mode"], r["resolution"]), []).append(r)
+        rows = []
+        for (mode, resolution), group in groups.items():
+            means = [_mean([r[name] for r in group]) for name in ("loss", "optimal", "excess", "mse_x0")]
+            rows.append([f"{mode}, {resolution} px", *map(reports.number, means)])
+        return ["mode", "loss", "least possible", "excess", "as MSE of x0"], rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) and known else None
+
+
+def _loss_curves(path: Path, log: Log, resolutions: tuple[int, ...]) -> None:
+    with figure(path, rows=1, columns=len(resolutions), size=(4.2, 3.2)) as axes:
+        for place, resolution in zip(axes[0], resolutions, strict=True):
+            for mode in dict.fromkeys(r["mode"] for r in log.steps):
+                mine = [r for r in log.steps if r["mode"] == mode and r["resolution"] == resolution]
+                window = max(1, len(mine) // 25)
+                place.plot([r["step"] for r in mine], smooth([r["mse"] for r in mine], window), label=mode)
+            place.set_title(f"{resolution} px")
+            place.set_xlabel("step")
+            place.set_ylabel("mean squared error of the target")
+            place.legend(fontsize="small")
+
+
+def _excess_curves(path: Path, log: Log, resolutions: tuple[int, ...]) -> None:
+    last = max(r["step"] for r in log.validation)
+    final = [r for r in log.validation if r["step"] == last]
+    with figure(path, rows=1, columns=len(resolutions), size=(4.2, 3.2)) as axes:
+        for place, resolution in zip(axes[0], resolutions, strict=True):
+            here = [r for r in final if r["resolution"] == resolution]
+            for mode in dict.fromkeys(r["mode"] for r in here):
+                mine = [r for r in here if r["mode"] == mode]
+                place.plot([r["logsnr"] for r in mine], [r["loss"] for r in mine], "o-", label=mode)
+            best = sorted({(r["logsnr"], r["optimal"]) for r in here if r["optimal"] is not None})
+            if best:
+                place.plot(*zip(*best, strict=True), "k--", label="least possible")
+            place.set_title(f"{resolution} px, after {last} steps")
+            place.set_xlabel("logSNR")
+            place.set_ylabel("mean squared error of the target")
+            place.legend(fontsize="small")
+
+
+def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> Log:
+    """Write losses.csv, validation.csv, scores.csv, the figures and report.md; print the closing table."""
+    log = Log(folder.records())
+    resolutions = config.buckets.resolutions
+    folder.write_csv("losses.csv", log.steps)
+    save_ground_truth(folder.path / "ground_truth.png", config.source, resolutions, seed=config.train.seed)
+    _loss_curves(folder.path / "losses.png", log, resolutions)
+    parts = [
+        "# multires: naive against factorized on shared resolutions\n",
+        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
+        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
+        "![losses](losses.png)\n\nGround truth:\n\n![ground truth](ground_truth.png)\n",
+    ]
+    if log.validation:
+        folder.write_csv("validation.csv", log.validation)
+        _excess_curves(folder.path / "validation.png", log, resolutions)
+        header, rows = log.excess_table()
+        cli.print_table("validation, averaged over noise levels", header, rows)
+        parts += [
+            "## Validation\n\nFixed images, noise and levels; averaged weights; mean over levels.\n",
+            reports.table(header, rows),
+            "![validation](validation.png)\n",
+        ]
+    if log.scores:
+        folder.write_csv("scores.csv", log.scores)
+        parts.append("## Panel over training\n\nz against independent true draws; below 3 is not told apart.\n")
+        for mode in dict.fromkeys(r["mode"] for r in log.scores):
+            for resolution in dict.fromkeys(r["resolution"] for r in log.scores):
+                header, rows = log.panel_table(mode, resolution)
+                cli.print_table(f"{mode}, {resolution} px", header, rows)
+                parts += [f"{mode}, {resolution} px:\n", reports.table(header, rows)]
+            last = max(r["step"] for r in log.scores if r["mode"] == mode)
+            parts.append(f"![samples](samples-{mode}-{last:05d}.png)\n\n![panel](panel-{mode}.png)\n")
+    folder.write_text("report.md", "\n".join(parts))
+    return log

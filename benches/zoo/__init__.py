@@ -1,0 +1,1 @@
+"""How much of what dynamo emits the daemon can take: `python -m benches.zoo`."""
