@@ -1,6 +1,7 @@
 # One command for each thing a newcomer wants; all may be run in any order and again.
 #   make demo     set up, then the main job: one trainer four times, with and without the daemon
 #   make test     set up, then the tests
+#   make slow     set up, then the few tests that take a minute each; CI runs them, too
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
@@ -21,7 +22,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check protos matrix twins verified zoo fuzz attack soak load floods bench kernels clean
+.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods bench kernels clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,8 +37,13 @@ demo: .venv
 	@$(BIN)/python -m benches.demo
 
 # Two processes share the files out; PYTEST_ARGS="-n 0" has one. A file is never split: its tests may share a daemon.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(IN_TWO) $(PYTEST_ARGS)
+
+slow: .venv
+	$(BIN)/python -m pytest -m slow $(IN_TWO) $(PYTEST_ARGS)
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -42,6 +42,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("s")
 
 
+@pytest.mark.slow
 def test_clients_of_a_daemon_that_is_killed_again_and_again_get_no_wrong_byte_and_no_error(short: Path) -> None:
     document = run(
         *("-m", "benches.soak", "--minutes", "0.33", "--clients", "4", "--trainers", "0", "--kill-every", "8"),

@@ -7,6 +7,7 @@ import pytest
 from tests.e2e.conftest import Daemon, Lab
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_a_worker_has_chosen_by_measuring_is_served_without_a_measurement(one_lab: Lab, daemon: Daemon) -> None:
     alone = one_lab.start("autotuned.py", "48", bare=True)

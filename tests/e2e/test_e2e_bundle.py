@@ -32,6 +32,7 @@ def verb_json(daemon: Daemon, *arguments: str) -> Any:
     return json.loads(verb(daemon, *arguments, "--json"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # two daemons, two trainers, a compile, and an interpreter that imports torch
 def test_a_bundle_of_one_daemon_saves_every_compile_at_another(lab: Lab, tmp_path: Path) -> None:
     one = lab.daemon("one")

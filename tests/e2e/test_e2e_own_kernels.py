@@ -120,6 +120,7 @@ def test_an_edit_of_what_is_compiled_into_the_graph_is_another_graph(
     assert (after.report["hits"], after.report["compiled_here"]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_the_candidates_of_an_autotuned_kernel_in_a_graph_are_compiled_and_timed_once(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_the_candidates_of_an_autotuned_kernel_in_a_graph_are_compiled_and_timed
     assert second.result["numbers"] == first.result["numbers"]
 
 
+@pytest.mark.slow
 def test_kernels_that_torch_compiles_in_processes_of_its_own_are_published_with_the_graph(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def verb(daemon: Daemon, name: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # a whole life, in seven processes that import torch
 def test_graphs_replayed_after_all_artifacts_have_gone_serve_the_sweep_again(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon("replaying")

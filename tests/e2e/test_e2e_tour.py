@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.conftest import REPOSITORY, clean_environment
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_verb_answers_as_the_tour_in_the_docs_says() -> None:
     done = subprocess.run(

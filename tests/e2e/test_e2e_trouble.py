@@ -89,6 +89,7 @@ def test_a_draining_daemon_finishes_what_it_began_and_exits_well(lab: Lab) -> No
     assert outcome.report["graphs"] == outcome.report["compiled_by_daemon"] == 1, daemon.log()
 
 
+@pytest.mark.slow
 def test_another_environment_is_refused_with_the_field_and_its_artifact_published(one_lab: Lab, daemon: Daemon) -> None:
     other = {"ATEN_CPU_CAPABILITY": "avx2"}
     native = one_lab.run("perceptron.py", "9", daemon=daemon)

@@ -30,6 +30,7 @@ def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict
     return document, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # twelve trainers, and six compiles
 def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothing(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
@@ -81,6 +82,7 @@ def test_a_cell_that_fails_is_listed_and_the_others_go_on(one_lab: Lab, daemon: 
     assert done["graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_graph_that_no_worker_can_compile_is_compiled_by_a_trainer_and_published(lab: Lab) -> None:
     daemon = lab.daemon("short", "--job-seconds", "1")

@@ -79,6 +79,7 @@ def explained(daemon: ServedDaemon) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 @needs_triton
 def test_planted_differences_in_real_kernels_are_named_beside_an_unrelated_one(bench: Bench) -> None:
     daemon = bench.daemon()

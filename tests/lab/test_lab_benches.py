@@ -285,6 +285,7 @@ lab_cli.run(multires.BENCH)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_seed_have_bit_equal_losses_and_the_second_compiles_nothing(tmp_path, headers):
     command = [sys.executable, "-c", ONE_LAYER, "--preset", "demo", "--resolutions", "8", "--steps", "3"]
     environment = {

@@ -79,6 +79,7 @@ def test_packages_that_are_missing_are_named_with_the_way_to_bring_them(short: P
     assert "set PYTHON" in nobody.stderr
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_steps_are_rehearsed_on_a_cpu_and_called_a_rehearsal(short: Path) -> None:
     rows = ["daemon_cold@default", "daemon_warm_counted@default", "kernels_first"]

@@ -33,6 +33,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("s")
 
 
+@pytest.mark.slow
 def test_async_swaps_after_the_first_step_with_eager_losses_and_each_graph_is_compiled_once(short: Path) -> None:
     rows = ["daemon_async", "eager"]
     options = ["--rounds", "1", "--steps", "2", "--resolutions", "8,12", "--depth", "1"]

@@ -146,6 +146,7 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing():
     assert rates[-1] < 1e-5
 
 
+@pytest.mark.slow
 def test_one_static_graph_per_bucket_and_mode_without_breaks_or_later_compiles():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

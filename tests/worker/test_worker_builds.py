@@ -38,6 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> dict[str
     return found
 
 
+@pytest.mark.slow
 def test_the_machine_code_of_every_kernel_is_that_of_torchs_own_build(results: dict[str, Any]) -> None:
     assert results["equal"]
     assert results["said_at_first"] == []

@@ -20,7 +20,6 @@ def _around(name: str, differs: str, line: str, *, core: str = _WIDE, setup: str
         core=core,
         setup=setup,
         fits=BODIES,
-        parts=("modes",),
         silent=silent,
     )
 
