@@ -32,7 +32,9 @@ an exchange shows. Each pair's outcome is in [twins.json](twins.json).
 
 Programs with up to four pairs of one thing are one process. Processes are forks of one that has imported torch and
 compiled nothing, except where the thing is read when torch is imported. All share a folder with torch's precompiled
-header, and a g++ that builds equal sources once (`tests/twins/compilers.py`)."""
+header, and a g++ that builds equal sources once (`tests/twins/compilers.py`).
+
+What was confused before, by kind, and what keeps it apart now: [log](../log.md), "Twins"."""
 
 
 def summary(results: Sequence[Result]) -> dict[str, int]:
