@@ -36,7 +36,7 @@ HEADS = frozenset(
 
 
 class Tables:
-    """Rows of sources and of expressions, made on demand."""
+    """Numbers the sources and expressions of one graph, as they are met."""
 
     def __init__(self, shape_env: Any) -> None:
         self.shape_env = shape_env

@@ -31,7 +31,7 @@ _TEXTS: dict[Outcome, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphRow:
-    """One graph of this process, and what came of it."""
+    """Says how one graph of this process ended."""
 
     key: str
     code: str
@@ -43,7 +43,7 @@ class GraphRow:
 
 
 class Ahead:
-    """Requests under way. Safe to call from any thread."""
+    """Sends graphs to the daemon in the background. Safe to call from any thread."""
 
     def __init__(self, answer: Callable[[str, bytes], tuple[Outcome, float, str]], *, max_in_flight: int) -> None:
         """`answer` asks the daemon and returns outcome, seconds and reason; it must not raise."""

@@ -35,14 +35,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The compile waits for a worker."""
+    """Says that the compile waits for a worker."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A worker is at it."""
+    """Says that a worker compiles the graph."""
 
     elapsed_s: float
     phase: str

@@ -17,7 +17,7 @@ from compile_client.errors import AbsentError, BreakerOpenError, ClientError, Gr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakerConfig:
-    """When it opens, and for how long."""
+    """Configures when the circuit breaker opens, and for how long."""
 
     troubles: int = 2
     """In a row. A stopped daemon costs a full deadline each time; one late answer of a busy machine is forgiven."""
@@ -27,7 +27,7 @@ class BreakerConfig:
 
 
 class CircuitBreaker:
-    """Safe to call from any thread."""
+    """Keeps calls from a daemon that has failed repeatedly, for a while. Safe to call from any thread."""
 
     def __init__(self, config: BreakerConfig | None = None, clock: Clock = time.monotonic) -> None:
         self._config = config or BreakerConfig()

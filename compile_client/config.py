@@ -52,7 +52,7 @@ _LEVELS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientConfig:
-    """How the client behaves; the defaults are those of an empty environment."""
+    """Configures the client; the defaults are those of an empty environment."""
 
     directory: Path
     address: str = ""

@@ -61,14 +61,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a lookup brought: artifacts that may be used, and what was wrong with the rest."""
+    """Holds what a lookup brought: artifacts that may be used, and what was wrong with the rest."""
 
     artifacts: list[Artifact]
     rejected: list[ArtifactError]
 
 
 class Connection:
-    """Made by `open`. Safe to call from any thread; must not be used in a forked child."""
+    """Asks one daemon, over one channel, for verified answers.
+
+    Made by `open`. Safe to call from any thread; must not be used in a forked child.
+    """
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", 
 
 @dataclass(frozen=True, slots=True)
 class TlsKeys:
-    """What TLS needs at this end, PEM as gRPC takes it."""
+    """Holds what TLS needs at this end, PEM as gRPC takes it."""
 
     authority: bytes
     certificate: bytes | None = None
@@ -45,7 +45,10 @@ class TlsKeys:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What it takes to talk to the daemon and to believe it. Neither shows in a repr, so neither reaches a log."""
+    """Holds the token to talk to the daemon and the secret to believe it.
+
+    Neither shows in a repr, so neither reaches a log.
+    """
 
     token: str = field(repr=False)
     secret: bytes = field(repr=False)

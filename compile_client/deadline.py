@@ -12,7 +12,7 @@ Clock = Callable[[], float]
 
 
 class Deadline:
-    """The moment after which nothing is waited for any more; shared by all steps towards one answer."""
+    """Ends all waiting for one answer at one moment, which all steps towards the answer share."""
 
     def __init__(self, limit_s: float, clock: Clock = time.monotonic) -> None:
         self._clock = clock

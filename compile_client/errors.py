@@ -39,7 +39,7 @@ from typing import ClassVar
 
 
 class Gravity(Enum):
-    """What a kind of trouble says about the next attempt."""
+    """Says, for a kind of failure, when the daemon is tried again."""
 
     POLITE = "polite"
     """The daemon is well: ask again for the next graph."""

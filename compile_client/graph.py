@@ -37,7 +37,10 @@ _MAX_COMPILES = 3
 
 
 class Graph:
-    """Used by the one thread that compiles it."""
+    """Leads one graph through torch's compile: asks the daemon, loads its answer, or has torch compile.
+
+    Used by the one thread that compiles it.
+    """
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Asking(Protocol):
-    """What a request needs of the process's client."""
+    """Describes what a request needs of the process's client."""
 
     @property
     def report(self) -> Report:
@@ -39,7 +39,7 @@ class Asking(Protocol):
 
 
 class GraphRequest:
-    """One graph's dealings with the daemon. All its waits lie inside one deadline; after trouble it asks no more.
+    """Asks the daemon for one graph. All its waits lie inside one deadline; after a failure it asks no more.
 
     Used by one thread. Never raises.
     """

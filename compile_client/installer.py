@@ -20,7 +20,10 @@ _FOLDER = "compile_daemon"
 
 
 class Installer:
-    """Files of artifacts. Safe to use from several threads, and from several processes on one cache directory."""
+    """Puts the files of artifacts where torch looks.
+
+    Safe to use from several threads, and from several processes on one cache directory.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

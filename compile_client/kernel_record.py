@@ -19,7 +19,7 @@ _kernel_numbers = itertools.count(1)
 
 @dataclass(slots=True)
 class KernelRecord:
-    """What becomes of one kernel: written while it is dealt with, by one thread; told once."""
+    """Records what becomes of one kernel: written by the thread that compiles it, and reported once."""
 
     key: str
     """Under which the daemon files it."""

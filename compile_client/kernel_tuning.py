@@ -23,7 +23,10 @@ _logger = logging.getLogger("compile_client")
 
 
 class Tuning:
-    """Its methods wrap two of the autotuner's."""
+    """Has the daemon remember which configurations Triton's autotuner chose.
+
+    Its methods wrap two of the autotuner's.
+    """
 
     def __init__(self, daemon_compiles: Callable[[], bool]) -> None:
         self._daemon_compiles = daemon_compiles

@@ -45,7 +45,7 @@ _logger = logging.getLogger("compile_client")
 
 
 class Kernels:
-    """One process's dealings about kernels. Safe to use from several threads: each compiles its own."""
+    """Asks the daemon for one process's Triton kernels. Safe to use from several threads: each compiles its own."""
 
     def __init__(self, version: TritonVersion) -> None:
         self._version = version

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Link:
-    """Opens connections and gives them up."""
+    """Opens the connection to the daemon when it is needed, and gives it up after failures."""
 
     def __init__(
         self,

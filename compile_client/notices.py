@@ -65,7 +65,7 @@ def say(text: str, level: int = logging.INFO, *, event: str = "note", **fields: 
 
 
 class Notices:
-    """Remembers what was said in this process. Safe to call from any thread."""
+    """Says each kind of thing once in this process. Safe to call from any thread."""
 
     def __init__(self, said: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()

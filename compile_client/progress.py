@@ -25,7 +25,7 @@ _terminal = threading.Lock()
 
 
 class Progress:
-    """The wait for one graph; a context manager, used in the waiting thread."""
+    """Tells the user about the wait for one graph; a context manager, used in the waiting thread."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ EXIT = "exit"
 
 
 class Publisher:
-    """A queue and one daemon thread, started with the first offer."""
+    """Publishes artifacts in the background: a queue and one daemon thread, started with the first offer."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ _STDLIB = frozenset(sys.stdlib_module_names)
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that a piece of code, with the functions inside of it, uses."""
+    """Lists the names that a piece of code, with the functions inside of it, uses."""
 
     globals: tuple[str, ...]
     attributes: tuple[str, ...]

@@ -55,7 +55,7 @@ _PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "c
 
 
 class Report:
-    """What this process did. Safe to call from any thread."""
+    """Counts what the client did in this process. Safe to call from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -234,7 +234,10 @@ def _reasons(counts: Counter[str]) -> str:
 
 
 class ReportFile:
-    """Where the counters go at the end of a process. Never raises: an unwritable file is said, not thrown."""
+    """Writes the counters to a file at the end of the process.
+
+    Never raises: that a file cannot be written is logged.
+    """
 
     def __init__(self, path: Path, env: MutableMapping[str, str]) -> None:
         """Claim `path`, unless the process that started this one has; `env` is this process's own environment."""

@@ -19,7 +19,7 @@ from compile_wire.kernel_environment import ArtifactKind, kernels_run
 
 
 class Reporter:
-    """Safe to call from any thread; no method raises."""
+    """Sends the record of this process's run to the daemon. Safe to call from any thread; no method raises."""
 
     def __init__(
         self,

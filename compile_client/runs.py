@@ -25,7 +25,7 @@ _MAX_TOLD = 32
 
 
 class RunLog:
-    """The record of this process. Safe to call from any thread."""
+    """Collects the record of this process's run. Safe to call from any thread."""
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ _FULL_WAIT_S = 0.5
 
 
 class DaemonClient:
-    """Everything that a process has to do with the daemon. Safe to call from any thread.
+    """Connects a process with its daemon: requests, publishing, reports and failures. Safe to call from any thread.
 
     A forked child starts anew: no connection, no thread, counters at zero; it reports only if it compiles.
     """

@@ -33,7 +33,7 @@ _logger = logging.getLogger("compile_client")
 
 
 class Moment:
-    """The contexts in which dynamo calls its backend, kept for a second call of it."""
+    """Keeps the contexts in which dynamo called its backend, for a second call of it."""
 
     def __init__(self, gm: torch.fx.GraphModule) -> None:
         from torch._guards import CompileContext, TracingContext
@@ -79,7 +79,7 @@ class Moment:
 
 
 class Swapping:
-    """A graph that changes over: what dynamo gets as the compiled function."""
+    """Runs a graph eagerly until its artifact is loaded, and then that: what dynamo gets as the compiled function."""
 
     def __init__(
         self,
@@ -129,7 +129,10 @@ class Swapping:
 
 
 class Background:
-    """The threads that fetch and load. At most so many graphs are fetched at once; the others wait for their turn."""
+    """Fetches and loads graphs in threads.
+
+    At most so many graphs are fetched at once; the others wait for their turn.
+    """
 
     def __init__(self, max_in_flight: int) -> None:
         self._places = threading.BoundedSemaphore(max_in_flight)

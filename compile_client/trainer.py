@@ -54,7 +54,7 @@ _LAST_LOAD_S = 10.0
 
 
 class Trainer:
-    """One process's dealings with torch's compiler. Its methods wrap torch's functions."""
+    """Stands between torch's compiler and the daemon in one process. Its methods wrap torch's functions."""
 
     def __init__(self, version: TorchVersion) -> None:
         tracing.set_up("compile-client")

@@ -24,7 +24,7 @@ def make_manager(kernels: Kernels) -> type[Any]:
     from triton.runtime.cache import FileCacheManager
 
     class DaemonCacheManager(FileCacheManager):
-        """Raises nothing that `FileCacheManager` does not."""
+        """Is Triton's cache manager, with the daemon behind it. Raises nothing that `FileCacheManager` does not."""
 
         def __init__(self, key: str, override: bool = False, dump: bool = False) -> None:
             super().__init__(key, override=override, dump=dump)

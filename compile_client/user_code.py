@@ -27,7 +27,7 @@ from compile_wire.torch_side.operators import NAMESPACES, name_of
 
 @dataclass(frozen=True, slots=True)
 class UserCode:
-    """What was found."""
+    """Says what code of the user's own takes part in a compile."""
 
     digest: str = ""
     """Of everything that the user's code leads to; empty where there is none."""

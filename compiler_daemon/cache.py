@@ -30,7 +30,7 @@ _RECORD_BYTES = 8192
 
 
 class Cache:
-    """The store behind keys, environments and signatures."""
+    """Looks artifacts up and files them: the store, with keys, environments and signatures checked."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ _SAMPLE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConditionView:
-    """One look at the daemon."""
+    """Holds the daemon's state at one moment, as an operator sees it."""
 
     pid: int
     uptime_s: float
@@ -48,7 +48,7 @@ class ConditionView:
 
 
 class Condition:
-    """Where to look."""
+    """Collects the daemon's state from its rooms when an operator asks."""
 
     def __init__(
         self, *, store: Store, pool: Pool, flights: Flights, counters: metrics.Counters, directory: Path

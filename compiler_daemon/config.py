@@ -47,7 +47,7 @@ def default_memory_bytes() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolConfig:
-    """Worker processes: how many, how they are started, and what each may use."""
+    """Configures the worker processes: how many, how they are started, and what each may use."""
 
     command: tuple[str, ...] = ("-P", "-m", "compiler_daemon.worker")
     """What the interpreter is given. `-P`: a worker never imports from the directory it happens to run in."""
@@ -96,7 +96,7 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlightConfig:
-    """How compiles are queued and what their waiters hear."""
+    """Configures how compiles are queued and what their waiters hear."""
 
     max_queued: int = 256
     """Graphs that may wait for a worker; at 20 s each this is more than an hour of one worker's time."""
@@ -110,7 +110,7 @@ class FlightConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonConfig:
-    """Everything that one daemon needs to know."""
+    """Configures one daemon."""
 
     directory: Path
     address: Address
@@ -175,7 +175,7 @@ class DaemonConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a daemon is, or will be."""
+    """Says where a daemon is, or will be: its directory and its address."""
 
     directory: Path
     address: Address | None

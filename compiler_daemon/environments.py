@@ -40,7 +40,10 @@ class SignedFacts:
 
 
 class Environments:
-    """Environments by their id; those not heard of for longest are forgotten first, and must be named again."""
+    """Remembers environments by their id.
+
+    The ones not heard of for longest are forgotten first, and must be named again.
+    """
 
     def __init__(self, store: Store, *, secret: bytes) -> None:
         self._store = store

@@ -46,7 +46,7 @@ _SENTENCES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """Why one graph was not there."""
+    """Says why one graph was a miss."""
 
     graph: GraphRecord
     kind: ArtifactKind
@@ -62,7 +62,7 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explained:
-    """The answer: a run, or a key that belongs to none."""
+    """Holds the answer to one question: the explained graphs of a run, or of a key that belongs to none."""
 
     run: RunSummary | None
     graphs: Sequence[Explanation]
@@ -139,7 +139,7 @@ class Explanations:
 
 
 class _Search:
-    """The search for nearest requests, for one answer."""
+    """Searches for the nearest known requests, for one answer."""
 
     def __init__(self, store: Store, log: RunLog, named: Fields, *, until: float) -> None:
         self._store = store

@@ -51,7 +51,7 @@ _DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
 
 
 class _Flight:
-    """One compile under way, and what its waiters are to hear."""
+    """Follows one compile under way, and tells its waiters about it."""
 
     def __init__(self, job: Job, *, position: int) -> None:
         self.job = job
@@ -118,7 +118,7 @@ class _Flight:
 
 
 class Flights:
-    """Compiles under way, by key."""
+    """Runs one compile for each key, however many clients ask for it."""
 
     def __init__(
         self,

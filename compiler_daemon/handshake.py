@@ -14,14 +14,14 @@ from compiler_daemon.pool import Pool
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Welcome:
-    """The client may ask."""
+    """Says that the handshake was accepted."""
 
     environment: Digest
     facts: SignedFacts
 
 
 class Handshakes:
-    """Settles version and environment."""
+    """Answers handshakes: compares the protocol's version, and registers the client's environment."""
 
     def __init__(self, environments: Environments, pool: Pool, *, counters: metrics.Counters) -> None:
         self._environments = environments

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class HeaderMaker:
-    """At most one worker that makes a header."""
+    """Has torch's header compiled, by at most one worker at a time."""
 
     def __init__(self, config: PoolConfig, place: Path) -> None:
         """`place` is where headers are kept."""

@@ -30,7 +30,7 @@ _MAX_FILE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What clients show, and what artifacts are signed with."""
+    """Holds the token that clients show and the secret that artifacts are signed with."""
 
     token: str = field(repr=False)
     secret: bytes = field(repr=False)
@@ -50,7 +50,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonNote:
-    """Who serves a directory: how `status`, `stop` and clients find the daemon."""
+    """Says which process serves a directory and where, so that `status`, `stop` and clients find the daemon."""
 
     address: str
     pid: int
@@ -106,7 +106,7 @@ def read_private(path: Path, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
 
 
 class DirectoryLock:
-    """The right to serve a directory, for one process at a time."""
+    """Lets one process at a time serve a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -33,7 +33,7 @@ class EnvironmentView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Named:
-    """Everything of one name, newest first."""
+    """Lists everything that is kept under one name, newest first."""
 
     artifacts: Sequence[ArtifactRow]
     requests: Sequence[StoredGraph]
@@ -48,7 +48,7 @@ class Collected:
 
 
 class Inventory:
-    """The store behind an operator's verbs."""
+    """Answers an operator's commands about the store: list, show, pin, remove, collect."""
 
     def __init__(self, store: Store, environments: Environments, *, counters: metrics.Counters) -> None:
         self._store = store

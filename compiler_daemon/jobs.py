@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """What a worker hands over: its blobs have gone to the store already."""
+    """Holds what a worker compiled. Its blobs have gone to the store already."""
 
     manifest: bytes
     blobs: Mapping[Digest, int]
@@ -73,7 +73,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hello:
-    """How a worker introduces itself."""
+    """Holds what a worker says of itself when it is ready."""
 
     environment: Digest
     fields: Mapping[str, str]
@@ -105,14 +105,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueuedEvent:
-    """The job waits for a worker."""
+    """Tells a waiter that the job waits for a worker."""
 
     position: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningEvent:
-    """A worker is at it."""
+    """Tells a waiter that a worker compiles the job."""
 
     elapsed_s: float
     phase: str

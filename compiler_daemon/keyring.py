@@ -64,7 +64,7 @@ class Client:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Register:
-    """Everything in `access.json`."""
+    """Holds the contents of `access.json`: the clients and what each may do."""
 
     clients: tuple[Client, ...] = ()
     previous_token: str = ""
@@ -97,7 +97,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls."""
+    """Says who makes a call, and in which role."""
 
     name: str
     role: Role
@@ -113,7 +113,10 @@ OWNER = Caller("owner", "operator")
 
 
 class Keyring:
-    """The directory's keys as they are now: what has changed on the disk is read again at the next question."""
+    """Answers who a caller is from the directory's keys.
+
+    What has changed on the disk is read again at the next question.
+    """
 
     def __init__(self, directory: Path, *, token: str, clock: Callable[[], float] = time.time) -> None:
         self._directory = directory
@@ -168,7 +171,7 @@ class Keyring:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsMaterial:
-    """What the server shows and whom it believes, all PEM."""
+    """Holds the server's certificate and key, and the authorities that it believes, all PEM."""
 
     key: bytes = field(repr=False)
     chain: bytes
@@ -180,7 +183,7 @@ class TlsMaterial:
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """Where the keys of a daemon's directory lie."""
+    """Names the files in which the keys of a daemon's directory lie."""
 
     directory: Path
 

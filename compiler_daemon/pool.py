@@ -40,7 +40,7 @@ _CARE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What decides how a worker is started."""
+    """Says how a worker is started: with which interpreter, and for which kind of job."""
 
     interpreter: str
     trade: Trade
@@ -51,7 +51,7 @@ class _Start:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Request:
-    """Somebody waits for a worker."""
+    """Stands for one job that waits for a worker."""
 
     environment: Digest | None
     """None takes any worker of the start."""
@@ -62,7 +62,7 @@ class _Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Known:
-    """What starting a worker of an interpreter has taught: its environment, or why it did not come up."""
+    """Remembers what starting a worker of an interpreter has shown: its environment, or why it did not come up."""
 
     hello: Hello | None
     failure: str
@@ -70,7 +70,7 @@ class _Known:
 
 
 class Pool:
-    """Workers, started when they are needed and kept warm."""
+    """Starts workers when they are needed, keeps them warm, and gives each at most one job."""
 
     def __init__(
         self,

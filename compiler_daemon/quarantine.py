@@ -28,7 +28,7 @@ class _Record:
 
 
 class GraphQuarantine:
-    """Which keys are refused, and why."""
+    """Refuses the keys of graphs that killed workers, for a while, and remembers why."""
 
     def __init__(self, *, lasts_s: float) -> None:
         self._lasts_s = lasts_s

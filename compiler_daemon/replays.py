@@ -30,7 +30,7 @@ _EVENT_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
-    """The graph's artifact is stored."""
+    """Says that a graph was compiled again and its artifact is stored."""
 
     environment: Digest
     key: str
@@ -43,7 +43,7 @@ ReplayEvent = QueuedEvent | RunningEvent | Replayed | Refusal
 
 
 class Replays:
-    """Graphs on their way to be compiled again."""
+    """Has kept graphs compiled again, and waits for them."""
 
     def __init__(
         self, *, cache: Cache, environments: Environments, flights: Flights, pool: Pool, counters: metrics.Counters

@@ -23,7 +23,7 @@ _SLACK_S = 0.5
 
 
 class Reports:
-    """What trainers say of their runs."""
+    """Takes the reports that trainers send of their runs."""
 
     def __init__(self, log: RunLog, store: Store, *, reading: Executor, counters: metrics.Counters) -> None:
         """`reading` is for whoever reads graphs, one at a time."""

@@ -22,7 +22,10 @@ _MAX_PER_CALLER = 256
 
 
 class Rights:
-    """Who may do what. Handshakes are remembered until the daemon ends; a client that is asked makes another."""
+    """Decides who may do what.
+
+    Handshakes are remembered until the daemon ends; a client that is asked makes another.
+    """
 
     def __init__(self, environments: Environments, *, allow_publish: bool) -> None:
         self._environments = environments

@@ -20,7 +20,7 @@ _LAST_RUNS = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """What the daemon has done for whom."""
+    """Holds the figures of `stats`: what the daemon has done for which program."""
 
     counters: Mapping[str, int]
     hits: int
@@ -49,7 +49,7 @@ class Statistics:
 
 
 class Gathering:
-    """Where the figures come from."""
+    """Collects the figures of `stats` from the log of runs and the store."""
 
     def __init__(self, store: Store, log: RunLog, *, counters: metrics.Counters) -> None:
         self._store = store

@@ -54,7 +54,7 @@ _FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Berth:
-    """What one worker is given: an interpreter, a place to compile in, and a log."""
+    """Says what one worker is given: an interpreter, a folder to compile in, and a log."""
 
     interpreter: str
     trade: Trade
@@ -92,7 +92,7 @@ class Berth:
 
 
 class WorkerProcess:
-    """A worker that has said hello."""
+    """Runs one worker process: starts it, gives it jobs, measures and ends it."""
 
     def __init__(self, config: PoolConfig, berth: Berth) -> None:
         self._config = config

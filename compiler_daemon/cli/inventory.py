@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SortBy(StrEnum):
-    """By what a list is ordered."""
+    """Names what a list is ordered by."""
 
     created = "created"
     used = "used"

@@ -42,7 +42,7 @@ class _Aspect:
 
 @dataclass(frozen=True, slots=True)
 class ComparedInputs:
-    """What came of it."""
+    """Holds the differences between two graphs' inputs, and which inputs were matched."""
 
     differences: list[Difference]
     sizes: frozenset[tuple[int, int]]

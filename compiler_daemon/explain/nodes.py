@@ -155,7 +155,7 @@ class _Leaf:
 
 
 class _Leaves:
-    """Arguments of nodes that stand for each other."""
+    """Compares the arguments of nodes that stand for each other."""
 
     def __init__(self, words: Words, others: Words, sizes: frozenset[tuple[int, int]], dynamic: bool) -> None:
         self._words = words

@@ -21,7 +21,7 @@ _COMPARED = {
 
 
 class Words:
-    """Writes what one spec holds."""
+    """Writes what one GraphSpec holds in words."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec

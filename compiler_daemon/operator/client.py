@@ -32,7 +32,7 @@ _CALL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorClient:
-    """Calls to the daemon of a directory."""
+    """Calls the daemon of a directory on an operator's behalf."""
 
     address: str
     keys: OperatorKeys

@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What a file holds."""
+    """Counts what was written into a bundle."""
 
     artifacts: int
     graphs: int
@@ -34,7 +34,7 @@ class Exported:
 
 
 class Exporter:
-    """One file on its way."""
+    """Writes one bundle from the daemon's store."""
 
     def __init__(self, client: InventoryClient, progress: Progress) -> None:
         self._client = client

@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """What an import did."""
+    """Counts what an import did."""
 
     imported: int
     present: int
@@ -57,7 +57,7 @@ class Imported:
 
 
 class Importer:
-    """One bundle on its way in. Verifies signature and every item when it is made; raises `BundleError`."""
+    """Imports one bundle. Verifies its signature and every item when it is made; raises `BundleError`."""
 
     def __init__(self, client: InventoryClient, bundle: Bundle, *, secret: bytes) -> None:
         bundle.verify_signature(secret)

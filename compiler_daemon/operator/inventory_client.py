@@ -33,7 +33,7 @@ class Description:
 
 
 class InventoryClient:
-    """What the daemon of a directory keeps."""
+    """Asks the daemon of a directory what it keeps."""
 
     def __init__(self, operator: OperatorClient, *, call_s: float = _LONG_CALL_S) -> None:
         self._operator = operator

@@ -64,7 +64,7 @@ _LOCK_NAME = ".keys.lock"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """What was done, and what it means for those who run meanwhile: sentences for an operator."""
+    """Says what a command on keys did, and what it means for those who run meanwhile: sentences for an operator."""
 
     done: tuple[str, ...]
     meanwhile: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeysView:
-    """All keys of a directory, without any secret."""
+    """Describes all keys of a directory, without any secret."""
 
     directory: str
     authority: CertificateView | None

@@ -23,7 +23,7 @@ _MAX_REASON = 160
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """What an import would find."""
+    """Says what an import would find."""
 
     entries: int
     fitting: int

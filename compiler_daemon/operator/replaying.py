@@ -46,7 +46,7 @@ makes the same graph."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """One graph, as it was asked for once."""
+    """Describes one graph that was asked for once, and is to be compiled again."""
 
     environment: Digest
     fields: Mapping[str, str]
@@ -60,7 +60,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What came of a graph."""
+    """Says how the compile of one graph ended."""
 
     asked: Asked
     status: Status
@@ -102,7 +102,7 @@ def from_file(path: Path, *, program: str) -> Iterator[Asked]:
 
 
 class Replayer:
-    """Hands graphs to one daemon."""
+    """Hands graphs to one daemon to have them compiled again."""
 
     def __init__(self, operator: OperatorClient, *, interpreter: str, threads: int | None, jobs: int) -> None:
         """`threads`: compile for trainers that have so many, whatever the graphs were captured with."""

@@ -25,7 +25,7 @@ _COUNTS = frozenset(
 
 
 class RunClient:
-    """What a daemon knows of runs."""
+    """Asks a daemon about runs."""
 
     def __init__(self, operator: OperatorClient) -> None:
         self._operator = operator

@@ -24,7 +24,7 @@ _SCHEME = b"Bearer "
 
 
 class _Passes:
-    """Random texts that are good for a while; where there are too many, the oldest goes."""
+    """Issues random texts that are valid for a while. Where there are too many, the oldest goes."""
 
     def __init__(self, lasts_s: float, most: int) -> None:
         self._lasts_s = lasts_s
@@ -54,7 +54,7 @@ class _Passes:
 
 
 class Access:
-    """The rules, for one daemon and one port."""
+    """Decides which requests to the page of one daemon are allowed."""
 
     def __init__(self, is_token: Callable[[bytes], bool], *, clock: Callable[[], float] = time.monotonic) -> None:
         """`is_token` tells in constant time whether a token opens the page now: tokens are made anew meanwhile."""

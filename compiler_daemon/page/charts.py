@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """A picture: bars, marks on the axes, and lines behind them."""
+    """Describes a chart: bars, marks on the axes, and lines behind them."""
 
     width: int
     height: int

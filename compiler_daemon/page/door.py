@@ -45,7 +45,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoorConfig:
-    """How much of the daemon a visitor may take."""
+    """Configures how much of the daemon a visitor of the page may take."""
 
     max_connections: int = 64
     """A browser opens six; Prometheus one."""
@@ -57,7 +57,7 @@ class DoorConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What was asked for."""
+    """Describes one HTTP request."""
 
     path: str
     parameters: Mapping[str, str]
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
-    """What is answered."""
+    """Describes one HTTP response."""
 
     status: int = 200
     kind: str = "text/html; charset=utf-8"
@@ -81,7 +81,7 @@ Plain = Callable[[int, str], Response]
 
 
 class Door:
-    """The listener and its connections."""
+    """Serves HTTP on a loopback port: the listener and its connections."""
 
     def __init__(self, handler: Handler, plain: Plain, config: DoorConfig) -> None:
         self._handler = handler

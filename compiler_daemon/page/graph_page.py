@@ -26,7 +26,7 @@ _MAX_CODE = 200_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """What a graph is made of."""
+    """Says what a graph is made of."""
 
     what: str
     """One line: how large it is, and what captured it."""

@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """One look at everything."""
+    """Holds the figures of the first page."""
 
     now: float
     condition: ConditionView

@@ -30,7 +30,7 @@ _DEFAULT_SPAN = "day"
 
 
 class Site:
-    """The pages of one daemon."""
+    """Answers requests for the pages of one daemon."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from compiler_daemon.rpc.pack import pack_quarantined, pack_worker
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
-    """The daemon's state, and its end."""
+    """Answers an operator's calls about the daemon's state, and stops it."""
 
     def __init__(self, *, condition: Condition, shutdown: Callable[[], None], server_version: str) -> None:
         self._condition = condition

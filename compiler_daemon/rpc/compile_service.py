@@ -25,7 +25,7 @@ from compiler_daemon.rpc.pack import pack_entries, pack_event
 
 
 class CompileServicer(pb_grpc.CompileServiceServicer):
-    """What a trainer's process asks."""
+    """Answers the calls of trainers about graphs."""
 
     def __init__(
         self,

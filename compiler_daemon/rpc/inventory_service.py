@@ -31,7 +31,7 @@ Row = TypeVar("Row")
 
 
 class InventoryServicer(pb_grpc.InventoryServiceServicer):
-    """Unpack, one call into the domain, pack."""
+    """Answers an operator's calls about what is kept."""
 
     def __init__(self, *, inventory: Inventory, cache: Cache) -> None:
         self._inventory = inventory

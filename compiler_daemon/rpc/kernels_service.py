@@ -25,7 +25,7 @@ from compiler_daemon.rpc.pack import pack_event
 
 
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
-    """What a trainer's process asks about a Triton kernel."""
+    """Answers the calls of trainers about Triton kernels."""
 
     def __init__(self, *, cache: Cache, rights: Rights, flights: Flights, interpreter: str) -> None:
         self._cache = cache

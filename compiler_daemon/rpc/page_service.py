@@ -13,7 +13,7 @@ from compiler_daemon.rpc.around import Context
 
 
 class PageServicer(pb_grpc.PageServiceServicer):
-    """Both calls need the token, as every call does."""
+    """Answers the calls that open the page. Both need the token, as every call does."""
 
     def __init__(self) -> None:
         self._url = ""

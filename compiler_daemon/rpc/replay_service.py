@@ -22,7 +22,7 @@ from compiler_daemon.rpc.pack import pack_event
 
 
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
-    """What an operator asks about graphs."""
+    """Answers an operator's calls that have kept graphs compiled again."""
 
     def __init__(self, *, cache: Cache, replays: Replays, rights: Rights, interpreter: str) -> None:
         self._rights = rights

@@ -17,7 +17,7 @@ from compiler_daemon.statistics import Gathering
 
 
 class RunServicer(pb_grpc.RunServiceServicer):
-    """Reports in, explanations and figures out."""
+    """Takes trainers' reports, and answers with explanations and figures."""
 
     def __init__(self, *, reports: Reports, explanations: Explanations, gathering: Gathering, flights: Flights) -> None:
         self._reports = reports

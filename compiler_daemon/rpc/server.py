@@ -53,7 +53,7 @@ _OPTIONS = [
 
 
 class RpcServer:
-    """The daemon's door."""
+    """Serves gRPC: the daemon's services on its addresses."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ def server_credentials(config: DaemonConfig) -> grpc.ServerCredentials | None:
 
 
 class _Current:
-    """The keys in force. gRPC asks from threads of its own, before each TLS handshake."""
+    """Hands gRPC the keys in force. It asks from threads of its own, before each TLS handshake."""
 
     def __init__(self, files: KeyFiles) -> None:
         self._files = files

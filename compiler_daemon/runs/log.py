@@ -34,7 +34,7 @@ _RUN_COLUMNS = "number, run, program, pid, environment, started, seen, ended, un
 
 
 class RunLog:
-    """Safe to call from any thread; raises only `RunLogError`."""
+    """Keeps what trainers reported of their runs. Safe to call from any thread; raises only `RunLogError`."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the file; raise `RunLogError` where the disk does not let us."""

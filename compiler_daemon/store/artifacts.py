@@ -35,7 +35,7 @@ ROW_COLUMNS = "digest, environment, key, graph, bytes, compile_s, origin, progra
 
 
 class Artifacts:
-    """The artifacts of a store. Safe to call from any thread."""
+    """Keeps the artifacts of a store. Safe to call from any thread."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from compiler_daemon.store.shelves import Draft, Shelves
 
 
 class BlobWriter:
-    """One blob on its way in; a context manager. Leaving it without `commit` removes what was written.
+    """Writes one blob; a context manager. Leaving it without `commit` removes what was written.
 
     Not safe to share between threads, but its calls may come from different threads one after the other.
     """

@@ -30,7 +30,7 @@ _UNREADABLE = b"not readable"
 
 
 class Blobs:
-    """The blobs of a store. Safe to call from any thread."""
+    """Keeps the blobs of a store. Safe to call from any thread."""
 
     def __init__(
         self, directory: Directory, index: Index, shelves: Shelves, quarantine: Quarantine, pins: Pins

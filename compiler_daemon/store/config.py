@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreConfig:
-    """Where artifacts live and what bounds them."""
+    """Configures where artifacts live and what bounds them."""
 
     root: Path
     """Made with mode 0700 where it does not exist."""

@@ -33,7 +33,7 @@ _MAX_HOLDER_BYTES = 1024
 
 
 class Directory:
-    """A validated and locked root. Safe to call from any thread."""
+    """Holds the store's root directory, checked and locked. Safe to call from any thread."""
 
     def __init__(self, root: Path, lock: int) -> None:
         self.root = root

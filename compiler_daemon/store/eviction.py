@@ -17,7 +17,7 @@ from compiler_daemon.store.rows import GcReport
 
 @dataclass(slots=True)
 class Plan:
-    """What is to go. Everything in it is claimed in `Pins` where the plan is not for a dry run."""
+    """Lists what is to be removed. Everything in it is claimed in `Pins` where the plan is not for a dry run."""
 
     artifacts: list[Digest] = field(default_factory=list)
     blobs: list[Digest] = field(default_factory=list)

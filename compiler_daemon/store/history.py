@@ -19,7 +19,7 @@ _RECENT = 32
 
 
 class History:
-    """Counters and compile times of a store. Safe to call from any thread."""
+    """Keeps counters and compile times of a store. Safe to call from any thread."""
 
     def __init__(self, index: Index) -> None:
         self._index = index

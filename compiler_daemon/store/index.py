@@ -76,7 +76,7 @@ class _NotOurIndexError(Exception):
 
 
 class Index:
-    """The open index. Safe to call from any thread."""
+    """Holds the open SQLite index. Safe to call from any thread."""
 
     def __init__(self, directory: Directory, set_aside: str) -> None:
         self.lock = threading.RLock()

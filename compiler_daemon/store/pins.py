@@ -22,7 +22,7 @@ _PRUNE_ABOVE = 65536
 
 
 class Pins:
-    """What is in use. Safe to call from any thread."""
+    """Counts which blobs are in use, so that none of them is evicted. Safe to call from any thread."""
 
     def __init__(self, *, remember_s: float) -> None:
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Quarantine:
-    """The folder of damaged files. Callers hold the index's lock."""
+    """Sets damaged files aside in a folder of their own. Callers hold the index's lock."""
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._folder = root / "quarantine"

@@ -10,7 +10,7 @@ from compiler_daemon.store.stamps import Stamps
 
 
 class Rankings:
-    """The rankings of a store. Safe to call from any thread."""
+    """Ranks the store's keys by time and use. Safe to call from any thread."""
 
     def __init__(self, index: Index, stamps: Stamps) -> None:
         self._index = index

@@ -30,7 +30,7 @@ _EVICTED_PART = 16
 
 
 class Requests:
-    """The requests of a store and their graphs. Safe to call from any thread."""
+    """Keeps the requests of a store and their graphs. Safe to call from any thread."""
 
     def __init__(
         self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves, quarantine: Quarantine

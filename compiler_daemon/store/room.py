@@ -23,7 +23,7 @@ from compiler_daemon.store.stamps import Stamps
 
 
 class Room:
-    """Who may write how much. Safe to call from any thread."""
+    """Limits how much each client may write to the store. Safe to call from any thread."""
 
     def __init__(
         self,

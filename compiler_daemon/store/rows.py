@@ -52,7 +52,7 @@ class StoredGraph:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreUsage:
-    """How full the store is."""
+    """Says how full the store is."""
 
     artifacts: int
     blobs: int

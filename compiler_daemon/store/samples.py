@@ -32,7 +32,7 @@ class FigureSample:
 
 
 class Samples:
-    """The samples of a store. Safe to call from any thread."""
+    """Keeps samples of the daemon's figures over time. Safe to call from any thread."""
 
     def __init__(self, index: Index) -> None:
         self._index = index

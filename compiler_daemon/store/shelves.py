@@ -29,7 +29,7 @@ class Found:
 
 
 class Draft:
-    """A file on its way in: written beside the store, then renamed into it."""
+    """Writes one file: beside the store first, then renamed into it."""
 
     def __init__(self, incoming: Path) -> None:
         self._path = incoming / f"{os.getpid()}-{next(_numbers)}"
@@ -70,7 +70,10 @@ class Draft:
 
 
 class Shelf:
-    """One kind of file. Safe to call from any thread; the order of concurrent calls on one name is the caller's."""
+    """Keeps the files of one kind.
+
+    Safe to call from any thread; the order of concurrent calls on one name is the caller's.
+    """
 
     def __init__(self, root: Path, kind: str) -> None:
         self._folder = root / kind
@@ -155,7 +158,7 @@ class Shelf:
 
 
 class Shelves:
-    """All kinds of files that a store holds."""
+    """Holds a store's files, by kind."""
 
     def __init__(self, root: Path) -> None:
         self.incoming = root / "incoming"

@@ -22,7 +22,7 @@ _FLUSH_ABOVE = 256
 
 
 class Stamps:
-    """Uses that the index has not been told of yet. Safe to call from any thread."""
+    """Collects uses of artifacts until they are written to the index. Safe to call from any thread."""
 
     def __init__(self, index: Index) -> None:
         self._index = index

@@ -40,7 +40,7 @@ from compiler_daemon.store.stamps import Stamps
 
 
 class Store:
-    """An open store. Also a context manager that closes it."""
+    """Keeps artifacts, graphs and figures on disk. Also a context manager that closes it."""
 
     def __init__(self, config: StoreConfig, directory: Directory, index: Index) -> None:
         """Use `open`."""

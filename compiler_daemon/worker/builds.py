@@ -61,7 +61,7 @@ extern "C" void kernel(float* out_ptr0)
 
 @dataclass(eq=False, slots=True)
 class _Round:
-    """What one job has to be built. Its threads are its own: they stand back as far as the job does."""
+    """Builds the kernels of one job. Its threads are its own: they are as nice as the job is."""
 
     executor: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max(1, async_compile.get_compile_threads()), "builds")
@@ -80,7 +80,10 @@ class _Build:
 
 
 class Builds:
-    """The builds of this process. One job at a time; kernels of a job that was given up may still be built."""
+    """Builds the C++ kernels of this process's jobs.
+
+    One job at a time; kernels of a job that was given up may still be built.
+    """
 
     def __init__(self, place: Path) -> None:
         """Nothing is replaced yet. What is made on the way goes to a folder of its own in `place`."""

@@ -76,7 +76,7 @@ class _KeyKnownError(BaseException):
 
 @dataclass
 class _Job:
-    """What torch does with the graph at hand."""
+    """Follows what torch does with the graph at hand."""
 
     key: str
     """That it must have; empty where the key is what is asked for."""
@@ -94,7 +94,7 @@ class _Job:
 
 
 class Compiler:
-    """The compiler of this process. One job at a time."""
+    """Compiles the graphs of this process, one job at a time."""
 
     def __init__(self) -> None:
         version = torch_version()

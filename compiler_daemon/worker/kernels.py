@@ -44,7 +44,7 @@ _METADATA = "json"
 
 
 class KernelCompiler:
-    """The compiler of this process. One job at a time."""
+    """Compiles the Triton kernels of this process, one job at a time."""
 
     def __init__(self) -> None:
         # The shell that started the daemon must not decide what a trainer's kernel becomes. A trainer that has set any

@@ -31,7 +31,7 @@ _SET_BY_TORCH = frozenset(
 
 
 class Leftovers:
-    """The state that a process has when it is made, and what is another one later."""
+    """Compares the state that the process had when this was made with the state that it has later."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes: dict[str, Probe] = {}

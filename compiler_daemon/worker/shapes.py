@@ -74,7 +74,7 @@ _ENUMS: dict[str, Any] = {"TensorProperty": dynamo_sources.TensorProperty}
 
 
 class Shapes:
-    """The sources, expressions and symbols of one spec."""
+    """Rebuilds the sources, expressions and symbols of one GraphSpec."""
 
     def __init__(self, spec: GraphSpec) -> None:
         if len(spec.symbols) > _MAX_SYMBOLS:

@@ -18,7 +18,7 @@ _MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What is known about an environment."""
+    """Holds what is known about an environment."""
 
     vec_isa: Mapping[str, bool] = field(default_factory=dict)
     """Probe (instruction set, compiler flags and probed code, as one text) to verdict."""

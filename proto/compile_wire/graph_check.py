@@ -86,7 +86,7 @@ def decode_graph(data: bytes, *, max_lists: int = MAX_LISTS) -> GraphSpec:
 
 
 class _Check:
-    """One pass over a graph's values: form, references and counts."""
+    """Checks a graph's values in one pass: form, references and counts."""
 
     def __init__(self) -> None:
         self.budget = MAX_VALUES

@@ -26,7 +26,7 @@ _FIRST_FRAME_BYTES = 9
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong, by kind and in words."""
+    """Says what is wrong with a TLS connection, by kind and in words."""
 
     cause: Cause
     """`absent`: nobody there; `silent`: nothing comes back; `tls`: the daemon's certificate, or our files; `refused`:

@@ -32,7 +32,7 @@ _lock = threading.Lock()
 
 
 class _Process:
-    """What this process traces with."""
+    """Holds what this process traces with."""
 
     tracer: Any = None
     processor: Any = None

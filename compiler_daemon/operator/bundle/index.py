@@ -58,7 +58,7 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
-    """What a file says of itself."""
+    """Holds the table of contents of a bundle."""
 
     kind: Kind
     made_by: str

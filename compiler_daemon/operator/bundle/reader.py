@@ -29,7 +29,7 @@ from compiler_daemon.operator.bundle.index import (
 
 
 class Bundle:
-    """An open file, its index read and checked for form. A context manager."""
+    """Reads a bundle: an open file whose index was read and checked for form. A context manager."""
 
     def __init__(self, file: IO[bytes], index: Index, items: Mapping[Digest, tuple[int, int]], raw: bytes) -> None:
         """Use `open`."""

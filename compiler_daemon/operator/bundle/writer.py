@@ -28,7 +28,7 @@ from compiler_daemon.operator.bundle.index import (
 
 
 class BundleWriter:
-    """A file on its way; a context manager. Leaving it without `finish` leaves no file."""
+    """Writes a bundle; a context manager. Leaving it without `finish` leaves no file."""
 
     def __init__(self, path: Path, *, kind: Kind, made_by: str, secret: bytes | None) -> None:
         """`secret` signs; None in a file of graphs."""

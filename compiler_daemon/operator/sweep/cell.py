@@ -46,7 +46,7 @@ class GraphRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellResult:
-    """What came of a cell."""
+    """Says how one cell of a sweep ended."""
 
     cell: Cell
     seconds: float
@@ -89,7 +89,7 @@ class CellResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spot:
-    """What all cells of a run share."""
+    """Holds what all cells of a warm-up share."""
 
     directory: Path
     """The daemon's."""
@@ -109,7 +109,7 @@ class Spot:
 
 @dataclass
 class Run:
-    """A cell that runs."""
+    """Follows a cell that runs."""
 
     cell: Cell
     spot: Spot

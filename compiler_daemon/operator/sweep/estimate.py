@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workshop:
-    """What the daemon says about its own speed and load."""
+    """Holds what the daemon says about its own speed and load."""
 
     compiles: int = 0
     """Waiting or under way."""
@@ -31,7 +31,7 @@ class Workshop:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far the cells are."""
+    """Counts how far the cells are."""
 
     waiting: int
     running_s: Sequence[float]

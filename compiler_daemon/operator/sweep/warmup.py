@@ -23,7 +23,7 @@ _ASK_S = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmupConfig:
-    """How cells are run."""
+    """Configures how cells are run."""
 
     jobs: int
     keep_going: bool = True
@@ -35,7 +35,7 @@ class WarmupConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How far it is; for who watches."""
+    """Says how far a warm-up is, for who watches."""
 
     done: int
     running: Sequence[str]
@@ -45,7 +45,7 @@ class Standing:
 
 
 class Warmup:
-    """One run over all cells."""
+    """Runs all cells of a sweep once."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ VARIABLE = "COMPILER_DAEMON_CONFINE"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What the daemon tells a worker."""
+    """Says how a worker is to confine itself, as the daemon tells it."""
 
     scratch: Path
     """The worker's own folder."""

@@ -45,7 +45,7 @@ class CannotConfineError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """All paths that are left to a worker."""
+    """Lists all paths that a confined worker may use."""
 
     read: Sequence[Path]
     """To read and execute."""

@@ -21,7 +21,10 @@ _SOURCE = "main.cpp"
 
 
 class Kernels:
-    """Watches sources being written. Safe to use from several threads; a record belongs to the thread that made it."""
+    """Records which shared objects a graph loads, by the sources that torch writes.
+
+    Safe to use from several threads; a record belongs to the thread that made it.
+    """
 
     def __init__(self, place: Callable[[str, str], bool] | None = None) -> None:
         """`place(name, path)` puts the object called `name` at `path` if it has it, and returns whether it did."""

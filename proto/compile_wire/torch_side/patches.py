@@ -8,7 +8,10 @@ _INHERITED = object()
 
 
 class Patches:
-    """Attributes that were replaced. Undone in reverse; what somebody else has replaced meanwhile is left alone."""
+    """Replaces attributes of torch's, and undoes that in reverse.
+
+    What somebody else has replaced meanwhile is left alone.
+    """
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []

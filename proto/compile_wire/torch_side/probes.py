@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Probes:
-    """Verdicts by probe. Safe to use from several threads."""
+    """Remembers what torch's probes of the processor found. Safe to use from several threads."""
 
     def __init__(self, known: Callable[[], Mapping[str, bool]]) -> None:
         """`known()` returns the verdicts that may be taken over."""

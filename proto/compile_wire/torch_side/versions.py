@@ -20,7 +20,7 @@ OLDEST, NEWEST = (2, 11), (2, 15)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TorchVersion:
-    """What the code needs to know about one version."""
+    """Says in what one version of torch differs from the others."""
 
     key_before_passes: bool
     """The key is computed before the graph is changed, so that the graph can be captured when the key is known."""

@@ -25,7 +25,7 @@ OLDEST, NEWEST = (3, 6), (3, 9)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonVersion:
-    """What the code needs to know about one version."""
+    """Says in what one version of Triton differs from the others."""
 
     hook_in_key: bool
     """An inspection hook joins the key; where not, kernels compiled under one must not be kept at all."""
