@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from compile_wire.torch_side.versions import waits_for_backward
+from compile_torch.versions import waits_for_backward
 
 _FUNCTORCH = {
     "bundled_autograd_cache": True,
