@@ -12,8 +12,8 @@ from typing import Any
 
 from compile_client._tables import CannotCarryError, Tables
 from compile_client._values import Values
+from compile_torch.setting_rules import Which, may_be_chosen
 from compile_wire.graph_spec import Value
-from compile_wire.torch_side.setting_rules import Which, may_be_chosen
 
 
 def inductor_settings() -> dict[str, Value]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from compile_client._tables import CannotCarryError, Tables
+from compile_torch.operators import GETATTR, name_of
 from compile_wire.graph_spec import TensorSpec, Value, tensor_value
-from compile_wire.torch_side.operators import GETATTR, name_of
 
 
 class Values:

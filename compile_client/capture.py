@@ -17,6 +17,8 @@ import torch
 from compile_client._tables import CannotCarryError, Tables
 from compile_client._values import Values
 from compile_client.origins import origin_of
+from compile_torch.key.state import read_state
+from compile_torch.operators import GETATTR, check_attribute, check_method, name_of
 from compile_wire.graph_spec import (
     TYPES,
     GraphSpec,
@@ -26,8 +28,6 @@ from compile_wire.graph_spec import (
     Value,
     encode_graph,
 )
-from compile_wire.torch_side.operators import GETATTR, check_attribute, check_method, name_of
-from compile_wire.torch_side.state import read_state
 
 __all__ = ["CannotCarryError", "capture"]
 

@@ -86,8 +86,3 @@ def code_name() -> str:
         return f"{code.co_name} ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})"
     except (ImportError, AttributeError):  # outside of dynamo, or a torch that keeps it elsewhere
         return ""
-
-
-def recompile_limit() -> int:
-    """Return how many graphs dynamo makes of one function before it runs it eagerly for good."""
-    return int(torch._dynamo.config.recompile_limit)

@@ -16,12 +16,12 @@ from compile_client.origins import origin_of_named
 from compile_client.records import GraphNote
 from compile_client.records import Outcome as RunOutcome
 from compile_client.verification import Sampling, differences
+from compile_torch.key.components import differing_parts, key_parts
+from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
+from compile_torch.versions import TorchVersion
 from compile_wire import tracing
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.torch_side.components import differing_parts, key_parts
-from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
-from compile_wire.torch_side.versions import TorchVersion
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from compile_client.graph_request import GraphRequest
     from compile_client.installer import Installer
     from compile_client.service import DaemonClient
+    from compile_torch.kernels import Kernels
     from compile_wire.digest import Digest
-    from compile_wire.torch_side.kernels import Kernels
 
 _MAX_COMPILES = 3
 """How often the daemon is asked for another compile because the guards of what it sent did not hold."""
@@ -395,8 +395,8 @@ class Graph:
         return self._spec
 
     def _publish(self, seconds: float) -> None:
-        from compile_wire.torch_side.entries import scrubbed
-        from compile_wire.torch_side.objects import portable
+        from compile_torch.entries import scrubbed
+        from compile_torch.objects import portable
 
         assert self.key is not None
         assert self.entry is not None

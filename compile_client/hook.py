@@ -22,7 +22,7 @@ from compile_client.registrations import unwatch, watch
 
 if TYPE_CHECKING:
     from compile_client.trainer import Trainer
-    from compile_wire.torch_side.patches import Patches
+    from compile_torch.patches import Patches
 
 _TARGET = "torch._inductor.compile_fx"
 
@@ -49,7 +49,7 @@ def install() -> bool:
 
         if _patches is not None:  # importing it was what `_AfterImport` waits for
             return True
-        from compile_wire.torch_side.versions import surprises, torch_version
+        from compile_torch.versions import surprises, torch_version
 
         version = torch_version()
         found = surprises()
@@ -63,8 +63,8 @@ def install() -> bool:
 
         from compile_client.lazy_backward import install_lazy_backward
         from compile_client.trainer import Trainer
-        from compile_wire.torch_side.patches import Patches
-        from compile_wire.torch_side.sizes import install_float_guards
+        from compile_torch.key.sizes import install_float_guards
+        from compile_torch.patches import Patches
 
         # Kept when the client is switched off and on again: the counters are the process's.
         trainer = _trainer = _trainer or Trainer(version)

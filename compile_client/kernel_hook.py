@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from compile_client.after_import import after_import, forget_import
 
 if TYPE_CHECKING:
-    from compile_wire.torch_side.patches import Patches
+    from compile_torch.patches import Patches
 
 _TARGET = "triton.compiler.compiler"
 _WINNERS = "torch._inductor.runtime.autotune_cache"
@@ -52,8 +52,8 @@ def install_kernels() -> bool:
         from triton.compiler import compiler
         from triton.runtime.autotuner import Autotuner
 
-        from compile_wire.torch_side.patches import Patches
-        from compile_wire.triton_side.versions import surprises, triton_version
+        from compile_torch.patches import Patches
+        from compile_torch.triton.versions import surprises, triton_version
 
         version = triton_version()
         found = surprises()
@@ -94,8 +94,8 @@ def install_winners() -> bool:
     with _lock:
         if _winners is not None:
             return True
-        from compile_wire.torch_side.patches import Patches
-        from compile_wire.torch_side.versions import winner_surprises
+        from compile_torch.patches import Patches
+        from compile_torch.versions import winner_surprises
 
         if found := winner_surprises():
             _logger.warning("what inductor has timed is not kept: %s", "; ".join(found))

@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from compile_torch.triton.options import LIBRARIES, CannotTravelError, option_values, options_digest
+from compile_torch.triton.versions import TritonVersion
 from compile_wire.kernel_spec import KernelArgument, KernelSpec, encode_kernel, is_plain_name
 from compile_wire.limits import MAX_NAME_TEXT
-from compile_wire.triton_side.options import LIBRARIES, CannotTravelError, option_values, options_digest
-from compile_wire.triton_side.versions import TritonVersion
 
 
 @dataclass(frozen=True, slots=True)

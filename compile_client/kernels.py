@@ -25,17 +25,17 @@ from compile_client.errors import InstallError, InternalError
 from compile_client.kernel_lowering import KernelRequest, lowered, plain_name, store_key, why_not_kept
 from compile_client.kernel_record import KernelRecord
 from compile_client.process import kernel_client
+from compile_torch.triton.metadata import local_metadata, portable_metadata, read_metadata
+from compile_torch.triton.options import LIBRARIES, CannotTravelError
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import BINARIES, about_kernel, about_timings
 from compile_wire.kernel_environment import TUNING_PREFIX
-from compile_wire.triton_side.metadata import local_metadata, portable_metadata, read_metadata
-from compile_wire.triton_side.options import LIBRARIES, CannotTravelError
 
 if TYPE_CHECKING:
     from compile_client.service import DaemonClient
+    from compile_torch.triton.versions import TritonVersion
     from compile_wire.manifest import Manifest
-    from compile_wire.triton_side.versions import TritonVersion
 
 _SUFFIX = re.compile(r"[a-z0-9]{1,16}", re.ASCII)
 _METADATA = "json"

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from compile_wire.torch_side.patches import Patches
-from compile_wire.torch_side.versions import waits_for_backward
+from compile_torch.patches import Patches
+from compile_torch.versions import waits_for_backward
 
 
 def install_lazy_backward(patches: Patches) -> None:

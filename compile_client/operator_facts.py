@@ -18,7 +18,7 @@ from compile_client.reach import CannotTellError
 from compile_client.reach_names import file_digest
 from compile_client.registrations import is_torchs, kernels_of
 from compile_client.vouching import version_of
-from compile_wire.torch_side.operators import NAMESPACES
+from compile_torch.operators import NAMESPACES
 
 _EMPTY = CellType()
 _DEBUG = re.compile(r"^debug: registered at (.+?):\d+", re.MULTILINE)

@@ -36,7 +36,7 @@ def kernel_client() -> DaemonClient:
     with _lock:
         if _kernels is None:
             from compile_client.service import DaemonClient
-            from compile_wire.triton_side.environment import kernel_environment
+            from compile_torch.triton.environment import kernel_environment
 
             elder = process_client()
             _kernels = DaemonClient(elder.config, kernel_environment, elder=elder)
@@ -49,6 +49,6 @@ def existing_client() -> DaemonClient | None:
 
 
 def _graph_environment() -> Mapping[str, str]:
-    from compile_wire.torch_side.environment import process_environment
+    from compile_torch.environment import process_environment
 
     return process_environment()

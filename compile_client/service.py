@@ -297,7 +297,7 @@ class DaemonClient:
         return "lost", 0.0, f"{error.reason}: {error}"
 
     def _warm_report(self) -> dict[str, object]:
-        from compile_client.deferred import recompile_limit
+        from compile_torch.settings import recompile_limit
 
         return {
             "environment": self._environment_seen or self.environment_id() or "",

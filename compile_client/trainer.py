@@ -34,17 +34,17 @@ from compile_client.service import program_name
 from compile_client.swapping import Background, Moment, Swapping
 from compile_client.user_code import UserCode, user_code_of
 from compile_client.verification import Sampling
+from compile_torch.entries import guards_of, why_not_cacheable
+from compile_torch.kernels import Kernels
+from compile_torch.messages import replace_messages
+from compile_torch.probes import Probes
+from compile_torch.settings import daemon_settings
 from compile_wire import tracing
-from compile_wire.torch_side.entries import guards_of, why_not_cacheable
-from compile_wire.torch_side.kernels import Kernels
-from compile_wire.torch_side.messages import replace_messages
-from compile_wire.torch_side.probes import Probes
-from compile_wire.torch_side.settings import daemon_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compile_wire.torch_side.versions import TorchVersion
+    from compile_torch.versions import TorchVersion
 
 _logger = logging.getLogger("compile_client")
 

@@ -21,8 +21,8 @@ from compile_client import registrations
 from compile_client.operator_facts import is_own, operator_facts
 from compile_client.reach import CannotTellError, Reach
 from compile_client.reach_names import is_versioned_module, is_versioned_type
-from compile_wire.torch_side.modes import why_modes_are_not_shared
-from compile_wire.torch_side.operators import NAMESPACES, name_of
+from compile_torch.key.modes import why_modes_are_not_shared
+from compile_torch.operators import NAMESPACES, name_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
     python tools/compile_reads.py            what nobody has sorted yet; exit code 1 where there is something
     python tools/compile_reads.py --all      everything that was found, with the files
 
-Found in torch's sources by their syntax trees. Sorted by hand in `compile_wire.torch_side.compile_reads`; the switches
-of `torch._C` and `torch.backends` are found by running torch (`compile_wire.torch_side.switches`).
+Found in torch's sources by their syntax trees. Sorted by hand in `compile_torch.key.compile_reads`; the switches
+of `torch._C` and `torch.backends` are found by running torch (`compile_torch.key.switches`).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _dotted(node: ast.expr) -> str:
 
 def unsorted_reads() -> list[str]:
     """Return in words what is found and not sorted."""
-    from compile_wire.torch_side import compile_reads as known
+    from compile_torch.key import compile_reads as known
 
     variables = set(found_variables()) - known.VARIABLES - set(known.VARIABLES_WITHOUT_EFFECT)
     settings = set(found_settings()) - known.DYNAMO_SETTINGS - set(known.DYNAMO_SETTINGS_WITHOUT_EFFECT)

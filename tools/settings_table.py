@@ -2,7 +2,7 @@
 
     python tools/settings_table.py [--check]
 
-Writes `proto/compile_wire/torch_side/settings_MAJOR_MINOR.json`, or with `--check` says whether that is another one.
+Writes `proto/compile_torch/settings_MAJOR_MINOR.json`, or with `--check` says whether that is another one.
 By their types, flags, numbers and choices among a few words may be chosen, less what is named below: what names
 places or programs, writes files, starts processes, calls functions by name, or computes with real numbers while a graph
 is compiled. Text may be chosen only where the words are listed here. Whoever runs it for another torch reads the
@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compile_wire.torch_side.setting_rules import Rule, Which, configuration, rule_by_type
+from compile_torch.setting_rules import Rule, Which, configuration, rule_by_type
 
-FOLDER = Path(__file__).parents[1] / "proto" / "compile_wire" / "torch_side"
+FOLDER = Path(__file__).parents[1] / "proto" / "compile_torch"
 
 DENIED_PARTS = (
     "aot_inductor. aot_inductor_mode. aten_distributed_optimizations. autoheuristic_collect. autoheuristic_use. cuda. "

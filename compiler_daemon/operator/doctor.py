@@ -33,7 +33,7 @@ from compiler_daemon.operator.findings import problem as _problem
 from compiler_daemon.worker.confinement import in_words, why_not
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
-"""As in `compile_wire.torch_side.versions`, whose room knows torch; a test holds the two together."""
+"""As in `compile_torch.versions`, whose room knows torch; a test holds the two together."""
 
 _ENTRY_POINT = "compile_client:_activate"
 _CONNECT_S = 2.0

@@ -25,11 +25,11 @@ _INTERPRETER_S = 180.0
 """Importing torch from a cold network disk takes most of a minute."""
 
 _ENVIRONMENT_CODE = (
-    "import json; from compile_wire.torch_side.environment import process_environment; "
+    "import json; from compile_torch.environment import process_environment; "
     "print(json.dumps(dict(process_environment())))"
 )
 _KERNELS_CODE = (
-    "import json; from compile_wire.triton_side.environment import kernel_environment; "
+    "import json; from compile_torch.triton.environment import kernel_environment; "
     "print(json.dumps(dict(kernel_environment())))"
 )
 

@@ -77,9 +77,9 @@ def _stand_back(niceness: int) -> None:
 
 def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     """Return the compiler of graphs, its environment and facts; or why there is none."""
+    from compile_torch.environment import process_environment
+    from compile_torch.versions import surprises
     from compile_wire.facts import encode_facts
-    from compile_wire.torch_side.environment import process_environment
-    from compile_wire.torch_side.versions import surprises
     from compiler_daemon.worker.compiler import Compiler
 
     if found := surprises():
@@ -98,8 +98,8 @@ def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
 def _kernels() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     """Return the compiler of kernels, likewise."""
     try:
-        from compile_wire.triton_side.environment import kernel_environment
-        from compile_wire.triton_side.versions import surprises
+        from compile_torch.triton.environment import kernel_environment
+        from compile_torch.triton.versions import surprises
         from compiler_daemon.worker.kernels import KernelCompiler
 
         found = surprises()

@@ -29,8 +29,8 @@ from torch._inductor import async_compile, codecache
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 
-from compile_wire.torch_side.patches import Patches
-from compile_wire.torch_side.versions import build_surprises
+from compile_torch.patches import Patches
+from compile_torch.versions import build_surprises
 from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.batch import (
     EXPORTS,

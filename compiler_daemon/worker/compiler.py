@@ -30,6 +30,17 @@ from torch._inductor import codecache, compile_fx, cpu_vec_isa
 from torch._inductor import config as inductor_config
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
+from compile_torch.entries import guards_of, scrub, why_not_cacheable
+from compile_torch.environment import process_environment
+from compile_torch.kernels import Kernels
+from compile_torch.key.components import encode_parts, key_parts
+from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
+from compile_torch.key.sizes import install_float_guards
+from compile_torch.key.state import apply_state, dynamo_patch, read_state
+from compile_torch.objects import portable
+from compile_torch.patches import Patches
+from compile_torch.probes import Probes, probe_at_once
+from compile_torch.versions import TorchVersion, torch_version
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
@@ -37,17 +48,6 @@ from compile_wire.facts import Facts, encode_facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, graph_digest
 from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
-from compile_wire.torch_side.components import encode_parts, key_parts
-from compile_wire.torch_side.entries import guards_of, scrub, why_not_cacheable
-from compile_wire.torch_side.environment import process_environment
-from compile_wire.torch_side.kernels import Kernels
-from compile_wire.torch_side.key_parts import digests_of, full_key, gathered_parts
-from compile_wire.torch_side.objects import portable
-from compile_wire.torch_side.patches import Patches
-from compile_wire.torch_side.probes import Probes, probe_at_once
-from compile_wire.torch_side.sizes import install_float_guards
-from compile_wire.torch_side.state import apply_state, dynamo_patch, read_state
-from compile_wire.torch_side.versions import TorchVersion, torch_version
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes

@@ -23,15 +23,15 @@ from triton._C.libtriton import get_cache_invalidating_env_vars, ir
 from triton.backends.compiler import GPUTarget, Language
 from triton.compiler.compiler import make_backend
 
+from compile_torch.triton.environment import kernel_environment
+from compile_torch.triton.metadata import portable_metadata
+from compile_torch.triton.options import CannotTravelError, options_digest
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import BINARIES, about_kernel
 from compile_wire.kernel_spec import KernelSpec, decode_kernel
 from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
-from compile_wire.triton_side.environment import kernel_environment
-from compile_wire.triton_side.metadata import portable_metadata
-from compile_wire.triton_side.options import CannotTravelError, options_digest
 from compiler_daemon.worker.kernel_check import check_module
 from compiler_daemon.worker.leftovers import Leftovers, process_probes
 from compiler_daemon.worker.protocol import LAST

@@ -1,6 +1,6 @@
 """The settings that a trainer chose for its graph become those that the graph is compiled under.
 
-What is chosen is on the list of this torch (`compile_wire.torch_side.setting_rules`). Everything else must be as it is
+What is chosen is on the list of this torch (`compile_torch.setting_rules`). Everything else must be as it is
 here: a setting that is refused is named, and the trainer compiles by itself.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from compile_torch.setting_rules import Which, may_be_chosen
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import Value
-from compile_wire.torch_side.setting_rules import Which, may_be_chosen
 
 _WORD = re.compile(r"[A-Za-z0-9_.,+:-]{0,200}")
 

@@ -24,9 +24,9 @@ from torch.utils._sympy import functions as torch_functions
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from compile_torch.key.state import dtype_of
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, SymbolSpec, Value
-from compile_wire.torch_side.state import dtype_of
 from compiler_daemon.worker.bounds import check_expressions, check_sources
 
 _SYMPY_HEADS = (

@@ -22,7 +22,7 @@ FIELD_NAMES = frozenset(
         KIND_FIELD,
     }
 )
-"""All that there are: `torch_side.environment` and `triton_side.environment` gather them."""
+"""All that there are: `compile_torch.environment` and `compile_torch.triton.environment` gather them."""
 
 
 def check_environment(fields: Mapping[str, str]) -> None:

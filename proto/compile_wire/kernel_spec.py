@@ -66,7 +66,7 @@ class KernelSpec:
     options: Mapping[str, Option]
     """Those of Triton's options that `compile_wire.kernel_options` knows."""
     options_digest: str
-    """What the worker must arrive at, see `compile_wire.triton_side.options`."""
+    """What the worker must arrive at, see `compile_torch.triton.options`."""
     code: str = ""
     """Triton's digest of the kernel's source and what it uses; empty where it is not known."""
     arguments: tuple[KernelArgument, ...] = ()

@@ -50,7 +50,7 @@ class BlobRef:
 
     role: Role
     name: str
-    """What the blob is installed as, see `compile_wire.torch_side.objects`; empty for the entry."""
+    """What the blob is installed as, see `compile_torch.objects`; empty for the entry."""
     sha256: Digest
     size: int
 

@@ -16,7 +16,7 @@ import pytest
 from daemon_process import DEADLINE_S, DaemonProcess
 from typer.testing import CliRunner
 
-from compile_wire.torch_side import versions
+from compile_torch import versions
 from compiler_daemon.cli import cli
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.operator import doctor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compile_wire.torch_side.compile_reads import VARIABLES
+from compile_torch.key.compile_reads import VARIABLES
 from compiler_daemon.worker_process import Berth
 from compiler_daemon.worker_variables import WORKER_VARIABLES, kept_variables, named_variables
 

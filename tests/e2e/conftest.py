@@ -312,7 +312,7 @@ class Lab:
 
 _PREPARING = """
 import pathlib, tempfile
-from compile_wire.torch_side.patches import Patches
+from compile_torch.patches import Patches
 from compiler_daemon.worker.builds import Builds
 from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 

@@ -8,8 +8,19 @@ import sys
 
 from tests.e2e.conftest import clean_environment
 
-_HEAVY = ("grpc", "google.protobuf", "torch", "rich", "msgpack", "psutil", "numpy", "compiler_daemon", "compile_wire")
-_OURS = ("compile_client", "compile_wire", "compiler_daemon")
+_HEAVY = (
+    "grpc",
+    "google.protobuf",
+    "torch",
+    "rich",
+    "msgpack",
+    "psutil",
+    "numpy",
+    "compiler_daemon",
+    "compile_torch",
+    "compile_wire",
+)
+_OURS = ("compile_client", "compile_torch", "compile_wire", "compiler_daemon")
 
 
 def modules_after(code: str, **environment: str) -> list[str]:

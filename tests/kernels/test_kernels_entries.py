@@ -62,7 +62,7 @@ def test_kernels_of_a_graph_name_no_folder_and_run_the_same(files: dict[str, byt
     import triton
     from torch._inductor.triton_bundler import TritonBundle, TritonKernelArtifact, TritonKernelArtifacts
 
-    from compile_wire.torch_side.entries import scrub
+    from compile_torch.entries import scrub
 
     kernel = TritonKernelArtifacts("HASH", 0, [TritonKernelArtifact(name, data) for name, data in files.items()])
     code = SimpleNamespace(_triton_bundle=TritonBundle([kernel], []))

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compile_torch.triton.metadata import local_metadata, portable_metadata
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.kernel_about import about_kernel, about_timings, about_winner, read_about
@@ -20,7 +21,6 @@ from compile_wire.kernel_spec import KernelArgument, KernelSpec, decode_kernel, 
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
 from compile_wire.packing import pack, unpack
-from compile_wire.triton_side.metadata import local_metadata, portable_metadata
 
 SPEC = KernelSpec(
     name="softmax",

@@ -128,7 +128,7 @@ def for_target(spec: KernelSpec, backend: str, text: str) -> KernelSpec:
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
-    from compile_wire.triton_side.options import options_digest
+    from compile_torch.triton.options import options_digest
 
     changed = dataclasses.replace(spec, ttir=text, **TARGETS[backend])
     options = make_backend(GPUTarget(changed.backend, changed.arch, changed.warp_size)).parse_options(
@@ -169,9 +169,9 @@ def test_a_kernel_that_fails_leaves_no_file_behind(
 def test_text_that_brings_mlir_down_costs_workers_and_never_the_daemon(bench: Bench, spec: KernelSpec) -> None:
     import grpc
 
+    from compile_torch.triton.environment import kernel_environment
     from compile_wire.environment import environment_id
     from compile_wire.limits import PROTOCOL_VERSION
-    from compile_wire.triton_side.environment import kernel_environment
     from compile_wire.v1 import compiler_daemon_pb2 as pb
     from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
     from compile_wire.v1 import kernels_pb2, kernels_pb2_grpc

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compile_wire.torch_side.versions import torch_version
+from compile_torch.versions import torch_version
 from tests.twins.pairs import all_pairs, drawn, programs
 from tests.twins.playing import play_all
 from tests.twins.stage import Stage
@@ -20,7 +20,7 @@ from tests.twins.thing import Pair
 
 _OLDER = "older_torch"
 """The part that has what only the keys of older versions of torch leave out."""
-_MODULE = "compile_wire.torch_side.key_parts"
+_MODULE = "compile_torch.key.key_parts"
 
 
 def known_parts() -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from torch._inductor import config as inductor_config
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.utils import fresh_inductor_cache
 
-from compile_wire.torch_side.kernels import Kernels
-from compile_wire.torch_side.patches import Patches
+from compile_torch.kernels import Kernels
+from compile_torch.patches import Patches
 from compiler_daemon.worker.builds import Builds
 
 _KERNEL = """

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from worker_samples import captured
 
+from compile_torch.environment import process_environment
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.graph_check import decode_graph
-from compile_wire.torch_side.environment import process_environment
 from compiler_daemon.explain import Candidate, Nearest, Request, differences, find_nearest
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from worker_samples import OUT, Worker, X, Y, captured, checked, graph, module, node
 
+from compile_torch.messages import SENTENCE
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import GraphSpec, NodeSpec, encode_graph
-from compile_wire.torch_side.messages import SENTENCE
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
 from compiler_daemon.worker.rebuild import rebuild
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import compile_wire
-from compile_wire.torch_side.objects import object_path, portable
+from compile_torch.objects import object_path, portable
 
 _NAMES = """
 import json, sys
-from compile_wire.torch_side.objects import object_name
+from compile_torch.objects import object_name
 print(json.dumps([object_name(source, command) for source, command in json.load(sys.stdin)]))
 """
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
+from compile_torch import operators
+from compile_torch.operators import GETATTR, HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
 from compile_wire.errors import MalformedError
-from compile_wire.torch_side import operators
-from compile_wire.torch_side.operators import GETATTR, HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
 
 
 def registered() -> list[str]:

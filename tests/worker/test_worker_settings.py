@@ -13,9 +13,9 @@ import worker_samples  # noqa: F401 - imports of torch's that warn are done ther
 
 from compile_client._settings import functorch_settings, inductor_settings
 from compile_client._tables import CannotCarryError
+from compile_torch import setting_rules
+from compile_torch.setting_rules import Which, configuration, fits, may_be_chosen, rules
 from compile_wire.errors import MalformedError
-from compile_wire.torch_side import setting_rules
-from compile_wire.torch_side.setting_rules import Which, configuration, fits, may_be_chosen, rules
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from compile_wire.torch_side.compile_reads import (
+from compile_torch.key.compile_reads import (
     DYNAMO_SETTINGS,
     SHAPE_SETTINGS_WITHOUT_EFFECT,
     VARIABLES,
     VARIABLES_WITHOUT_EFFECT,
 )
-from compile_wire.torch_side.key_parts import LEFT_OUT, PARTS, full_key, gathered_parts
-from compile_wire.torch_side.state import apply_state, read_state
-from compile_wire.torch_side.switches import AT_START, WITHOUT_EFFECT, switches, unknown_switches
-from compile_wire.torch_side.versions import torch_version
+from compile_torch.key.key_parts import LEFT_OUT, PARTS, full_key, gathered_parts
+from compile_torch.key.state import apply_state, read_state
+from compile_torch.key.switches import AT_START, WITHOUT_EFFECT, switches, unknown_switches
+from compile_torch.versions import torch_version
 from tools.compile_reads import found_settings, found_variables, unsorted_reads
 
 FLIPPED: dict[str, tuple[Callable[[Any], object], Any, Any]] = {

@@ -11,10 +11,10 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from worker_samples import BODY, OUT, TENSOR, Worker, X, Y, all_captured, captured, checked, graph, module, node
 
+from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE, replace_messages
 from compile_wire.errors import MalformedError
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, NodeSpec, encode_graph, tensor_value
-from compile_wire.torch_side.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE, replace_messages
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.texts import check_traced
 

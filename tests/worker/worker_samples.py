@@ -16,16 +16,16 @@ from typing import Any
 import torch
 
 from compile_client.capture import capture
+from compile_torch.key.key_parts import full_key, gathered_parts
+from compile_torch.key.state import read_state
+from compile_torch.messages import replace_messages
+from compile_torch.patches import Patches
+from compile_torch.settings import daemon_settings
+from compile_torch.versions import torch_version
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts
 from compile_wire.graph_check import decode_graph
 from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
-from compile_wire.torch_side.key_parts import full_key, gathered_parts
-from compile_wire.torch_side.messages import replace_messages
-from compile_wire.torch_side.patches import Patches
-from compile_wire.torch_side.settings import daemon_settings
-from compile_wire.torch_side.state import read_state
-from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker import confinement, kept_headers
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame

@@ -79,7 +79,7 @@ def _interpreter() -> Iterator[Path]:
     for name in {sys.executable, getattr(sys, "_base_executable", "") or sys.executable}:
         yield Path(name)
     # Of this project alone, wherever it is installed from: its folder may hold other things.
-    for package in ("compiler_daemon", "compile_wire", "compile_client"):
+    for package in ("compiler_daemon", "compile_wire", "compile_torch", "compile_client"):
         yield from _folders_of(package)
 
 

@@ -17,11 +17,11 @@ from torch._inductor import compile_fx
 
 from benches.zoo.models import ZOO
 from compile_client.capture import CannotCarryError, capture
+from compile_torch.key.key_parts import PARTS, full_key, gathered_parts
+from compile_torch.messages import replace_messages
+from compile_torch.settings import daemon_settings
+from compile_torch.versions import torch_version
 from compile_wire.graph_check import decode_graph
-from compile_wire.torch_side.key_parts import PARTS, full_key, gathered_parts
-from compile_wire.torch_side.messages import replace_messages
-from compile_wire.torch_side.settings import daemon_settings
-from compile_wire.torch_side.versions import torch_version
 from compiler_daemon.worker.rebuild import rebuild
 
 

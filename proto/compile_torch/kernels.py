@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from compile_wire.torch_side.objects import object_name, object_path
+from compile_torch.objects import object_name, object_path
 
 _SOURCE = "main.cpp"
 """Extension under which torch writes the sources that become objects which a graph loads."""

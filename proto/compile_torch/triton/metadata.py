@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile_torch.triton.options import LIBRARIES
 from compile_wire.errors import MalformedError
-from compile_wire.triton_side.options import LIBRARIES
 
 _HASH = "hash"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from compile_wire.torch_side.versions import waits_for_backward
+from compile_torch.versions import waits_for_backward
 
 _FUNCTORCH = {
     "bundled_autograd_cache": True,
@@ -35,3 +35,10 @@ def daemon_settings() -> Iterator[None]:
     cacheable = {**_CACHEABLE, **inductor_config.unsafe_marked_cacheable_functions}
     with functorch_config.patch(functorch), inductor_config.patch(unsafe_marked_cacheable_functions=cacheable):
         yield
+
+
+def recompile_limit() -> int:
+    """Return how many graphs dynamo makes of one function before it runs it eagerly for good."""
+    from torch._dynamo import config
+
+    return int(config.recompile_limit)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from compile_torch.key.compile_reads import DYNAMO_SETTINGS
 from compile_wire.errors import MalformedError
 from compile_wire.graph_spec import Value
-from compile_wire.torch_side.compile_reads import DYNAMO_SETTINGS
 
 _AUTOCAST_AT_START = {
     "cpu": "bfloat16",

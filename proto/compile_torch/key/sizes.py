@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from compile_torch.patches import Patches
 from compile_wire.graph_spec import Value
-from compile_wire.torch_side.patches import Patches
 
 _UNBOUNDED = frozenset({"None", "-int_oo", "int_oo", "-oo", "oo"})
 

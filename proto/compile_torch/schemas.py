@@ -23,7 +23,7 @@ _MODES = frozenset(
 """Arguments of type `str` that choose one of a few ways to compute."""
 
 _MESSAGE = "assert_msg"
-"""The argument that is a message for people; see `compile_wire.torch_side.messages`."""
+"""The argument that is a message for people; see `compile_torch.messages`."""
 
 _WITHOUT_TENSORS = frozenset(
     {

@@ -17,8 +17,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from compile_torch.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
 from compile_wire.errors import MalformedError
-from compile_wire.torch_side.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
 
 OPERATOR = frozenset(
     "abs add and_ concat contains eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul imod imul "

@@ -9,7 +9,7 @@ import pickle
 import re
 from typing import Any
 
-from compile_wire.torch_side.objects import torch_directory, without_directory
+from compile_torch.objects import torch_directory, without_directory
 
 _GRAPH_TEXTS = ("aot_joint_graph_str", "aot_forward_graph_str", "aot_backward_graph_str")
 _CODE_TEXTS = (

@@ -16,14 +16,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile_torch.key.compile_reads import settings_changed, variables_set
+from compile_torch.key.modes import active_modes
+from compile_torch.key.sizes import known_of_symbols
+from compile_torch.key.state import autocast_off, read_state
+from compile_torch.key.switches import changed_switches
+from compile_torch.versions import TorchVersion
 from compile_wire.graph_spec import Value
 from compile_wire.packing import pack
-from compile_wire.torch_side.compile_reads import settings_changed, variables_set
-from compile_wire.torch_side.modes import active_modes
-from compile_wire.torch_side.sizes import known_of_symbols
-from compile_wire.torch_side.state import autocast_off, read_state
-from compile_wire.torch_side.switches import changed_switches
-from compile_wire.torch_side.versions import TorchVersion
 
 PARTS = (
     "older_torch",
