@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, default=5000, help="cases of one process")
-    parser.add_argument("--trace", type=int, default=200, help="one case of so many goes through AOTAutograd")
+    parser.add_argument("--trace", type=int, default=10, help="one case of so many goes through AOTAutograd")
     parser.add_argument("--compiles", type=int, default=1, help="so many cases of a process are compiled to the end")
     parser.add_argument("--old-operators", action="store_true", help="with the table of operators as it was")
     parser.add_argument("--write", action="store_true", help="write docs/trust/attack.md and attack.json")

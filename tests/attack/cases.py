@@ -1,11 +1,14 @@
 """A seeded generator of graphs and kernels that try to get something done that is no compile.
 
 Each begins as a graph that is compiled, in the form of the wire, and is changed in one to four places: a field anywhere
-in it, a node that calls something, text put together from numbers, a region that is entered and not left.
+in it, a node that calls something, text put together from numbers, a region that is entered and not left. Most of
+those are refused when they are read. To get further, some call an operator that may be called, with arguments of the
+types that it declares and text wherever it takes any.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from collections.abc import Callable, Iterator
@@ -39,6 +42,7 @@ class Generator:
         self._hostile = hostile
         self._operators = pools.every_operator()
         texts = [f"op:aten.{name}" for name in pools.MAKING_TEXT]
+        self._allowed = pools.allowed_operators()
         self._likely = [*pools.FUNCTIONS, *texts, *(f"{name}.default" for name in texts)]
 
     def case(self, number: int) -> Case:
@@ -51,10 +55,11 @@ class Generator:
             self._text,
             self._region,
             self._method,
+            self._fitting,
         ]
         fields = tuple(
             way(rng, message)
-            for way in rng.choices(ways, weights=[10, 6, 3, 2, 1], k=rng.choice([1, 1, 1, 2, 2, 3, 4]))
+            for way in rng.choices(ways, weights=[10, 6, 3, 2, 1, 6], k=rng.choice([1, 1, 1, 2, 2, 3, 4]))
         )
         return Case(number, fields, message)
 
@@ -106,6 +111,14 @@ class Generator:
         args = [["n", 0], *(pools.value(rng, self._hostile) for _ in range(rng.randrange(3)))]
         self._insert(rng, message, rng.choice(pools.METHODS), args, op="call_method")
         return "a node's method"
+
+    def _fitting(self, rng: random.Random, message: Any) -> str:
+        name, types = rng.choice(self._allowed)
+        row = self._insert(rng, message, name, [pools.fitting(rng, kind, self._hostile) for kind in types])
+        if rng.random() < 0.7:  # what the graph does not return is left out before anything is generated
+            with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):
+                message["modules"][0][4][-1][3] = ["t", ["t", ["n", row]]]
+        return "a call that fits"
 
     def _insert(self, rng: random.Random, message: Any, name: str, args: list[Any], op: str = "call_function") -> int:
         """Put a node before the last one; return its row."""

@@ -59,6 +59,54 @@ def every_operator() -> list[str]:
     return sorted(names)
 
 
+_FITTING: dict[str, list[Any]] = {
+    "Tensor": [["n", 0]],
+    "List[Tensor]": [["l", ["n", 0], ["n", 0]]],
+    "int": [0, 1, -1, 2, 3],
+    "float": [0.5, 0.0, -1.0],
+    "number": [2, 0.5],
+    "bool": [True, False],
+    "List[int]": [["l", 0], ["l", 1], ["l", 4, 4], ["l", -1]],
+    "List[float]": [["l", 0.5]],
+    "List[bool]": [["l", True]],
+    "Device": [["dv", "cpu", None]],
+}
+"""Values by the type that an operator declares."""
+_WORDS = ["none", "mean", "sum", "floor", "trunc", "linear", "bilinear", "ij", "xy", "constant", "reflect", MARK]
+
+
+def allowed_operators() -> list[tuple[str, list[str]]]:
+    """Operators that a graph may name and that take a tensor, each with the types of its first arguments."""
+    import torch
+
+    from compile_torch.operators import resolve
+    from compile_wire.errors import MalformedError
+
+    found = []
+    for schema in torch._C._jit_get_all_schemas():
+        name = f"op:{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}"
+        types = [str(argument.type) for argument in schema.arguments if not argument.kwarg_only]
+        plain = [
+            kind.removeprefix("Optional[").removesuffix("]") if kind.startswith("Optional[") else kind for kind in types
+        ]
+        if "Tensor" not in types or any(kind not in {*_FITTING, "str"} for kind in plain):
+            continue
+        try:
+            resolve(name)
+        except MalformedError:
+            continue
+        found.append((name, types))
+    return sorted(found)
+
+
+def fitting(rng: random.Random, kind: str, hostile: list[str]) -> Any:
+    """A value of the type; for text any text, and also words that operators know."""
+    if kind.startswith("Optional["):
+        inner = kind.removeprefix("Optional[").removesuffix("]")
+        return None if rng.random() < 0.5 else fitting(rng, inner, hostile)
+    return rng.choice([*hostile, *_WORDS] if kind == "str" else _FITTING[kind])
+
+
 def value(rng: random.Random, hostile: list[str], depth: int = 0) -> Any:
     """A value of a graph's form, or nearly."""
     kind = rng.randrange(14 if depth < 3 else 6)

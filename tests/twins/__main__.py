@@ -100,7 +100,7 @@ def _weaken(options: argparse.Namespace, talk: Console) -> int:
     for part in wanted:
         folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
         try:
-            said = weakened(part, folder, seed=options.seed, jobs=options.jobs, talk=talk)
+            said = weakened(part, folder, seed=options.seed, jobs=options.jobs, only=options.only or (), talk=talk)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(f"{part}: {said or 'NOT NOTICED'}")

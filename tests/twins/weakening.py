@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from compile_torch.versions import torch_version
-from tests.twins.pairs import all_pairs, drawn, programs
+from tests.twins.pairs import all_pairs, drawn, named, programs
 from tests.twins.playing import play_all
 from tests.twins.stage import Stage
 from tests.twins.thing import Pair
@@ -38,11 +39,19 @@ def pairs_of(part: str) -> list[Pair]:
 
 
 def weakened(
-    part: str, folder: Path, *, seed: int, jobs: int, talk: Console | None = None, temporary: Path | None = None
+    part: str,
+    folder: Path,
+    *,
+    seed: int,
+    jobs: int,
+    only: Sequence[str] = (),
+    talk: Console | None = None,
+    temporary: Path | None = None,
 ) -> str:
-    """Return the first difference that is found without the part; nothing where none is."""
+    """Return the first difference that is found without the part, among the pairs `only` names; nothing for none."""
     # Twins whose difference shows when they are exchanged come first.
-    pairs = drawn(pairs_of(part), seed=seed, each=2)
+    pairs = pairs_of(part)
+    pairs = drawn(named(pairs, only) if only else pairs, seed=seed, each=2)
     with Stage.prepared(folder, weaken=part, temporary=temporary) as stage:
         # One program at a time beyond the jobs would only delay the answer: the first difference is enough.
         for result in play_all(
