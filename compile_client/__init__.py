@@ -22,21 +22,21 @@ def install() -> bool:
 
     Idempotent. False where this torch is unknown to the client: it has said so once, and torch compiles as always.
     """
-    from compile_client.hook import install as install_hook
+    from compile_client.hooks.install import install as install_hook
 
     return install_hook()
 
 
 def uninstall() -> None:
     """Switch the client off and put back everything of torch's that it had replaced."""
-    from compile_client.hook import uninstall as uninstall_hook
+    from compile_client.hooks.install import uninstall as uninstall_hook
 
     uninstall_hook()
 
 
 def counters() -> dict[str, Any]:
     """Return this process's counters so far, as `TORCH_COMPILE_CLIENT_REPORT` has them; empty where it never was on."""
-    from compile_client.hook import counters as hook_counters
+    from compile_client.hooks.install import counters as hook_counters
 
     return hook_counters()
 
@@ -50,7 +50,7 @@ def operator_version(name: str, version: str) -> None:
 
     Raises `ValueError` where the name has no namespace, or the version is empty.
     """
-    from compile_client.vouching import vouch
+    from compile_client.graphs.user_code.vouching import vouch
 
     vouch(name, version)
 
@@ -67,7 +67,7 @@ def _activate() -> None:
             )
         return
     try:
-        from compile_client.hook import arm
+        from compile_client.hooks.install import arm
 
         arm()
     except Exception:
@@ -81,6 +81,6 @@ def _daemon_backend(gm: Any, example_inputs: Sequence[Any], **kwargs: Any) -> Ca
 
     `mode=` and `options=` of `torch.compile` arrive here as keyword arguments and mean what they mean for inductor.
     """
-    from compile_client.hook import compile_with_daemon
+    from compile_client.hooks.install import compile_with_daemon
 
     return compile_with_daemon(gm, example_inputs, **kwargs)

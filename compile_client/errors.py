@@ -29,7 +29,8 @@ ClientError                    the base; `reason` is the stable name that report
   MismatchError                mismatch          verification: what was served is not what torch makes of the graph here
   InternalError                internal          a fault of the daemon or of this client
 
-None of them leaves this package: `compile_client.service` makes of each a counter, one notice and torch's own compile.
+None of them leaves this package: `compile_client.session.client` makes of each a counter, one notice and torch's own
+compile.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import grpc.aio
 
 from benches.harness.daemon import OPTIONS
 from benches.harness.echo_server import LOOKUP
-from compile_client.trust import verified_blob, verified_manifest
+from compile_client.transport.verify import verified_blob, verified_manifest
 from compile_wire.digest import Digest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 
@@ -103,7 +103,7 @@ async def _once(plan: CallerPlan, call: Any, number: int, seen: Seen) -> None:
 
 
 def _verify(plan: CallerPlan, key: str, answer: bytes) -> None:
-    """Do what `compile_client.connection` does with an answer."""
+    """Do what `compile_client.transport.connection` does with an answer."""
     (entry,) = pb.LookupArtifactResponse.FromString(answer).entries
     manifest = verified_manifest(plan.secret, entry.signature, entry.manifest, key=key, environment=plan.environment)
     data = {blob.sha256: blob.data for blob in entry.blobs}

@@ -29,9 +29,9 @@ from benches.harness.daemon import clean_environment
 from benches.harness.measure import CacheDirs
 from benches.harness.processes import run_child
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
-from compile_client.artifact import Refusal
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
+from compile_client.transport.messages import Refusal
 
 LATE_S = 10.0
 """What an answer may take beyond its deadline on a machine whose cores are all busy."""

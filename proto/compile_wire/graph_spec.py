@@ -2,9 +2,9 @@
 
 What dynamo hands to a backend (an FX graph module, its inputs, the symbols of its shapes, and the settings that it is
 compiled under) as plain values in msgpack: no pickle, no source text. The client captures one
-(`compile_client.capture`), the worker builds the graph again (`compiler_daemon.worker.rebuild`), and both must arrive
-at the same key of torch's. This module knows the form and its bounds, not torch: it accepts nothing that is not of the
-form, but whether an operator or a class may be used is decided where it is looked up.
+(`compile_client.graphs.capture`), the worker builds the graph again (`compiler_daemon.worker.rebuild`), and both must
+arrive at the same key of torch's. This module knows the form and its bounds, not torch: it accepts nothing that is not
+of the form, but whether an operator or a class may be used is decided where it is looked up.
 
 Values
   None, bool, int (64 bit), float and str stand for themselves; everything else is a list that starts with its tag:

@@ -10,7 +10,7 @@ from client_samples import ENVIRONMENT
 from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
 
 
 @pytest.fixture

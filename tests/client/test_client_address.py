@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from fake_daemon import RawListener
 
-from compile_client.address import Address, find_address, parse_address, probe
-from compile_client.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.errors import AbsentError, AddressError, CredentialsError, UnsafeError
+from compile_client.transport.address import Address, find_address, parse_address, probe
+from compile_client.transport.credentials import Credentials, has_tls_keys, read_credentials
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_listener_of_this_user_is_found(directory: Path) -> None:
 
 
 def test_a_listener_of_another_user_is_unsafe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compile_client.address.os.geteuid", lambda: 12345)
+    monkeypatch.setattr("compile_client.transport.address.os.geteuid", lambda: 12345)
 
     with RawListener(directory / "s", greeting=None), pytest.raises(UnsafeError, match="served by user"):
         probe(Address(path=f"{directory}/s"), 0.2)
@@ -144,7 +144,7 @@ def test_a_file_behind_a_link_is_not_read(credentials: Path, name: str) -> None:
 
 
 def test_what_belongs_to_another_user_is_unsafe(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compile_client.credentials.os.geteuid", lambda: 12345)
+    monkeypatch.setattr("compile_client.transport.credentials.os.geteuid", lambda: 12345)
 
     with pytest.raises(UnsafeError, match="belongs to user"):
         read_credentials(credentials)

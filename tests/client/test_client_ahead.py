@@ -9,8 +9,8 @@ import grpc
 from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.ahead import Ahead, GraphRow, Outcome
-from compile_client.service import DaemonClient
+from compile_client.session.background_compiles import Ahead, GraphRow, Outcome
+from compile_client.session.client import DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from compile_client.breaker import BreakerConfig, CircuitBreaker
 from compile_client.errors import AbsentError, BreakerOpenError, FullError, LateError, RefusedError, UnavailableError
+from compile_client.transport.circuit_breaker import BreakerConfig, CircuitBreaker
 
 
 class Clock:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compile_client import config, errors
-from compile_client.report import Report
+from compile_client.reporting.counters import Report
 
 SETTINGS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compile_client.artifact import Artifact
-from compile_client.installer import Installer
+from compile_client.graphs.installer import Installer
+from compile_client.transport.messages import Artifact
 from compile_wire.digest import digest_of
 from compile_wire.manifest import BlobRef, Manifest
 

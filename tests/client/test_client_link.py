@@ -10,15 +10,15 @@ import pytest
 from client_samples import ENVIRONMENT
 from fake_daemon import FakeDaemon
 
-from compile_client.address import Address
-from compile_client.breaker import CircuitBreaker
 from compile_client.config import ClientConfig
-from compile_client.connection import Connection
-from compile_client.credentials import Credentials
-from compile_client.deadline import Deadline
 from compile_client.errors import FullError, LateError, OverdueError, UnavailableError
-from compile_client.link import Link
-from compile_client.rpc import Rpc
+from compile_client.transport.address import Address
+from compile_client.transport.circuit_breaker import CircuitBreaker
+from compile_client.transport.connection import Connection
+from compile_client.transport.credentials import Credentials
+from compile_client.transport.deadline import Deadline
+from compile_client.transport.reconnect import Link
+from compile_client.transport.rpc import Rpc
 
 
 class Closable:

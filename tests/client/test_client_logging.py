@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import logging, sys
 {before}
-from compile_client.notices import Notices, say, set_up_logging
+from compile_client.log import Notices, say, set_up_logging
 set_up_logging({level})
 say("one line", event="graph", key="k", seconds=1.5)
 Notices().once("kind", "a trouble", event="trouble", reason="absent")

@@ -15,32 +15,32 @@ from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
 LIGHT = [
-    "address",
-    "artifact",
-    "breaker",
+    "transport.address",
+    "transport.messages",
+    "transport.circuit_breaker",
     "config",
-    "connection",
-    "credentials",
-    "deadline",
+    "transport.connection",
+    "transport.credentials",
+    "transport.deadline",
     "errors",
-    "explanation",
-    "link",
-    "listening",
-    "notices",
-    "progress",
-    "publisher",
-    "report",
-    "reporting",
-    "runs",
-    "service",
-    "trust",
+    "reporting.explanation",
+    "transport.reconnect",
+    "transport.stream_timeout",
+    "log",
+    "reporting.progress",
+    "session.publisher",
+    "reporting.counters",
+    "reporting.reporter",
+    "reporting.run_log",
+    "session.client",
+    "transport.verify",
 ]
 
 PRELUDE = f"""
 import os, sys
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
-from compile_client.artifact import LocalCompile, Part
+from compile_client.session.client import DaemonClient
+from compile_client.transport.messages import LocalCompile, Part
 KEY = {KEY!r}
 client = DaemonClient(ClientConfig.from_environment(os.environ), lambda: {ENVIRONMENT!r})
 def graph():

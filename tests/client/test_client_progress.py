@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from compile_client.artifact import Queued, Running
-from compile_client.progress import Progress
+from compile_client.reporting.progress import Progress
+from compile_client.transport.messages import Queued, Running
 
 
 class Clock:

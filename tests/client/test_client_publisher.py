@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from compile_client.artifact import LocalCompile, Part
-from compile_client.publisher import Publisher
+from compile_client.session.publisher import Publisher
+from compile_client.transport.messages import LocalCompile, Part
 
 
 class Shelf:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compile_client.report import Report, ReportFile
+from compile_client.reporting.counters import Report, ReportFile
 
 
 def read(path: Path) -> dict[str, object]:

@@ -13,9 +13,9 @@ import pytest
 from client_samples import KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.records import GraphNote, RunPart
-from compile_client.runs import RunLog
-from compile_client.service import DaemonClient
+from compile_client.reporting.run_log import RunLog
+from compile_client.session.client import DaemonClient
+from compile_client.transport.records import GraphNote, RunPart
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_GRAPHS_PER_RUN
 from compile_wire.v1 import runs_pb2 as pb
 

@@ -10,8 +10,8 @@ import pytest
 from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.artifact import Artifact, LocalCompile, Part, Refusal
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
+from compile_client.transport.messages import Artifact, LocalCompile, Part, Refusal
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts

@@ -12,8 +12,8 @@ import pytest
 from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon, Faults, RawListener
 
-from compile_client.artifact import LocalCompile, Part
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
+from compile_client.transport.messages import LocalCompile, Part
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 
@@ -125,7 +125,7 @@ def test_a_secret_that_was_replaced_costs_one_miss(daemon: FakeDaemon, client: D
 def test_entries_that_would_fill_the_memory_are_left_out(
     daemon: FakeDaemon, client: DaemonClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compile_client.connection.MAX_ARTIFACT_BYTES", 250)
+    monkeypatch.setattr("compile_client.transport.connection.MAX_ARTIFACT_BYTES", 250)
     for content in (b"a", b"b", b"c"):
         newest = daemon.put(KEY, ENVIRONMENT, content * 100)
 
@@ -414,7 +414,7 @@ def test_an_environment_that_cannot_be_described_is_trouble_and_no_crash(daemon:
 def test_a_fault_of_ours_is_trouble_and_no_crash(
     daemon: FakeDaemon, client: DaemonClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compile_client.connection.manifest_digest", lambda _: 1 / 0)
+    monkeypatch.setattr("compile_client.transport.connection.manifest_digest", lambda _: 1 / 0)
     daemon.put(KEY, ENVIRONMENT, b"entry")
 
     assert client.begin_graph(KEY).lookup() == []
@@ -431,7 +431,7 @@ def test_an_impatient_user_is_obeyed(daemon: FakeDaemon, client: DaemonClient, m
     def interrupted(_: bytes) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compile_client.connection.manifest_digest", interrupted)
+    monkeypatch.setattr("compile_client.transport.connection.manifest_digest", interrupted)
     daemon.put(KEY, ENVIRONMENT, b"entry")
 
     with pytest.raises(KeyboardInterrupt):

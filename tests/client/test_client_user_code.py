@@ -13,8 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import compile_client
-from compile_client import registrations
-from compile_client.user_code import UserCode, user_code_of
+from compile_client.graphs.user_code import registrations
+from compile_client.graphs.user_code.search import UserCode, user_code_of
 
 HEAD = """
 import contextvars, dataclasses, enum, functools, os, types
@@ -212,7 +212,7 @@ def test_a_formula_that_leads_to_something_unreadable_is_not_shared_unless_its_u
 
     assert "user_code::op" in found.why_not_shared
 
-    monkeypatch.setattr("compile_client.vouching._versions", {})
+    monkeypatch.setattr("compile_client.graphs.user_code.vouching._versions", {})
     compile_client.operator_version("user_code::op", "1")
     first = code_of(tmp_path, monkeypatch, UNTOLD[kind])
     compile_client.operator_version("user_code::op", "2")

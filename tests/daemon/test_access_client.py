@@ -18,9 +18,9 @@ import pytest
 from daemon_process import FIELDS, DaemonProcess, wait_until
 from tls_daemon import TlsDaemon, run
 
-from compile_client.artifact import LocalCompile, Part
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
+from compile_client.transport.messages import LocalCompile, Part
 from compiler_daemon.address import UnixAddress
 from compiler_daemon.errors import PeerError
 from compiler_daemon.keyring import KeyFiles

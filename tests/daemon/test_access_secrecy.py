@@ -12,7 +12,7 @@ from daemon_process import FIELDS, wait_until
 from tls_daemon import Remote, TlsDaemon, refusal, run
 
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
 from compiler_daemon.keyring import split_pem
 from compiler_daemon.operator import keys
 
@@ -88,7 +88,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
 
 
 def test_nothing_that_holds_a_secret_shows_it_when_printed(tmp_path: Path) -> None:
-    from compile_client.credentials import read_credentials
+    from compile_client.transport.credentials import read_credentials
     from compiler_daemon.identity import Identity
     from compiler_daemon.keyring import KeyFiles
     from compiler_daemon.operator.certificates import make_authority

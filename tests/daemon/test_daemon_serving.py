@@ -18,7 +18,7 @@ from daemon_process import DEADLINE_S
 
 from benches.harness.synthetic import ENVIRONMENT
 from compile_client.config import ClientConfig
-from compile_client.service import DaemonClient
+from compile_client.session.client import DaemonClient
 
 IDLE_BYTES = 60 * 10**6
 

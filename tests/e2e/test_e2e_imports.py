@@ -57,11 +57,15 @@ def test_with_the_variable_set_importing_torch_arms_the_hook_and_no_more() -> No
 
     assert ours(modules) == [
         "compile_client",
-        "compile_client.after_import",
-        "compile_client.hook",
-        "compile_client.kernel_hook",
-        "compile_client.process",
-        "compile_client.registrations",
+        "compile_client.graphs",
+        "compile_client.graphs.user_code",
+        "compile_client.graphs.user_code.registrations",
+        "compile_client.hooks",
+        "compile_client.hooks.import_hook",
+        "compile_client.hooks.install",
+        "compile_client.hooks.triton_hooks",
+        "compile_client.session",
+        "compile_client.session.process",
     ]
     assert "grpc" not in modules
 
@@ -70,7 +74,7 @@ def test_a_graph_with_nobody_listening_is_compiled_without_grpc() -> None:
     code = "import torch\ntorch.compile(lambda x: x + 1, backend='daemon')(torch.ones(2))"
     modules = modules_after(code, TORCH_COMPILE_CLIENT="1", COMPILER_DAEMON_DIR="/nonexistent/directory")
 
-    assert "compile_client.trainer" in modules
+    assert "compile_client.hooks.torch_hooks" in modules
     assert "grpc" not in modules
 
 
@@ -84,4 +88,4 @@ def test_a_torch_whose_functions_have_changed_leaves_the_client_off() -> None:
         "assert not hasattr(m.compile_fx, '__wrapped__')\n"
     )
 
-    assert "compile_client.trainer" not in modules_after(code)
+    assert "compile_client.hooks.torch_hooks" not in modules_after(code)

@@ -36,7 +36,7 @@ def graph_with(kernel: Any) -> torch.fx.GraphModule:
 
 def test_a_graph_with_a_kernel_of_the_users_is_not_carried_to_a_worker() -> None:
     from benches.kernels.corpus.elementwise import vector_add
-    from compile_client.capture import CannotCarryError, capture
+    from compile_client.graphs.capture import CannotCarryError, capture
 
     with pytest.raises(CannotCarryError, match="triton_kernel_wrapper_mutation"):
         capture(graph_with(vector_add), [torch.ones(64)], dynamic_shapes=False)
@@ -46,7 +46,7 @@ def test_what_an_autotuned_kernel_resets_between_launches_is_in_the_daemons_key(
     import triton
 
     from benches.kernels.corpus.elementwise import vector_add
-    from compile_client.user_code import user_code_of
+    from compile_client.graphs.user_code.search import user_code_of
 
     def tuned(**more: Any) -> str:
         configs = [triton.Config({"BLOCK": 64}), triton.Config({"BLOCK": 128})]
@@ -70,6 +70,6 @@ def test_what_an_autotuned_kernel_resets_between_launches_is_in_the_daemons_key(
     ],
 )
 def test_a_winner_that_is_served_is_of_this_kernels_candidates_or_none(content: bytes, found: object) -> None:
-    from compile_client.inductor_tuning import winner
+    from compile_client.kernels.autotune_winners import winner
 
     assert winner(content, "mine") == found

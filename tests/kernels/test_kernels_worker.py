@@ -34,7 +34,7 @@ def spec() -> KernelSpec:
     from triton.compiler.compiler import make_backend
 
     from benches.kernels.corpus import corpus
-    from compile_client.kernel_lowering import KernelRequest, lowered
+    from compile_client.kernels.lowering import KernelRequest, lowered
 
     (kernel,) = (one for one in corpus() if one.name == "softmax")
     backend = make_backend(GPUTarget("cuda", 90, 32))

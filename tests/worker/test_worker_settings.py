@@ -11,8 +11,8 @@ import pytest
 import torch
 import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
-from compile_client._settings import functorch_settings, inductor_settings
-from compile_client._tables import CannotCarryError
+from compile_client.graphs.settings import functorch_settings, inductor_settings
+from compile_client.graphs.tables import CannotCarryError
 from compile_torch import setting_rules
 from compile_torch.setting_rules import Which, configuration, fits, may_be_chosen, rules
 from compile_wire.errors import MalformedError

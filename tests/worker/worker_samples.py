@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from compile_client.capture import capture
+from compile_client.graphs.capture import capture
 from compile_torch.key.key_parts import full_key, gathered_parts
 from compile_torch.key.state import read_state
 from compile_torch.messages import replace_messages

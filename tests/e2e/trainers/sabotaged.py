@@ -10,7 +10,8 @@ import sys
 import torch
 import torch._inductor.compile_fx  # the client arms itself before it is sabotaged
 
-from compile_client import graph, installer
+from compile_client.graphs import graph_compile as graph
+from compile_client.graphs import installer
 
 mode, size = sys.argv[1], int(sys.argv[2])
 if mode == "nothing":

@@ -16,7 +16,7 @@ from torch._functorch._aot_autograd import autograd_cache
 from torch._inductor import compile_fx
 
 from benches.zoo.models import ZOO
-from compile_client.capture import CannotCarryError, capture
+from compile_client.graphs.capture import CannotCarryError, capture
 from compile_torch.key.key_parts import PARTS, full_key, gathered_parts
 from compile_torch.messages import replace_messages
 from compile_torch.settings import daemon_settings

@@ -1,0 +1,116 @@
+"""Arguments, attributes and tensors' metadata as values of a GraphSpec."""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from compile_client.graphs.tables import CannotCarryError, Tables
+from compile_torch.operators import GETATTR, name_of
+from compile_wire.graph_spec import TensorSpec, Value, tensor_value
+
+
+class Values:
+    """Encodes the values of one graph module; `index` gives each of its nodes a number."""
+
+    def __init__(self, tables: Tables, index: dict[torch.fx.Node, int]) -> None:
+        self._tables = tables
+        self._index = index
+
+    def encode(self, value: Any, where: str) -> Value:
+        """Return `value` in the form of `compile_wire.graph_spec`; raise `CannotCarryError` naming `where`."""
+        kind = type(value)
+        if value is None or kind in (bool, float, str):
+            return value
+        if kind is int:
+            return value if -(2**63) <= value < 2**63 else ["i", str(value)]
+        if isinstance(value, torch.fx.Node):
+            return ["n", self._index[value]]
+        if isinstance(value, torch.Size):
+            return ["z", *(self.encode(item, where) for item in value)]
+        if isinstance(value, (list, tuple)):
+            if isinstance(value, tuple) and kind is not tuple and hasattr(value, "_fields"):
+                raise CannotCarryError(f"{where} has a named tuple {kind.__name__}")
+            return ["l" if isinstance(value, list) else "t", *(self.encode(item, where) for item in value)]
+        if isinstance(value, dict):
+            encoded: list[Value] = ["d"]
+            for key, item in value.items():
+                encoded += [self.encode(key, where), self.encode(item, where)]
+            return encoded
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, where)
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return self._symbolic(value, where)
+        return self._named(value, where)
+
+    def _named(self, value: Any, where: str) -> Value:
+        if isinstance(value, slice):
+            return ["s", *(self.encode(item, where) for item in (value.start, value.stop, value.step))]
+        if isinstance(value, complex):
+            return ["c", value.real, value.imag]
+        if value is Ellipsis:
+            return ["e"]
+        if isinstance(value, torch.dtype):
+            return ["dt", str(value).removeprefix("torch.")]
+        if isinstance(value, torch.layout):
+            return ["ly", str(value).removeprefix("torch.")]
+        if isinstance(value, torch.memory_format):
+            return ["mf", str(value).removeprefix("torch.")]
+        if isinstance(value, torch.device):
+            return ["dv", value.type, value.index]
+        if callable(value) and (name := name_of(value)) not in (None, GETATTR):
+            return ["f", name]
+        raise CannotCarryError(f"{where} has a {type(value).__module__}.{type(value).__qualname__}")
+
+    def _symbolic(self, value: Any, where: str) -> Value:
+        kind = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}[type(value)]
+        node = value.node
+        if not hasattr(node, "expr"):
+            raise CannotCarryError(f"{where} has a symbolic number without an expression (a nested tensor's)")
+        return ["x", self._tables.expression(node.expr), kind]
+
+    def _size(self, value: Any, where: str) -> Value:
+        if isinstance(value, torch.SymInt):
+            return self._symbolic(value, where)
+        return int(value)
+
+    def _tensor(self, tensor: torch.Tensor, where: str) -> Value:
+        if not isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor):
+            raise CannotCarryError(f"{where} is a {type(tensor).__name__}")
+        for trait, found in (
+            ("a sparse layout", tensor.layout is not torch.strided),
+            ("quantized", tensor.is_quantized),
+            ("lazily conjugated", tensor.is_conj()),
+            ("lazily negated", tensor.is_neg()),
+            ("nested", tensor.is_nested),
+        ):
+            if found:
+                raise CannotCarryError(f"{where} is {trait}")
+        storage = tensor.untyped_storage()
+        item = getattr(tensor, "item_memo", None)
+        return tensor_value(
+            TensorSpec(
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                device=tensor.device.type,
+                device_index=tensor.device.index,
+                shape=[self._size(size, where) for size in tensor.shape],
+                stride=[self._size(size, where) for size in tensor.stride()],
+                offset=self._size(tensor.storage_offset(), where),
+                requires_grad=tensor.requires_grad,
+                leaf=tensor.is_leaf,
+                parameter=isinstance(tensor, torch.nn.Parameter),
+                view=tensor._is_view(),
+                inference=tensor.is_inference(),
+                storage=self._tables.storage(storage),
+                storage_bytes=self._size(storage.nbytes(), where),
+                item=None if item is None else self._symbolic(item, where) if _is_symbolic(item) else item,
+            )
+        )
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))

@@ -1,0 +1,118 @@
+"""Where the client touches torch: eight functions, replaced when inductor is first imported.
+
+`compile_fx`, `AOTAutogradCache._lookup`, `.save` and `._write_to_local_cache` see a graph on its way; `codecache.write`
+and `_precompile_header` see its kernels; `VecISA.check_build` and `CppBuilder.build` see what torch does by itself.
+Whatever the client does, torch's own function decides: ours may make it find something, and nothing else.
+
+Guarantees: nothing is replaced unless all signatures are as known; `uninstall` puts everything back; no exception of
+ours reaches torch, and none of torch's is swallowed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from compile_client.graphs.user_code.registrations import unwatch, watch
+from compile_client.hooks.import_hook import after_import, forget_import
+from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
+from compile_client.session.process import existing_client
+
+if TYPE_CHECKING:
+    from compile_client.hooks.torch_hooks import Trainer
+    from compile_torch.patches import Patches
+
+_TARGET = "torch._inductor.compile_fx"
+
+_logger = logging.getLogger("compile_client")
+_lock = threading.RLock()
+_patches: Patches | None = None
+_trainer: Trainer | None = None
+
+
+def arm() -> None:
+    """Install as soon as inductor is imported; at once where it is already."""
+    watch()
+    after_import(_TARGET, install)
+    arm_kernels()
+
+
+def install() -> bool:
+    """Replace the functions; return whether they are replaced. Idempotent."""
+    global _patches, _trainer  # noqa: PLW0603 - one process has one torch
+    with _lock:
+        if _patches is not None:
+            return True
+        from torch._inductor import compile_fx as compile_fx_module
+
+        if _patches is not None:  # importing it was what `_AfterImport` waits for
+            return True
+        from compile_torch.versions import surprises, torch_version
+
+        version = torch_version()
+        found = surprises()
+        if found or version is None:
+            _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
+            return False
+        from torch._functorch._aot_autograd import autograd_cache
+        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+        from torch._inductor import codecache, cpu_vec_isa
+        from torch._inductor.cpp_builder import CppBuilder
+
+        from compile_client.hooks.lazy_backward import install_lazy_backward
+        from compile_client.hooks.torch_hooks import Trainer
+        from compile_torch.key.sizes import install_float_guards
+        from compile_torch.patches import Patches
+
+        # Kept when the client is switched off and on again: the counters are the process's.
+        trainer = _trainer = _trainer or Trainer(version)
+        patches = Patches()
+        patches.replace(compile_fx_module, "compile_fx", trainer.compiling)
+        patches.replace(autograd_cache, "autograd_cache_key", trainer.keying)
+        patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
+        patches.replace(AOTAutogradCache, "save", trainer.saving)
+        patches.replace(AOTAutogradCache, "_write_to_local_cache", trainer.writing_entry)
+        install_float_guards(patches)
+        install_lazy_backward(patches)
+        patches.replace(codecache, "write", trainer.kernels.writing)
+        patches.replace(codecache, "_precompile_header", trainer.kernels.precompiling)
+        patches.replace(cpu_vec_isa.VecISA, "check_build", trainer.probes.checking)
+        patches.replace(CppBuilder, "build", trainer.building)
+        trainer.count_triton()
+        _patches = patches
+        watch()
+        arm_kernels()
+        return True
+
+
+def uninstall() -> None:
+    """Put everything back. What torch has compiled stays valid."""
+    global _patches  # noqa: PLW0603 - as above
+    with _lock:
+        forget_import(_TARGET)
+        uninstall_kernels()
+        if _patches is not None:
+            _patches.undo()
+            _patches = None
+            unwatch()
+            if _trainer is not None:
+                _trainer.stop_counting_triton()
+
+
+def counters() -> dict[str, Any]:
+    """Return the process's counters; empty where the client was never on."""
+    client = existing_client()
+    return dict(client.report.as_dict()) if client is not None else {}
+
+
+def compile_with_daemon(
+    gm: Any, example_inputs: Sequence[Any], *, mode: str | None = None, options: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """Compile as inductor would, with the client on: the backend "daemon"."""
+    import torch
+
+    install()
+    compiled: Any = torch._TorchCompileInductorWrapper(mode, options, None)(gm, example_inputs)
+    return compiled  # type: ignore[no-any-return] # what inductor returns for dynamo's graph is callable

@@ -1,0 +1,329 @@
+"""The trainer's side of each replaced function: what happens to a graph on its way through torch.
+
+compile_fx           a graph begins: it is counted, and compiled under the daemon's settings if one is there
+  _lookup            torch knows the key. Its own cache has it: nothing of ours runs. Else the daemon is asked, what it
+                     sends is put where torch looks, and torch looks again
+                     Compile-only: the graph is handed over, and torch is left here; see `graphs.eager_fallback`
+  save, _write...    torch compiled by itself: the entry is kept for publishing
+compile_fx           the graph ends: the outcome is counted; what was compiled here is published in the background
+"""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compile_client.errors import InstallError, InternalError
+from compile_client.graphs.async_compile import Background, Moment, Swapping
+from compile_client.graphs.eager_fallback import Deferred, NotLoadedError, code_name, compiling_or_deferred, eagerly
+from compile_client.graphs.graph_compile import Graph
+from compile_client.graphs.installer import Installer
+from compile_client.graphs.user_code.search import UserCode, user_code_of
+from compile_client.graphs.verification import Sampling
+from compile_client.session.client import program_name
+from compile_client.session.process import process_client
+from compile_torch.entries import guards_of, why_not_cacheable
+from compile_torch.kernels import Kernels
+from compile_torch.messages import replace_messages
+from compile_torch.probes import Probes
+from compile_torch.settings import daemon_settings
+from compile_wire import tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compile_torch.versions import TorchVersion
+
+_logger = logging.getLogger("compile_client")
+
+
+_LAST_LOAD_S = 10.0
+"""The end of a process waits so long for a thread that loads, or compiles, inside torch."""
+
+
+class Trainer:
+    """Stands between torch's compiler and the daemon in one process. Its methods wrap torch's functions."""
+
+    def __init__(self, version: TorchVersion) -> None:
+        tracing.set_up("compile-client")
+        self.client = process_client()
+        self.installer = Installer()
+        self.kernels = Kernels(self.installer.place)
+        self.probes = Probes(self._known_probes)
+        self._version = version
+        self._sampling = Sampling(self.client.config.verify)
+        self._local = threading.local()
+        self._listeners: tuple[Any, Any] | None = None
+        self._background = Background(self.client.config.ahead_in_flight)
+        self.client.before_close(self._finish_swaps)
+
+    def compiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
+
+        @functools.wraps(original)
+        def compile_fx(gm: Any, example_inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._current() is not None or not isinstance(gm, torch.fx.GraphModule):
+                return original(gm, example_inputs, *args, **kwargs)
+            graph = self._begin(gm, example_inputs)
+            if graph is not None and self.client.config.warm and not graph.served and graph.can_be_deferred:
+                # Compile-only, and nobody to compile: said and counted already.
+                graph.lose()
+                return eagerly(gm)
+            if graph is None:
+                return original(gm, example_inputs, *args, **kwargs)
+
+            def compile_graph() -> Any:
+                return original(gm, example_inputs, *args, **kwargs)
+
+            if self.client.config.asynchronous and graph.served:
+                again = functools.partial(original, gm)  # not the inputs: they would live as long as the graph waits
+                self._local.later = self._later(graph, gm, lambda: again(graph.fakes, *args, **kwargs))
+            compiled, seconds = self._compiled(graph, lambda: compiling_or_deferred(compile_graph))
+            if not isinstance(compiled, Swapping):
+                self._end(graph, seconds)
+            return compiled
+
+        return compile_fx
+
+    def _compiled(self, graph: Graph, compile_graph: Callable[[], Any]) -> tuple[Any, float]:
+        """Have torch compile a graph of ours; return the result and the seconds that it took."""
+        start = time.monotonic()
+        self._local.graph = graph
+        try:
+            with contextlib.ExitStack() as stack:
+                if graph.served:
+                    stack.enter_context(tracing.span("graph", program=program_name()))
+                    stack.enter_context(daemon_settings())
+                    stack.enter_context(graph.recording())
+                return compile_graph(), time.monotonic() - start
+        finally:
+            self._local.graph = None
+
+    def _later(self, graph: Graph, gm: torch.fx.GraphModule, compile_graph: Callable[[], Any]) -> Swapping:
+        """Return what can stand for the graph while the daemon is asked; nothing is asked yet."""
+        moment = Moment(gm)
+
+        def load(here: bool) -> Any:
+            graph.begin_load(files_only=not here)
+            try:
+                compiled, seconds = moment.call(lambda: self._compiled(graph, compile_graph))
+            except NotLoadedError:
+                return None
+            self._end(graph, seconds)
+            return compiled
+
+        def on_trouble(error: Exception) -> None:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"), "the graph runs eagerly")
+
+        return Swapping(eager=eagerly(copy.copy(gm)), load=load, on_trouble=on_trouble)
+
+    def looking_up(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache._lookup`."""
+
+        @functools.wraps(original)
+        def lookup(
+            key: str, local: bool, remote: bool, args: Any, cache_info: Any, aot_config: Any, *rest: Any, **kwargs: Any
+        ) -> Any:
+            def ask_torch() -> Any:
+                return original(key, local, remote, args, cache_info, aot_config, *rest, **kwargs)
+
+            graph = self._current()
+            if graph is not None and graph.files_only:
+                found = ask_torch() if key == graph.key else None
+                if found is None:
+                    graph.why_here("not_loaded", "torch finds nothing" if key == graph.key else "its key has changed")
+                    self.client.report.count_refusal("not_loaded")
+                    raise NotLoadedError
+                return found
+            if graph is None or graph.key is not None:
+                return ask_torch()
+            graph.key = key
+            if self.client.config.warm and (run := self._deferred(graph, args, aot_config)) is not None:
+                raise Deferred(run)
+            found = ask_torch()
+            if found is not None:
+                graph.local_hit = True
+                return found
+            if not graph.served:
+                return None
+            if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
+                raise Deferred(swapping)
+            try:
+                found = graph.serve(ask_torch, args, aot_config)
+                return None if found is not None and graph.verify_instead(found, self._sampling) else found
+            except Exception as error:
+                self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+                _logger.debug("a fault of the compile client", exc_info=True)
+                return None
+
+        return lookup
+
+    def keying(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `autograd_cache_key`: what torch leaves out of the key is put into it, for its own cache as for ours.
+
+        A graph that is compiled a second time has the key that it had at first.
+        """
+
+        @functools.wraps(original)
+        def autograd_cache_key(mod: Any, example_inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            graph = self._current()
+            if graph is not None and graph.dynamic_shapes is not None:
+                # torch reads this off real inputs, and the second time it is given fakes.
+                config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
+            key, lines = original(mod, example_inputs, config, *args, **kwargs)
+            if graph is not None and graph.served:
+                key = graph.full_key(key, example_inputs)
+            return key, lines
+
+        return autograd_cache_key
+
+    def saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache.save`: an entry that could not be restored is not saved, here or anywhere."""
+
+        @functools.wraps(original)
+        def save(key: str, entry: Any, remote: bool, *args: Any, **kwargs: Any) -> Any:
+            graph = self._current()
+            if graph is not None and graph.served and graph.key == key:
+                graph.guards = guards_of(entry)
+                if graph.compare(entry):
+                    return None
+                if reason := why_not_cacheable(entry):
+                    graph.why_here("uncacheable", reason)
+                    return None
+            return original(key, entry, remote, *args, **kwargs)
+
+        return save
+
+    def writing_entry(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `AOTAutogradCache._write_to_local_cache`."""
+
+        @functools.wraps(original)
+        def write(key: str, content: bytes) -> Any:
+            graph = self._current()
+            if graph is not None and graph.key == key and not graph.installing:
+                graph.entry = content
+            return original(key, content)
+
+        return write
+
+    def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `CppBuilder.build`: each call runs the C++ compiler."""
+
+        @functools.wraps(original)
+        def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
+            self.client.report.count_cpp_build()
+            return original(builder, *args, **kwargs)
+
+        return build
+
+    def count_triton(self) -> None:
+        """Have triton, where there is one, tell of each kernel that it compiles."""
+        try:
+            from triton import knobs
+        except ImportError:
+            return
+        before = knobs.compilation.listener
+
+        def listener(*args: Any, **kwargs: Any) -> None:
+            if not kwargs.get("cache_hit", False):
+                self.client.report.count_triton_compile()
+            if before is not None:
+                before(*args, **kwargs)
+
+        knobs.compilation.listener = listener
+        self._listeners = (listener, before)
+
+    def stop_counting_triton(self) -> None:
+        """Put triton's listener back, unless somebody else has set another meanwhile."""
+        if self._listeners is None:
+            return
+        from triton import knobs
+
+        ours, before = self._listeners
+        if knobs.compilation.listener is ours:
+            knobs.compilation.listener = before
+        self._listeners = None
+
+    def _finish_swaps(self) -> None:
+        """At the end of the process: no thread stays inside torch; what still runs eagerly is counted."""
+        for _ in range(self._background.close(_LAST_LOAD_S)):
+            self.client.report.count_deferred()
+
+    def _current(self) -> Graph | None:
+        return getattr(self._local, "graph", None)
+
+    def _known_probes(self) -> Mapping[str, bool]:
+        return self.client.facts().vec_isa
+
+    def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
+        try:
+            number = self.client.report.count_graph()
+            self.client.forget_trouble()
+            served = not torch.compiler.config.force_disable_caches and self.client.available()
+            if served:
+                replace_messages(gm)
+            user_code = user_code_of(gm, example_inputs) if served else UserCode()
+            graph = Graph(
+                gm,
+                example_inputs,
+                client=self.client,
+                installer=self.installer,
+                kernels=self.kernels,
+                version=self._version,
+                served=served and not user_code.why_not_shared,
+                user_code=user_code.digest,
+                code=code_name() if self.client.config.warm else "",
+                number=number,
+            )
+            if user_code.why_not_shared:
+                graph.why_here("not_shared", user_code.why_not_shared)
+                self.client.report.count_refusal("not_shared")
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            return None
+        return graph
+
+    def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
+        """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
+        try:
+            return graph.defer(args, aot_config)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)
+            return None
+
+    def _left(self, graph: Graph, args: Any, aot_config: Any) -> Swapping | None:
+        """`async`: have the graph fetched in the background; None where it is to go its ordinary way."""
+        swapping: Swapping | None = getattr(self._local, "later", None)
+        self._local.later = None
+        try:
+            fetch = graph.leave(args, aot_config)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)
+            return None
+        if fetch is not None and swapping is not None:
+            self._background.start(fetch, swapping)
+            return swapping
+        return None
+
+    def _end(self, graph: Graph, seconds: float) -> None:
+        try:
+            graph.end(seconds)
+        except InstallError as error:
+            self.client.trouble(error)
+        except Exception as error:
+            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
+            _logger.debug("a fault of the compile client", exc_info=True)

@@ -1,0 +1,1 @@
+"""What a user, a file and the daemon are told of this process: counters, progress, the run, explanations."""

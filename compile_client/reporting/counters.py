@@ -1,0 +1,297 @@
+"""The process's counters, the line at its end, and the file that scripts read.
+
+Guarantees: counters are exact under threads. The file is complete JSON or is not there: it is written beside its place
+and then linked into it. A process removes the file of an earlier run when it starts, so that a killed process leaves no
+file rather than an old one.
+
+Several processes with one FILE do not overwrite each other: whoever ends first takes FILE, except that a process with
+children of its own (a launcher with its ranks) keeps FILE for itself; all others write FILE.PID. Such children, and
+forked ones, write only where they have something to say. A process that ends by `os._exit`, as workers of
+`multiprocessing` do, or by a signal reports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import threading
+from collections import Counter
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from compile_client.log import say
+from compile_wire import tracing
+
+_OWNER = "TORCH_COMPILE_CLIENT_REPORT_OWNER"
+"""Set in a process's own environment, so that its children know that FILE is taken."""
+
+_COUNTERS = (
+    "graphs",
+    "hits_local",
+    "hits",
+    "compiled_by_daemon",
+    "compiled_here",
+    "deferred",
+    "verified",
+    "mismatches",
+    "published",
+    "cpp_builds",
+    "triton_compiles",
+    "kernels",
+    "kernel_hits",
+    "kernels_by_daemon",
+    "kernels_here",
+    "tunings",
+    "tuning_hits",
+)
+
+
+_PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "capture")
+"""Spans of a graph that happen in this process."""
+
+
+class Report:
+    """Counts what the client did in this process. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._kernels_refused: Counter[str] = Counter()
+        self._fallbacks: Counter[str] = Counter()
+        self._unpublished: Counter[str] = Counter()
+        self._seconds_saved = 0.0
+        self._seconds_waited = 0.0
+        self._spent_before = tracing.seconds()  # a forked child inherits its parent's
+        self.warm: Callable[[], dict[str, object]] | None = None
+        """Compile-only: what becomes the report's `warm`."""
+
+    def count_graph(self) -> int:
+        """A graph reached the compiler; return how many have."""
+        return self._count("graphs")
+
+    def count_local_hit(self) -> None:
+        """Torch's own cache had it."""
+        self._count("hits_local")
+
+    def count_hit(self, saved_s: float) -> None:
+        """The daemon had it; its compile had once taken `saved_s`."""
+        with self._lock:
+            self._counts["hits"] += 1
+            self._seconds_saved += saved_s
+
+    def count_daemon_compile(self) -> None:
+        """The daemon compiled it for us."""
+        self._count("compiled_by_daemon")
+
+    def count_local_compile(self) -> None:
+        """Torch compiled it in this process."""
+        self._count("compiled_here")
+
+    def count_deferred(self) -> None:
+        """It runs eagerly here: nothing compiled it for this process."""
+        self._count("deferred")
+
+    def count_verified(self, *, same: bool) -> None:
+        """A hit was compiled here as well, and compared."""
+        self._count("verified")
+        if not same:
+            self._count("mismatches")
+
+    def count_refusal(self, reason: str) -> None:
+        """A graph cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""
+        with self._lock:
+            self._refused[reason] += 1
+
+    def count_kernel_refusal(self, reason: str) -> None:
+        """Likewise for a Triton kernel. Apart from graphs, of which each that is compiled here has its reason."""
+        with self._lock:
+            self._kernels_refused[reason] += 1
+
+    def count_fallback(self, reason: str) -> None:
+        """Trouble of kind `reason` with the daemon."""
+        with self._lock:
+            self._fallbacks[reason] += 1
+
+    def count_published(self) -> None:
+        """An artifact compiled here is in the daemon's store."""
+        self._count("published")
+
+    def count_unpublished(self, reason: str) -> None:
+        """An artifact compiled here did not get there."""
+        with self._lock:
+            self._unpublished[reason] += 1
+
+    def count_cpp_build(self) -> None:
+        """A C++ compiler ran in this process."""
+        self._count("cpp_builds")
+
+    def count_triton_compile(self) -> None:
+        """Triton compiled a kernel in this process."""
+        self._count("triton_compiles")
+
+    def count_kernel(self, outcome: Literal["hits", "by_daemon", "here"], saved_s: float = 0.0) -> None:
+        """A Triton kernel was needed that no local cache had; a compile once took `saved_s`."""
+        with self._lock:
+            self._counts["kernels"] += 1
+            self._counts["kernel_hits" if outcome == "hits" else f"kernels_{outcome}"] += 1
+            self._seconds_saved += saved_s
+
+    def count_tuning(self, *, hit: bool) -> None:
+        """An autotuned kernel's timings were needed that no local cache had."""
+        self._count("tunings")
+        if hit:
+            self._count("tuning_hits")
+
+    def count_wait(self, seconds: float) -> None:
+        """A graph waited this long for the daemon."""
+        with self._lock:
+            self._seconds_waited += seconds
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs reached the compiler."""
+        return self._counts["graphs"]
+
+    @property
+    def seconds_saved(self) -> float:
+        """What the artifacts behind hits once took to compile."""
+        return self._seconds_saved
+
+    @property
+    def eventful(self) -> bool:
+        """Whether there is anything to report: a graph, a kernel, or trouble."""
+        return bool(self._counts["graphs"] or self._counts["kernels"] or self._fallbacks)
+
+    def fallbacks(self) -> dict[str, int]:
+        """Return the kinds of trouble so far, and how often each."""
+        with self._lock:
+            return dict(self._fallbacks)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all counters, as they stand in the file."""
+        with self._lock:
+            return {
+                **{name: self._counts[name] for name in _COUNTERS},
+                "refused": dict(sorted(self._refused.items())),
+                "kernels_refused": dict(sorted(self._kernels_refused.items())),
+                "fallbacks": dict(sorted(self._fallbacks.items())),
+                "unpublished": dict(sorted(self._unpublished.items())),
+                "seconds_saved": round(self._seconds_saved, 3),
+                "seconds_waited": round(self._seconds_waited, 3),
+                "phases": self._phases(),
+                "pid": os.getpid(),
+                **({"warm": self.warm()} if self.warm is not None else {}),
+            }
+
+    def line(self) -> str:
+        """Return the line for the end of the process; empty where there is nothing to report."""
+        if not self.eventful:
+            return ""
+        with self._lock:
+            graphs, kernels = self._counts["graphs"], self._counts["kernels"]
+            of_kernels = f"{kernels} kernel{'' if kernels == 1 else 's'}: " + ", ".join(
+                f"{self._counts[name]} {words}"
+                for name, words in (
+                    ("kernel_hits", "from the daemon's store"),
+                    ("kernels_by_daemon", "compiled by the daemon"),
+                    ("kernels_here", "compiled here"),
+                )
+            )
+            why = _reasons(self._refused + self._fallbacks)
+            why_kernels = _reasons(self._kernels_refused + (Counter() if graphs else self._fallbacks))
+            parts = [
+                f"{self._counts['hits']} from the daemon's store (saved {self._seconds_saved:.0f} s)",
+                f"{self._counts['compiled_by_daemon']} compiled by the daemon",
+                f"{self._counts['compiled_here']} compiled here" + (f" ({why})" if why else ""),
+            ]
+            if self._counts["hits_local"]:
+                parts.insert(0, f"{self._counts['hits_local']} from torch's own cache")
+            if self._counts["published"]:
+                parts.append(f"{self._counts['published']} published")
+        of_graphs = f"{graphs} graph{'' if graphs == 1 else 's'}: " + ", ".join(parts)
+        if not kernels:
+            return of_graphs
+        of_kernels += f" ({why_kernels})" if why_kernels else ""
+        return f"{of_graphs}; {of_kernels}" if graphs else of_kernels
+
+    def _phases(self) -> dict[str, float]:
+        spent = tracing.seconds()
+        return {name: round(spent.get(name, 0.0) - self._spent_before.get(name, 0.0), 3) for name in _PHASES}
+
+    def _count(self, name: str) -> int:
+        with self._lock:
+            self._counts[name] += 1
+            return self._counts[name]
+
+
+def _reasons(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+class ReportFile:
+    """Writes the counters to a file at the end of the process.
+
+    Never raises: that a file cannot be written is logged.
+    """
+
+    def __init__(self, path: Path, env: MutableMapping[str, str]) -> None:
+        """Claim `path`, unless the process that started this one has; `env` is this process's own environment."""
+        self._path = path
+        mark = f"{os.getpid()} {path}"
+        pid, _, owned = env.get(_OWNER, "").partition(" ")
+        self._claimed = owned != str(path) or pid == str(os.getpid())  # the same process after an exec keeps its claim
+        if self._claimed:
+            env[_OWNER] = mark
+            with suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+        self._pid = os.getpid()
+
+    def write(self, report: Report) -> None:
+        """Write the counters; see the module for which file they go to."""
+        mine = self._claimed and self._pid == os.getpid()
+        if not mine and not report.eventful:
+            return
+        text = json.dumps(report.as_dict(), indent=1) + "\n"
+        try:
+            if self._path.exists() and not self._path.is_file():  # /dev/stdout, a pipe
+                self._path.write_text(text)
+                return
+            if not mine or not self._place(text, self._path, replace=False):
+                self._place(text, self._path.with_name(f"{self._path.name}.{os.getpid()}"), replace=True)
+        except OSError as error:
+            say(f"the report cannot be written to {self._path} ({error.strerror})", logging.WARNING)
+
+    @staticmethod
+    def _place(text: str, path: Path, *, replace: bool) -> bool:
+        """Put `text` at `path` whole; return False where something is there already and must stay."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        draft.write_text(text)
+        try:
+            if replace:
+                draft.replace(path)
+            else:
+                _link(draft, path)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+
+
+def _link(draft: Path, path: Path) -> None:
+    """Let `path` name the draft, or raise `FileExistsError`."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a filesystem without hard links: two processes that end in the same instant may then collide
+        if path.exists():
+            raise FileExistsError(path) from None
+        draft.replace(path)
