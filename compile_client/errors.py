@@ -247,3 +247,8 @@ class InternalError(ClientError):
     """A fault of the daemon or of this client."""
 
     reason = "internal"
+
+    @classmethod
+    def of(cls, error: Exception) -> InternalError:
+        """Return the fault of this client that `error` is."""
+        return cls(f"the compile client failed ({type(error).__name__}: {error})")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile_client.errors import InstallError, InternalError
+from compile_client.errors import InternalError
 from compile_client.graphs.async_compile import Background, Moment, Swapping
 from compile_client.graphs.eager_fallback import Deferred, NotLoadedError, code_name, compiling_or_deferred, eagerly
 from compile_client.graphs.graph_compile import Graph
@@ -125,7 +125,7 @@ class Trainer:
             return compiled
 
         def on_trouble(error: Exception) -> None:
-            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"), "the graph runs eagerly")
+            self.client.trouble(InternalError.of(error), "the graph runs eagerly")
 
         return Swapping(eager=eagerly(copy.copy(gm)), load=load, on_trouble=on_trouble)
 
@@ -160,13 +160,11 @@ class Trainer:
                 return None
             if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
                 raise Deferred(swapping)
-            try:
+            served = None
+            with self.client.guarding():
                 found = graph.serve(ask_torch, args, aot_config)
-                return None if found is not None and graph.verify_instead(found, self._sampling) else found
-            except Exception as error:
-                self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
-                _logger.debug("a fault of the compile client", exc_info=True)
-                return None
+                served = None if found is not None and graph.verify_instead(found, self._sampling) else found
+            return served
 
         return lookup
 
@@ -268,14 +266,15 @@ class Trainer:
         return self.client.facts().vec_isa
 
     def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
-        try:
+        graph = None
+        with self.client.guarding():
             number = self.client.report.count_graph()
             self.client.forget_trouble()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
             if served:
                 replace_messages(gm)
             user_code = user_code_of(gm, example_inputs) if served else UserCode()
-            graph = Graph(
+            begun = Graph(
                 gm,
                 example_inputs,
                 client=self.client,
@@ -288,42 +287,30 @@ class Trainer:
                 number=number,
             )
             if user_code.why_not_shared:
-                graph.why_here("not_shared", user_code.why_not_shared)
+                begun.why_here("not_shared", user_code.why_not_shared)
                 self.client.report.count_refusal("not_shared")
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not stop a training; it is counted and said
-            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
-            return None
+            graph = begun
         return graph
 
     def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
         """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
-        try:
-            return graph.defer(args, aot_config)
-        except Exception as error:
-            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
-            _logger.debug("a fault of the compile client", exc_info=True)
-            return None
+        run = None
+        with self.client.guarding():
+            run = graph.defer(args, aot_config)
+        return run
 
     def _left(self, graph: Graph, args: Any, aot_config: Any) -> Swapping | None:
         """`async`: have the graph fetched in the background; None where it is to go its ordinary way."""
         swapping: Swapping | None = getattr(self._local, "later", None)
         self._local.later = None
-        try:
+        fetch = None
+        with self.client.guarding():
             fetch = graph.leave(args, aot_config)
-        except Exception as error:
-            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
-            _logger.debug("a fault of the compile client", exc_info=True)
-            return None
         if fetch is not None and swapping is not None:
             self._background.start(fetch, swapping)
             return swapping
         return None
 
     def _end(self, graph: Graph, seconds: float) -> None:
-        try:
+        with self.client.guarding():
             graph.end(seconds)
-        except InstallError as error:
-            self.client.trouble(error)
-        except Exception as error:
-            self.client.trouble(InternalError(f"{type(error).__name__}: {error}"))
-            _logger.debug("a fault of the compile client", exc_info=True)

@@ -249,13 +249,13 @@ class Kernels:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """A fault of ours must not stop a training; it is counted and said."""
+    """As the client's `guarding`, also where it is the making of the client that fails."""
     try:
         yield
     except Exception as error:
         _logger.debug("a fault of the compile client", exc_info=True)
         with contextlib.suppress(Exception):
-            kernel_client().trouble(InternalError(f"{type(error).__name__}: {error}"))
+            kernel_client().trouble(InternalError.of(error))
 
 
 def _check_kernel(manifest: Manifest, binary: str) -> None:

@@ -19,13 +19,14 @@ Not guaranteed: that an artifact's guards hold, which is torch's to say; that wh
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
 from compile_client.config import ClientConfig
@@ -168,6 +169,20 @@ class DaemonClient:
         self._notices.trouble(error, consequence)
         logger.debug("%s", error.reason, exc_info=error)
 
+    @contextlib.contextmanager
+    def guarding(self, consequence: str = _HERE) -> Iterator[None]:
+        """Let no failure into the training, neither the daemon's nor one of the client's own: it is counted and logged.
+
+        What torch raises to steer its own compile is no `Exception`, and passes.
+        """
+        try:
+            yield
+        except ClientError as error:
+            self.trouble(error, consequence)
+        except Exception as error:  # noqa: BLE001 - the promise of the whole client
+            self.trouble(InternalError.of(error), consequence)
+            logger.debug("a fault of the compile client", exc_info=error)
+
     def before_close(self, finish: Callable[[], None]) -> None:
         """Have something of the caller's ended before the process's counters are written."""
         self._finishers.append(finish)
@@ -237,14 +252,10 @@ class DaemonClient:
         self._link.failed(error)
 
     def _try(self, action: Callable[[], T]) -> T | None:
-        try:
-            return action()
-        except ClientError as error:
-            self.trouble(error)
-        except Exception as error:  # noqa: BLE001 - the facade's promise: a fault of ours must not stop a training
-            self.trouble(InternalError(f"the compile client failed ({type(error).__name__}: {error})"))
-            logger.debug("a fault of the compile client", exc_info=error)
-        return None
+        answer: T | None = None
+        with self.guarding():
+            answer = action()
+        return answer
 
     def _publish(self, compiled: LocalCompile) -> None:
         """In the publisher's thread: hand one artifact in, and let no trouble out."""
@@ -254,7 +265,7 @@ class DaemonClient:
         except ClientError as error:
             self._not_published(error.reason)
             self._notices.trouble(error, "what was compiled here is not published")
-        except Exception as error:  # noqa: BLE001 - as in `_try`
+        except Exception as error:  # noqa: BLE001 - as in `guarding`
             self._not_published(InternalError.reason)
             logger.debug("a fault of the compile client", exc_info=error)
         else:
@@ -285,9 +296,9 @@ class DaemonClient:
                 return self._lost(error)
             except ClientError as error:
                 return self._lost(error)
-            except Exception as error:  # noqa: BLE001 - as in `_try`
+            except Exception as error:  # noqa: BLE001 - as in `guarding`
                 logger.debug("a fault of the compile client", exc_info=error)
-                return self._lost(InternalError(f"the compile client failed ({type(error).__name__}: {error})"))
+                return self._lost(InternalError.of(error))
             if isinstance(answer, Refusal):
                 return "refused", 0.0, f"{answer.reason}: {answer.message}"
             return "compiled" if compiled else "there", answer.manifest.compile_s, ""

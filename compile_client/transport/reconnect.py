@@ -64,7 +64,7 @@ class Link:
                 self.failed(error, connection)
                 raise
             except Exception as error:
-                trouble = InternalError(f"the compile client failed ({type(error).__name__}: {error})")
+                trouble = InternalError.of(error)
                 self.failed(trouble, connection)
                 raise trouble from error
             self._breaker.succeeded()
@@ -136,7 +136,7 @@ class Link:
             self._breaker.failed(error)
             raise
         except Exception as error:
-            trouble = InternalError(f"the compile client failed to connect ({type(error).__name__}: {error})")
+            trouble = InternalError.of(error)
             self._breaker.failed(trouble)
             raise trouble from error
         else:
