@@ -27,8 +27,8 @@ import msgpack
 from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, decode_facts, encode_facts
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import (
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import (
     GraphSpec,
     ModuleSpec,
     NodeSpec,

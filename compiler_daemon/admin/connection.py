@@ -16,8 +16,8 @@ import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
+from compile_wire.endpoint.tls_diagnosis import explain
 from compile_wire.limits import MAX_MESSAGE_BYTES
-from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.access.directory import SECRET_NAME, DaemonNote, read_private

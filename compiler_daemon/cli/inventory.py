@@ -124,10 +124,10 @@ def show(
 
     Example: compiler-daemon show 3fa9
     """
-    from compile_wire.graph_check import decode_graph
-    from compile_wire.kernel_about import read_about
-    from compile_wire.kernel_environment import is_kernel_environment, kind_of
-    from compile_wire.kernel_spec import decode_kernel
+    from compile_wire.graph.decode import decode_graph
+    from compile_wire.kernel.about import read_about
+    from compile_wire.kernel.environment import is_kernel_environment, kind_of
+    from compile_wire.kernel.spec import decode_kernel
     from compile_wire.manifest import decode_manifest
     from compiler_daemon.admin.inventory.view import print_entry, print_graph
     from compiler_daemon.errors import DaemonError

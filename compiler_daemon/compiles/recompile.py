@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from compile_wire.digest import Digest
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel.environment import is_kernel_environment
 from compiler_daemon import metrics
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from compile_wire.digest import Digest, parse_digest
 from compile_wire.errors import WireError
-from compile_wire.graph_spec import GraphSpec
-from compile_wire.kernel_environment import is_kernel_environment
-from compile_wire.kernel_spec import KernelSpec
+from compile_wire.graph.spec import GraphSpec
+from compile_wire.kernel.environment import is_kernel_environment
+from compile_wire.kernel.spec import KernelSpec
 from compile_wire.manifest import Manifest, decode_manifest
 from compiler_daemon.insight.explain.reading import MAX_READ_BYTES, read_graph, read_kernel
 from compiler_daemon.insight.graph_text import GraphText, InputText, SymbolText

@@ -9,9 +9,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
-from compile_wire.graph_spec import GraphSpec
-from compile_wire.kernel_environment import ArtifactKind, is_kernel_environment, kernels_run, kind_of
-from compile_wire.kernel_spec import KernelSpec
+from compile_wire.graph.spec import GraphSpec
+from compile_wire.kernel.environment import ArtifactKind, is_kernel_environment, kernels_run, kind_of
+from compile_wire.kernel.spec import KernelSpec
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import AmbiguousKeyError, RunUnknownError
 from compiler_daemon.insight.explain import (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, Value, tensor_from
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, Value, tensor_from
 
 _MAX_TEXT = 240
 """Characters of one expression, source or argument list: a shared part may be written out only so often."""
@@ -70,7 +70,7 @@ class SymbolText:
 
 
 class GraphText:
-    """One graph, checked before (`compile_wire.graph_check.decode_graph`), as text."""
+    """One graph, checked before (`compile_wire.graph.decode.decode_graph`), as text."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compile_wire.kernel_spec import KernelSpec
+from compile_wire.kernel.spec import KernelSpec
 from compiler_daemon.insight.graph_text import InputText, SymbolText
 
 _MAX_OPTION = 240

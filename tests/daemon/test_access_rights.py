@@ -24,7 +24,7 @@ from tls_daemon import Remote, TlsDaemon, refusal
 import compile_wire.v1
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
-from compile_wire.kernel_environment import KIND, KIND_FIELD
+from compile_wire.kernel.environment import KIND, KIND_FIELD
 from compile_wire.limits import MAX_GRAPH_BYTES, PROTOCOL_VERSION
 from compile_wire.manifest import decode_manifest
 from compile_wire.v1 import compiler_daemon_pb2 as pb

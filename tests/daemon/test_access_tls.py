@@ -23,8 +23,8 @@ from tls_daemon import Remote, TlsDaemon, refusal, run
 
 import compile_wire.v1
 from compile_wire.digest import digest_of
+from compile_wire.endpoint.tls_diagnosis import explain
 from compile_wire.limits import MAX_GRAPH_BYTES
-from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.access.register import KeyFiles, Register
 from compiler_daemon.admin.keys import commands as keys

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from compile_wire.graph_check import decode_graph
+from compile_wire.graph.decode import decode_graph
 from compiler_daemon.admin.bundle import read_graphs
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 

@@ -13,8 +13,8 @@ import pytest
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import encode_graph
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import encode_graph
 from compiler_daemon.admin.bundle import BundleWriter, Request, read_graphs
 from compiler_daemon.admin.connection import OperatorClient
 from compiler_daemon.admin.inventory.calls import InventoryClient

@@ -16,7 +16,7 @@ import torch
 from worker_samples import BODY, OUT, TENSOR, Worker, X, Y, checked, graph, module, node, strangers
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import GraphSpec, NodeSpec, SymbolSpec, encode_graph, tensor_value
+from compile_wire.graph.spec import GraphSpec, NodeSpec, SymbolSpec, encode_graph, tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.shapes import Shapes

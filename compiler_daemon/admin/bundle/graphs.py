@@ -22,7 +22,7 @@ class GraphRequest:
     program: str
     digest: Digest
     data: bytes
-    """A GraphSpec, encoded; check it with `compile_wire.graph_check.decode_graph`."""
+    """A GraphSpec, encoded; check it with `compile_wire.graph.decode.decode_graph`."""
 
 
 def read_graphs(path: Path) -> Iterator[GraphRequest]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from compile_wire.digest import Digest
 from compile_wire.environment import check_environment, environment_id
 from compile_wire.errors import WireError
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel.environment import is_kernel_environment
 from compile_wire.limits import MAX_MANIFEST_BYTES
 from compile_wire.manifest import Manifest, decode_manifest
 from compiler_daemon.admin.bundle import Bundle, Packed

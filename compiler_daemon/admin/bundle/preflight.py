@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from compile_wire.digest import Digest
 from compile_wire.environment import differing_fields
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel.environment import is_kernel_environment
 
 Fields = Mapping[str, str]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from compile_wire.tls import explain
+from compile_wire.endpoint.tls_diagnosis import explain
 from compiler_daemon.access.directory import TOKEN_NAME, read_private
 from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register, split_pem
 from compiler_daemon.address import TcpAddress

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compile_wire.digest import Digest
-from compile_wire.kernel_environment import ArtifactKind, kind_of
+from compile_wire.kernel.environment import ArtifactKind, kind_of
 from compile_wire.limits import CHUNK_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compile_wire.digest import Digest
-from compile_wire.kernel_about import read_about
+from compile_wire.kernel.about import read_about
 from compile_wire.manifest import Manifest
 from compiler_daemon.admin.plain import plain
 from compiler_daemon.insight.graph_text import GraphText, InputText, SymbolText

@@ -15,9 +15,9 @@ import grpc
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import WireError
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import encode_graph
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import encode_graph
+from compile_wire.kernel.environment import is_kernel_environment
 from compile_wire.limits import CHUNK_BYTES, MAX_INLINE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compile_wire.graph_spec import GraphSpec
+from compile_wire.graph.spec import GraphSpec
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.inputs import compare_inputs
 from compiler_daemon.insight.explain.nodes import compare_nodes

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compile_wire.graph_spec import GraphSpec, TensorSpec, Value, tensor_from
+from compile_wire.graph.spec import GraphSpec, TensorSpec, Value, tensor_from
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.words import Words, spans
 

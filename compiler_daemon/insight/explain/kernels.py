@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
-from compile_wire.kernel_spec import KernelArgument, KernelSpec
+from compile_wire.kernel.spec import KernelArgument, KernelSpec
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.nearest import Candidate, Nearest
 from compiler_daemon.insight.explain.surroundings import environment_differences

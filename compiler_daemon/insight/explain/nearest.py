@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
-from compile_wire.graph_spec import GraphSpec
+from compile_wire.graph.spec import GraphSpec
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.differences import Request, differences
 from compiler_daemon.insight.explain.nodes import overlap

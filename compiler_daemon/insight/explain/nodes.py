@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, Value
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, Value
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.words import Words
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from compile_wire.errors import WireError
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec
-from compile_wire.kernel_spec import KernelSpec, decode_kernel
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec
+from compile_wire.kernel.spec import KernelSpec, decode_kernel
 from compile_wire.limits import MAX_LISTS_READ
 
 MAX_READ_BYTES = 2 * 2**20

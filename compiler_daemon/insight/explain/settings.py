@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from compile_wire.graph_spec import GraphSpec, Value
+from compile_wire.graph.spec import GraphSpec, Value
 from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.words import Words
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from compile_wire.graph_spec import GraphSpec, Value
+from compile_wire.graph.spec import GraphSpec, Value
 
 _MAX_TEXT = 120
 _MAX_DEPTH = 12

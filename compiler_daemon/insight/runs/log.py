@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compile_wire.digest import Digest, digest_of
-from compile_wire.kernel_environment import kernels_run
+from compile_wire.kernel.environment import kernels_run
 from compile_wire.limits import MAX_GRAPHS_PER_RUN
 from compiler_daemon.errors import RunLogError
 from compiler_daemon.insight.runs.database import open_database

@@ -1,6 +1,6 @@
 """Reading a GraphSpec: every value of it is checked for form, references and bounds before anything uses it.
 
-Nothing here knows torch. What is accepted is data of the form that `compile_wire.graph_spec` describes; whether an
+Nothing here knows torch. What is accepted is data of the form that `compile_wire.graph.spec` describes; whether an
 operator or a class may be used is decided where it is looked up.
 """
 
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import (
+from compile_wire.graph.spec import (
     NODE_OPS,
     VERSION,
     GraphSpec,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_options import Option, check_options
+from compile_wire.kernel.options import Option, check_options
 from compile_wire.limits import (
     MAX_KERNEL_ARGUMENTS,
     MAX_KERNEL_BYTES,
@@ -64,7 +64,7 @@ class KernelSpec:
     ttir: str
     """After the first stage: what is compiled."""
     options: Mapping[str, Option]
-    """Those of Triton's options that `compile_wire.kernel_options` knows."""
+    """Those of Triton's options that `compile_wire.kernel.options` knows."""
     options_digest: str
     """What the worker must arrive at, see `compile_torch.triton.options`."""
     code: str = ""
