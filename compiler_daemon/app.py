@@ -19,25 +19,26 @@ from pathlib import Path
 import grpc
 
 from compiler_daemon import __version__
+from compiler_daemon.access.descriptors import let_silent_go, max_connections, raise_limit
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity, prepare_directory
+from compiler_daemon.access.register import Keyring
+from compiler_daemon.access.socket import clear_socket
 from compiler_daemon.address import Address, TcpAddress, UnixAddress
-from compiler_daemon.cache import Cache
-from compiler_daemon.condition import Condition
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.environments import Environments
+from compiler_daemon.compiles.handshake import Handshakes
+from compiler_daemon.compiles.recompile import Replays
+from compiler_daemon.compiles.rights import Rights
+from compiler_daemon.compiles.single_flight import Flights
 from compiler_daemon.config import DaemonConfig
-from compiler_daemon.descriptors import let_silent_go, max_connections, raise_limit
-from compiler_daemon.environments import Environments
 from compiler_daemon.errors import StartError
-from compiler_daemon.explanations import Explanations
-from compiler_daemon.flights import Flights
-from compiler_daemon.handshake import Handshakes
-from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
-from compiler_daemon.inventory import Inventory
-from compiler_daemon.keyring import Keyring
-from compiler_daemon.listener import clear_socket
+from compiler_daemon.insight.explanations import Explanations
+from compiler_daemon.insight.inventory import Inventory
+from compiler_daemon.insight.run_intake import Reports
+from compiler_daemon.insight.runs import RunLog
+from compiler_daemon.insight.statistics import Gathering
+from compiler_daemon.insight.status import Condition
 from compiler_daemon.metrics import Counters
-from compiler_daemon.pool import Pool
-from compiler_daemon.replays import Replays
-from compiler_daemon.reports import Reports
-from compiler_daemon.rights import Rights
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.inventory_service import InventoryServicer
@@ -47,10 +48,9 @@ from compiler_daemon.rpc.replay_service import ReplayServicer
 from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
-from compiler_daemon.runs import RunLog
-from compiler_daemon.statistics import Gathering
 from compiler_daemon.store import Store, StoreConfig
 from compiler_daemon.worker import confinement
+from compiler_daemon.workers.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -241,9 +241,9 @@ async def _page(
     counters: Counters,
 ) -> AsyncIterator[None]:
     # Here, and not above: a daemon without a page pays for none of it.
-    from compiler_daemon.page.access import Access
-    from compiler_daemon.page.door import HOST, Door, DoorConfig
-    from compiler_daemon.page.site import Site
+    from compiler_daemon.http.login import Access
+    from compiler_daemon.http.routes import Site
+    from compiler_daemon.http.server import HOST, Door, DoorConfig
 
     access = Access(keyring.is_operators)
     site = Site(

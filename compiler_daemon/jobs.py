@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compile_wire.digest import Digest
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel.environment import is_kernel_environment
 from compile_wire.manifest import Origin
 from compiler_daemon.errors import EnvironmentKindError, RefusalReason
 

@@ -27,8 +27,8 @@ import msgpack
 from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, decode_facts, encode_facts
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import (
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import (
     GraphSpec,
     ModuleSpec,
     NodeSpec,
@@ -40,7 +40,7 @@ from compile_wire.graph_spec import (
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
 from compile_wire.packing import pack
 from compiler_daemon.worker.protocol import decode_body
-from compiler_daemon.worker_frames import read_hello, read_reply
+from compiler_daemon.workers.frames import read_hello, read_reply
 
 SLOW_S = 1.0
 REPORT_EVERY = 20_000

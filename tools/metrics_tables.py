@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from compiler_daemon.page.exposition import families
+from compiler_daemon.http.prometheus import families
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 _BEGIN, _END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"

@@ -19,7 +19,7 @@ from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.values import Values
 from compile_torch.key.state import read_state
 from compile_torch.operators import GETATTR, check_attribute, check_method, name_of
-from compile_wire.graph_spec import (
+from compile_wire.graph.spec import (
     TYPES,
     GraphSpec,
     ModuleSpec,

@@ -13,7 +13,7 @@ from typing import Any
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.values import Values
 from compile_torch.setting_rules import Which, may_be_chosen
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 
 def inductor_settings() -> dict[str, Value]:

@@ -16,7 +16,7 @@ from typing import Any
 import sympy
 import torch
 
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 
 class CannotCarryError(Exception):

@@ -11,7 +11,7 @@ import torch
 
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_torch.operators import GETATTR, name_of
-from compile_wire.graph_spec import TensorSpec, Value, tensor_value
+from compile_wire.graph.spec import TensorSpec, Value, tensor_value
 
 
 class Values:
@@ -22,7 +22,7 @@ class Values:
         self._index = index
 
     def encode(self, value: Any, where: str) -> Value:
-        """Return `value` in the form of `compile_wire.graph_spec`; raise `CannotCarryError` naming `where`."""
+        """Return `value` in the form of `compile_wire.graph.spec`; raise `CannotCarryError` naming `where`."""
         kind = type(value)
         if value is None or kind in (bool, float, str):
             return value

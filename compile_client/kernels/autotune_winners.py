@@ -23,8 +23,8 @@ from typing import Any
 from compile_client.kernels.kernel_compile import device_name, guarded
 from compile_client.session.process import kernel_client
 from compile_client.transport.messages import LocalCompile, Part
-from compile_wire.kernel_about import about_winner
-from compile_wire.kernel_environment import TUNING_PREFIX
+from compile_wire.kernel.about import about_winner
+from compile_wire.kernel.environment import TUNING_PREFIX
 
 _MAX_BYTES = 64 * 1024
 _FORM = "json"

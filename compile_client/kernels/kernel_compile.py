@@ -29,8 +29,8 @@ from compile_torch.triton.metadata import local_metadata, portable_metadata, rea
 from compile_torch.triton.options import LIBRARIES, CannotTravelError
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import BINARIES, about_kernel, about_timings
-from compile_wire.kernel_environment import TUNING_PREFIX
+from compile_wire.kernel.about import BINARIES, about_kernel, about_timings
+from compile_wire.kernel.environment import TUNING_PREFIX
 
 if TYPE_CHECKING:
     from compile_client.session.client import DaemonClient

@@ -17,7 +17,7 @@ from typing import Any
 
 from compile_torch.triton.options import LIBRARIES, CannotTravelError, option_values, options_digest
 from compile_torch.triton.versions import TritonVersion
-from compile_wire.kernel_spec import KernelArgument, KernelSpec, encode_kernel, is_plain_name
+from compile_wire.kernel.spec import KernelArgument, KernelSpec, encode_kernel, is_plain_name
 from compile_wire.limits import MAX_NAME_TEXT
 
 

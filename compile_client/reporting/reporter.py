@@ -15,7 +15,7 @@ from compile_client.reporting.run_log import RunLog
 from compile_client.transport.deadline import Deadline
 from compile_client.transport.reconnect import Link
 from compile_client.transport.records import ExplainedGraph, GraphNote, RunPart
-from compile_wire.kernel_environment import ArtifactKind, kernels_run
+from compile_wire.kernel.environment import ArtifactKind, kernels_run
 
 
 class Reporter:

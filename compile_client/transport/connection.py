@@ -378,7 +378,7 @@ def _explained(error: ClientError, address: Address, credentials: Credentials, t
     """Return what is wrong with a connection that did not come about; over TLS gRPC itself cannot tell."""
     if (keys := credentials.tls) is None:
         return error
-    from compile_wire.tls import explain  # for those in trouble only
+    from compile_wire.endpoint.tls_diagnosis import explain  # for those in trouble only
 
     finding = explain(
         address.host,

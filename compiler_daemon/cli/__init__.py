@@ -6,32 +6,25 @@ says what to do. Verbs import what they need when they run: `status` must not pa
 
 from __future__ import annotations
 
-from compiler_daemon.cli import (  # the verbs register themselves
-    diagnosis,
-    exchange,
-    insight,
-    inventory,
-    keeping,
-    keys,
-    lifecycle,
-    page,
-    replay,
-    warm,
-)
+# The verbs register themselves, and --help has them in this order.
+# isort: off
+from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, daemon, page, recompile, warm
+
+# isort: on
 from compiler_daemon.cli.options import cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
 __all__ = [
+    "bundle",
     "cli",
-    "diagnosis",
-    "exchange",
+    "daemon",
+    "doctor",
     "insight",
     "inventory",
-    "keeping",
     "keys",
-    "lifecycle",
     "page",
-    "replay",
+    "recompile",
+    "retention",
     "run",
     "warm",
 ]

@@ -47,10 +47,10 @@ KeyArguments = Annotated[
 
 
 def _rows(context: typer.Context) -> list[ArtifactRow]:
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.config import Place
     from compiler_daemon.errors import DaemonError
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.inventory_client import InventoryClient
 
     given: dict[str, Any] = context.params
     directory = given.get("directory")

@@ -27,8 +27,8 @@ def explain(
 
     Example: compiler-daemon explain --program train.py
     """
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.run_client import RunClient
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.insight.calls import RunClient
 
     if key and program:
         raise UsageError("name a key or a --program, not both")
@@ -37,7 +37,7 @@ def explain(
     if as_json:
         print_result(json.dumps(answer))
     else:
-        from compiler_daemon.operator.explain_view import print_explanation
+        from compiler_daemon.admin.insight.explain_view import print_explanation
 
         print_explanation(answer)
 
@@ -54,8 +54,8 @@ def stats(
 
     Example: compiler-daemon stats --watch --every 5
     """
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.run_client import RunClient
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.insight.calls import RunClient
 
     client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
     if watch:
@@ -66,13 +66,13 @@ def stats(
     elif as_json:
         print_result(json.dumps(client.statistics()))
     else:
-        from compiler_daemon.operator.statistics_view import print_statistics
+        from compiler_daemon.admin.insight.statistics_view import print_statistics
 
         print_statistics(client.statistics())
 
 
 def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:
-    from compiler_daemon.operator.statistics_view import statistics_line, statistics_view
+    from compiler_daemon.admin.insight.statistics_view import statistics_line, statistics_view
 
     if as_json or not sys.stdout.isatty():
         while True:

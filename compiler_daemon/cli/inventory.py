@@ -17,7 +17,7 @@ from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, p
 from compiler_daemon.config import Place
 
 if TYPE_CHECKING:
-    from compiler_daemon.operator.inventory_client import InventoryClient
+    from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.store import ArtifactRow
 
 
@@ -58,8 +58,8 @@ _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
 
 def inventory_of(directory: Any, address: str | None) -> InventoryClient:
     """Return the calls to the daemon that these options name."""
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.inventory_client import InventoryClient
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.inventory.calls import InventoryClient
 
     return InventoryClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
 
@@ -89,7 +89,7 @@ def list_artifacts(
     kinds = client.kinds(rows)
     rows = [row for row in rows if kind in (None, kinds[row.digest])]
     rows.sort(key=_ORDER[sort], reverse=True)
-    from compiler_daemon.operator.inventory_view import print_artifacts, short_ids
+    from compiler_daemon.admin.inventory.view import print_artifacts, short_ids
 
     ids = short_ids(rows)
     if as_json:
@@ -124,15 +124,15 @@ def show(
 
     Example: compiler-daemon show 3fa9
     """
-    from compile_wire.graph_check import decode_graph
-    from compile_wire.kernel_about import read_about
-    from compile_wire.kernel_environment import is_kernel_environment, kind_of
-    from compile_wire.kernel_spec import decode_kernel
+    from compile_wire.graph.decode import decode_graph
+    from compile_wire.kernel.about import read_about
+    from compile_wire.kernel.environment import is_kernel_environment, kind_of
+    from compile_wire.kernel.spec import decode_kernel
     from compile_wire.manifest import decode_manifest
+    from compiler_daemon.admin.inventory.view import print_entry, print_graph
     from compiler_daemon.errors import DaemonError
-    from compiler_daemon.graph_text import GraphText
-    from compiler_daemon.kernel_text import KernelText
-    from compiler_daemon.operator.inventory_view import print_entry, print_graph
+    from compiler_daemon.insight.graph_text import GraphText
+    from compiler_daemon.insight.kernel_text import KernelText
 
     client = inventory_of(directory, address)
     described, requests = client.describe(key)

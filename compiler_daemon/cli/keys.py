@@ -16,8 +16,8 @@ from compiler_daemon.config import Place
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
-    from compiler_daemon.operator.certificates import CertificateView
-    from compiler_daemon.operator.keys import Change, KeysView
+    from compiler_daemon.admin.keys.certificates import CertificateView
+    from compiler_daemon.admin.keys.commands import Change, KeysView
 
 keys = typer.Typer(
     help="Keys for clients on other machines: an authority, certificates, tokens. The Unix socket needs none of it.",
@@ -41,7 +41,7 @@ def init(directory: Directory = None, host: Hosts = None, days: Days = 397, as_j
 
     Example: compiler-daemon keys init --host gpu7.example.org --host 10.1.2.3
     """
-    from compiler_daemon.operator import keys as work
+    from compiler_daemon.admin.keys import commands as work
 
     _say(work.init(_directory(directory), host or (), days=days), as_json=as_json)
 
@@ -63,7 +63,7 @@ def rotate(
 
     Example: compiler-daemon keys rotate --ca --overlap-days 14
     """
-    from compiler_daemon.operator import keys as work
+    from compiler_daemon.admin.keys import commands as work
 
     change = work.rotate(
         _directory(directory),
@@ -102,7 +102,7 @@ def client(
     Example: compiler-daemon keys client alice --out alice-keys --address gpu7.example.org:7443
     """
     from compiler_daemon.address import TcpAddress, parse_address
-    from compiler_daemon.operator import keys as work
+    from compiler_daemon.admin.keys import commands as work
 
     if read_only and operator:
         raise UsageError("a client is either --read-only or --operator")
@@ -132,7 +132,7 @@ def revoke(
 
     Example: compiler-daemon keys revoke alice
     """
-    from compiler_daemon.operator import keys as work
+    from compiler_daemon.admin.keys import commands as work
 
     _say(work.revoke(_directory(directory), name), as_json=as_json)
 
@@ -143,7 +143,7 @@ def show(directory: Directory = None, as_json: AsJson = False) -> None:
 
     Example: compiler-daemon keys show --json
     """
-    from compiler_daemon.operator import keys as work
+    from compiler_daemon.admin.keys import commands as work
 
     view = work.show(_directory(directory))
     if as_json:

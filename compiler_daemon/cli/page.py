@@ -28,7 +28,7 @@ def page(
     Example: `compiler-daemon page --open`. From another machine: `ssh -L 8321:127.0.0.1:8321 HOST compiler-daemon page`
     where the daemon was started with `serve --page-port 8321`.
     """
-    from compiler_daemon.operator.page_client import open_page
+    from compiler_daemon.admin.status.page import open_page
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     url = open_page(place)
@@ -45,7 +45,7 @@ def _open(directory: Path, url: str) -> None:
     """Open a file that leads on: a browser's command line can be read by every user of the machine, the file cannot."""
     import webbrowser
 
-    from compiler_daemon.identity import write_private
+    from compiler_daemon.access.directory import write_private
 
     file = directory / _LOGIN_NAME
     write_private(file, f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">\n'.encode())

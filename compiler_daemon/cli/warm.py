@@ -19,10 +19,10 @@ from compiler_daemon.config import Place
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.sweep.cell import CellResult, Spot
-    from compiler_daemon.operator.sweep.plan import Cell
-    from compiler_daemon.operator.sweep.warmup import WarmupConfig
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.sweep.cell import CellResult, Spot
+    from compiler_daemon.admin.sweep.plan import Cell
+    from compiler_daemon.admin.sweep.runner import WarmupConfig
 
 
 def _default_jobs() -> int:
@@ -74,8 +74,8 @@ def warm(
 
     Exit code 1 where a cell failed.
     """
-    from compiler_daemon.operator.client import OperatorClient
-    from compiler_daemon.operator.sweep.plan import from_manifest, from_options
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.sweep.plan import from_manifest, from_options
 
     if manifest is not None and (command or matrix):
         raise UsageError("either --manifest, or a command with --matrix: not both")
@@ -86,8 +86,8 @@ def warm(
     place = Place.resolve(os.environ, directory=directory, address=address)
     client = OperatorClient.of(place, call_s=_STATUS_S)
     client.status()  # without a daemon there is nothing to warm, and this says so
-    from compiler_daemon.operator.sweep.cell import Spot
-    from compiler_daemon.operator.sweep.warmup import WarmupConfig
+    from compiler_daemon.admin.sweep.cell import Spot
+    from compiler_daemon.admin.sweep.runner import WarmupConfig
 
     spot = Spot(directory=place.directory, address=str(place.address) if place.address else "")
     config = WarmupConfig(
@@ -105,9 +105,9 @@ _STATUS_S = 3.0
 def _run(
     cells: list[Cell], config: WarmupConfig, spot: Spot, client: OperatorClient, *, resume: bool
 ) -> list[CellResult]:
-    from compiler_daemon.operator.sweep import record
-    from compiler_daemon.operator.sweep.view import watching
-    from compiler_daemon.operator.sweep.warmup import Warmup
+    from compiler_daemon.admin.sweep import progress_file as record
+    from compiler_daemon.admin.sweep.runner import Warmup
+    from compiler_daemon.admin.sweep.view import watching
 
     skipped = _done_before(cells, spot, client) if resume else []
     done_before = {result.cell for result in skipped}
@@ -127,9 +127,9 @@ def _run(
 
 def _done_before(cells: list[Cell], spot: Spot, client: OperatorClient) -> list[CellResult]:
     """The cells that an earlier run has finished and whose artifacts are all there still."""
-    from compiler_daemon.operator.inventory_client import InventoryClient
-    from compiler_daemon.operator.sweep import record
-    from compiler_daemon.operator.sweep.cell import CellResult
+    from compiler_daemon.admin.inventory.calls import InventoryClient
+    from compiler_daemon.admin.sweep import progress_file as record
+    from compiler_daemon.admin.sweep.cell import CellResult
 
     known = {cell: done for cell in cells if (done := record.recall(spot, cell, os.environ)) is not None}
     stored = {(row.environment, row.key) for row in InventoryClient(client).artifacts()} if known else set()
@@ -151,8 +151,8 @@ def _print_cells(cells: list[Cell], *, as_json: bool) -> None:
 
 
 def _print_results(results: list[CellResult], *, as_json: bool) -> None:
-    from compiler_daemon.operator.sweep.limits import warnings
-    from compiler_daemon.operator.sweep.view import as_document, print_table
+    from compiler_daemon.admin.sweep.recompile_limit import warnings
+    from compiler_daemon.admin.sweep.view import as_document, print_table
 
     said = warnings(results)
     if as_json:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.condition import Condition
+from compiler_daemon.insight.status import Condition
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.pack import pack_quarantined, pack_worker
 

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from compiler_daemon import metrics
+from compiler_daemon.access.register import OWNER, Caller, Keyring
 from compiler_daemon.errors import PermissionDeniedError, UnauthenticatedError
-from compiler_daemon.keyring import OWNER, Caller, Keyring
 from compiler_daemon.rpc.around import Around, Context
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOB_BYTES, PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.cache import Cache
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.handshake import Handshakes, Welcome
+from compiler_daemon.compiles.rights import Rights
+from compiler_daemon.compiles.single_flight import Flights
 from compiler_daemon.errors import JobRefusedError
-from compiler_daemon.flights import Flights
-from compiler_daemon.handshake import Handshakes, Welcome
 from compiler_daemon.jobs import Job, Refusal
-from compiler_daemon.rights import Rights
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller

@@ -15,8 +15,8 @@ from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOB_BYTES, MAX_BLOBS, MAX_KEY_TEXT
 from compile_wire.v1 import inventory_pb2 as pb
 from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
-from compiler_daemon.cache import Cache
-from compiler_daemon.inventory import Inventory
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.unpack import unpack_name, unpack_program
 from compiler_daemon.store import ArtifactRow, StoredGraph

@@ -10,11 +10,11 @@ from contextlib import aclosing
 from compile_wire.digest import parse_digest
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
-from compiler_daemon.cache import Cache
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.recompile import Replayed, ReplayEvent, Replays
+from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
-from compiler_daemon.replays import Replayed, ReplayEvent, Replays
-from compiler_daemon.rights import Rights
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller

@@ -12,11 +12,11 @@ from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_KEY_TEXT, MAX_MESSAGE_TEXT, MAX_REASON_TEXT, MAX_REASONS
 from compile_wire.plain import plain
 from compile_wire.v1 import runs_pb2 as pb
-from compiler_daemon.explanations import Explained, Explanation
+from compiler_daemon.insight.explanations import Explained, Explanation
+from compiler_daemon.insight.runs import GraphRecord, Outcome, ProgramFigures, RunReport, RunSummary
+from compiler_daemon.insight.statistics import Statistics
 from compiler_daemon.jobs import FlightView
 from compiler_daemon.rpc.unpack import unpack_name, unpack_program
-from compiler_daemon.runs import GraphRecord, Outcome, ProgramFigures, RunReport, RunSummary
-from compiler_daemon.statistics import Statistics
 from compiler_daemon.store import ArtifactRow
 
 _RUN = re.compile(r"[0-9a-f]{32}")

@@ -7,13 +7,13 @@ from __future__ import annotations
 from compile_wire.errors import MalformedError
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
-from compiler_daemon.explanations import Explanations
-from compiler_daemon.flights import Flights
-from compiler_daemon.reports import Reports
+from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.insight.explanations import Explanations
+from compiler_daemon.insight.run_intake import Reports
+from compiler_daemon.insight.statistics import Gathering
 from compiler_daemon.rpc import run_messages as messages
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.unpack import unpack_program
-from compiler_daemon.statistics import Gathering
 
 
 class RunServicer(pb_grpc.RunServiceServicer):

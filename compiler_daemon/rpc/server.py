@@ -19,10 +19,10 @@ from compile_wire.v1 import replay_pb2_grpc as replay_pb_grpc
 from compile_wire.v1 import runs_pb2 as runs_pb
 from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 from compiler_daemon import metrics
+from compiler_daemon.access.register import Keyring
 from compiler_daemon.address import Address, TcpAddress
-from compiler_daemon.condition import Condition
 from compiler_daemon.errors import AddressError
-from compiler_daemon.keyring import Keyring
+from compiler_daemon.insight.status import Condition
 from compiler_daemon.rpc.access_log import log_access
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.around import AroundInterceptor

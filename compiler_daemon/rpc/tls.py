@@ -13,9 +13,9 @@ import time
 
 import grpc
 
+from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError, UsageError
-from compiler_daemon.keyring import KeyFiles
 
 logger = logging.getLogger(__name__)
 

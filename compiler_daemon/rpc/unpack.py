@@ -13,7 +13,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOBS, MAX_HAVE, MAX_KEY_TEXT, MAX_NAME_TEXT
 from compile_wire.plain import is_plain, plain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compiler_daemon.interpreter import check_interpreter
+from compiler_daemon.compiles.interpreter import check_interpreter
 from compiler_daemon.jobs import GraphSource
 
 

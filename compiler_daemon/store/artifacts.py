@@ -16,17 +16,17 @@ from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError, WireError
 from compile_wire.manifest import Manifest, decode_manifest, manifest_digest
 from compiler_daemon.store.blobs import Blobs
+from compiler_daemon.store.deletion import forget_artifacts
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError, StoreError, StoreVanishedError
+from compiler_daemon.store.files import Found, Shelves
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
-from compiler_daemon.store.records import ArtifactRecord, decode_artifact, encode_artifact
-from compiler_daemon.store.removal import forget_artifacts
-from compiler_daemon.store.room import Room
+from compiler_daemon.store.record_files import ArtifactRecord, decode_artifact, encode_artifact
 from compiler_daemon.store.rows import ArtifactRow, StoredArtifact
-from compiler_daemon.store.shelves import Found, Shelves
-from compiler_daemon.store.stamps import Stamps
+from compiler_daemon.store.space import Room
+from compiler_daemon.store.usage_stamps import Stamps
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from compile_wire.limits import CHUNK_BYTES, MAX_BLOB_BYTES
 from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError
+from compiler_daemon.store.files import Draft, Shelves
 from compiler_daemon.store.pins import Pins
-from compiler_daemon.store.room import Room
-from compiler_daemon.store.shelves import Draft, Shelves
+from compiler_daemon.store.space import Room
 
 
 class BlobWriter:

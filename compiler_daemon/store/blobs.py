@@ -15,13 +15,13 @@ from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
 from compile_wire.digest import Digest, digest_of
+from compiler_daemon.store.deletion import count_quarantined, forget_blob
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError, StoreError, StoreVanishedError
+from compiler_daemon.store.files import Draft, Shelves
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
-from compiler_daemon.store.removal import count_quarantined, forget_blob
-from compiler_daemon.store.shelves import Draft, Shelves
 
 logger = logging.getLogger(__name__)
 

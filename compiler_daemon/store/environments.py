@@ -17,10 +17,10 @@ from compile_wire.packing import pack, unpack
 from compiler_daemon.store.config import StoreConfig
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError
+from compiler_daemon.store.files import Shelf, Shelves
 from compiler_daemon.store.index import Index
-from compiler_daemon.store.records import decode_facts_record, encode_facts_record
-from compiler_daemon.store.room import Room
-from compiler_daemon.store.shelves import Shelf, Shelves
+from compiler_daemon.store.record_files import decode_facts_record, encode_facts_record
+from compiler_daemon.store.space import Room
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from compile_wire.digest import Digest
 from compile_wire.limits import MAX_KEY_TEXT
 from compiler_daemon.store.index import Index
-from compiler_daemon.store.records import check_text
+from compiler_daemon.store.record_files import check_text
 
 _KEPT = 10_000
 """Compile times remembered; the oldest go first."""

@@ -6,7 +6,7 @@ from compile_wire.digest import Digest
 from compiler_daemon.store.artifacts import ROW_COLUMNS, artifact_row
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.rows import ArtifactRow
-from compiler_daemon.store.stamps import Stamps
+from compiler_daemon.store.usage_stamps import Stamps
 
 
 class Rankings:

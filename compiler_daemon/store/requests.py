@@ -14,14 +14,14 @@ from compile_wire.digest import Digest, digest_of, parse_digest
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compiler_daemon.store.config import StoreConfig
+from compiler_daemon.store.deletion import count_quarantined, forget_requests
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError, StoreError, StoreFullError
+from compiler_daemon.store.files import Found, Shelves
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.quarantine import Quarantine
-from compiler_daemon.store.records import RequestRecord, encode_request
-from compiler_daemon.store.removal import count_quarantined, forget_requests
+from compiler_daemon.store.record_files import RequestRecord, encode_request
 from compiler_daemon.store.rows import StoredGraph
-from compiler_daemon.store.shelves import Found, Shelves
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compile_wire.manifest import Manifest
 from compiler_daemon.store.artifacts import blob_sizes, insert_artifact
+from compiler_daemon.store.deletion import count_quarantined, forget_artifacts, forget_requests
 from compiler_daemon.store.directory import Directory
+from compiler_daemon.store.files import Shelf, Shelves
 from compiler_daemon.store.history import insert_compile
 from compiler_daemon.store.index import Index, clamp_times
 from compiler_daemon.store.quarantine import Quarantine
-from compiler_daemon.store.records import ArtifactRecord, RequestRecord, decode_artifact, decode_request
-from compiler_daemon.store.removal import count_quarantined, forget_artifacts, forget_requests
+from compiler_daemon.store.record_files import ArtifactRecord, RequestRecord, decode_artifact, decode_request
 from compiler_daemon.store.requests import insert_request
 from compiler_daemon.store.rows import ScanReport
-from compiler_daemon.store.shelves import Shelf, Shelves
 
 logger = logging.getLogger(__name__)
 

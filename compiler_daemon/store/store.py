@@ -25,18 +25,18 @@ from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.config import StoreConfig
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.environments import Environments
+from compiler_daemon.store.files import Shelves
 from compiler_daemon.store.history import History
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
 from compiler_daemon.store.rankings import Rankings
 from compiler_daemon.store.requests import Requests
-from compiler_daemon.store.room import Room
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
 from compiler_daemon.store.samples import FigureSample, Samples, Step
 from compiler_daemon.store.scan import scan
-from compiler_daemon.store.shelves import Shelves
-from compiler_daemon.store.stamps import Stamps
+from compiler_daemon.store.space import Room
+from compiler_daemon.store.usage_stamps import Stamps
 
 
 class Store:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
-from compiler_daemon.log_format import WORKER_FORMAT, handler
+from compiler_daemon.text.log_format import WORKER_FORMAT, handler
 from compiler_daemon.worker.confinement import confine
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL, read_frame, write_frame
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import SymbolSpec, Value
+from compile_wire.graph.spec import SymbolSpec, Value
 
 _MAX_PARTS = 2048
 """Of one expression written out, or of one source. The largest seen in a graph of dynamo's has 27."""

@@ -45,8 +45,8 @@ from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, encode_facts
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec, graph_digest
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec, graph_digest
 from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known

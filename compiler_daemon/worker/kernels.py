@@ -29,8 +29,8 @@ from compile_torch.triton.options import CannotTravelError, options_digest
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import BINARIES, about_kernel
-from compile_wire.kernel_spec import KernelSpec, decode_kernel
+from compile_wire.kernel.about import BINARIES, about_kernel
+from compile_wire.kernel.spec import KernelSpec, decode_kernel
 from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
 from compiler_daemon.worker.kernel_check import check_module
 from compiler_daemon.worker.leftovers import Leftovers, process_probes

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import NodeSpec
+from compile_wire.graph.spec import NodeSpec
 
 _FUNCTORCH = "functorch"
 

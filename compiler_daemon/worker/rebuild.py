@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from compile_torch.operators import GETATTR, check_attribute, check_method, resolve
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec
 from compiler_daemon.worker.pairs import check_pairs
 from compiler_daemon.worker.shapes import Shapes
 from compiler_daemon.worker.texts import check_arguments, check_metadata, check_text

@@ -11,7 +11,7 @@ from typing import Any
 
 from compile_torch.setting_rules import Which, may_be_chosen
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 _WORD = re.compile(r"[A-Za-z0-9_.,+:-]{0,200}")
 

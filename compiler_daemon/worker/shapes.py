@@ -26,7 +26,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from compile_torch.key.state import dtype_of
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import GraphSpec, SymbolSpec, Value
+from compile_wire.graph.spec import GraphSpec, SymbolSpec, Value
 from compiler_daemon.worker.bounds import check_expressions, check_sources
 
 _SYMPY_HEADS = (

@@ -15,7 +15,7 @@ import torch
 
 from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 _ARGUMENT = re.compile(r"[A-Za-z0-9_ .,:>*+-]{0,200}")
 """Text that is an argument of dynamo's graph: a mode, a device, an einsum."""

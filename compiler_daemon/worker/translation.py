@@ -17,7 +17,7 @@ from torch._functorch import config as functorch_config
 from torch._inductor import config as inductor_config
 
 from compile_torch.key.state import read_state
-from compile_wire.graph_spec import GraphSpec, Value
+from compile_wire.graph.spec import GraphSpec, Value
 
 
 def translated(spec: GraphSpec) -> GraphSpec:

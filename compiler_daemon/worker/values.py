@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from compile_torch.key.state import dtype_of
 from compile_torch.operators import resolve
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import TensorSpec, Value, tensor_from
+from compile_wire.graph.spec import TensorSpec, Value, tensor_from
 from compiler_daemon.worker.shapes import Shapes
 
 _LAYOUTS = {"strided": torch.strided}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_environment import KIND_FIELD
+from compile_wire.kernel.environment import KIND_FIELD
 from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_TEXT
 from compile_wire.packing import pack
 from compile_wire.plain import is_plain

@@ -64,7 +64,7 @@ class Manifest:
     environment: Digest
     guards: str
     """The guard expression that torch evaluates before it uses the entry; empty where there is none. Of a kernel: what
-    it is (name, target, registers, see `compile_wire.kernel_about`). Informative."""
+    it is (name, target, registers, see `compile_wire.kernel.about`). Informative."""
     graph: str
     """Digest of the GraphSpec or KernelSpec it was compiled from; empty where that could not be captured."""
     compile_s: float

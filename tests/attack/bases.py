@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compile_wire.kernel_spec import encode_kernel
+from compile_wire.kernel.spec import encode_kernel
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.packing import unpack
 
@@ -39,7 +39,7 @@ def _asserting(x: torch.Tensor) -> torch.Tensor:
 
 def graphs() -> list[Any]:
     """Return graphs as messages, before they are packed."""
-    from compile_wire.graph_spec import encode_graph
+    from compile_wire.graph.spec import encode_graph
 
     leaf = torch.randn(4, 4, requires_grad=True)
     specs = [
@@ -67,7 +67,7 @@ def kernels() -> list[Any]:
     """Return kernels likewise; none where there is no Triton."""
     if importlib.util.find_spec("triton") is None:
         return []
-    from compile_wire.kernel_spec import KernelSpec
+    from compile_wire.kernel.spec import KernelSpec
 
     frame, *bodies = _TEXTS
     texts = [frame.replace("BODY", body) for body in ("", *bodies[:3])]

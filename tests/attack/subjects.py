@@ -12,9 +12,9 @@ import torch
 from compile_torch import operators
 from compile_torch.key.state import apply_state, read_state
 from compile_wire.errors import MalformedError
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec
-from compile_wire.kernel_spec import decode_kernel
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec
+from compile_wire.kernel.spec import decode_kernel
 from compile_wire.packing import pack
 from compiler_daemon.worker.compiler import Compiler
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from compiler_daemon.config import DaemonConfig, FlightConfig, Place, PoolConfig
-from compiler_daemon.serving import serve_config
+from compiler_daemon.serve import serve_config
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts, encode_facts
-from compile_wire.kernel_environment import is_kernel_environment
+from compile_wire.kernel.environment import is_kernel_environment
 from compile_wire.manifest import BlobRef, Manifest, encode_manifest
 from compiler_daemon.worker.protocol import LAST, WORKER_PROTOCOL, read_frame, write_frame
 

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from daemon_process import FIELDS, DaemonProcess, manifest_of
 
 from compile_wire.environment import environment_id
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, SymbolSpec, TensorSpec, encode_graph, tensor_value
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, SymbolSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.manifest import manifest_digest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.cli import run

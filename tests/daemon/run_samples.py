@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from compile_wire.digest import digest_of
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.v1 import runs_pb2 as pb
 
 _numbers = itertools.count(16, 16)  # names that differ in the last digit alone can be one process's

@@ -15,19 +15,19 @@ from daemon_process import DaemonProcess
 from tls_daemon import run
 
 import compile_wire.signature
-import compiler_daemon.keyring
-import compiler_daemon.page.access
+import compiler_daemon.access.register
+import compiler_daemon.http.login
 import compiler_daemon.rpc.auth
-from compiler_daemon.errors import KeysError
-from compiler_daemon.keyring import OWNER, Caller, KeyFiles, Keyring, Register, split_pem
-from compiler_daemon.operator import keys
-from compiler_daemon.operator.certificates import (
+from compiler_daemon.access.register import OWNER, Caller, KeyFiles, Keyring, Register, split_pem
+from compiler_daemon.admin.keys import commands as keys
+from compiler_daemon.admin.keys.certificates import (
     issue_server,
     key_fits,
     make_authority,
     read_certificate,
     was_issued_by,
 )
+from compiler_daemon.errors import KeysError
 
 
 @pytest.fixture
@@ -365,7 +365,8 @@ def test_a_token_is_compared_with_every_other_whichever_fits(
 
 
 @pytest.mark.parametrize(
-    "module", [compiler_daemon.keyring, compiler_daemon.rpc.auth, compiler_daemon.page.access, compile_wire.signature]
+    "module",
+    [compiler_daemon.access.register, compiler_daemon.rpc.auth, compiler_daemon.http.login, compile_wire.signature],
 )
 def test_no_secret_is_compared_with_an_operator_that_stops_at_the_first_difference(module: Any) -> None:
     words = {"token", "secret", "sha256", "signature", "given", "expected", "authorization", "mac"}

@@ -24,14 +24,14 @@ from tls_daemon import Remote, TlsDaemon, refusal
 import compile_wire.v1
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
-from compile_wire.kernel_environment import KIND, KIND_FIELD
+from compile_wire.kernel.environment import KIND, KIND_FIELD
 from compile_wire.limits import MAX_GRAPH_BYTES, PROTOCOL_VERSION
 from compile_wire.manifest import decode_manifest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compiler_daemon.environments import Environments
+from compiler_daemon.access.register import OWNER, Caller
+from compiler_daemon.compiles.environments import Environments
+from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.errors import DaemonError, EnvironmentUnknownError
-from compiler_daemon.keyring import OWNER, Caller
-from compiler_daemon.rights import Rights
 
 DENIED, FAILED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION
 KERNEL_FIELDS = {"python": "cp311", "triton": "0.fake", KIND_FIELD: KIND}

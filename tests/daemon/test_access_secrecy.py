@@ -13,8 +13,8 @@ from tls_daemon import Remote, TlsDaemon, refusal, run
 
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
-from compiler_daemon.keyring import split_pem
-from compiler_daemon.operator import keys
+from compiler_daemon.access.register import split_pem
+from compiler_daemon.admin.keys import commands as keys
 
 
 def secrets_of(*directories: Path) -> set[str]:
@@ -89,10 +89,10 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
 
 def test_nothing_that_holds_a_secret_shows_it_when_printed(tmp_path: Path) -> None:
     from compile_client.transport.credentials import read_credentials
-    from compiler_daemon.identity import Identity
-    from compiler_daemon.keyring import KeyFiles
-    from compiler_daemon.operator.certificates import make_authority
-    from compiler_daemon.operator.credentials import read_operator_keys
+    from compiler_daemon.access.directory import Identity
+    from compiler_daemon.access.register import KeyFiles
+    from compiler_daemon.admin.credentials import read_operator_keys
+    from compiler_daemon.admin.keys.certificates import make_authority
 
     keys.init(tmp_path / "d", ())
     keys.make_client(tmp_path / "d", "ada", tmp_path / "a")

@@ -23,12 +23,12 @@ from tls_daemon import Remote, TlsDaemon, refusal, run
 
 import compile_wire.v1
 from compile_wire.digest import digest_of
+from compile_wire.endpoint.tls_diagnosis import explain
 from compile_wire.limits import MAX_GRAPH_BYTES
-from compile_wire.tls import explain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compiler_daemon.keyring import KeyFiles, Register
-from compiler_daemon.operator import keys
-from compiler_daemon.operator.certificates import issue_client, issue_server, make_authority
+from compiler_daemon.access.register import KeyFiles, Register
+from compiler_daemon.admin.keys import commands as keys
+from compiler_daemon.admin.keys.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.rpc.auth import READER_CALLS, TRAINER_CALLS
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED

@@ -22,7 +22,7 @@ from compile_wire.limits import MAX_INLINE_BYTES
 from compile_wire.manifest import decode_manifest
 from compile_wire.signature import verify_artifact
 from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compiler_daemon.store.records import encode_facts_record
+from compiler_daemon.store.record_files import encode_facts_record
 from compiler_daemon.worker.known_facts import read_known
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from compiler_daemon import metrics
-from compiler_daemon.condition import Condition
+from compiler_daemon.insight.status import Condition
 
 
 class SlowStore:

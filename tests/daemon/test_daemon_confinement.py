@@ -27,10 +27,10 @@ from probing_worker import FIELDS
 import compiler_daemon
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compiler_daemon.admin.doctor import checks as doctor
 from compiler_daemon.app import check_sandbox, serve
 from compiler_daemon.config import SANDBOX_VARIABLE, DaemonConfig, Place, PoolConfig, SandboxMode, sandbox_mode
 from compiler_daemon.errors import StartError, UsageError
-from compiler_daemon.operator import doctor
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import landlock, system_calls
 from compiler_daemon.worker.confinement.places import CannotConfineError, places

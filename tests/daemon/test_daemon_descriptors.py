@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from daemon_process import DaemonProcess
 
-from compiler_daemon.descriptors import let_go, max_connections
+from compiler_daemon.access.descriptors import let_go, max_connections
 
 
 def test_a_daemon_raises_its_soft_limit_of_open_files(start_daemon: Callable[..., DaemonProcess]) -> None:

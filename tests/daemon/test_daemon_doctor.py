@@ -17,9 +17,9 @@ from daemon_process import DEADLINE_S, DaemonProcess
 from typer.testing import CliRunner
 
 from compile_torch import versions
+from compiler_daemon.admin.doctor import checks as doctor
 from compiler_daemon.cli import cli
 from compiler_daemon.errors import DaemonError
-from compiler_daemon.operator import doctor
 
 PATH = os.environ["PATH"]
 UNSET: dict[str, str | None] = {
@@ -274,7 +274,7 @@ def test_compiler_and_strip_are_looked_for_on_path(prepared: Path, tmp_path: Pat
 def test_torch_and_entry_point_are_found_without_importing_torch() -> None:
     code = (
         "import sys\n"
-        "from compiler_daemon.operator.doctor import check_entry_point, check_torch\n"
+        "from compiler_daemon.admin.doctor.checks import check_entry_point, check_torch\n"
         "print(check_torch().level, check_entry_point().level, 'torch' in sys.modules)"
     )
 

@@ -11,7 +11,7 @@ from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 
 from compile_wire.environment import environment_bytes, environment_id
 from compile_wire.limits import MAX_ENVIRONMENT_BYTES
-from compiler_daemon.environments import Environments
+from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import EnvironmentUnknownError
 from compiler_daemon.store import Store, StoreConfig
 

@@ -346,7 +346,7 @@ def test_the_version_is_the_packages() -> None:
 
 def test_no_room_of_the_daemon_imports_torch() -> None:
     code = (
-        "import sys, compiler_daemon.app, compiler_daemon.cli, compiler_daemon.operator.client\n"
+        "import sys, compiler_daemon.app, compiler_daemon.cli, compiler_daemon.admin.connection\n"
         "print([name for name in ('torch', 'triton', 'numpy', 'sympy') if name in sys.modules])"
     )
 

@@ -10,8 +10,8 @@ import pytest
 from daemon_process import ENVIRONMENT
 
 from compiler_daemon.errors import RunLogError
-from compiler_daemon.runs import GraphRecord, RunLog, RunReport
-from compiler_daemon.runs import log as log_module
+from compiler_daemon.insight.runs import GraphRecord, RunLog, RunReport
+from compiler_daemon.insight.runs import log as log_module
 
 
 def record(number: int = 1, **fields: object) -> GraphRecord:

@@ -25,10 +25,10 @@ from compile_wire.environment import environment_id
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.plain import is_plain, plain
 from compile_wire.v1 import compiler_daemon_pb2, inventory_pb2, kernels_pb2, page_pb2, replay_pb2, runs_pb2
-from compiler_daemon.log_format import DAEMON_FORMAT, PlainFormatter
-from compiler_daemon.operator.explain_view import print_explanation
-from compiler_daemon.operator.statistics_view import print_statistics
-from compiler_daemon.operator.status_view import print_status
+from compiler_daemon.admin.insight.explain_view import print_explanation
+from compiler_daemon.admin.insight.statistics_view import print_statistics
+from compiler_daemon.admin.status.view import print_status
+from compiler_daemon.text.log_format import DAEMON_FORMAT, PlainFormatter
 
 ESCAPE, BELL, TURN = "\x1b", "\x07", "\u202e"
 HOSTILE = {

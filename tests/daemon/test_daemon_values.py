@@ -11,16 +11,16 @@ import pytest
 from daemon_process import ENVIRONMENT, FIELDS, process_lives, wait_until
 
 from compile_wire.errors import MalformedError
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity, prepare_directory
 from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, TcpAddress, UnixAddress, parse_address
+from compiler_daemon.compiles.crash_quarantine import GraphQuarantine
+from compiler_daemon.compiles.interpreter import check_interpreter
 from compiler_daemon.config import DaemonConfig, Place, PoolConfig
 from compiler_daemon.errors import DirectoryError, JobRefusedError, RunningError, UsageError
-from compiler_daemon.identity import DaemonNote, DirectoryLock, Identity, prepare_directory
-from compiler_daemon.interpreter import check_interpreter
 from compiler_daemon.metrics import Counters
-from compiler_daemon.process_tree import ProcessTree
-from compiler_daemon.quarantine import GraphQuarantine
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
-from compiler_daemon.worker_frames import Progress, RefusedFrame, read_hello, read_reply
+from compiler_daemon.workers.frames import Progress, RefusedFrame, read_hello, read_reply
+from compiler_daemon.workers.process_tree import ProcessTree
 
 HOME = Path.home()
 

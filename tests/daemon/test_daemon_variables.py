@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from compile_torch.key.compile_reads import VARIABLES
-from compiler_daemon.worker_process import Berth
-from compiler_daemon.worker_variables import WORKER_VARIABLES, kept_variables, named_variables
+from compiler_daemon.workers.process import Berth
+from compiler_daemon.workers.variables import WORKER_VARIABLES, kept_variables, named_variables
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "1",

@@ -17,7 +17,7 @@ from inventory_samples import as_json, cli, done, graph_of, publish
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.signature import verify_artifact
-from compiler_daemon.operator import importing
+from compiler_daemon.admin.bundle import import_ as importing
 
 Start = Callable[..., DaemonProcess]
 

@@ -15,9 +15,9 @@ from compile_wire.digest import Digest, digest_of
 from compile_wire.manifest import manifest_digest
 from compile_wire.packing import pack, unpack
 from compile_wire.signature import sign_bundle
+from compiler_daemon.admin.bundle import Bundle, BundleWriter, Packed, Request, read_graphs
+from compiler_daemon.admin.bundle.import_ import Importer
 from compiler_daemon.errors import BundleError
-from compiler_daemon.operator.bundle import Bundle, BundleWriter, Packed, Request, read_graphs
-from compiler_daemon.operator.importing import Importer
 
 SECRET = b"s" * 32
 OTHER = b"t" * 32

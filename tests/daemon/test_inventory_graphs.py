@@ -8,9 +8,9 @@ from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
 from inventory_samples import as_json, cli, graph_of, publish
 
 from compile_wire.digest import digest_of
-from compile_wire.graph_check import decode_graph
+from compile_wire.graph.decode import decode_graph
+from compiler_daemon.admin.bundle import read_graphs
 from compiler_daemon.errors import BundleError
-from compiler_daemon.operator.bundle import read_graphs
 
 Start = Callable[..., DaemonProcess]
 

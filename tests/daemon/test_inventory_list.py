@@ -12,7 +12,7 @@ from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 from inventory_samples import as_json, cli, cli_process, done, graph_of, publish
 
 from compile_wire.digest import digest_of
-from compile_wire.kernel_environment import KIND, KIND_FIELD, TUNING_PREFIX
+from compile_wire.kernel.environment import KIND, KIND_FIELD, TUNING_PREFIX
 from compile_wire.manifest import manifest_digest
 
 Start = Callable[..., DaemonProcess]

@@ -11,13 +11,13 @@ import pytest
 from inventory_samples import graph_of, node, tensor
 
 from compile_wire.environment import environment_id
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, encode_graph
-from compile_wire.kernel_environment import KIND, KIND_FIELD
-from compiler_daemon.explain.words import Words
-from compiler_daemon.graph_text import GraphText
-from compiler_daemon.operator.preflight import judge, reason_of
-from compiler_daemon.operator.units import age_text, parse_duration, seconds_text, size_text
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, encode_graph
+from compile_wire.kernel.environment import KIND, KIND_FIELD
+from compiler_daemon.admin.bundle.preflight import judge, reason_of
+from compiler_daemon.insight.explain.words import Words
+from compiler_daemon.insight.graph_text import GraphText
+from compiler_daemon.text.units import age_text, parse_duration, seconds_text, size_text
 
 PLAIN: dict[str, Any] = {"attributes": [], "scalars": ["d"], "tensors": [], "training": True}
 HERE = {

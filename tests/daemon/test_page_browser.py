@@ -15,7 +15,7 @@ from page_samples import PageVisitor
 from compile_wire.v1 import compiler_daemon_pb2 as daemon_pb
 
 CHROMIUM = "/usr/bin/chromium"
-STYLE = Path(__file__).parents[2] / "compiler_daemon/page/static/style.css"
+STYLE = Path(__file__).parents[2] / "compiler_daemon/http/static/style.css"
 
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed"),

@@ -17,8 +17,8 @@ from page_samples import PageVisitor
 
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
-from compiler_daemon.page.access import CODE_S, SESSION_S, Access
-from compiler_daemon.page.door import Door, DoorConfig, Request, Response
+from compiler_daemon.http.login import CODE_S, SESSION_S, Access
+from compiler_daemon.http.server import Door, DoorConfig, Request, Response
 
 PAGES = ["/", "/metrics", "/status.json", f"/graphs/{'0' * 64}", "/nothing"]
 
@@ -355,7 +355,7 @@ def test_a_daemon_without_a_page_has_imported_none_of_it(daemon: DaemonProcess) 
 
     code = "import sys, compiler_daemon.app, compiler_daemon.cli; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"h11", "jinja2", "prometheus_client", "opentelemetry", "compiler_daemon.page.site"} & set(modules)
+    assert not {"h11", "jinja2", "prometheus_client", "opentelemetry", "compiler_daemon.http.routes"} & set(modules)
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do(

@@ -13,7 +13,7 @@ from page_samples import PageVisitor
 from prometheus_client.parser import text_string_to_metric_families
 
 from compiler_daemon import metrics
-from compiler_daemon.page.exposition import expose, families
+from compiler_daemon.http.prometheus import expose, families
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\bcompile_daemon_[a-z_]+")
@@ -81,7 +81,7 @@ def test_every_counter_of_the_daemon_is_exposed() -> None:
 
 
 def families_view(counters: dict[str, int]) -> list[Any]:
-    from compiler_daemon.condition import ConditionView
+    from compiler_daemon.insight.status import ConditionView
 
     view = ConditionView(
         pid=1, uptime_s=1, address="", directory="", draining=False, workers=(), queued=0, artifacts=0, blobs=0,

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from compiler_daemon import metrics
-from compiler_daemon.page import charts, words
-from compiler_daemon.page.curves import SPANS, columns
+from compiler_daemon.http import charts
+from compiler_daemon.http.time_series import SPANS, columns
 from compiler_daemon.store import FigureSample
+from compiler_daemon.text import numbers as words
 
 HOUR = SPANS["hour"]
 NOON = 1_800_000_000 // 3600 * 3600

@@ -18,9 +18,9 @@ from compile_wire.digest import digest_of
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.keyring import KeyFiles, split_pem
-from compiler_daemon.operator import keys
-from compiler_daemon.operator.certificates import Issued
+from compiler_daemon.access.register import KeyFiles, split_pem
+from compiler_daemon.admin.keys import commands as keys
+from compiler_daemon.admin.keys.certificates import Issued
 
 
 def run(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

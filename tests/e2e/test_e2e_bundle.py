@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from compile_wire.graph_check import decode_graph
-from compiler_daemon.operator.bundle import read_graphs
+from compile_wire.graph.decode import decode_graph
+from compiler_daemon.admin.bundle import read_graphs
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 

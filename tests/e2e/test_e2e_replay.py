@@ -13,12 +13,12 @@ import pytest
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import encode_graph
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import encode_graph
+from compiler_daemon.admin.bundle import BundleWriter, Request, read_graphs
+from compiler_daemon.admin.connection import OperatorClient
+from compiler_daemon.admin.inventory.calls import InventoryClient
 from compiler_daemon.config import Place
-from compiler_daemon.operator.bundle import BundleWriter, Request, read_graphs
-from compiler_daemon.operator.client import OperatorClient
-from compiler_daemon.operator.inventory_client import InventoryClient
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from benches.harness.daemon import ServedDaemon
 from compile_wire.digest import digest_of
-from compile_wire.kernel_spec import KernelArgument, KernelSpec
-from compiler_daemon.explain import KernelRequest, kernel_differences
+from compile_wire.kernel.spec import KernelArgument, KernelSpec
+from compiler_daemon.insight.explain import KernelRequest, kernel_differences
 from tests.kernels.conftest import Bench, needs_triton
 
 SPEC = KernelSpec(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from compile_torch.triton.metadata import local_metadata, portable_metadata
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.kernel_about import about_kernel, about_timings, about_winner, read_about
-from compile_wire.kernel_options import NEVER_CARRIED
-from compile_wire.kernel_spec import KernelArgument, KernelSpec, decode_kernel, encode_kernel
+from compile_wire.kernel.about import about_kernel, about_timings, about_winner, read_about
+from compile_wire.kernel.options import NEVER_CARRIED
+from compile_wire.kernel.spec import KernelArgument, KernelSpec, decode_kernel, encode_kernel
 from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest
 from compile_wire.packing import pack, unpack

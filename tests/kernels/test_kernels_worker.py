@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from compile_wire.digest import check_digest, digest_of, parse_digest
-from compile_wire.kernel_about import read_about
-from compile_wire.kernel_spec import KernelSpec, decode_kernel, encode_kernel
+from compile_wire.kernel.about import read_about
+from compile_wire.kernel.spec import KernelSpec, decode_kernel, encode_kernel
 from compile_wire.manifest import decode_manifest
 from tests.kernels.conftest import Bench, needs_triton
 

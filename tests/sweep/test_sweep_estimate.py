@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from compiler_daemon.operator.sweep.cell import CellResult, GraphRow
-from compiler_daemon.operator.sweep.estimate import Progress, Workshop, remaining_seconds
-from compiler_daemon.operator.sweep.limits import warnings
-from compiler_daemon.operator.sweep.plan import Cell
+from compiler_daemon.admin.sweep.cell import CellResult, GraphRow
+from compiler_daemon.admin.sweep.estimate import Progress, Workshop, remaining_seconds
+from compiler_daemon.admin.sweep.plan import Cell
+from compiler_daemon.admin.sweep.recompile_limit import warnings
 
 NOTHING = Progress(waiting=0, running_s=[], done_s=[], compiles_per_cell=0)
 

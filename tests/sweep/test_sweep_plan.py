@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from compiler_daemon.admin.sweep.plan import Cell, from_manifest, from_options
 from compiler_daemon.errors import UsageError
-from compiler_daemon.operator.sweep.plan import Cell, from_manifest, from_options
 
 
 def commands(cells: list[Cell]) -> list[str]:

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wire_samples import graph, graphs, module, node, symbol, tensor
 
-from compile_wire import graph_check, limits
+from compile_wire import limits
 from compile_wire.digest import digest_of
 from compile_wire.errors import MalformedError
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import (
+from compile_wire.graph import decode as graph_check
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import (
     GraphSpec,
     TensorSpec,
     encode_graph,

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from compile_wire.digest import Digest
-from compile_wire.graph_spec import (
+from compile_wire.graph.spec import (
     NODE_OPS,
     GraphSpec,
     ModuleSpec,
@@ -103,7 +103,7 @@ plain_values = st.none() | st.booleans() | integers | finite | st.text(max_size=
 
 
 def values(*, nodes: int = 0, expressions: int = 0) -> st.SearchStrategy[Any]:
-    """Values of the form that `compile_wire.graph_spec` describes, as deep as a graph's arguments."""
+    """Values of the form that `compile_wire.graph.spec` describes, as deep as a graph's arguments."""
     leaves = plain_values | st.one_of(
         st.just(["e"]),
         st.integers().map(lambda number: ["i", str(number)]),

@@ -13,7 +13,7 @@ import pytest
 from worker_samples import BODY, OUT, TENSOR, X, checked, graph, module, node
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import GraphSpec, NodeSpec, SymbolSpec, tensor_value
+from compile_wire.graph.spec import GraphSpec, NodeSpec, SymbolSpec, tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.shapes import Shapes
 

@@ -8,7 +8,7 @@ import pytest
 from worker_samples import TENSOR
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import tensor_value
+from compile_wire.graph.spec import tensor_value
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 
 

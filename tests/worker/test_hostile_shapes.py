@@ -24,7 +24,7 @@ from hostile_samples import (
 from worker_samples import TENSOR, checked, graph
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import tensor_value
+from compile_wire.graph.spec import tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 
 

@@ -8,7 +8,7 @@ import pytest
 from hostile_samples import CODE, calling, nodes, refuse
 from worker_samples import BODY, OUT, TENSOR, X, Y, graph, module, node
 
-from compile_wire.graph_spec import tensor_value
+from compile_wire.graph.spec import tensor_value
 
 NAMES = [
     f"x = {CODE}",

@@ -12,7 +12,7 @@ from hostile_samples import CODE, SOON_S, calling, nodes, refuse
 from worker_samples import OUT, TENSOR, X, Y, checked, graph
 
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import tensor_value
+from compile_wire.graph.spec import tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 
 

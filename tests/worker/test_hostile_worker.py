@@ -11,7 +11,7 @@ import torch
 from hostile_samples import CODE, SOON_S, SOURCE, M, S, calling, doubled, nodes, powers, shaped, symbol
 from worker_samples import OUT, Worker, X, Y, graph, module, node, strangers
 
-from compile_wire.graph_spec import GraphSpec, encode_graph
+from compile_wire.graph.spec import GraphSpec, encode_graph
 
 
 def hostile() -> dict[str, GraphSpec]:

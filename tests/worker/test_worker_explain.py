@@ -15,8 +15,8 @@ from worker_samples import captured
 from compile_torch.environment import process_environment
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
-from compile_wire.graph_check import decode_graph
-from compiler_daemon.explain import Candidate, Nearest, Request, differences, find_nearest
+from compile_wire.graph.decode import decode_graph
+from compiler_daemon.insight.explain import Candidate, Nearest, Request, differences, find_nearest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from worker_samples import OUT, Worker, X, Y, captured, checked, graph, module, 
 
 from compile_torch.messages import SENTENCE
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import GraphSpec, NodeSpec, encode_graph
+from compile_wire.graph.spec import GraphSpec, NodeSpec, encode_graph
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
 from compiler_daemon.worker.rebuild import rebuild
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from worker_samples import Worker, captured, checked, graph
 
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import encode_graph
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import encode_graph
 from compiler_daemon.worker.rebuild import rebuild
 
 

@@ -13,8 +13,8 @@ from worker_samples import BODY, OUT, TENSOR, Worker, X, Y, all_captured, captur
 
 from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE, replace_messages
 from compile_wire.errors import MalformedError
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec, NodeSpec, encode_graph, tensor_value
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec, NodeSpec, encode_graph, tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.texts import check_traced
 

@@ -24,8 +24,8 @@ from compile_torch.settings import daemon_settings
 from compile_torch.versions import torch_version
 from compile_wire.digest import Digest
 from compile_wire.facts import Facts
-from compile_wire.graph_check import decode_graph
-from compile_wire.graph_spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
+from compile_wire.graph.decode import decode_graph
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compiler_daemon.worker import confinement, kept_headers
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame

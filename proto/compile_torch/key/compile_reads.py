@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 VARIABLES = frozenset(
     "ATEN_CPU_CAPABILITY TENSORIFY_PYTHON_SCALARS PYTORCH_JIT PYTORCH_GEN_PATTERNS KMP_DUPLICATE_LIB_OK "

@@ -22,7 +22,7 @@ from compile_torch.key.sizes import known_of_symbols
 from compile_torch.key.state import autocast_off, read_state
 from compile_torch.key.switches import changed_switches
 from compile_torch.versions import TorchVersion
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 from compile_wire.packing import pack
 
 PARTS = (

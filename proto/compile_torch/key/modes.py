@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 
 def active_modes() -> list[Value]:

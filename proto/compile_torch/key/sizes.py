@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from compile_torch.patches import Patches
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 _UNBOUNDED = frozenset({"None", "-int_oo", "int_oo", "-oo", "oo"})
 

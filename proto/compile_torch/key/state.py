@@ -12,7 +12,7 @@ from typing import Any
 
 from compile_torch.key.compile_reads import DYNAMO_SETTINGS
 from compile_wire.errors import MalformedError
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 _AUTOCAST_AT_START = {
     "cpu": "bfloat16",

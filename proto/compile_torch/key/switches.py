@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from compile_wire.graph_spec import Value
+from compile_wire.graph.spec import Value
 
 WITHOUT_EFFECT: dict[str, str] = {
     "_get_autograd_fallback_mode": "decides about a warning",

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Mapping
 
 from compile_wire.digest import digest_of
-from compile_wire.kernel_environment import KIND, KIND_FIELD
+from compile_wire.kernel.environment import KIND, KIND_FIELD
 
 
 @functools.cache

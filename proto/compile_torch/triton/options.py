@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from compile_wire.digest import digest_of
-from compile_wire.kernel_options import NEVER_CARRIED, Option
+from compile_wire.kernel.options import NEVER_CARRIED, Option
 from compile_wire.packing import pack
 
 LIBRARIES = "extern_libs"

@@ -5,7 +5,7 @@ The protocol between a trainer (client) and the compile daemon (server).
 
 A trainer that has captured a dynamo graph asks whether an artifact for it exists (LookupArtifact), asks for one to
 be made (CompileGraph), or hands in one that it made itself (PublishArtifact). Requests are data, never code: a graph
-travels as a GraphSpec (see compile_wire.graph_spec), an artifact as a manifest plus blobs named by their SHA-256.
+travels as a GraphSpec (see compile_wire.graph.spec), an artifact as a manifest plus blobs named by their SHA-256.
 
 Every RPC:
   * MUST carry the metadata entry `authorization: Bearer TOKEN`, or come over TLS with a client certificate that is in

@@ -128,7 +128,7 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadGraph(self, request, context):
-        """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph_spec) in chunks, verified.
+        """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph.spec) in chunks, verified.
 
         Errors:
         NOT_FOUND: no such graph, or it was damaged.

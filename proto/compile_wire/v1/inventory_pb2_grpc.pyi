@@ -50,7 +50,7 @@ class InventoryServiceStub:
       INVALID_ARGUMENT: the name is empty, or several things have it; the text names some of them.
     """
     ReadGraph: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ReadGraphRequest, _inventory_pb2.ReadGraphResponse]
-    """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph_spec) in chunks, verified.
+    """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph.spec) in chunks, verified.
 
     Errors:
       NOT_FOUND: no such graph, or it was damaged.
@@ -97,7 +97,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
       INVALID_ARGUMENT: the name is empty, or several things have it; the text names some of them.
     """
     ReadGraph: _aio.UnaryStreamMultiCallable[_inventory_pb2.ReadGraphRequest, _inventory_pb2.ReadGraphResponse]  # type: ignore[assignment]
-    """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph_spec) in chunks, verified.
+    """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph.spec) in chunks, verified.
 
     Errors:
       NOT_FOUND: no such graph, or it was damaged.
@@ -171,7 +171,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.ReadGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inventory_pb2.ReadGraphResponse], _abc.AsyncIterator[_inventory_pb2.ReadGraphResponse]]:
-        """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph_spec) in chunks, verified.
+        """Reads the bytes of a graph (a GraphSpec, see compile_wire.graph.spec) in chunks, verified.
 
         Errors:
           NOT_FOUND: no such graph, or it was damaged.

@@ -38,7 +38,7 @@ class CompileKernelRequest(_message.Message):
     program: _builtins.str
     @_builtins.property
     def kernel(self) -> _compiler_daemon_pb2.Graph:
-        """msgpack, see compile_wire.kernel_spec."""
+        """msgpack, see compile_wire.kernel.spec."""
 
     def __init__(
         self,

@@ -348,7 +348,7 @@ class GraphDifference(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """One word: "shape", "dtype", "torch", ...; see compiler_daemon/explain/difference.py."""
+    """One word: "shape", "dtype", "torch", ...; see compiler_daemon/insight/explain/difference.py."""
     text: _builtins.str
     """"input 3 (x): shape [8, 3, 32, 32], was [16, 3, 32, 32]" """
     def __init__(

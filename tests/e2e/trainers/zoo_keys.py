@@ -21,7 +21,7 @@ from compile_torch.key.key_parts import PARTS, full_key, gathered_parts
 from compile_torch.messages import replace_messages
 from compile_torch.settings import daemon_settings
 from compile_torch.versions import torch_version
-from compile_wire.graph_check import decode_graph
+from compile_wire.graph.decode import decode_graph
 from compiler_daemon.worker.rebuild import rebuild
 
 

@@ -1,0 +1,158 @@
+"""The operator's calls to a running daemon, for `status`, `stop`, `doctor` and the verbs about what is stored.
+
+Guarantees: the token is shown to no other user behind a Unix socket, and over TCP to nobody without TLS, except on the
+loopback interface where the directory has no keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
+
+from compile_wire.endpoint.tls_diagnosis import explain
+from compile_wire.limits import MAX_MESSAGE_BYTES
+from compile_wire.v1 import compiler_daemon_pb2 as pb
+from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
+from compiler_daemon.access.directory import SECRET_NAME, DaemonNote, read_private
+from compiler_daemon.access.socket import check_peer
+from compiler_daemon.address import TcpAddress, UnixAddress, parse_address
+from compiler_daemon.admin.credentials import OperatorKeys, read_operator_keys, written_address
+from compiler_daemon.config import Place
+from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
+
+_CALL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorClient:
+    """Calls the daemon of a directory on an operator's behalf."""
+
+    address: str
+    keys: OperatorKeys
+    call_s: float = _CALL_S
+
+    @classmethod
+    def of(cls, place: Place, *, call_s: float = _CALL_S) -> OperatorClient:
+        """Find the daemon: the address that was named, else the one in the directory's note, else the default.
+
+        Raises `NotRunningError` where the directory has never been a daemon's.
+        """
+        note = DaemonNote.read(place.directory)
+        address = str(place.address) if place.address else note.address if note else str(place.default_address)
+        if not (place.address or note):
+            address = written_address(place.directory) or address
+        keys = read_operator_keys(place.directory, tls=isinstance(parse_address(address), TcpAddress))
+        return cls(address, keys, call_s)
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's state, as JSON would have it."""
+        with self.calls() as (channel, metadata):
+            stub = pb_grpc.AdminServiceStub(channel)
+            response = stub.GetStatus(pb.GetStatusRequest(), timeout=self.call_s, metadata=metadata)
+        fields: dict[str, Any] = json_format.MessageToDict(
+            response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return {name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()}
+
+    def health(self) -> str:
+        """Return `SERVING`, or what else the health service says of the daemon as a whole."""
+        with self.calls() as (channel, metadata):
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=self.call_s, metadata=metadata)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+    def shutdown(self) -> None:
+        """Tell the daemon to stop; it drains after this has returned."""
+        with self.calls() as (channel, metadata):
+            stub = pb_grpc.AdminServiceStub(channel)
+            stub.Shutdown(pb.ShutdownRequest(), timeout=self.call_s, metadata=metadata)
+
+    @contextmanager
+    def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
+        """A channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
+        with self._channel() as channel:
+            try:
+                yield channel, (("authorization", f"Bearer {self.keys.token}"),) if self.keys.token else ()
+            except grpc.RpcError as error:
+                raise self._explained(error) from error
+
+    def _channel(self) -> grpc.Channel:
+        address, keys = parse_address(self.address), self.keys
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+        if isinstance(address, UnixAddress):
+            check_peer(address)
+            return grpc.insecure_channel(self.address, options=options)
+        if keys.authority:
+            credentials = grpc.ssl_channel_credentials(keys.authority, keys.key or None, keys.certificate or None)
+            return grpc.secure_channel(self.address, credentials, options=options)
+        if address.is_loopback:
+            return grpc.insecure_channel(self.address, options=options)
+        raise UsageError(
+            f"{address} is another machine, and this directory has no keys for TLS: name with --dir one that "
+            "`compiler-daemon keys client NAME --operator` made there"
+        )
+
+    def _explained(self, error: grpc.RpcError) -> DaemonError:
+        address, keys = parse_address(self.address), self.keys
+        if error.code() is grpc.StatusCode.UNAVAILABLE and keys.authority and isinstance(address, TcpAddress):
+            finding = explain(
+                address.host,
+                address.port,
+                authority=keys.authority_path,
+                certificate=keys.certificate_path,
+                expires=keys.expires,
+                timeout_s=self.call_s,
+            )
+            if finding.cause in {"tls", "refused"}:
+                return DaemonError(finding.text)
+        return _explain(error, self.address, self.call_s)
+
+
+def read_secret(directory: Path) -> bytes:
+    """Return the signing secret of a daemon's directory. Raises `DaemonError` where it cannot be read."""
+    try:
+        return read_private(directory / SECRET_NAME)
+    except OSError as error:
+        raise DaemonError(f"the secret of {directory} cannot be read: {error.strerror}") from error
+
+
+def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return NotRunningError(f"no daemon answers at {address}: start one with `compiler-daemon serve`")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DaemonError(f"the daemon at {address} did not answer within {call_s:.0f} s: look at its log")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return DaemonError(
+                f"the daemon at {address} does not know these keys: name its directory, or a client's, "
+                f"with --dir ({error.details()})"
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return DaemonError(error.details() or "")  # written for whoever asked
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return DaemonError(f"the daemon at {address} is older and cannot do this: stop it and start this version")
+        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return DaemonError(error.details() or "")  # written for whoever asked
+        case code:
+            return DaemonError(f"the daemon at {address} answered {code.name}: {error.details()}")
+
+
+def _numbers(value: Any) -> Any:
+    """Protobuf's JSON writes 64-bit integers as text; here they are numbers again."""
+    if isinstance(value, dict):
+        return {name: part if name in _TEXTS else _numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    return value
+
+
+_TEXTS = frozenset({"server_version", "address", "directory", "environment_id", "state", "key", "reason"})

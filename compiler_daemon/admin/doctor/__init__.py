@@ -1,0 +1,1 @@
+"""What is wrong with a daemon or its keys, in words."""

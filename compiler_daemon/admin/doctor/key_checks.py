@@ -1,0 +1,150 @@
+"""`doctor`'s checks of keys: modes, ends, whether key, certificate and authority belong together, and a TLS handshake.
+
+No token is shown to anybody. `cryptography` is imported where there are certificates to be read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from compile_wire.endpoint.tls_diagnosis import explain
+from compiler_daemon.access.directory import TOKEN_NAME, read_private
+from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register, split_pem
+from compiler_daemon.address import TcpAddress
+from compiler_daemon.admin.credentials import AUTHORITY_NAME, CERTIFICATE_NAME, read_operator_keys
+from compiler_daemon.admin.doctor.findings import Finding, check_private, note, ok, problem
+from compiler_daemon.errors import DaemonError
+
+SOON_S = 30 * 86400.0
+"""An end that is nearer is noted."""
+
+_CONNECT_S = 2.0
+_ROTATE = "`compiler-daemon keys rotate`"
+_RENEW = "on the daemon's machine, `compiler-daemon keys client NAME --renew --out DIR`"
+
+
+def check_keys(directory: Path) -> Iterator[Finding]:
+    """Keys and register of a daemon's directory; nothing where it has none."""
+    files = KeyFiles(directory)
+    if (directory / ACCESS_NAME).exists():
+        yield from _register(directory)
+    if not files.folder.exists():
+        return
+    yield replace(check_private(files.folder, "directory", 0o700), check="keys")
+    private = [
+        check_private(path, "keys", 0o600, made_by=_ROTATE)
+        for path in (files.authority, files.authority_key, files.server)
+    ]
+    yield from (finding for finding in private if finding.level != "ok")
+    if all(finding.level == "ok" for finding in private):
+        yield from _pair("authority", files.authority_key, f"{_ROTATE} --ca")
+        yield from _pair("server certificate", files.server, _ROTATE)
+        yield from _issued("server certificate", files.server, files.authority, _ROTATE)
+
+
+def check_client(directory: Path) -> Iterator[Finding]:
+    """Keys of a directory that was made for a client elsewhere."""
+    own, authority = directory / CERTIFICATE_NAME, directory / AUTHORITY_NAME
+    shown = (own, "certificate") if own.exists() else (directory / TOKEN_NAME, "token")
+    private = [check_private(authority, "authority", 0o600), check_private(*shown, 0o600)]
+    yield from private
+    if all(finding.level == "ok" for finding in private):
+        if own.exists():
+            yield from _pair("certificate", own, _RENEW)
+        yield from _ends("authority", authority, _RENEW)
+
+
+def check_tls(directory: Path, address: TcpAddress) -> Finding:
+    """Whether a TLS handshake with the daemon succeeds from here; no token is sent."""
+    try:
+        keys = read_operator_keys(directory, tls=True)
+    except DaemonError as error:
+        return problem("tls", str(error))
+    found = explain(
+        "127.0.0.1" if address.host == "0.0.0.0" else address.host,  # noqa: S104  # as its own machine reaches it
+        address.port,
+        authority=keys.authority_path,
+        certificate=keys.certificate_path,
+        expires=keys.expires,
+        timeout_s=_CONNECT_S,
+    )
+    return (ok if found.cause == "fine" else problem)("tls", found.text)
+
+
+def _register(directory: Path) -> Iterator[Finding]:
+    path = directory / ACCESS_NAME
+    if (private := check_private(path, "clients", 0o600)).level != "ok":
+        yield private
+        return
+    try:
+        register = Register.read(directory)
+    except DaemonError as error:
+        yield problem("clients", str(error))
+        return
+    now = time.time()
+    current = register.in_force(now)
+    latest = {client.name: client for client in current}
+    yield ok("clients", f"{len(latest)} in force, of {len({client.name for client in register.clients})} ever made")
+    for client in latest.values():
+        if client.expires - now < SOON_S:
+            until = f"{client.name} gets in until {_day(client.expires)}"
+            yield note("clients", f"{until}: `compiler-daemon keys client {client.name} --renew --out DIR`")
+    if register.previous_ca_until > now:
+        until = f"the authority before is believed until {_day(register.previous_ca_until)}"
+        yield note("keys", f"{until}: clients that were made before must be renewed by then")
+    if register.previous_token_until > now:
+        yield note("token", f"the token before opens the daemon until {_day(register.previous_token_until)}")
+
+
+def _pair(what: str, path: Path, mend: str) -> Iterator[Finding]:
+    """Of a file with key and certificate: whether they belong together, and the certificate's end."""
+    from compiler_daemon.admin.keys.certificates import key_fits
+
+    try:
+        key, chain = split_pem(read_private(path))
+        if not (key and chain):
+            yield problem(what, f"{path} must hold a certificate and its private key: {mend}")
+        elif not key_fits(chain, key):
+            yield problem(what, f"key and certificate in {path} do not belong together: {mend}")
+        else:
+            yield from _ends(what, path, mend)
+    except (DaemonError, OSError) as error:
+        yield problem(what, f"{path} cannot be used: {error}")
+
+
+def _ends(what: str, path: Path, mend: str) -> Iterator[Finding]:
+    from compiler_daemon.admin.keys.certificates import read_certificate
+
+    try:
+        seen = read_certificate(split_pem(read_private(path))[1])
+    except (DaemonError, OSError) as error:
+        yield problem(what, f"{path} cannot be used: {error}")
+        return
+    left = seen.not_after - time.time()
+    named = f"{seen.subject}" + (f" for {', '.join(seen.hosts)}" if seen.hosts else "")
+    if seen.not_before > time.time():
+        yield problem(what, f"{named} is not valid before {_day(seen.not_before)}: is the clock right?")
+    elif left <= 0:
+        yield problem(what, f"{named} has ended on {_day(seen.not_after)}: {mend}")
+    elif left < SOON_S:
+        yield note(what, f"{named} ends in {left / 86400:.0f} days: {mend}")
+    else:
+        yield ok(what, f"{named}, in force until {_day(seen.not_after)}")
+
+
+def _issued(what: str, path: Path, authority: Path, mend: str) -> Iterator[Finding]:
+    from compiler_daemon.admin.keys.certificates import was_issued_by
+
+    try:
+        issued = was_issued_by(split_pem(read_private(path))[1], read_private(authority))
+    except (DaemonError, OSError):
+        return  # said above
+    if not issued:
+        yield problem(what, f"{path} was issued by another authority than {authority}, which clients know: {mend}")
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(moment))

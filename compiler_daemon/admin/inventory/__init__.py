@@ -1,0 +1,1 @@
+"""What a daemon keeps: the calls, and the answers as people read them."""

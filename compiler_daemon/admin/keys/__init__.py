@@ -1,0 +1,1 @@
+"""Keys made, rotated, handed out and taken back; certificates."""

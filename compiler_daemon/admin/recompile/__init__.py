@@ -1,0 +1,1 @@
+"""Kept graphs handed to a daemon again, and what came of it."""

@@ -1,0 +1,89 @@
+"""The daemon's state as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from compiler_daemon.admin.plain import plain
+
+
+def print_status(state: Mapping[str, Any]) -> None:
+    """Print what `GetStatus` answered."""
+    console = Console()
+    console.print(_overview(state))
+    if state["workers"]:
+        console.print(_workers(state["workers"]))
+    if state["in_flight"]:
+        console.print(_flights(state["in_flight"]))
+    if state["quarantined"]:
+        console.print(_quarantined(state["quarantined"]))
+    if state["counters"]:
+        console.print(_counters(state["counters"]))
+
+
+def _overview(state: Mapping[str, Any]) -> Table:
+    table = Table(show_header=False, box=None)
+    rows = {
+        "daemon": f"{state['server_version']}, process {state['pid']}" + (", draining" if state["draining"] else ""),
+        "address": state["address"],
+        "directory": state["directory"],
+        "up": f"{state['uptime_s']:.0f} s",
+        "memory": decimal(state["rss_bytes"]),
+        "store": f"{state['artifacts']} artifacts, {state['blobs']} blobs, "
+        f"{decimal(state['store_bytes'])} of {decimal(state['store_max_bytes'])}",
+        "sandbox": state["sandbox"] or "unknown: the daemon is older than this command",
+        "waiting": f"{state['queued']} graphs",
+        "page": f"{state['page']} (compiler-daemon page --open)" if state["page"] else "none (serve --page-port 0)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, plain(value))
+    return table
+
+
+def _workers(workers: list[Mapping[str, Any]]) -> Table:
+    table = Table("worker", "state", "environment", "key", "for", "jobs", "memory", box=None)
+    for worker in workers:
+        table.add_row(
+            str(worker["pid"]),
+            plain(worker["state"]),
+            plain(worker["environment_id"][:12]),
+            plain(worker["key"][:16]),
+            f"{worker['elapsed_s']:.1f} s" if worker["key"] else "",
+            str(worker["jobs_done"]),
+            decimal(worker["rss_bytes"]),
+        )
+    return table
+
+
+def _flights(flights: list[Mapping[str, Any]]) -> Table:
+    table = Table("compile", "program", "phase", "for", "done in", "waiters", box=None)
+    for flight in flights:
+        waiting = flight["phase"] == "queued"
+        table.add_row(
+            plain(flight["key"][:16]),
+            plain(flight["program"]),
+            plain(f"waiting, {flight['position']} before it" if waiting else flight["phase"]),
+            f"{flight['waited_s'] if waiting else flight['elapsed_s']:.0f} s",
+            f"about {flight['eta_s']:.0f} s" if "eta_s" in flight else "unknown",
+            str(flight["waiters"]),
+        )
+    return table
+
+
+def _quarantined(graphs: list[Mapping[str, Any]]) -> Table:
+    table = Table("refused graph", "for", "because", box=None)
+    for graph in graphs:
+        table.add_row(plain(graph["key"][:16]), f"{graph['left_s']:.0f} s", plain(graph["reason"]))
+    return table
+
+
+def _counters(counters: Mapping[str, int]) -> Table:
+    table = Table("counter", "since the store was made", box=None)
+    for name in sorted(counters):
+        table.add_row(plain(name), str(counters[name]))
+    return table

@@ -1,0 +1,116 @@
+"""A warm-up as people see it: a progress bar while it runs, a table when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from compiler_daemon.admin.sweep.cell import CellResult
+from compiler_daemon.admin.sweep.runner import Standing
+
+
+class Watcher:
+    """Shows how far a warm-up is, on standard error."""
+
+    def __init__(self, bar: Bar, console: Console) -> None:
+        self._bar = bar
+        self._console = console
+        self._task = bar.add_task("", total=None, left="", doing="")
+
+    def change(self, standing: Standing) -> None:
+        """Show where it stands."""
+        left = "" if standing.left_s is None else f"about {_duration(standing.left_s)} left"
+        doing = ", ".join(standing.running[:3]) + (" ..." if len(standing.running) > 3 else "")
+        if standing.workshop.compiles:
+            doing += f"; {standing.workshop.compiles} compiles under way or waiting"
+        self._bar.update(
+            self._task, completed=standing.done, total=standing.total, left=left, doing=escape(doing), refresh=False
+        )
+
+    def result(self, result: CellResult) -> None:
+        """Say that a cell has ended."""
+        self._console.print(f"[bold]{escape(result.cell.label)}[/bold]: {escape(summary(result))}", soft_wrap=True)
+
+
+@contextmanager
+def watching() -> Iterator[Watcher]:
+    """Show progress while the block lasts; where standard error is no terminal, only a line for each cell."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[doing]}"),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Watcher(bar, console)
+
+
+def summary(result: CellResult) -> str:
+    """Return what came of a cell, in a line."""
+    if result.skipped:
+        return "done before, and stored still"
+    parts = [f"{result.graphs} graph{'' if result.graphs == 1 else 's'} in {result.seconds:.1f} s"]
+    texts = {"there": "already there", "compiled": "compiled", "here": "compiled by the trainer", "refused": "refused"}
+    parts += [f"{count} {text}" for outcome, text in texts.items() if (count := result.count(outcome))]
+    if result.failure:
+        parts.append(f"failed: {result.failure}")
+    elif not result.graphs:
+        parts.append("no graph reached the client: does it call torch.compile, with this package installed?")
+    return ", ".join(parts)
+
+
+def print_table(results: Iterable[CellResult]) -> None:
+    """Print a line for each cell, and one for all."""
+    table = Table("cell", "graphs", "already there", "compiled", "by the trainer", "refused", "seconds", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for result in results:
+        table.add_row(escape(result.cell.label), *_cells(result))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table)
+
+
+def as_document(result: CellResult) -> dict[str, Any]:
+    """Return a cell's result as JSON has it."""
+    return {
+        "cell": result.cell.label,
+        "values": dict(result.cell.values),
+        "status": "failed" if result.failure else "skipped" if result.skipped else "done",
+        "failure": result.failure,
+        "graphs": result.graphs,
+        "already_there": result.count("there", "local"),
+        "compiled": result.count("compiled"),
+        "compiled_here": result.count("here"),
+        "refused": [{"key": row.key, "why": row.why} for row in result.refused],
+        "published": result.published_here,
+        "seconds": round(result.seconds, 3),
+        "compile_seconds": round(sum(row.seconds for row in result.rows if row.outcome == "compiled"), 3),
+        "log": result.log,
+    }
+
+
+def _cells(result: CellResult) -> list[str]:
+    if result.skipped:
+        return ["", "", "", "", "", "done before"]
+    numbers = [result.graphs, result.count("there", "local"), result.count("compiled"), result.count("here")]
+    refused = str(len(result.refused))
+    if result.refused and result.published_here:
+        refused += f" ({result.published_here} published)"
+    failed = " [red]failed[/red]" if result.failure else ""
+    return [*(str(number) for number in numbers), refused, f"{result.seconds:.1f}{failed}"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,134 @@
+"""`export` and `import`: what a daemon keeps, in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compile_wire.plain import plain
+from compiler_daemon.cli.completion import complete_key, complete_program
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.config import Place
+from compiler_daemon.errors import DaemonError, UsageError
+
+
+@cli.command(name="export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written whole or not at all.", dir_okay=False)],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY]...", help="Keys or ids, or their beginnings. [all]", autocompletion=complete_key),
+    ] = None,
+    program: Annotated[
+        str, typer.Option(metavar="NAME", help="Only what this program brought.", autocompletion=complete_program)
+    ] = "",
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Graphs instead of artifacts: small, unsigned, compiled again by `replay`.")
+    ] = False,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write artifacts to a signed file that `import` reads, or graphs to a file that `replay` compiles.
+
+    Example: compiler-daemon export sweep.bundle --program benches.multires
+    """
+    from compiler_daemon.admin.bundle.export import Exporter
+    from compiler_daemon.admin.connection import OperatorClient, read_secret
+    from compiler_daemon.admin.inventory.calls import InventoryClient
+    from compiler_daemon.cli.terminal import counting
+    from compiler_daemon.text.units import count_text, size_text
+
+    if keys and program:
+        raise UsageError("name keys or a --program, not both")
+    place = Place.resolve(os.environ, directory=directory, address=address)
+    client = InventoryClient(OperatorClient.of(place))
+    with counting("exporting") as progress:
+        exporter = Exporter(client, progress)
+        if graphs:
+            done = exporter.graphs(file, program=program, names=keys or ())
+        else:
+            done = exporter.artifacts(file, program=program, names=keys or (), secret=read_secret(place.directory))
+    for sentence in done.left_out:
+        typer.echo(f"left out: {plain(sentence)}", err=True)
+    if as_json:
+        print_result(json.dumps({"file": str(file), **asdict(done)}))
+    else:
+        what = (
+            f"{count_text(done.graphs, 'graph')}"
+            if graphs
+            else f"{count_text(done.artifacts, 'artifact')} and {count_text(done.graphs, 'graph')}"
+        )
+        print_result(f"{file}: {what} of {count_text(done.environments, 'environment')}, {size_text(done.bytes)}")
+    if done.left_out:
+        raise typer.Exit(1)
+
+
+@cli.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.", dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and judge; store nothing.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what does not fit this machine.")] = False,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="The secret of the daemon that made the bundle, mode 0600. [DIR/secret]"),
+    ] = None,
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take in a bundle of `export`, verified whole first. What is there stays: an import only ever adds.
+
+    Artifacts are code. A bundle of another daemon is taken only with that daemon's secret.
+
+    Example: compiler-daemon import sweep.bundle --dry-run
+    """
+    from compiler_daemon.access.directory import read_private
+    from compiler_daemon.admin.bundle import Bundle
+    from compiler_daemon.admin.bundle.import_ import Importer
+    from compiler_daemon.admin.connection import OperatorClient, read_secret
+    from compiler_daemon.admin.inventory.calls import InventoryClient
+    from compiler_daemon.cli.terminal import counting
+    from compiler_daemon.text.units import count_text, size_text
+
+    place = Place.resolve(os.environ, directory=directory, address=address)
+    operator = OperatorClient.of(place)
+    try:
+        secret = read_private(secret_file) if secret_file else read_secret(place.directory)
+    except OSError as error:
+        raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
+    with Bundle.open(file, kind="artifacts") as bundle:
+        importer = Importer(InventoryClient(operator), bundle, secret=secret)
+        preflight = importer.preflight
+        if not as_json:
+            print_result(preflight.sentence)
+        room = importer.missing_bytes(everything=everything)
+        result = {"preflight": asdict(preflight), "new_bytes": room, "dry_run": dry_run}
+        if dry_run:
+            print_result(json.dumps(result) if as_json else f"an import would add {size_text(room)}")
+            return
+        if not (preflight.fitting or everything):
+            raise DaemonError("nothing of it fits this machine, and nothing was imported: --all takes it all the same")
+        status = operator.status()
+        free = status["store_max_bytes"] - status["store_bytes"]
+        if room > free:
+            raise DaemonError(
+                f"the import needs {size_text(room)} and the store has {size_text(max(free, 0))} left: serve with a "
+                "larger --store-gib, or make room with `compiler-daemon gc --max-gib`; nothing was imported"
+            )
+        with counting("importing") as progress:
+            done = importer.run(everything=everything, progress=progress)
+    if as_json:
+        print_result(json.dumps({**result, **asdict(done)}))
+        return
+    told = f"imported {count_text(done.imported, 'artifact')}, {size_text(done.bytes)}"
+    if done.present:
+        told += f"; {done.present} were there already"
+    if done.passed_over:
+        told += f"; {done.passed_over} that do not fit this machine were passed over (--all takes them)"
+    print_result(told)

@@ -1,0 +1,133 @@
+"""`serve`, `status`, `stop`: a daemon's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig, sandbox_mode
+from compiler_daemon.workers.variables import named_variables
+
+_GIB = 2**30
+
+
+@cli.command()
+def serve(
+    directory: Directory = None,
+    address: ListenAddress = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [half of the cores]")] = None,
+    store_gib: Annotated[float, typer.Option(min=0.001, help="Room for artifacts.")] = 20.0,
+    job_seconds: Annotated[float, typer.Option(min=1, help="A compile that runs longer is killed.")] = 900.0,
+    job_gib: Annotated[
+        float | None, typer.Option(min=0.001, help="Memory of one compile. [half of the machine's]")
+    ] = None,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="How long a stop waits for running compiles.")] = 60.0,
+    prewarm: Annotated[bool, typer.Option(help="Start a worker when a client says hello.")] = True,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="How far compiles that nobody waits for stand back behind other work.")
+    ] = 10,
+    sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-sandbox/--no-sandbox",
+            help="Do not start where workers cannot be confined; or do not confine them. "
+            "[confined where the kernel can; COMPILER_DAEMON_SANDBOX]",
+        ),
+    ] = None,
+    publish: Annotated[bool, typer.Option(help="Take artifacts that clients compiled.")] = True,
+    reflection: Annotated[bool, typer.Option("--reflection", help="Serve gRPC reflection.")] = False,
+    insecure_loopback: Annotated[
+        bool, typer.Option("--insecure-loopback", help="Allow a plain TCP address on the loopback interface.")
+    ] = False,
+    page_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1; 0 takes any. [no page]"
+        ),
+    ] = None,
+    client_auth: Annotated[
+        ClientAuth,
+        typer.Option(help="What clients of a HOST:PORT address show over TLS; `compiler-daemon keys` makes either."),
+    ] = "certificate",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
+) -> None:
+    """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
+    place = Place.resolve(os.environ, directory=directory, address=address)
+    mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
+    pool = PoolConfig(
+        wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
+    )
+    if workers is not None:
+        pool = replace(pool, max_workers=workers)
+    if job_gib is not None:
+        pool = replace(pool, memory_bytes=int(job_gib * _GIB))
+    from compiler_daemon.serve import become_daemon
+
+    become_daemon(
+        DaemonConfig(
+            directory=place.directory,
+            address=place.address or place.default_address,
+            insecure_loopback=insecure_loopback,
+            client_auth=client_auth,
+            reflection=reflection,
+            allow_publish=publish,
+            store_max_bytes=int(store_gib * _GIB),
+            page_port=page_port,
+            drain_s=drain_seconds,
+            pool=pool,
+        ),
+        verbose=verbose,
+    )
+
+
+@cli.command()
+def status(
+    directory: Directory = None,
+    address: ListenAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.admin.insight.calls import RunClient
+    from compiler_daemon.admin.status.page import find_page
+
+    operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
+    state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
+    if as_json:
+        print_result(json.dumps(state))
+    else:
+        from compiler_daemon.admin.status.view import print_status
+
+        print_status(state)
+
+
+@cli.command()
+def stop(
+    directory: Directory = None,
+    address: ListenAddress = None,
+    wait: Annotated[bool, typer.Option(help="Return when the daemon has gone.")] = True,
+) -> None:
+    """Stop the daemon gracefully. None running is fine."""
+    from compiler_daemon.access.directory import DirectoryLock
+    from compiler_daemon.admin.connection import OperatorClient
+    from compiler_daemon.errors import NotRunningError
+
+    place = Place.resolve(os.environ, directory=directory, address=address)
+    lock = DirectoryLock(place.directory)
+    try:
+        OperatorClient.of(place).shutdown()
+    except NotRunningError as error:
+        if lock.is_held():
+            # It drains already, and answers no more.
+            typer.echo("the daemon stops already", err=True)
+        else:
+            typer.echo(f"nothing to stop: {error}", err=True)
+            return
+    while wait and lock.is_held():
+        time.sleep(0.05)

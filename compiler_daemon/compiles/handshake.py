@@ -1,0 +1,50 @@
+"""The first word of a client: whether it is welcome, and what it may take over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compile_wire.digest import Digest
+from compile_wire.limits import PROTOCOL_VERSION
+from compiler_daemon import metrics
+from compiler_daemon.compiles.environments import Environments, SignedFacts
+from compiler_daemon.workers.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Welcome:
+    """Says that the handshake was accepted."""
+
+    environment: Digest
+    facts: SignedFacts
+
+
+class Handshakes:
+    """Answers handshakes: compares the protocol's version, and registers the client's environment."""
+
+    def __init__(self, environments: Environments, pool: Pool, *, counters: metrics.Counters) -> None:
+        self._environments = environments
+        self._pool = pool
+        self._counters = counters
+
+    async def greet(
+        self, version: int, fields: Mapping[str, str], interpreter: str | None, *, caller: str = ""
+    ) -> Welcome | str:
+        """Return a welcome, or in words why the client is not welcome; raise `MalformedError` for a bad environment.
+
+        A worker for the client is started meanwhile, so that its first graph does not wait for `import torch`; none
+        where its interpreter is None.
+        """
+        self._counters.add(metrics.HANDSHAKES)
+        if version != PROTOCOL_VERSION:
+            self._counters.add(metrics.HANDSHAKES_REFUSED)
+            older = "client" if version < PROTOCOL_VERSION else "daemon"
+            return (
+                f"the client speaks protocol {version} and the daemon {PROTOCOL_VERSION}: "
+                f"upgrade the {older} to the version of the other"
+            )
+        environment = self._environments.register(fields, caller=caller)
+        if interpreter is not None:
+            self._pool.prewarm(environment, fields, interpreter)
+        return Welcome(environment=environment, facts=await self._environments.facts(environment))

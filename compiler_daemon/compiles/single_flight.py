@@ -1,0 +1,323 @@
+"""Single flight: one compile per key and environment, however many ask.
+
+Guarantees: of all who ask for a key while it is being compiled, one compile serves all. Each waiter has its own stream
+and its own deadline; one that goes disturbs no other, and when all have gone the compile is still finished and stored.
+A worker that dies costs one retry on another; failures are not remembered, except for graphs that kill workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+
+from compile_wire import tracing
+from compile_wire.digest import Digest
+from compile_wire.errors import WireError
+from compiler_daemon import metrics
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.crash_quarantine import FlightKey, GraphQuarantine
+from compiler_daemon.compiles.environments import Environments
+from compiler_daemon.config import FlightConfig
+from compiler_daemon.errors import (
+    DaemonError,
+    DrainingError,
+    JobRefusedError,
+    QueueFullError,
+    RefusalReason,
+    WorkerLostError,
+)
+from compiler_daemon.jobs import (
+    Entry,
+    Event,
+    FlightView,
+    Job,
+    Product,
+    QuarantinedView,
+    QueuedEvent,
+    Refusal,
+    RunningEvent,
+    check_trade,
+)
+from compiler_daemon.store import StoreError
+from compiler_daemon.workers.pool import Pool
+from compiler_daemon.workers.process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 2
+_DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
+
+
+class _Flight:
+    """Follows one compile under way, and tells its waiters about it."""
+
+    def __init__(self, job: Job, *, position: int) -> None:
+        self.job = job
+        self.asked = time.monotonic()
+        self.started: float | None = None
+        self.waiters = 0
+        self.position = position
+        self.phase = "starting"
+        self.expected_s = 0.0
+        self.outcome: Entry | Refusal | DaemonError | StoreError | None = None
+        self._changed = asyncio.Event()
+
+    def event(self) -> QueuedEvent | RunningEvent:
+        """What a waiter hears now."""
+        if self.started is None:
+            return QueuedEvent(position=self.position)
+        return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
+
+    def view(self, now: float, eta_s: float | None) -> FlightView:
+        """What an operator sees."""
+        return FlightView(
+            environment=self.job.environment,
+            key=self.job.key,
+            program=self.job.program,
+            phase=self.phase if self.started is not None else "queued",
+            position=self.position if self.started is None else 0,
+            waited_s=now - self.asked,
+            elapsed_s=now - self.started if self.started is not None else 0.0,
+            expected_s=self.expected_s,
+            eta_s=eta_s,
+            waiters=self.waiters,
+        )
+
+    def tell(self) -> None:
+        """Wake the waiters: something has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self, timeout_s: float) -> None:
+        """Wait until something changes, or for `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def move(self, position: int) -> None:
+        """Note the place in the queue."""
+        if position != self.position:
+            self.position = position
+            self.tell()
+
+    def enter(self, phase: str) -> None:
+        """Note what is being done."""
+        if self.started is None:
+            self.started = time.monotonic()
+        self.phase = phase
+        self.tell()
+
+    def land(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
+        """Note how it ended."""
+        self.outcome = outcome
+        self.tell()
+
+
+class Flights:
+    """Runs one compile for each key, however many clients ask for it."""
+
+    def __init__(
+        self,
+        config: FlightConfig,
+        *,
+        cache: Cache,
+        environments: Environments,
+        pool: Pool,
+        counters: metrics.Counters,
+        on_refused: Callable[[Job], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_refused` is told of each graph that a worker could not compile; it must not raise."""
+        self._config = config
+        self._on_refused = on_refused
+        self._cache = cache
+        self._environments = environments
+        self._pool = pool
+        self._counters = counters
+        self._quarantine = GraphQuarantine(lasts_s=config.quarantine_s)
+        self._flights: dict[FlightKey, _Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._landed = 0
+
+    async def compile(self, job: Job, have: Collection[Digest]) -> AsyncGenerator[Event, None]:
+        """Yield what happens, at last an `Entry` or a `Refusal`. Ending the iteration early disturbs nobody.
+
+        Raises `EnvironmentUnknownError`, `EnvironmentKindError`, `QueueFullError`, and what the store raises where a
+        result cannot be kept.
+        """
+        check_trade(job.trade, job.environment, self._environments.fields(job.environment))
+        self._counters.add(metrics.COMPILES_ASKED)
+        if found := await self._find(job, have):
+            self._counters.add(metrics.COMPILES_FOUND)
+            yield found[0]
+            return
+        # Twice: who joins a flight may get what it has tried already, and then has a right to its own.
+        for _ in range(_TRIES):
+            outcome: Entry | Refusal | DaemonError | StoreError | None = self._refusal(job)
+            if outcome is None:
+                flight = self._join(job)
+                flight.waiters += 1
+                try:
+                    while flight.outcome is None:
+                        yield flight.event()
+                        if flight.outcome is None:
+                            await flight.change(self._config.event_s)
+                finally:
+                    flight.waiters -= 1
+                outcome = flight.outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+            if isinstance(outcome, Refusal) or outcome.digest not in have:
+                yield outcome
+                return
+        yield self._refuse("UNCACHEABLE", "the compile gave an artifact that was tried already")
+
+    async def drain(self, limit_s: float) -> bool:
+        """Take no new graphs, hand back those that wait, and give those that run until the limit.
+
+        Returns whether waiters were given an artifact whose blobs they have yet to read.
+        """
+        self._draining = True
+        self._pool.hand_back()
+        flights = list(self._flights.values())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
+
+    def views(self) -> list[FlightView]:
+        """Return the compiles under way and those that wait, in the order in which they are expected to be done."""
+        now = time.monotonic()
+        running = [flight for flight in self._flights.values() if flight.started is not None]
+        waiting = [flight for flight in self._flights.values() if flight.started is None]
+        waiting.sort(key=lambda flight: (flight.position, flight.asked))
+        views = []
+        # When each worker is free, if all goes as before; None as soon as nothing is known of a graph before.
+        free: list[float] | None = []
+        for flight in running:
+            known = flight.expected_s > 0
+            left = max(0.0, flight.expected_s - (now - (flight.started or now)))
+            views.append(flight.view(now, left if known else None))
+            free = [*free, left] if known and free is not None else None
+        for flight in waiting:
+            eta: float | None = None
+            if free and flight.expected_s > 0:
+                free.sort()
+                eta = free[0] = free[0] + flight.expected_s
+            else:
+                free = None
+            views.append(flight.view(now, eta))
+        return views
+
+    def quarantined(self) -> list[QuarantinedView]:
+        """Return the graphs that are refused for a while."""
+        return self._quarantine.views()
+
+    async def _find(self, job: Job, have: Collection[Digest]) -> list[Entry]:
+        """Look into the store; again where a compile landed meanwhile, because it may have been this one."""
+        while True:
+            landed = self._landed
+            found = await self._cache.find(job.environment, job.key, have)
+            if found or landed == self._landed:
+                return found
+
+    def _refusal(self, job: Job) -> Refusal | None:
+        if self._draining:
+            return self._refuse("DRAINING", _DRAINING.message)
+        if reason := self._quarantine.reason((job.environment, job.key)):
+            return self._refuse("WORKER_LOST", reason)
+        return None
+
+    def _refuse(self, reason: RefusalReason, message: str, fields: tuple[str, ...] = ()) -> Refusal:
+        self._counters.add(metrics.COMPILES_REFUSED)
+        self._counters.add(f"{metrics.COMPILES_REFUSED}.{reason.lower()}")
+        return Refusal(reason=reason, message=message, fields=fields)
+
+    def _join(self, job: Job) -> _Flight:
+        key = (job.environment, job.key)
+        if flight := self._flights.get(key):
+            self._counters.add(metrics.COMPILES_JOINED)
+            return flight
+        waiting = [len(flight.job.graph) for flight in self._flights.values() if flight.started is None]
+        if len(waiting) >= self._config.max_queued or sum(waiting) > self._config.max_queued_bytes:
+            raise QueueFullError(f"{len(waiting)} graphs of {sum(waiting)} bytes wait for a worker already")
+        flight = self._flights[key] = _Flight(job, position=len(waiting))
+        task = asyncio.create_task(self._fly(key, flight))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _fly(self, key: FlightKey, flight: _Flight) -> None:
+        job = flight.job
+        self._counters.add(metrics.COMPILES_STARTED)
+        outcome: Entry | Refusal | DaemonError | StoreError = _DRAINING
+        try:
+            outcome = await self._attempt(key, flight)
+            self._counters.add(metrics.COMPILES_DONE)
+            logger.info("compiled %s for %s in %.1f s", job.key[:16], job.program or "?", outcome.compile_s)
+        except JobRefusedError as error:
+            outcome = self._refuse(error.reason, str(error), error.fields)
+            if self._on_refused is not None:
+                await self._on_refused(job)
+            logger.info("refused %s: %s, %s", job.key[:16], error.reason, error)
+        except DrainingError:
+            outcome = self._refuse("DRAINING", _DRAINING.message)
+        except (DaemonError, StoreError) as error:
+            outcome = error
+            self._counters.add(metrics.COMPILES_FAILED)
+            logger.warning("%s could not be kept: %s", job.key[:16], error)
+        except Exception:
+            outcome = DaemonError("internal error")
+            raise
+        finally:
+            del self._flights[key]
+            self._landed += 1
+            flight.land(outcome)
+
+    async def _attempt(self, key: FlightKey, flight: _Flight) -> Entry:
+        job = flight.job
+        flight.expected_s = await self._cache.expected_seconds(job.environment, job.key)
+        fields = self._environments.fields(job.environment)
+        deaths: list[str] = []
+        for _ in range(_TRIES):
+            asked_ns = time.time_ns()
+            try:
+                async with self._pool.lease(job.environment, fields, job.interpreter, on_place=flight.move) as worker:
+                    tracing.passed("queue", asked_ns)
+                    flight.enter("starting")
+                    product = await worker.compile(job, on_phase=flight.enter, sink=self._cache.put_blob)
+                    flight.enter("storing")
+                    with tracing.span("store"):
+                        entry = await self._adopt(job, product, worker)
+            except WorkerLostError as error:
+                deaths.append(str(error))
+                logger.warning("a worker was lost over %s: %s", job.key[:16], error)
+                self._counters.add(metrics.WORKERS_LOST)
+                self._note_death(key, str(error))
+            except JobRefusedError as error:
+                if error.reason == "LIMIT":
+                    self._counters.add(metrics.WORKERS_OVER_LIMIT)
+                    self._note_death(key, str(error))
+                raise
+            else:
+                self._quarantine.forgive(key)
+                self._counters.add_seconds(metrics.COMPILE_SECONDS, product.seconds)
+                return entry
+        raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
+
+    async def _adopt(self, job: Job, product: Product, worker: WorkerProcess) -> Entry:
+        try:
+            return await self._cache.adopt(job, product)
+        except WireError as error:
+            await worker.end(grace_s=0)
+            raise WorkerLostError(f"the worker handed over something else: {error}") from error
+
+    def _note_death(self, key: FlightKey, reason: str) -> None:
+        if self._quarantine.note_death(key, reason):
+            self._counters.add(metrics.GRAPHS_QUARANTINED)

@@ -1,0 +1,1 @@
+"""A dynamo graph as data: its form and encoder, and its reader."""
