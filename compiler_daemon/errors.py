@@ -19,11 +19,11 @@ DaemonError
   QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
   DrainingError             -> UNAVAILABLE           the daemon stops
   NoPageError               -> FAILED_PRECONDITION   this daemon serves no web page
-  JobRefusedError           -> FAILED_PRECONDITION   the graph will not be compiled here; `flights` makes it an answer
+  JobRefusedError           -> FAILED_PRECONDITION   the graph is not compiled here; `single_flight` makes it an answer
   RunLogError               -> INTERNAL              what trainers report cannot be kept or read
   RunUnknownError           -> NOT_FOUND             no such run, program or key
   AmbiguousKeyError         -> INVALID_ARGUMENT      several keys begin like that
-  WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `flights` retries once
+  WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `single_flight` retries once
 
 `compiler_daemon.store.errors` has the store's own tree, `compile_wire.errors` that of malformed bytes.
 """

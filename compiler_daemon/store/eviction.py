@@ -1,6 +1,6 @@
 """Which entries go when room is needed: the oldest first, then the least recently used; never what is in use.
 
-Only decides. `room` carries the plan out, so that a dry run and a real one cannot differ.
+Only decides. `space` carries the plan out, so that a dry run and a real one cannot differ.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Guarantees: a file appears under its name only after its bytes have reached the disk (fsync, then rename), and `put`
 returns only after its name has, too (fsync of the folder). What a crash leaves lies in `incoming/` until the next start
-removes it. Names are not checked against contents here; see `blobs` and `records`.
+removes it. Names are not checked against contents here; see `blobs` and `record_files`.
 """
 
 from __future__ import annotations
