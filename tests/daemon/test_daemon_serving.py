@@ -60,7 +60,7 @@ def test_the_daemon_is_the_process_that_was_started(tmp_path: Path) -> None:
 def test_the_daemon_keeps_freed_memory_and_its_children_do_as_the_system_does(tmp_path: Path) -> None:
     with served(tmp_path / "d") as process:
         daemon = psutil.Process(process.pid)
-        config = ClientConfig(enabled=True, directory=tmp_path / "d", log_level=logging.CRITICAL)
+        config = ClientConfig(directory=tmp_path / "d", log_level=logging.CRITICAL)
         client = DaemonClient(config, lambda: ENVIRONMENT, program="test", env={})
         assert client.available()  # a worker is started for whoever shakes hands
         deadline = time.monotonic() + DEADLINE_S
