@@ -41,7 +41,7 @@ ALLOWED_IN_SPITE = frozenset({
     "benchmark_fusion", "benchmark_combo_kernel", "triton.native_matmul", "max_autotune_flex_search_space",
     "activation_memory_budget", "force_non_lazy_backward_lowering", "ban_recompute_materialized_backward",
     "max_epilogue_benchmarked_choices", "max_dist_from_bw", "bw_outputs_user_visible", "check_custom_op_aliasing",
-    "force_fuse_int_mm_with_mul", "triton.enable_persistent_tma_matmul",
+    "force_fuse_int_mm_with_mul", "triton.enable_persistent_tma_matmul", "error_on_custom_op_aliasing",
 })  # fmt: skip
 """Settings that such a word would catch, though they say how to compute and nothing else."""
 

@@ -52,14 +52,19 @@ def _settings(config: Any, which: Which) -> dict[str, Value]:
 
 
 _HARMLESS = ("TORCH_COMPILE_CLIENT", "TORCHINDUCTOR_CACHE_DIR")
+_CHANGING = tuple(
+    "TORCHINDUCTOR_ TORCH_COMPILE TORCHDYNAMO_ TORCHAOT_ AOT_ AOTINDUCTOR_ CUTEDSL_ CUTLASS_ ENABLE_ FAKE_ INDUCTOR_ "
+    "LOG_ PARTITIONER_".split()
+)
+_CHANGING_NAMES = frozenset({"CI"})
+"""Beginnings and names of the variables that torch's configuration modules read; a worker has none of them."""
 
 
 @functools.cache
 def _environment_changes_defaults() -> bool:
     """Whether variables are set from which torch's configuration modules may take their defaults."""
     return any(
-        name.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE", "TORCHDYNAMO_", "TORCHAOT_"))
-        and not name.startswith(_HARMLESS)
+        (name in _CHANGING_NAMES or name.startswith(_CHANGING)) and not name.startswith(_HARMLESS)
         for name in os.environ
     )
 

@@ -8,6 +8,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 
@@ -143,3 +145,12 @@ def _copied_environment(place: Path) -> Path:
     assert Path(torch_file).is_relative_to(place)
     assert prefix == str(place)
     return python
+
+
+@pytest.mark.parametrize(("variable", "size"), [("", "83"), ("true", "89")])
+def test_a_variable_that_torchs_configuration_reads_does_not_keep_a_graph_from_the_daemon(
+    one_lab: Lab, daemon: Daemon, variable: str, size: str
+) -> None:
+    outcome = one_lab.run("wave.py", size, daemon=daemon, CI=variable)
+
+    assert (outcome.report["compiled_by_daemon"], outcome.report["compiled_here"]) == (1, 0)
