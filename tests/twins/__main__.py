@@ -107,7 +107,7 @@ def _weaken(options: argparse.Namespace, talk: Console) -> int:
         blind += [] if said else [part]
         found[part] = said
     if options.write:
-        write_weakened(found, command=f"{_COMMAND} --weaken {options.weaken}")
+        write_weakened(found, command=f"{_COMMAND} --weaken PART")
     print(json.dumps({"parts": len(wanted), "noticed": len(wanted) - len(blind), "not noticed": blind}))
     return 1 if blind or not wanted else 0
 
