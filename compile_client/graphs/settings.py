@@ -53,20 +53,19 @@ def _settings(config: Any, which: Which) -> dict[str, Value]:
 
 _HARMLESS = ("TORCH_COMPILE_CLIENT", "TORCHINDUCTOR_CACHE_DIR")
 _CHANGING = tuple(
-    "TORCHINDUCTOR_ TORCH_COMPILE TORCHDYNAMO_ TORCHAOT_ AOT_ AOTINDUCTOR_ CUTEDSL_ CUTLASS_ ENABLE_ FAKE_ INDUCTOR_ "
-    "LOG_ PARTITIONER_".split()
+    "TORCHINDUCTOR_ TORCH_COMPILE TORCHDYNAMO_ TORCHAOT_ AOT_INDUCTOR_ AOTINDUCTOR_ AOT_PARTITIONER_ CUTEDSL_ENABLE "
+    "CUTLASS_EPILOGUE ENABLE_PERSISTENT_TMA ENABLE_TEMPLATE_TMA ENABLE_TMA_LOAD FAKE_ALLOW_META INDUCTOR_ "
+    "LOG_AUTOTUNE_RESULTS LOG_TLPARSE PARTITIONER_MEMORY_BUDGET".split()
 )
-_CHANGING_NAMES = frozenset({"CI"})
-"""Beginnings and names of the variables that torch's configuration modules read; a worker has none of them."""
+"""Beginnings of the variables that torch's configuration modules read; a worker has none of them."""
+_WITHOUT: dict[str, dict[str, Value]] = {"CI": {"error_on_custom_op_aliasing": False}}
+"""Variables that are set often, with the defaults that torch has without them: only what differs travels."""
 
 
 @functools.cache
 def _environment_changes_defaults() -> bool:
     """Whether variables are set from which torch's configuration modules may take their defaults."""
-    return any(
-        (name in _CHANGING_NAMES or name.startswith(_CHANGING)) and not name.startswith(_HARMLESS)
-        for name in os.environ
-    )
+    return any(name.startswith(_CHANGING) and not name.startswith(_HARMLESS) for name in os.environ)
 
 
 @functools.cache
@@ -78,4 +77,7 @@ def _defaults(config: Any) -> dict[str, Value]:
             found[name] = values.encode(entry.default, name)
         except CannotCarryError:
             found[name] = ["?", type(entry.default).__name__]
+    for variable, without in _WITHOUT.items():
+        if variable in os.environ:
+            found |= {name: default for name, default in without.items() if name in found}
     return found
