@@ -17,7 +17,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compile_torch.versions import TorchVersion
-
-_logger = logging.getLogger("compile_client")
 
 
 _LAST_LOAD_S = 10.0

@@ -180,8 +180,9 @@ class DaemonClient:
         except ClientError as error:
             self.trouble(error, consequence)
         except Exception as error:  # noqa: BLE001 - the promise of the whole client
-            self.trouble(InternalError.of(error), consequence)
-            logger.debug("a fault of the compile client", exc_info=error)
+            fault = InternalError.of(error)
+            fault.__cause__ = error  # for the traceback that `trouble` logs
+            self.trouble(fault, consequence)
 
     def before_close(self, finish: Callable[[], None]) -> None:
         """Have something of the caller's ended before the process's counters are written."""

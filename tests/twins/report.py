@@ -28,7 +28,7 @@ another one; every process with empty inductor and Triton directories but for to
 program prints (values, gradients, dtypes, strides, shared memory, exceptions with their step, random streams
 afterwards) must be the same text as plainly, with the same exit code. Harmless twins must be served each other's
 artifacts, and a warm run must not compile again. A pair is *telling* where A and B print different things plainly: then
-an exchange shows. Each pair's outcome is in [twins.json](twins.json).
+an exchange shows.
 
 Programs with up to four pairs of one thing are one process. Processes are forks of one that has imported torch and
 compiled nothing, except where the thing is read when torch is imported. All share a folder with torch's precompiled
@@ -76,7 +76,12 @@ def write_weakened(found: Mapping[str, str], *, command: str) -> None:
 
 def page(runs: dict[str, Any]) -> str:
     """Return the page of all runs, by version of torch."""
-    lines = [_ABOUT]
+    played = "Each pair's outcome is in [twins.json](twins.json)."
+    lines = [_ABOUT, "", played if runs else "The whole was not played in one run yet: `make test` has a slice."]
+        _ABOUT,
+        "",
+        played if runs else "The whole catalogue was not played in one run yet: `make test` has a slice.",
+    ]
     for torch, run in sorted(runs.items()):
         results = [Result(**row) for row in run["results"]]
         lines += [
