@@ -78,10 +78,6 @@ def page(runs: dict[str, Any]) -> str:
     """Return the page of all runs, by version of torch."""
     played = "Each pair's outcome is in [twins.json](twins.json)."
     lines = [_ABOUT, "", played if runs else "The whole was not played in one run yet: `make test` has a slice."]
-        _ABOUT,
-        "",
-        played if runs else "The whole catalogue was not played in one run yet: `make test` has a slice.",
-    ]
     for torch, run in sorted(runs.items()):
         results = [Result(**row) for row in run["results"]]
         lines += [
