@@ -1,4 +1,7 @@
-"""Settings: frozen, keyword-only, units in names. Only `Place.resolve` and `sandbox_mode` read the environment."""
+"""Settings: frozen, keyword-only, units in names.
+
+Only `Place.resolve`, `sandbox_mode` and `workers.variables` read them from the environment.
+"""
 
 from __future__ import annotations
 

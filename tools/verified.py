@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 _PAGE = """# Every hit of the end-to-end tests, compiled once more
@@ -27,8 +28,6 @@ well, and the generated code is compared. {when}, torch {torch}.
 
 def main(rows_file: str) -> int:
     """Sum the rows up; return the exit code."""
-    import torch
-
     rows = [json.loads(line) for line in Path(rows_file).read_text().splitlines()]
     sums: Counter[str] = Counter()
     for row in rows:
@@ -36,7 +35,7 @@ def main(rows_file: str) -> int:
     differing = sorted({f"- `{row['test']}`: {said}" for row in rows if row["mismatches"] for said in row["said"]})
     page = _PAGE.format(
         when=datetime.now(UTC).date(),
-        torch=torch.__version__,
+        torch=version("torch"),
         trainers=len(rows),
         differing="\n".join(differing) or "Nothing differed.",
         **{name: sums[name] for name in ("hits", "compiled_by_daemon", "verified", "mismatches")},

@@ -49,7 +49,8 @@ _SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
 """What a job's phases are called in a trace."""
 
 _FOREIGN_PREFIXES = ("TORCH", "TRITON", "COMPILER_DAEMON_")
-"""What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept."""
+"""What the shell that started the daemon says about torch is not what the client's shell says: none of it is kept, also
+where the daemon's user names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

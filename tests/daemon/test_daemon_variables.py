@@ -51,6 +51,12 @@ def test_a_worker_gets_what_the_daemons_user_names() -> None:
     assert named_variables({}) == ()
 
 
+def test_nobody_can_name_what_would_make_a_worker_a_client_or_choose_its_torchs_settings() -> None:
+    shell = {"TORCH_COMPILE_CLIENT": "1", "TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home", "TRITON_INTERPRET": "1"}
+
+    assert not berth(("*",)).environ(shell).keys() & shell.keys()
+
+
 @pytest.mark.parametrize("name", sorted(VARIABLES))
 def test_what_decides_what_is_made_of_a_graph_reaches_the_worker(name: str) -> None:
     if not name.startswith(("TORCH", "TRITON")):  # what these say comes with each graph

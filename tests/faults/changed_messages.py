@@ -39,7 +39,7 @@ def second_answer(change: Callable[[Scene, bytes], Iterator[bytes]]) -> Play:
                 yield data
 
         scene.proxy.on_answer["LookupArtifact"] = rule
-        at_install(_nothing, scene)
+        at_install(nothing, scene)
 
     return play
 
@@ -57,7 +57,7 @@ def request(method: str, change: Callable[[Scene, bytes], bytes]) -> Play:
     return play
 
 
-def _nothing(_: Scene) -> None:
+def nothing(_: Scene) -> None:
     pass
 
 
@@ -74,7 +74,7 @@ def event_at(step: str, instead: Callable[[Scene, bytes], Iterator[bytes]]) -> P
     """Have something else follow the event at a step of the compile."""
 
     def play(scene: Scene) -> None:
-        at(step, _nothing)(scene)
+        at(step, nothing)(scene)
         rule = scene.proxy.on_answer["CompileGraph"]
 
         def changed(number: int, data: bytes) -> Iterator[bytes]:
@@ -183,7 +183,7 @@ def _both(first: Play, second: Play) -> Play:
 
 
 def queued_with_other_key(scene: Scene) -> None:
-    at("compile queued", _nothing)(scene)
+    at("compile queued", nothing)(scene)
     scene.proxy.on_request["CompileGraph"] = lambda number, data: data if number else _other_key(scene, data)
 
 
@@ -192,7 +192,7 @@ def running_with_other_graph(scene: Scene) -> None:
 
 
 def running_forged(scene: Scene) -> None:
-    at("compile running", _nothing)(scene)
+    at("compile running", nothing)(scene)
     rule = scene.proxy.on_answer["CompileGraph"]
 
     def changed(number: int, data: bytes) -> Iterator[bytes]:

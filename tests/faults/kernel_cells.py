@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import kernels_pb2
-from tests.faults.cell import GARBAGE, WORK_S, Cell, Play
+from tests.faults.cell import WORK_S, Cell, Play
+from tests.faults.changed_messages import garbage, never, nothing
 from tests.faults.scene import Scene
 
 KERNEL_STEP = "kernel compile"
@@ -47,19 +48,6 @@ def _at_compile(
     return play
 
 
-def _nothing(_: Scene) -> None:
-    pass
-
-
-def _garbage(_: Scene, __: bytes) -> Iterator[bytes]:
-    yield GARBAGE
-
-
-def _never(scene: Scene, data: bytes) -> Iterator[bytes]:
-    scene.proxy.hold()
-    yield data
-
-
 def _other_key(scene: Scene) -> None:
     """The daemon is asked to compile the kernel under another key; no worker can tell that it is not its own."""
     scene.await_idle_worker("KernelHandshake")
@@ -74,7 +62,7 @@ def _other_key(scene: Scene) -> None:
 
 
 def _forged(scene: Scene) -> None:
-    _at_compile(_nothing)(scene)
+    _at_compile(nothing)(scene)
     rule = scene.proxy.on_answer[_METHOD]
 
     def changed(number: int, data: bytes) -> Iterator[bytes]:
@@ -97,14 +85,14 @@ def kernel_cells() -> Iterator[Cell]:
         ("connection cut", _at_compile(Scene.cut), _GONE, "all connections are cut; new ones are accepted", {}),
         (
             "garbage reply",
-            _at_compile(_nothing, _garbage),
+            _at_compile(nothing, garbage),
             ("client:fallbacks.internal",),
             "64 bytes that are no message follow the event",
             {},
         ),
         (
             "slow reply",
-            _at_compile(_nothing, _never),
+            _at_compile(nothing, never),
             _LATE,
             "nothing follows the event until the trainer has ended",
             {},
