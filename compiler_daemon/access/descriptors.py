@@ -23,10 +23,12 @@ _MAX_CONNECTIONS = 1024
 """Of one address; a connection costs some tens of kilobytes before it has said a word."""
 _LISTENERS = 2
 
-_LOOK_S, _LOOK_AGAIN_S = 0.25, 0.03
+_LOOK_S, _LOOK_AGAIN_S = 0.25, 0.01
 """Between two looks; and while connections crowd in, for those of half a second would fill every place."""
 _FEW_BYTES = 1024
 """Who has sent less is still shaking hands over TLS, or has not begun."""
+_NOT_A_GREETING = 64
+"""Bytes; TLS begins with a message of some hundreds, so who has sent less has not begun."""
 _BYTES_RECEIVED = struct.Struct("=Q")
 _BYTES_RECEIVED_AT = 128
 """In the kernel's struct tcp_info."""
@@ -49,43 +51,54 @@ def max_connections(open_files: int) -> int:
 
 
 async def let_silent_go(port: int, *, most: int) -> None:
-    """While a TCP port has more than half of its connections, end those that have said next to nothing, oldest first.
+    """When a TCP port has many connections, end those that have said next to nothing.
 
-    The address that has most of them gives way before the others: one that floods the port takes nobody's place but
-    its own.
+    From a quarter of `most` on, those go that have not begun to shake hands, until an eighth is left; from a half on,
+    those that shake hands go as well. The address that has most of them gives way before the others: one that floods
+    the port takes nobody's place but its own. Of one address the oldest go first.
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """
     seen: dict[int, int] = {}
-    turn = 0
+    turn = opened = 0
     while True:
-        await asyncio.sleep(_LOOK_AGAIN_S if len(seen) > most // 4 else _LOOK_S)
+        await asyncio.sleep(_LOOK_AGAIN_S if opened > most // 8 else _LOOK_S)
         turn += 1
-        seen = await asyncio.to_thread(let_go, port, most // 2, seen, turn)
+        opened = len(os.listdir("/proc/self/fd"))
+        if opened > most // 4:
+            seen = await asyncio.to_thread(let_go, port, most // 8, most // 2, seen, turn)
+        elif opened <= most // 8:
+            seen = {}
 
 
-def let_go(port: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
-    """One look; `seen` tells when each connection, by its number in the kernel, was seen first. Returns it anew."""
-    if len(os.listdir("/proc/self/fd")) <= most:
-        return {}
+def let_go(port: int, idle: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
+    """End connections that have not begun until `idle` are left, then those that shake hands until `most` are.
+
+    `seen` tells at which turn each connection, by its number in the kernel, was seen first. Returns it for the next.
+    """
     found: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as scope:
         for inode, connection in _connections(port):
             scope.callback(connection.close)
             found[inode] = connection  # once: the number that listed the descriptors may be one of ours by now
         since = {inode: seen.get(inode, turn) for inode in found}
-        quiet = sorted((inode for inode in found if _has_said_little(found[inode])), key=lambda one: (since[one], one))
-        for inode in _first_to_go(quiet, found, len(found) - most):
+        received = {inode: _bytes_received(connection) for inode, connection in found.items()}
+        oldest_first = sorted(found, key=lambda one: (since[one], one))
+        not_begun = [one for one in oldest_first if received[one] < _NOT_A_GREETING]
+        greeting = [one for one in oldest_first if _NOT_A_GREETING <= received[one] < _FEW_BYTES]
+        going = [*_first_to_go(not_begun, found, len(found) - idle)]
+        going += _first_to_go(greeting, found, len(found) - len(going) - most)
+        for inode in going:
             # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it.
             with contextlib.suppress(OSError):
                 found[inode].shutdown(socket.SHUT_RDWR)
         return since
 
 
-def _first_to_go(quiet: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
-    """Which `count` of the quiet connections go: always the oldest of the address that has most of them."""
+def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
+    """Which `count` of these connections go: always the oldest of the address that has most of them."""
     of_address: dict[str, deque[int]] = {}
-    for inode in quiet:
+    for inode in oldest_first:
         with contextlib.suppress(OSError):  # the other side has gone by itself
             of_address.setdefault(found[inode].getpeername()[0], deque()).append(inode)
     for _ in range(min(count, sum(map(len, of_address.values())))):
@@ -120,9 +133,10 @@ def _is_of(connection: socket.socket, port: int) -> bool:
         return False
 
 
-def _has_said_little(connection: socket.socket) -> bool:
+def _bytes_received(connection: socket.socket) -> int:
+    """How much the other side has sent; where the kernel does not say, enough to be left alone."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     if len(info) < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
-        return False
+        return _FEW_BYTES
     received: int = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0]
-    return received < _FEW_BYTES
+    return received

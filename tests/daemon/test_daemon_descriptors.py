@@ -6,7 +6,7 @@ import contextlib
 import re
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,31 +37,51 @@ def test_connections_leave_a_reserve_of_open_files(open_files: int, connections:
     assert 2 * connections < open_files or connections == 8
 
 
-def test_of_too_many_connections_those_go_that_have_said_little_and_the_oldest_first() -> None:
+def test_of_too_many_connections_those_go_that_have_not_begun_and_the_oldest_first() -> None:
+    with _connected([2000, 0, 300, 0, 0, 0]) as (port, clients, elsewhere, seen):
+        assert let_go(port, 6, 6, seen, 6).keys() == seen.keys()
+        assert [_is_over(one) for one in clients] == [False] * 6
+
+        let_go(port, 4, 6, seen, 7)
+
+        assert [_is_over(one) for one in clients] == [False, True, False, True, False, False]
+        assert not _is_over(elsewhere)
+
+
+def test_connections_that_shake_hands_go_only_where_there_are_far_too_many() -> None:
+    with _connected([2000, 300, 0, 300, 300, 0]) as (port, clients, elsewhere, seen):
+        let_go(port, 2, 4, seen, 6)
+        assert [_is_over(one) for one in clients] == [False, False, True, False, False, True]
+
+        let_go(port, 1, 3, seen, 7)
+
+        assert [_is_over(one) for one in clients] == [False, True, True, False, False, True]
+        assert not _is_over(elsewhere)
+
+
+@contextlib.contextmanager
+def _connected(
+    lengths: list[int],
+) -> Iterator[tuple[int, list[socket.socket], socket.socket, dict[int, int]]]:
+    """A port and its clients in the order of their age, each of which has sent so many bytes; a client of another."""
     with contextlib.ExitStack() as scope:
         server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = server.getsockname()[1]
         other = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
         seen: dict[int, int] = {}
         clients = []
-        for number in range(6):
+        for number, length in enumerate(lengths):
             client = scope.enter_context(socket.create_connection(("127.0.0.1", port)))
             accepted = scope.enter_context(server.accept()[0])
-            if number == 0:  # the oldest of all has long said who it is
-                client.sendall(b"x" * 2000)
-                assert len(accepted.recv(2000, socket.MSG_WAITALL)) == 2000
+            client.sendall(b"x" * length)
+            assert len(accepted.recv(length, socket.MSG_WAITALL)) == length
             clients.append(client)
-            seen = let_go(port, 6, seen, number)
+            seen = let_go(port, len(lengths), len(lengths), seen, number)
         elsewhere = scope.enter_context(socket.create_connection(other.getsockname()))
         scope.enter_context(other.accept()[0])
-
-        assert let_go(port, 6, seen, 6).keys() == seen.keys()
-        let_go(port, 4, seen, 7)
-
         for one in (*clients, elsewhere):
             one.settimeout(0.2)
-        assert [_is_over(one) for one in clients] == [False, True, True, False, False, False]
-        assert not _is_over(elsewhere)
+        yield port, clients, elsewhere, seen
 
 
 def test_the_address_that_floods_gives_way_before_the_others() -> None:
@@ -74,7 +94,7 @@ def test_the_address_that_floods_gives_way_before_the_others() -> None:
             clients.append(scope.enter_context(client))
             scope.enter_context(server.accept()[0])
 
-        let_go(port, 4, {}, 0)
+        let_go(port, 4, 6, {}, 0)
 
         for one in clients:
             one.settimeout(0.2)
