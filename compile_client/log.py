@@ -75,7 +75,7 @@ class Notices:
         """Return the kinds that were said; a forked child takes them over instead of repeating them."""
         return frozenset(self._said)
 
-    def trouble(self, error: ClientError, consequence: str) -> None:
+    def failure(self, error: ClientError, consequence: str) -> None:
         """Say what is wrong, what happens instead and what to do, once for each reason."""
         text = ". ".join(part.rstrip(".") for part in (f"{error}; {consequence}", error.advice) if part) + "."
         # That the breaker is open follows from a trouble that was said: it is news for debugging only.

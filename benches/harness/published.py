@@ -42,7 +42,7 @@ def publish(daemon: ServedDaemon, catalogue: Catalogue) -> None:
     for number in range(catalogue.keys):
         client.publish_later(catalogue.compiled(number))
     client.close()
-    if (published := client.report.as_dict()["published"]) != catalogue.keys:
+    if (published := client.counters.as_dict()["published"]) != catalogue.keys:
         raise RuntimeError(f"only {published} of {catalogue.keys} artifacts were published: {daemon.last_words()}")
 
 

@@ -229,10 +229,10 @@ class DaemonReader:
 
     def read(self, key: str, held: Held) -> int:
         """Look up, transfer, verify."""
-        self._client.forget_trouble()
+        self._client.report.forget_failure()
         found = self._client.begin_graph(key).lookup()
         if len(found) != 1:
-            raise BenchError(f"{key} is no hit: {self._client.last_trouble() or 'nothing is stored'}")
+            raise BenchError(f"{key} is no hit: {self._client.report.last_failure() or 'nothing is stored'}")
         return sum(map(len, found[0].blobs.values()))
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from benches.harness.processes import run_child
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
-from compile_client.transport.messages import Refusal
+from compile_client.transport.messages import CompileRequest, Refusal
 
 LATE_S = 10.0
 """What an answer may take beyond its deadline on a machine whose cores are all busy."""
@@ -103,7 +103,7 @@ def _run_synthetic(
     beats[plan.number] = time.monotonic() + config.flush_s + LATE_S
     client.close()
     beats[plan.number] = 0.0
-    _add_report(tally, client.report.as_dict())
+    _add_report(tally, client.counters.as_dict())
     tally["clients"] += 1
     rss.append(psutil.Process().memory_info().rss)
     return {
@@ -131,7 +131,8 @@ def _round(plan: ClientPlan, client: DaemonClient, pick: Random, tally: Counter[
     tally["without_answer" if request.ended else "misses"] += 1
     if not request.ended and pick.random() < 0.02:
         # No worker can serve this environment, and the graph is none: the daemon has to say so politely.
-        outcome = request.compile(plan.catalogue.compiled(number).graph or b"")
+        graph = plan.catalogue.compiled(number).graph or b""
+        outcome = request.compile(CompileRequest(kind="graph", key=key, payload=graph))
         if isinstance(outcome, Refusal):
             tally["refusals"] += 1
         elif outcome is not None and (wrong := plan.catalogue.complaint(number, outcome)):

@@ -13,7 +13,7 @@ from compile_client.graphs.eager_fallback import can_run_eagerly, eagerly, is_st
 from compile_client.graphs.source_lines import origin_of_named
 from compile_client.graphs.verification import Sampling, differences
 from compile_client.session.background_compiles import GraphRow, Outcome
-from compile_client.transport.messages import Artifact, LocalCompile, Part, Refusal
+from compile_client.transport.messages import Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_client.transport.records import GraphNote
 from compile_client.transport.records import Outcome as RunOutcome
 from compile_torch.key.components import differing_parts, key_parts
@@ -144,7 +144,7 @@ class Graph:
         if self._served_entry is None or self._used is None:
             return False
         self._differing = differences(self._served_entry, own)
-        self._client.report.count_verified(same=not self._differing)
+        self._client.counters.count_verified(same=not self._differing)
         if not self._differing:
             return True
         self._disputed = (self._used[0].digest,)
@@ -171,7 +171,7 @@ class Graph:
             return None
         self._store_key = self.key
         self._deferred = True
-        self._client.compile_ahead(self._store_key, self._code, spec)
+        self._client.background.ask(self._store_key, self._code, spec)
         return eagerly(self._gm)
 
     def leave(self, args: Sequence[Any], aot_config: Any) -> Callable[[], bool] | None:
@@ -196,24 +196,27 @@ class Graph:
             if self._place(artifact):
                 self._used = (artifact, False)
         if self._used is None and spec is None:
-            self._client.report.count_refusal("not_carried")
+            self._client.counters.count_refusal("not_carried")
         elif self._used is None and spec is not None:
-            outcome = request.compile(spec, quiet=True)
+            outcome = request.compile(self._compile_request(spec, background=True))
             if isinstance(outcome, Refusal):
                 self.why_here(outcome.reason, outcome.message)
             elif outcome is not None and self._place(outcome):
                 self._used = (outcome, True)
         return self._used is not None
 
+    def _compile_request(self, spec: bytes, have: Sequence[Digest] = (), *, background: bool = False) -> CompileRequest:
+        return CompileRequest(kind="graph", key=self._store_key, payload=spec, have=tuple(have), background=background)
+
     def lose(self) -> None:
         """Compile-only, and no daemon can have it: the graph is not compiled."""
-        self._client.report.count_deferred()
+        self._client.counters.count_deferred()
         self._note("lost", 0.0, self._why[1] or "no daemon answers, or torch's caches are switched off")
 
     def _note(self, outcome: Outcome, seconds: float, why: str = "") -> None:
         if not self._client.config.warm:
             return
-        self._client.note_graph(
+        self._client.background.note(
             GraphRow(key=self._store_key, code=self._code, outcome=outcome, seconds=seconds, why=why)
         )
 
@@ -228,11 +231,11 @@ class Graph:
             self._tried.append(artifact)
         spec = self._capture(dynamic_shapes=bool(getattr(aot_config, "dynamic_shapes", False)))
         if spec is None:
-            self._client.report.count_refusal("not_carried")
+            self._client.counters.count_refusal("not_carried")
             return None
         for _ in range(_MAX_COMPILES):
             with tracing.span("wait"):
-                outcome = request.compile(spec, have)
+                outcome = request.compile(self._compile_request(spec, have))
             if isinstance(outcome, Refusal):
                 self._explain(outcome, aot_config, args)
             if outcome is None or isinstance(outcome, Refusal):
@@ -243,18 +246,18 @@ class Graph:
             if (found := self._try(outcome, ask_torch, compiled=True)) is not None or self._cannot_install:
                 return found
         # Never without a word: a cache that quietly does not work looks like one that works.
-        self._client.report.count_refusal("not_loaded")
+        self._client.counters.count_refusal("not_loaded")
         self.why_here("not_loaded", "torch accepts nothing of what the daemon has for this key")
         return None
 
     def why_here(self, reason: str, why: str) -> None:
         """Say why torch compiles the graph in this process although a daemon is there, and remember it."""
         self._why = (reason, why)
-        self._client.why_here(self.key or "", reason, why)
+        self._client.report.compiled_locally(self.key or "", reason, why)
 
     def end(self, seconds: float) -> None:
         """torch is done with the graph, after so many seconds in all: count what came of it, publish what is new."""
-        report = self._client.report
+        report = self._client.counters
         if self._deferred:
             report.count_deferred()
             return
@@ -286,7 +289,7 @@ class Graph:
                 else None
             )
             if mismatch is not None:
-                self._client.trouble(
+                self._client.report.failed(
                     mismatch,
                     "torch's own compile is used, and the artifact is taken out of the store"
                     if self._client.may_publish()
@@ -306,7 +309,7 @@ class Graph:
         """Remember what came of the graph, for `explain`."""
         reason, message = self._why if outcome == "compiled_here" else ("", "")
         if outcome == "compiled_here" and not reason:
-            reason, message = self._client.last_trouble() or ("not_served", "it is compiled without the daemon")
+            reason, message = self._client.report.last_failure() or ("not_served", "it is compiled without the daemon")
         if self._tried and not message:
             guards = next((artifact.manifest.guards for artifact in self._tried if artifact.manifest.guards), "")
             message = f"these guards did not hold: {guards}" if guards else "torch accepted none of what is stored"
@@ -345,13 +348,13 @@ class Graph:
         except InstallError as error:
             # The daemon's other artifacts would find no room either, and have it compile for nothing.
             self._cannot_install = True
-            self._client.trouble(error)
+            self._client.report.failed(error)
             return False
         finally:
             self.installing = False
         if damaged:
             trouble = InstallError(f"{len(damaged)} installed files were not what they must be, as {damaged[0]}")
-            self._client.trouble(trouble, "they are put right")
+            self._client.report.failed(trouble, "they are put right")
         return True
 
     def _try(self, artifact: Artifact, ask_torch: Callable[[], Any], *, compiled: bool) -> Any:

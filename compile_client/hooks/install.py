@@ -104,7 +104,7 @@ def uninstall() -> None:
 def counters() -> dict[str, Any]:
     """Return the process's counters; empty where the client was never on."""
     client = existing_client()
-    return dict(client.report.as_dict()) if client is not None else {}
+    return dict(client.counters.as_dict()) if client is not None else {}
 
 
 def compile_with_daemon(

@@ -31,7 +31,7 @@ from compile_client.graphs.graph_compile import Graph
 from compile_client.graphs.installer import Installer
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
-from compile_client.session.client import program_name
+from compile_client.reporting.process_report import program_name
 from compile_client.session.process import process_client
 from compile_torch.entries import guards_of, why_not_cacheable
 from compile_torch.kernels import Kernels
@@ -122,7 +122,7 @@ class Trainer:
             return compiled
 
         def on_trouble(error: Exception) -> None:
-            self.client.trouble(InternalError.of(error), "the graph runs eagerly")
+            self.client.report.failed(InternalError.of(error), "the graph runs eagerly")
 
         return Swapping(eager=eagerly(copy.copy(gm)), load=load, on_trouble=on_trouble)
 
@@ -141,7 +141,7 @@ class Trainer:
                 found = ask_torch() if key == graph.key else None
                 if found is None:
                     graph.why_here("not_loaded", "torch finds nothing" if key == graph.key else "its key has changed")
-                    self.client.report.count_refusal("not_loaded")
+                    self.client.counters.count_refusal("not_loaded")
                     raise NotLoadedError
                 return found
             if graph is None or graph.key is not None:
@@ -158,7 +158,7 @@ class Trainer:
             if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
                 raise Deferred(swapping)
             served = None
-            with self.client.guarding():
+            with self.client.report.guarding():
                 found = graph.serve(ask_torch, args, aot_config)
                 served = None if found is not None and graph.verify_instead(found, self._sampling) else found
             return served
@@ -218,7 +218,7 @@ class Trainer:
 
         @functools.wraps(original)
         def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
-            self.client.report.count_cpp_build()
+            self.client.counters.count_cpp_build()
             return original(builder, *args, **kwargs)
 
         return build
@@ -233,7 +233,7 @@ class Trainer:
 
         def listener(*args: Any, **kwargs: Any) -> None:
             if not kwargs.get("cache_hit", False):
-                self.client.report.count_triton_compile()
+                self.client.counters.count_triton_compile()
             if before is not None:
                 before(*args, **kwargs)
 
@@ -254,7 +254,7 @@ class Trainer:
     def _finish_swaps(self) -> None:
         """At the end of the process: no thread stays inside torch; what still runs eagerly is counted."""
         for _ in range(self._background.close(_LAST_LOAD_S)):
-            self.client.report.count_deferred()
+            self.client.counters.count_deferred()
 
     def _current(self) -> Graph | None:
         return getattr(self._local, "graph", None)
@@ -264,9 +264,9 @@ class Trainer:
 
     def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
         graph = None
-        with self.client.guarding():
-            number = self.client.report.count_graph()
-            self.client.forget_trouble()
+        with self.client.report.guarding():
+            number = self.client.counters.count_graph()
+            self.client.report.forget_failure()
             served = not torch.compiler.config.force_disable_caches and self.client.available()
             if served:
                 replace_messages(gm)
@@ -285,14 +285,14 @@ class Trainer:
             )
             if user_code.why_not_shared:
                 begun.why_here("not_shared", user_code.why_not_shared)
-                self.client.report.count_refusal("not_shared")
+                self.client.counters.count_refusal("not_shared")
             graph = begun
         return graph
 
     def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
         """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
         run = None
-        with self.client.guarding():
+        with self.client.report.guarding():
             run = graph.defer(args, aot_config)
         return run
 
@@ -301,7 +301,7 @@ class Trainer:
         swapping: Swapping | None = getattr(self._local, "later", None)
         self._local.later = None
         fetch = None
-        with self.client.guarding():
+        with self.client.report.guarding():
             fetch = graph.leave(args, aot_config)
         if fetch is not None and swapping is not None:
             self._background.start(fetch, swapping)
@@ -309,5 +309,5 @@ class Trainer:
         return None
 
     def _end(self, graph: Graph, seconds: float) -> None:
-        with self.client.guarding():
+        with self.client.report.guarding():
             graph.end(seconds)

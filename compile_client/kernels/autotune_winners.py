@@ -68,9 +68,9 @@ def _served(cache: Any) -> dict[str, Any] | None:
         best = winner(artifact.blobs[artifact.manifest.blobs[0].sha256], cache.configs_hash)
         if best is not None:
             files.put(path, best)
-            client.report.count_tuning(hit=True)
+            client.counters.count_tuning(hit=True)
             return dict(best)
-    client.report.count_tuning(hit=False)
+    client.counters.count_tuning(hit=False)
     return None
 
 

@@ -24,7 +24,7 @@ from compile_client.errors import InstallError, InternalError
 from compile_client.kernels.kernel_record import KernelRecord
 from compile_client.kernels.lowering import KernelRequest, lowered, plain_name, store_key, why_not_kept
 from compile_client.session.process import kernel_client
-from compile_client.transport.messages import Artifact, LocalCompile, Part, Refusal
+from compile_client.transport.messages import Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.triton.metadata import local_metadata, portable_metadata, read_metadata
 from compile_torch.triton.options import LIBRARIES, CannotTravelError
 from compile_wire.digest import digest_of
@@ -34,6 +34,7 @@ from compile_wire.kernel.environment import TUNING_PREFIX
 
 if TYPE_CHECKING:
     from compile_client.session.client import DaemonClient
+    from compile_client.session.request import GraphRequest
     from compile_torch.triton.versions import TritonVersion
     from compile_wire.manifest import Manifest
 
@@ -101,7 +102,7 @@ class Kernels:
             self._local.record = record
             if group := self._asked(request, record, manager, filename):
                 return group
-            kernel_client().report.count_kernel("here")
+            kernel_client().counters.count_kernel("here")
         self._local.started = time.monotonic()  # what was waited for until here is not what a compile takes
         return None
 
@@ -109,7 +110,7 @@ class Kernels:
         self, request: KernelRequest, record: KernelRecord, manager: Any, filename: str
     ) -> dict[str, str] | None:
         client = kernel_client()
-        client.forget_trouble()
+        client.report.forget_failure()
         if why := why_not_kept(request):
             self._here(client, record, "not_carried", why)
             return None
@@ -117,7 +118,7 @@ class Kernels:
         for artifact in asked.lookup():
             if group := self._installed(client, request, manager, filename, artifact):
                 record.asked(client)
-                client.report.count_kernel("hits", artifact.manifest.compile_s)
+                client.counters.count_kernel("hits", artifact.manifest.compile_s)
                 record.tell(client, "hit", saved_s=artifact.manifest.compile_s)
                 return group
         record.asked(client)
@@ -126,11 +127,11 @@ class Kernels:
         if not client.may_publish():
             record.here("read_only", "a compile by the daemon needs the right to publish")
             return None
-        outcome = self._by_daemon(client, request, record, asked.compile_kernel)
+        outcome = self._by_daemon(client, request, record, asked)
         group = self._installed(client, request, manager, filename, outcome) if outcome else None
         record.asked(client)
         if group:
-            client.report.count_kernel("by_daemon")
+            client.counters.count_kernel("by_daemon")
             record.tell(client, "compiled_by_daemon")
         return group
 
@@ -160,7 +161,7 @@ class Kernels:
                 parts = [Part("stage", suffix, data) for suffix, data in files.items()]
                 parts.append(Part("metadata", _METADATA, portable_metadata(metadata)))
             except MalformedError as error:
-                client.why_here(request.store_key, "not_published", str(error), kernel=name)
+                client.report.compiled_locally(request.store_key, "not_published", str(error), kernel=name)
                 return
             about = about_kernel(name, metadata, files)
             client.publish_later(
@@ -176,9 +177,9 @@ class Kernels:
                     continue
                 (blob,) = artifact.manifest.blobs
                 path: str = manager.place(filename, artifact.blobs[blob.sha256])
-                client.report.count_tuning(hit=True)
+                client.counters.count_tuning(hit=True)
                 return path
-            client.report.count_tuning(hit=False)
+            client.counters.count_tuning(hit=False)
         return None
 
     def timed(self, manager_key: str, filename: str, data: str | bytes) -> None:
@@ -201,13 +202,13 @@ class Kernels:
         client: DaemonClient,
         request: KernelRequest,
         record: KernelRecord,
-        compile_kernel: Callable[[bytes], Artifact | Refusal | None],
+        asked: GraphRequest,
     ) -> Artifact | None:
         """Have a worker compile it; None where it is better compiled here."""
         try:
             spec = lowered(request)
         except (CannotTravelError, MalformedError) as error:
-            client.report.count_kernel_refusal("not_carried")
+            client.counters.count_kernel_refusal("not_carried")
             self._here(client, record, "not_carried", str(error))
             return None
         except Exception:
@@ -215,7 +216,7 @@ class Kernels:
             _logger.debug("a kernel could not be lowered", exc_info=True)
             return None
         record.spec = digest_of(spec)
-        outcome = compile_kernel(spec)
+        outcome = asked.compile(CompileRequest(kind="kernel", key=request.store_key, payload=spec))
         if isinstance(outcome, Refusal):
             self._here(client, record, outcome.reason, outcome.message)
             return None
@@ -235,7 +236,7 @@ class Kernels:
             group[filename] = manager.place(filename, metadata)
             installed: dict[str, str] | None = manager.place_group(filename, group)
         except (InstallError, MalformedError, OSError) as error:
-            client.trouble(
+            client.report.failed(
                 error if isinstance(error, InstallError) else InstallError(f"a kernel of the daemon: {error}")
             )
             return None
@@ -244,7 +245,7 @@ class Kernels:
     @staticmethod
     def _here(client: DaemonClient, record: KernelRecord, reason: str, why: str) -> None:
         record.here(reason, why)
-        client.why_here(record.key, reason, why, kernel=record.name)
+        client.report.compiled_locally(record.key, reason, why, kernel=record.name)
 
 
 @contextlib.contextmanager
@@ -255,7 +256,7 @@ def guarded() -> Iterator[None]:
     except Exception as error:
         _logger.debug("a fault of the compile client", exc_info=True)
         with contextlib.suppress(Exception):
-            kernel_client().trouble(InternalError.of(error))
+            kernel_client().report.failed(InternalError.of(error))
 
 
 def _check_kernel(manifest: Manifest, binary: str) -> None:

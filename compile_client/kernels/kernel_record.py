@@ -39,7 +39,7 @@ class KernelRecord:
     def asked(self, client: DaemonClient) -> None:
         """The daemon was asked, whatever came of it; where that was trouble, it is the reason."""
         self.waited_s = time.monotonic() - self.begun
-        if trouble := client.last_trouble():
+        if trouble := client.report.last_failure():
             self.here(*trouble)
 
     def tell(self, client: DaemonClient, outcome: Outcome, *, saved_s: float = 0.0, spent_s: float = 0.0) -> None:

@@ -54,7 +54,7 @@ _PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "c
 """Spans of a graph that happen in this process."""
 
 
-class Report:
+class Counters:
     """Counts what the client did in this process. Safe to call from any thread."""
 
     def __init__(self) -> None:
@@ -252,12 +252,12 @@ class ReportFile:
                     path.unlink()
         self._pid = os.getpid()
 
-    def write(self, report: Report) -> None:
+    def write(self, counters: Counters) -> None:
         """Write the counters; see the module for which file they go to."""
         mine = self._claimed and self._pid == os.getpid()
-        if not mine and not report.eventful:
+        if not mine and not counters.eventful:
             return
-        text = json.dumps(report.as_dict(), indent=1) + "\n"
+        text = json.dumps(counters.as_dict(), indent=1) + "\n"
         try:
             if self._path.exists() and not self._path.is_file():  # /dev/stdout, a pipe
                 self._path.write_text(text)

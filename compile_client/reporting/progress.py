@@ -15,7 +15,7 @@ from compile_client.transport.messages import CompileEvent, Queued, Running
 if TYPE_CHECKING:
     from rich.status import Status
 
-QUIET_S = 1.0
+SHORT_WAIT_S = 1.0
 """Shorter waits are not worth a word."""
 
 LINE_EVERY_S = 15.0
@@ -33,18 +33,18 @@ class Progress:
         key: str,
         *,
         terminal: bool | None = None,
-        quiet: bool = False,
+        silent: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`terminal`: whether standard error is one; found out where it is not said. `quiet`: nobody waits."""
-        self._quiet = quiet
+        """`terminal`: whether standard error is one; found out where it is not said. `silent`: nobody waits."""
+        self._silent = silent
         self._number = number
         self._key = key
         self._label = f"graph {number} ({key[:8]})"
         self._on_terminal = _is_terminal() if terminal is None else terminal
         self._clock = clock
         self._start = clock()
-        self._next_line_s = QUIET_S
+        self._next_line_s = SHORT_WAIT_S
         self._event: CompileEvent | None = None
         self._status: Status | None = None
 
@@ -63,7 +63,7 @@ class Progress:
         """Show where the compile stands; None says that nothing new is known, only later."""
         self._event = event or self._event
         waited = self._clock() - self._start
-        if self._quiet or waited < QUIET_S:
+        if self._silent or waited < SHORT_WAIT_S:
             return
         if self._on_terminal:
             self._show(self.text(waited))

@@ -13,6 +13,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from compile_client.config import ClientConfig
+from compile_client.errors import ClientError, FullError, InternalError
+from compile_client.log import logger
+from compile_client.reporting.process_report import ProcessReport
+from compile_client.transport.deadline import Deadline
+from compile_client.transport.messages import CompileEvent, CompileRequest, Refusal
+from compile_client.transport.reconnect import ReconnectingChannel
+
+_FULL_WAIT_S = 0.5
+"""Before a daemon whose queue is full is asked again for a graph that nobody waits for."""
+
 Outcome = Literal["there", "compiled", "local", "here", "repeated", "refused", "lost"]
 """The daemon had it; has compiled it; torch's own cache had it; torch compiled it here; it was asked for before in this
 process; the daemon will not; no answer."""
@@ -42,7 +53,7 @@ class GraphRow:
     why: str = ""
 
 
-class Ahead:
+class BackgroundCompiles:
     """Sends graphs to the daemon in the background. Safe to call from any thread."""
 
     def __init__(self, answer: Callable[[str, bytes], tuple[Outcome, float, str]], *, max_in_flight: int) -> None:
@@ -106,3 +117,45 @@ class Ahead:
                 if code is not None:  # else flush has given it up
                     self._rows.append(GraphRow(key=key, code=code, outcome=outcome, seconds=seconds, why=why))
                 self._changed.notify_all()
+
+
+class DaemonCompiler:
+    """Has the daemon compile one graph after the other, as `BackgroundCompiles` calls it. Never raises."""
+
+    def __init__(self, config: ClientConfig, channel: ReconnectingChannel, report: ProcessReport) -> None:
+        self._config = config
+        self._channel = channel
+        self._report = report
+
+    def __call__(self, key: str, graph: bytes) -> tuple[Outcome, float, str]:
+        """Return what came of it, the seconds that its compile took, and why it did not work."""
+        deadline = Deadline(self._config.graph_timeout_s)
+        compiled = False
+
+        def on_event(event: CompileEvent | None) -> None:
+            nonlocal compiled
+            compiled = compiled or event is not None
+
+        request = CompileRequest(kind="graph", key=key, payload=graph, background=True)
+        while True:
+            try:
+                with self._channel.exchange(deadline) as connection:
+                    answer = connection.compile(deadline, request, on_event)
+            except FullError as error:
+                # Nobody waits for this graph, so it can wait itself; the deadline ends it.
+                if deadline.remaining() > _FULL_WAIT_S:
+                    time.sleep(_FULL_WAIT_S)
+                    continue
+                return self._lost(error)
+            except ClientError as error:
+                return self._lost(error)
+            except Exception as error:  # noqa: BLE001 - the class's promise
+                logger.debug("a fault of the compile client", exc_info=error)
+                return self._lost(InternalError.of(error))
+            if isinstance(answer, Refusal):
+                return "refused", 0.0, f"{answer.reason}: {answer.message}"
+            return "compiled" if compiled else "there", answer.manifest.compile_s, ""
+
+    def _lost(self, error: ClientError) -> tuple[Outcome, float, str]:
+        self._report.failed(error, "the graph is not compiled ahead")
+        return "lost", 0.0, f"{error.reason}: {error}"

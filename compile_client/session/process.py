@@ -1,6 +1,7 @@
 """This process's one client of the daemon, made when the first graph or kernel needs it.
 
-Graphs and kernels have different environments, so that there is a connection for each. Both count into one report.
+Graphs and kernels have different environments, so that there is a connection for each. Both count into one
+report, which the client for graphs ends.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def kernel_client() -> DaemonClient:
             from compile_client.session.client import DaemonClient
             from compile_torch.triton.environment import kernel_environment
 
-            elder = process_client()
-            _kernels = DaemonClient(elder.config, kernel_environment, elder=elder)
+            graphs = process_client()
+            _kernels = DaemonClient(graphs.config, kernel_environment, report=graphs.report, kind="kernel")
         return _kernels
 
 

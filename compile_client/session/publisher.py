@@ -14,7 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from compile_client.config import ClientConfig
+from compile_client.errors import ClientError, InternalError
+from compile_client.reporting.process_report import ProcessReport
+from compile_client.transport.deadline import Deadline
 from compile_client.transport.messages import LocalCompile
+from compile_client.transport.reconnect import ReconnectingChannel
 
 QUEUE_FULL = "queue_full"
 EXIT = "exit"
@@ -103,3 +108,27 @@ class Publisher:
                     self._bytes -= compiled.total_bytes
                     self._busy = False
                     self._changed.notify_all()
+
+
+class DaemonStore:
+    """Hands artifacts in to the daemon's store, one after the other. Never raises."""
+
+    def __init__(self, config: ClientConfig, channel: ReconnectingChannel, report: ProcessReport) -> None:
+        self._config = config
+        self._channel = channel
+        self._report = report
+
+    def publish(self, compiled: LocalCompile) -> None:
+        """Hand in one artifact; count whether it is stored."""
+        deadline = Deadline(self._config.graph_timeout_s)
+        try:
+            with self._channel.exchange(deadline) as connection:
+                connection.publish(deadline, compiled)
+        except ClientError as error:
+            self._report.not_published(error)
+        except Exception as error:  # noqa: BLE001 - the class's promise
+            fault = InternalError.of(error)
+            fault.__cause__ = error
+            self._report.not_published(fault)
+        else:
+            self._report.counters.count_published()

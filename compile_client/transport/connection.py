@@ -10,12 +10,13 @@ Not guaranteed: that the artifact's guards hold for the graph at hand. That is t
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from compile_client.config import ClientConfig
 from compile_client.errors import (
@@ -35,7 +36,7 @@ from compile_client.errors import (
 from compile_client.transport.address import Address, find_address, probe
 from compile_client.transport.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.transport.deadline import Deadline
-from compile_client.transport.messages import Artifact, CompileEvent, LocalCompile, Refusal, Running
+from compile_client.transport.messages import Artifact, CompileEvent, CompileRequest, LocalCompile, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, RunPart
 from compile_client.transport.verify import verified_blob, verified_facts, verified_manifest
 from compile_wire import tracing
@@ -56,6 +57,7 @@ from compile_wire.manifest import BlobRef, Manifest, manifest_digest
 if TYPE_CHECKING:  # importing it at run time imports grpc: see `Connection.open`
     from compile_client.transport.rpc import Entry, Rpc
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -65,6 +67,22 @@ class Found:
 
     artifacts: list[Artifact]
     rejected: list[ArtifactError]
+
+
+def _with_handshake_retry(
+    method: Callable[Concatenate[Connection, Deadline, P], T],
+) -> Callable[Concatenate[Connection, Deadline, P], T]:
+    """Make a method of a connection greet the daemon once more where it has restarted, and then ask again."""
+
+    @functools.wraps(method)
+    def asking_twice(connection: Connection, deadline: Deadline, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(connection, deadline, *args, **kwargs)
+        except HandshakeNeededError:
+            connection.shake_hands(deadline)
+            return method(connection, deadline, *args, **kwargs)
+
+    return asking_twice
 
 
 class Connection:
@@ -119,7 +137,7 @@ class Connection:
         rpc = Rpc(address.grpc_target, credentials.token, credentials.tls)
         connection = cls(config, address, rpc, credentials, fields, program)
         try:
-            connection._handshake(deadline)
+            connection.shake_hands(deadline)
         except UnavailableError as error:
             rpc.close()
             raise _explained(error, address, credentials, deadline.within(config.remote_connect_s)) from error
@@ -150,13 +168,12 @@ class Connection:
         if close:
             self._rpc.close()
 
-    def lookup(self, key: str, have: Collection[Digest], deadline: Deadline) -> Found:
+    @_with_handshake_retry
+    def lookup(self, deadline: Deadline, key: str, have: Collection[Digest]) -> Found:
         """Return the verified artifacts under `key`, newest first, less those whose manifests are in `have`."""
         known = tuple(have)[-MAX_HAVE:]
-        entries = self._introduced(
-            lambda: self._rpc.lookup(self.environment_id, key, known, timeout_s=deadline.within(self._config.answer_s)),
-            deadline,
-        )
+        timeout_s = deadline.within(self._config.answer_s)
+        entries = self._rpc.lookup(self.environment_id, key, known, timeout_s=timeout_s)
         found = Found([], [])
         room = MAX_ARTIFACT_BYTES
         for entry in entries[:MAX_ENTRIES_PER_LOOKUP]:
@@ -165,48 +182,65 @@ class Connection:
                 if manifest.total_bytes > room:  # the newest are worth most; the rest is not held in memory as well
                     break
                 room -= manifest.total_bytes
-                found.artifacts.append(self._complete(entry, manifest, deadline))
+                found.artifacts.append(self._fetch_blobs(entry, manifest, deadline))
             except ArtifactError as error:
                 found.rejected.append(error)
         return found
 
+    @_with_handshake_retry
     def compile(
-        self,
-        key: str,
-        graph: bytes,
-        have: Collection[Digest],
-        *,
-        on_event: Callable[[CompileEvent | None], None],
-        deadline: Deadline,
-        ahead: bool = False,
+        self, deadline: Deadline, request: CompileRequest, on_event: Callable[[CompileEvent | None], None]
     ) -> Artifact | Refusal:
-        """Have a graph compiled and return the verified artifact, or why the daemon would not.
+        """Have a graph or kernel compiled and return the verified artifact, or why the daemon would not.
 
-        `on_event` is called in this thread for each event, and with None about once a second between them. `ahead` says
-        that no training waits for it.
+        `on_event` is called in this thread for each event, and with None about once a second between them. This
+        connection's environment must be one of the request's kind.
         """
-        if len(graph) > MAX_GRAPH_BYTES:
-            raise InvalidError(f"the graph has {len(graph)} bytes, more than {MAX_GRAPH_BYTES}")
-        outcome = self._introduced(lambda: self._compile(key, graph, have, on_event, deadline, ahead), deadline)
-        if isinstance(outcome, Artifact) and self.facts == Facts():
+        if len(request.payload) > MAX_GRAPH_BYTES:
+            raise InvalidError(f"the {request.kind} has {len(request.payload)} bytes, more than {MAX_GRAPH_BYTES}")
+        answers = self._rpc.compile(
+            self.environment_id,
+            replace(request, have=request.have[-MAX_HAVE:]),
+            self._inline_or_upload(request.payload, room=MAX_INLINE_BYTES, deadline=deadline),
+            interpreter=self._interpreter,
+            program=self._program,
+            timeout_s=deadline.within(self._config.graph_timeout_s),
+            silence_s=self._config.silence_s,
+        )
+        outcome = self._await_result(request.key, answers, on_event, deadline)
+        if request.kind == "graph" and isinstance(outcome, Artifact) and self.facts == Facts():
             # The environment's first worker has come up meanwhile, and what it found out saves us finding it out too.
             with suppress(ClientError):  # what we came for is here already
-                self._handshake(deadline)
+                self.shake_hands(deadline)
         return outcome
 
-    def compile_kernel(self, key: str, kernel: bytes, *, deadline: Deadline) -> Artifact | Refusal:
-        """Have a Triton kernel compiled; this connection's environment must be one of kernels."""
-        return self._introduced(lambda: self._compile_kernel(key, kernel, deadline), deadline)
-
-    def publish(self, compiled: LocalCompile, deadline: Deadline) -> None:
+    @_with_handshake_retry
+    def publish(self, deadline: Deadline, compiled: LocalCompile) -> None:
         """Hand in what was compiled here. Returns when the daemon has stored it."""
         try:
             manifest, blobs = compiled.packed(self.environment_id)
         except MalformedError as error:
             raise InvalidError(f"this artifact cannot be published: {error}") from error
-        self._introduced(lambda: self._publish(compiled, manifest, blobs, deadline), deadline)
+        room = MAX_INLINE_BYTES - len(manifest)
+        inline: dict[Digest, bytes] = {}
+        for digest, data in sorted(blobs.items(), key=lambda item: len(item[1])):
+            if len(data) <= room:
+                inline[digest] = data
+                room -= len(data)
+            else:
+                self._rpc.write_blob(digest, data, timeout_s=self._transfer_s(len(data), deadline))
+        self._rpc.publish(
+            self.environment_id,
+            compiled.key,
+            manifest,
+            inline,
+            self._inline_or_upload(compiled.graph, room=room, deadline=deadline) if compiled.graph else None,
+            program=self._program,
+            disputed=compiled.disputed,
+            timeout_s=self._transfer_s(sum(map(len, inline.values())), deadline),
+        )
 
-    def report_run(self, part: RunPart, deadline: Deadline) -> bool:
+    def report_run(self, deadline: Deadline, part: RunPart) -> bool:
         """Hand in a piece of the process's record; True, or trouble."""
         self._rpc.report_run(
             part,
@@ -216,11 +250,12 @@ class Connection:
         )
         return True
 
-    def explain_run(self, run: str, deadline: Deadline) -> list[ExplainedGraph]:
+    def explain_run(self, deadline: Deadline, run: str) -> list[ExplainedGraph]:
         """Return what the daemon says of the graphs of a run that were not there."""
         return self._rpc.explain_run(run, timeout_s=deadline.within(self._config.explain_s))
 
-    def _handshake(self, deadline: Deadline) -> None:
+    def shake_hands(self, deadline: Deadline) -> None:
+        """Introduce this process to the daemon, and learn what it knows of the environment."""
         welcome = self._rpc.handshake(
             self._environment,
             protocol=PROTOCOL_VERSION,
@@ -242,50 +277,7 @@ class Connection:
         )
         self.may_publish = welcome.may_publish
 
-    def _introduced(self, exchange: Callable[[], T], deadline: Deadline) -> T:
-        """A restarted daemon has forgotten us: introduce ourselves once again and repeat the exchange once."""
-        try:
-            return exchange()
-        except HandshakeNeededError:
-            self._handshake(deadline)
-            return exchange()
-
-    def _compile(
-        self,
-        key: str,
-        graph: bytes,
-        have: Collection[Digest],
-        on_event: Callable[[CompileEvent | None], None],
-        deadline: Deadline,
-        ahead: bool,
-    ) -> Artifact | Refusal:
-        content = self._sendable(graph, room=MAX_INLINE_BYTES, deadline=deadline)
-        answers = self._rpc.compile(
-            self.environment_id,
-            key,
-            content,
-            tuple(have)[-MAX_HAVE:],
-            interpreter=self._interpreter,
-            program=self._program,
-            ahead=ahead,
-            timeout_s=deadline.within(self._config.graph_timeout_s),
-            silence_s=self._config.silence_s,
-        )
-        return self._outcome(key, answers, on_event, deadline)
-
-    def _compile_kernel(self, key: str, kernel: bytes, deadline: Deadline) -> Artifact | Refusal:
-        answers = self._rpc.compile_kernel(
-            self.environment_id,
-            key,
-            self._sendable(kernel, room=MAX_INLINE_BYTES, deadline=deadline),
-            interpreter=self._interpreter,
-            program=self._program,
-            timeout_s=deadline.within(self._config.graph_timeout_s),
-            silence_s=self._config.silence_s,
-        )
-        return self._outcome(key, answers, lambda _: None, deadline)
-
-    def _outcome(
+    def _await_result(
         self,
         key: str,
         answers: Generator[CompileEvent | Entry | Refusal | None, None, None],
@@ -302,7 +294,7 @@ class Connection:
                     if isinstance(answer, Running):
                         self._check_pace(answer)
                     continue
-                return self._complete(answer, self._verified(answer, key), deadline)
+                return self._fetch_blobs(answer, self._verified(answer, key), deadline)
         raise MalformedAnswerError("the compile's stream ended without an artifact and without a refusal")
 
     def _check_pace(self, running: Running) -> None:
@@ -311,30 +303,7 @@ class Connection:
         if running.elapsed_s > bound:
             raise SlowError(f"a compile runs for {running.elapsed_s:.0f} s, more than {bound:.0f} s")
 
-    def _publish(
-        self, compiled: LocalCompile, manifest: bytes, blobs: Mapping[Digest, bytes], deadline: Deadline
-    ) -> None:
-        room = MAX_INLINE_BYTES - len(manifest)
-        inline: dict[Digest, bytes] = {}
-        for digest, data in sorted(blobs.items(), key=lambda item: len(item[1])):
-            if len(data) <= room:
-                inline[digest] = data
-                room -= len(data)
-            else:
-                self._rpc.write_blob(digest, data, timeout_s=self._transfer_s(len(data), deadline))
-        graph = self._sendable(compiled.graph, room=room, deadline=deadline) if compiled.graph else None
-        self._rpc.publish(
-            self.environment_id,
-            compiled.key,
-            manifest,
-            inline,
-            graph,
-            program=self._program,
-            disputed=compiled.disputed,
-            timeout_s=self._transfer_s(sum(map(len, inline.values())), deadline),
-        )
-
-    def _sendable(self, graph: bytes, *, room: int, deadline: Deadline) -> bytes | Digest:
+    def _inline_or_upload(self, graph: bytes, *, room: int, deadline: Deadline) -> bytes | Digest:
         """Return the graph itself where a message has room for it, else its name after it was written."""
         if len(graph) <= room:
             return graph
@@ -347,7 +316,7 @@ class Connection:
             self._secret, entry.signature, entry.manifest, key=key, environment=self.environment_id
         )
 
-    def _complete(self, entry: Entry, manifest: Manifest, deadline: Deadline) -> Artifact:
+    def _fetch_blobs(self, entry: Entry, manifest: Manifest, deadline: Deadline) -> Artifact:
         """Return the artifact with every blob that came along or has to be read, each checked."""
         inline = dict(entry.blobs)
         blobs: dict[Digest, bytes] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
@@ -21,6 +22,20 @@ class Artifact:
     digest: Digest
     """The manifest's name: what to pass as `have` when its guards turned out not to hold."""
     blobs: Mapping[Digest, bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompileRequest:
+    """A graph or a kernel that the daemon is asked to compile."""
+
+    kind: Literal["graph", "kernel"]
+    key: str
+    payload: bytes
+    """The encoded GraphSpec or KernelSpec."""
+    have: tuple[Digest, ...] = ()
+    """Manifests of artifacts whose guards did not hold."""
+    background: bool = False
+    """Whether no training waits for it: other compiles come first then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
 
 from compile_client.config import ClientConfig
 from compile_client.errors import ClientError, ForkedError, Gravity, InternalError, LateError, OverdueError
@@ -17,10 +16,8 @@ from compile_client.transport.circuit_breaker import CircuitBreaker
 from compile_client.transport.connection import Connection
 from compile_client.transport.deadline import Deadline
 
-T = TypeVar("T")
 
-
-class Link:
+class ReconnectingChannel:
     """Opens the connection to the daemon when it is needed, and gives it up after failures."""
 
     def __init__(
@@ -53,38 +50,40 @@ class Link:
         """Whether a call, or the opening of a connection, is under way in any thread."""
         return self._calls > 0
 
-    def call(self, deadline: Deadline, exchange: Callable[[Connection], T]) -> T:
-        """Return what `exchange` makes of a live connection; its trouble is remembered for the next call."""
+    @contextmanager
+    def exchange(self, deadline: Deadline) -> Iterator[Connection]:
+        """Lend a live connection for one question; a failure inside is remembered for the next one, and raised."""
         with self._under_way():
             connection = self._connected(deadline)
             try:
                 with connection.in_use():
-                    answer = exchange(connection)
+                    yield connection
             except ClientError as error:
                 self.failed(error, connection)
                 raise
             except Exception as error:
-                trouble = InternalError.of(error)
-                self.failed(trouble, connection)
-                raise trouble from error
+                failure = InternalError.of(error)
+                self.failed(failure, connection)
+                raise failure from error
             self._breaker.succeeded()
-            return answer
 
-    def quietly(self, exchange: Callable[[Connection], T]) -> T | None:
-        """Return what `exchange` makes of the connection that is open now; None where there is none, or trouble was.
+    @contextmanager
+    def exchange_if_connected(self) -> Iterator[Connection | None]:
+        """Lend the connection that is open now, or None.
 
         For what the training does not need: the breaker is asked, but told nothing.
         """
         connection = self._connection
         if connection is None:
-            return None
+            yield None
+            return
         with self._under_way(), connection.in_use():
-            return exchange(connection)
+            yield connection
 
-    def reach(self, deadline: Deadline) -> None:
+    def ensure_connected(self, deadline: Deadline) -> None:
         """Return when a daemon is connected.
 
-        Says nothing to the breaker where it succeeds: a daemon that greets and then answers nothing is in trouble.
+        Says nothing to the breaker where it succeeds: a daemon that greets and then answers nothing has failed.
         """
         with self._under_way():
             self._connected(deadline)
@@ -136,9 +135,9 @@ class Link:
             self._breaker.failed(error)
             raise
         except Exception as error:
-            trouble = InternalError.of(error)
-            self._breaker.failed(trouble)
-            raise trouble from error
+            failure = InternalError.of(error)
+            self._breaker.failed(failure)
+            raise failure from error
         else:
             return self._connection
         finally:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import grpc
 
@@ -31,9 +32,9 @@ from compile_client.errors import (
     UnavailableError,
 )
 from compile_client.transport.credentials import TlsKeys
-from compile_client.transport.messages import CompileEvent, Queued, Refusal, Running
+from compile_client.transport.messages import CompileEvent, CompileRequest, Queued, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, Outcome, RunPart
-from compile_client.transport.stream_timeout import heard
+from compile_client.transport.stream_timeout import stream_with_timeout
 from compile_wire import tracing
 from compile_wire.digest import Digest
 from compile_wire.limits import (
@@ -51,8 +52,6 @@ from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
 from compile_wire.v1 import runs_pb2 as runs_pb
 from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
-
-T = TypeVar("T")
 
 _MAX_DETAILS = 300
 _MAX_PHASE = 40
@@ -102,6 +101,17 @@ class Entry:
     blobs: tuple[tuple[str, bytes], ...]
 
 
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raise what grpc raises as one of this package's errors."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _translated(error) from error
+    except ValueError as error:  # how grpc says that another thread has closed the channel
+        raise UnavailableError(f"the connection was closed ({error})") from error
+
+
 class Rpc:
     """One gRPC channel. Safe to call from any thread; every method raises only `ClientError`."""
 
@@ -139,7 +149,8 @@ class Rpc:
             program=program,
             interpreter=interpreter,
         )
-        answer = self._guarded(lambda: self._stub.Handshake(request, timeout=timeout_s, metadata=self._sent()))
+        with _translated_errors():
+            answer = self._stub.Handshake(request, timeout=timeout_s, metadata=self._sent())
         return Welcome(
             protocol_version=answer.protocol_version,
             server_version=answer.server_version,
@@ -153,78 +164,62 @@ class Rpc:
     def lookup(self, environment_id: str, key: str, have: Collection[Digest], *, timeout_s: float) -> list[Entry]:
         """Ask for what is stored under a key."""
         request = pb.LookupArtifactRequest(environment_id=environment_id, key=key, have=have)
-        answer = self._guarded(lambda: self._stub.LookupArtifact(request, timeout=timeout_s, metadata=self._sent()))
+        with _translated_errors():
+            answer = self._stub.LookupArtifact(request, timeout=timeout_s, metadata=self._sent())
         return [_entry(entry) for entry in answer.entries]
 
     def compile(
         self,
         environment_id: str,
-        key: str,
-        graph: bytes | Digest,
-        have: Collection[Digest],
+        request: CompileRequest,
+        content: bytes | Digest,
         *,
         interpreter: str,
         program: str,
-        ahead: bool,
         timeout_s: float,
         silence_s: float,
     ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
-        """Ask for a compile and yield its events, and None about once a second between them.
+        """Ask for a compile; return a stream of its events, with None about once a second between them.
 
-        Raises `OverdueError` where the deadline passes while the daemon reports progress, `LateError` where it has
-        been silent for `silence_s`.
+        `content` is the request's payload or the name of its blob. The stream must be iterated or closed. It raises
+        `OverdueError` where the deadline passes while the daemon reports progress, `LateError` where it has been silent
+        for `silence_s`.
         """
-        request = pb.CompileGraphRequest(
-            environment_id=environment_id,
-            key=key,
-            graph=_graph(graph),
-            have=have,
-            interpreter=interpreter,
-            program=program,
-            ahead=ahead,
-        )
-        return self._events(lambda limit: self._stub.CompileGraph(request, **limit), timeout_s, silence_s)
-
-    def compile_kernel(
-        self,
-        environment_id: str,
-        key: str,
-        kernel: bytes | Digest,
-        *,
-        interpreter: str,
-        program: str,
-        timeout_s: float,
-        silence_s: float,
-    ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
-        """As `compile`, for a Triton kernel."""
-        request = kernels_pb.CompileKernelRequest(
-            environment_id=environment_id, key=key, kernel=_graph(kernel), interpreter=interpreter, program=program
-        )
-        return self._events(lambda limit: self._kernels.CompileKernel(request, **limit), timeout_s, silence_s)
+        # The stream tells apart whether the graph or the daemon is late; gRPC's own deadline would come in between.
+        limits: dict[str, Any] = {"timeout": timeout_s + silence_s, "metadata": self._sent()}
+        named = {
+            "environment_id": environment_id, "key": request.key, "interpreter": interpreter, "program": program,
+        }  # fmt: skip
+        with _translated_errors():
+            if request.kind == "kernel":
+                kernel = kernels_pb.CompileKernelRequest(**named, kernel=_graph(content))
+                call = self._kernels.CompileKernel(kernel, **limits)
+            else:
+                graph = pb.CompileGraphRequest(
+                    **named, graph=_graph(content), have=request.have, ahead=request.background
+                )
+                call = self._stub.CompileGraph(graph, **limits)
+        return self._events(call, timeout_s, silence_s)
 
     def _events(
-        self, start: Callable[[dict[str, Any]], Any], timeout_s: float, silence_s: float
+        self, call: Any, timeout_s: float, silence_s: float
     ) -> Generator[CompileEvent | Entry | Refusal | None, None, None]:
-        # `heard` tells apart whether the graph or the daemon is late; gRPC's own deadline would come in between.
-        margin_s = timeout_s + silence_s
-        call = self._guarded(lambda: start({"timeout": margin_s, "metadata": self._sent()}))
         try:
-            for answer in heard(call, timeout_s=timeout_s, silence_s=silence_s):
-                yield None if answer is None else _event(answer)
-        except grpc.RpcError as error:
-            raise _translated(error) from error
+            with _translated_errors():
+                for answer in stream_with_timeout(call, timeout_s=timeout_s, silence_s=silence_s):
+                    yield None if answer is None else _event(answer)
         finally:
             call.cancel()
 
     def read_blob(self, digest: Digest, *, timeout_s: float) -> Generator[bytes, None, None]:
         """Yield a blob's pieces as they come; the caller bounds their sum."""
         request = pb.ReadBlobRequest(sha256=digest)
-        call = self._guarded(lambda: self._stub.ReadBlob(request, timeout=timeout_s, metadata=self._sent()))
+        with _translated_errors():
+            call = self._stub.ReadBlob(request, timeout=timeout_s, metadata=self._sent())
         try:
-            for answer in call:
-                yield answer.data
-        except grpc.RpcError as error:
-            raise _translated(error) from error
+            with _translated_errors():
+                for answer in call:
+                    yield answer.data
         finally:
             call.cancel()
 
@@ -237,7 +232,8 @@ class Rpc:
             for start in range(CHUNK_BYTES, len(data), CHUNK_BYTES):
                 yield pb.WriteBlobRequest(data=bytes(view[start : start + CHUNK_BYTES]))
 
-        self._guarded(lambda: self._stub.WriteBlob(pieces(), timeout=timeout_s, metadata=self._sent()))
+        with _translated_errors():
+            self._stub.WriteBlob(pieces(), timeout=timeout_s, metadata=self._sent())
 
     def publish(
         self,
@@ -261,7 +257,8 @@ class Rpc:
             program=program,
             disputed=disputed,
         )
-        self._guarded(lambda: self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._sent()))
+        with _translated_errors():
+            self._stub.PublishArtifact(request, timeout=timeout_s, metadata=self._sent())
 
     def _sent(self) -> tuple[tuple[str, str], ...]:
         trace = tracing.carried()
@@ -296,22 +293,15 @@ class Rpc:
             unreported=part.unreported,
             ended=part.ended,
         )
-        self._guarded(lambda: self._runs.ReportRun(request, timeout=timeout_s, metadata=self._metadata))
+        with _translated_errors():
+            self._runs.ReportRun(request, timeout=timeout_s, metadata=self._metadata)
 
     def explain_run(self, run: str, *, timeout_s: float) -> list[ExplainedGraph]:
         """Ask why the graphs of a run were not there."""
         request = runs_pb.ExplainRunRequest(run=run)
-        answer = self._guarded(lambda: self._runs.ExplainRun(request, timeout=timeout_s, metadata=self._metadata))
+        with _translated_errors():
+            answer = self._runs.ExplainRun(request, timeout=timeout_s, metadata=self._metadata)
         return [_explained(graph) for graph in answer.graphs[:_MAX_FIELDS]]
-
-    @staticmethod
-    def _guarded(call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except grpc.RpcError as error:
-            raise _translated(error) from error
-        except ValueError as error:  # how grpc says that another thread has closed the channel
-            raise UnavailableError(f"the connection was closed ({error})") from error
 
 
 _OUTCOMES: Mapping[Outcome, runs_pb.GraphOutcome.ValueType] = {

@@ -26,7 +26,7 @@ class _End:
         self.error = error
 
 
-def heard(stream: Iterator[T], *, timeout_s: float, silence_s: float) -> Generator[T | None, None, None]:
+def stream_with_timeout(stream: Iterator[T], *, timeout_s: float, silence_s: float) -> Generator[T | None, None, None]:
     """Yield what `stream` yields, None about once a second between, and raise what it raises.
 
     Raises `LateError` after `silence_s` without a message and `OverdueError` when `timeout_s` are over. Then, and when

@@ -9,7 +9,7 @@ import grpc
 from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.session.background_compiles import Ahead, GraphRow, Outcome
+from compile_client.session.background_compiles import BackgroundCompiles, GraphRow, Outcome
 from compile_client.session.client import DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -22,7 +22,7 @@ def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -
         asked.append(key)
         return "compiled", float(len(graph)), ""
 
-    ahead = Ahead(answer, max_in_flight=2)
+    ahead = BackgroundCompiles(answer, max_in_flight=2)
     for key in ("a", "b", "a"):
         ahead.ask(key, "forward (model.py:1)", b"1234")
     ahead.flush(30)
@@ -35,7 +35,9 @@ def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -
 
 def test_asking_waits_while_as_many_as_allowed_are_under_way() -> None:
     go = threading.Event()
-    ahead = Ahead(lambda _key, _graph: ("there", 0.0, "") if go.wait(30) else ("lost", 0.0, ""), max_in_flight=1)
+    ahead = BackgroundCompiles(
+        lambda _key, _graph: ("there", 0.0, "") if go.wait(30) else ("lost", 0.0, ""), max_in_flight=1
+    )
     ahead.ask("a", "", b"")
     second = threading.Thread(target=ahead.ask, args=("b", "", b""))
     second.start()
@@ -57,7 +59,7 @@ def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> Non
         done.set()
         return "compiled", 1.0, ""
 
-    ahead = Ahead(answer, max_in_flight=1)
+    ahead = BackgroundCompiles(answer, max_in_flight=1)
     ahead.ask("a", "", b"")
     ahead.flush(0.01)
     go.set()
@@ -69,7 +71,7 @@ def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> Non
 
 
 def test_graphs_that_went_another_way_are_rows_too() -> None:
-    ahead = Ahead(lambda _key, _graph: ("there", 0.0, ""), max_in_flight=1)
+    ahead = BackgroundCompiles(lambda _key, _graph: ("there", 0.0, ""), max_in_flight=1)
     ahead.note(GraphRow(key="k", code="", outcome="here", seconds=2.0, why="not carried"))
 
     assert ahead.as_rows() == [{"key": "k", "code": "", "outcome": "here", "seconds": 2.0, "why": "not carried"}]
@@ -77,7 +79,7 @@ def test_graphs_that_went_another_way_are_rows_too() -> None:
 
 def outcomes(client: DaemonClient) -> list[tuple[object, object]]:
     client.close()
-    warm: Any = client.report.as_dict()["warm"]
+    warm: Any = client.counters.as_dict()["warm"]
     return [(row["outcome"], row["why"]) for row in warm["graphs"]]
 
 
@@ -87,7 +89,7 @@ def test_a_daemon_whose_queue_is_full_is_asked_again(
     client = make_client(warm=True)
     daemon.faults.abort["CompileGraph"] = grpc.StatusCode.RESOURCE_EXHAUSTED
 
-    client.compile_ahead(KEY, "forward (model.py:1)", b"graph")
+    client.background.ask(KEY, "forward (model.py:1)", b"graph")
     end = time.monotonic() + 15
     while daemon.calls["CompileGraph"] < 2:
         assert time.monotonic() < end, "it was not asked again"
@@ -95,7 +97,7 @@ def test_a_daemon_whose_queue_is_full_is_asked_again(
     del daemon.faults.abort["CompileGraph"]
 
     assert outcomes(client) == [("compiled", "")]
-    assert client.report.as_dict()["fallbacks"] == {}
+    assert client.counters.as_dict()["fallbacks"] == {}
 
 
 def test_a_refusal_and_a_trouble_are_rows_with_their_reasons(
@@ -103,27 +105,27 @@ def test_a_refusal_and_a_trouble_are_rows_with_their_reasons(
 ) -> None:
     client = make_client(warm=True)
     daemon.faults.refuse_graph = pb.Refused(reason=pb.Refused.REASON_UNSUPPORTED, message="no such operator")
-    client.compile_ahead("k1", "", b"graph")
-    client._ahead.flush(15)
+    client.background.ask("k1", "", b"graph")
+    client.background.flush(15)
     daemon.faults.refuse_graph = None
     daemon.faults.abort["CompileGraph"] = grpc.StatusCode.UNAVAILABLE
-    client.compile_ahead("k2", "", b"graph")
+    client.background.ask("k2", "", b"graph")
 
     (refused, why), (lost, trouble) = outcomes(client)
     assert (refused, why) == ("refused", "unsupported: no such operator")
     assert lost == "lost"
     assert str(trouble).startswith("unavailable: ")
-    assert client.report.as_dict()["fallbacks"] == {"unavailable": 1}
+    assert client.counters.as_dict()["fallbacks"] == {"unavailable": 1}
 
 
 def test_the_report_names_the_environment_and_an_ordinary_one_says_nothing_of_it(
     daemon: FakeDaemon, make_client: Callable[..., DaemonClient]
 ) -> None:
     warm, ordinary = make_client(warm=True), make_client()
-    warm.compile_ahead(KEY, "", b"graph")
+    warm.background.ask(KEY, "", b"graph")
     warm.close()
     ordinary.close()
 
-    found: Any = warm.report.as_dict()["warm"]
+    found: Any = warm.counters.as_dict()["warm"]
     assert found["environment"] == environment_id(ENVIRONMENT)
-    assert "warm" not in ordinary.report.as_dict()
+    assert "warm" not in ordinary.counters.as_dict()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compile_client import config, errors
-from compile_client.reporting.counters import Report
+from compile_client.reporting.counters import Counters
 
 SETTINGS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
@@ -20,7 +20,7 @@ def test_every_variable_that_the_client_reads_stands_in_the_one_table() -> None:
     assert read == set(re.findall(r"^((?:TORCH|COMPILER)[A-Z_]+) ", str(config.__doc__), re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", list(Report().as_dict()))
+@pytest.mark.parametrize("name", list(Counters().as_dict()))
 def test_every_counter_of_the_report_is_explained(name: str) -> None:
     assert f"`{name}`" in SETTINGS
 

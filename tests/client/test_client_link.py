@@ -17,7 +17,7 @@ from compile_client.transport.circuit_breaker import CircuitBreaker
 from compile_client.transport.connection import Connection
 from compile_client.transport.credentials import Credentials
 from compile_client.transport.deadline import Deadline
-from compile_client.transport.reconnect import Link
+from compile_client.transport.reconnect import ReconnectingChannel
 from compile_client.transport.rpc import Rpc
 
 
@@ -43,9 +43,9 @@ def connection(rpc: Closable) -> Connection:
 
 
 @pytest.fixture
-def link(directory: Path) -> Link:
+def channel(directory: Path) -> ReconnectingChannel:
     config = ClientConfig(directory=directory)
-    return Link(config, lambda: ENVIRONMENT, "test", CircuitBreaker())
+    return ReconnectingChannel(config, lambda: ENVIRONMENT, "test", CircuitBreaker())
 
 
 def test_a_retired_connection_is_closed_at_once_where_nobody_uses_it(connection: Connection, rpc: Closable) -> None:
@@ -66,44 +66,45 @@ def test_a_retired_connection_is_closed_after_its_last_call(connection: Connecti
 
 @pytest.mark.parametrize(("error", "kept"), [(FullError, True), (LateError, True), (UnavailableError, False)])
 def test_only_trouble_of_the_connection_costs_it(
-    daemon: FakeDaemon, link: Link, error: type[Exception], kept: bool
+    daemon: FakeDaemon, channel: ReconnectingChannel, error: type[Exception], kept: bool
 ) -> None:
-    def fail(_: Connection) -> None:
+    with pytest.raises(error), channel.exchange(Deadline(10)):
         raise error("so")
 
-    with pytest.raises(error):
-        link.call(Deadline(10), fail)
-
-    assert (link.connection is not None) == kept
-    link.close()
+    assert (channel.connection is not None) == kept
+    channel.close()
 
 
-def test_trouble_of_an_old_connection_does_not_cost_the_new_one(daemon: FakeDaemon, link: Link) -> None:
-    old = link.call(Deadline(10), lambda connection: connection)
-    link.close()
-    new = link.call(Deadline(10), lambda connection: connection)
+def test_trouble_of_an_old_connection_does_not_cost_the_new_one(
+    daemon: FakeDaemon, channel: ReconnectingChannel
+) -> None:
+    with channel.exchange(Deadline(10)) as old:
+        pass
+    channel.close()
+    with channel.exchange(Deadline(10)) as new:
+        pass
 
-    link.failed(UnavailableError(), old)
+    channel.failed(UnavailableError(), old)
 
-    assert link.connection is new
-    link.close()
+    assert channel.connection is new
+    channel.close()
 
 
 def test_who_waits_for_another_threads_handshake_waits_only_as_long_as_its_own_deadline(
-    daemon: FakeDaemon, link: Link
+    daemon: FakeDaemon, channel: ReconnectingChannel
 ) -> None:
     daemon.faults.hang.add("Handshake")
 
     def connect() -> None:
-        with pytest.raises((LateError, UnavailableError)):
-            link.call(Deadline(10), lambda _: None)
+        with pytest.raises((LateError, UnavailableError)), channel.exchange(Deadline(10)):
+            pass
 
     first = threading.Thread(target=connect)
     first.start()
     assert daemon.arrived.wait(10)
 
-    with pytest.raises(OverdueError):
-        link.call(Deadline(0.05), lambda _: None)
+    with pytest.raises(OverdueError), channel.exchange(Deadline(0.05)):
+        pass
     daemon.stop()
     first.join(10)
-    assert not link.busy
+    assert not channel.busy

@@ -30,8 +30,9 @@ LIGHT = [
     "reporting.progress",
     "session.publisher",
     "reporting.counters",
-    "reporting.reporter",
-    "reporting.run_log",
+    "reporting.run_reporter",
+    "reporting.process_report",
+    "reporting.run_queue",
     "session.client",
     "transport.verify",
 ]
@@ -40,11 +41,11 @@ PRELUDE = f"""
 import os, sys
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
-from compile_client.transport.messages import LocalCompile, Part
+from compile_client.transport.messages import CompileRequest, LocalCompile, Part
 KEY = {KEY!r}
 client = DaemonClient(ClientConfig.from_environment(os.environ), lambda: {ENVIRONMENT!r})
 def graph():
-    client.report.count_graph()
+    client.counters.count_graph()
     return client.begin_graph(KEY).lookup()
 """
 
@@ -115,7 +116,7 @@ def test_however_a_program_ends_its_counters_are_written(
 ) -> None:
     daemon.put(KEY, ENVIRONMENT, b"entry")
 
-    done = run(f"for a in graph(): client.report.count_hit(a.manifest.compile_s)\n{end}")
+    done = run(f"for a in graph(): client.counters.count_hit(a.manifest.compile_s)\n{end}")
 
     assert done.returncode == code
     assert report(tmp_path)["hits"] == 1
@@ -170,7 +171,7 @@ print("parent", len(graph()))
 def test_a_forked_child_that_compiles_opens_its_own_connection(daemon: FakeDaemon, run: Run, tmp_path: Path) -> None:
     daemon.put(KEY, ENVIRONMENT, b"entry")
 
-    done = run(FORK.format(child="assert client.report.graphs == 0; assert len(graph()) == 1"))
+    done = run(FORK.format(child="assert client.counters.graphs == 0; assert len(graph()) == 1"))
 
     assert done.stdout.splitlines() == ["child 0", "parent 1"]
     assert daemon.calls["Handshake"] == 2
@@ -196,14 +197,15 @@ def test_a_child_forked_in_the_middle_of_a_call_asks_nothing(daemon: FakeDaemon,
     daemon.faults.never_finishes = True
     program = """
 import threading, time
-asking = threading.Thread(target=lambda: client.begin_graph(KEY).compile(b"graph"), daemon=True)
+request = CompileRequest(kind="graph", key=KEY, payload=b"graph")
+asking = threading.Thread(target=lambda: client.begin_graph(KEY).compile(request), daemon=True)
 asking.start()
-while not client._link.busy:
+while not client._channel.busy:
     time.sleep(0.01)
 pid = os.fork()
 if pid == 0:
     assert graph() == []
-    assert client.report.as_dict()["fallbacks"] == {"forked": 1}
+    assert client.counters.as_dict()["fallbacks"] == {"forked": 1}
     sys.exit(0)
 print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

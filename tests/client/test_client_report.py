@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compile_client.reporting.counters import Report, ReportFile
+from compile_client.reporting.counters import Counters, ReportFile
 
 
 def read(path: Path) -> dict[str, object]:
@@ -15,14 +15,14 @@ def read(path: Path) -> dict[str, object]:
     return fields
 
 
-def eventful() -> Report:
-    report = Report()
+def eventful() -> Counters:
+    report = Counters()
     report.count_graph()
     return report
 
 
 def test_a_fresh_report_has_every_counter_at_zero() -> None:
-    fields = Report().as_dict()
+    fields = Counters().as_dict()
 
     assert {name: value for name, value in fields.items() if name != "pid"} == {
         "graphs": 0,
@@ -53,7 +53,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
 
 
 def test_the_line_says_what_happened() -> None:
-    report = Report()
+    report = Counters()
     for _ in range(3):
         report.count_graph()
         report.count_hit(saved_s=13.7)
@@ -64,7 +64,7 @@ def test_the_line_says_what_happened() -> None:
 
 
 def test_the_line_says_why_something_was_compiled_here() -> None:
-    report = Report()
+    report = Counters()
     for _ in range(4):
         report.count_graph()
     report.count_local_hit()
@@ -82,11 +82,11 @@ def test_the_line_says_why_something_was_compiled_here() -> None:
 
 
 def test_there_is_no_line_where_nothing_happened() -> None:
-    assert Report().line() == ""
+    assert Counters().line() == ""
 
 
 def test_no_count_is_lost_between_threads() -> None:
-    report = Report()
+    report = Counters()
 
     def count() -> None:
         for _ in range(2000):
@@ -106,7 +106,7 @@ def test_no_count_is_lost_between_threads() -> None:
 def test_a_process_writes_its_file_even_where_nothing_happened(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.json"
 
-    ReportFile(path, {}).write(Report())
+    ReportFile(path, {}).write(Counters())
 
     assert read(path)["graphs"] == 0
     assert os.listdir(path.parent) == ["report.json"]
@@ -119,7 +119,7 @@ def test_the_file_of_an_earlier_run_is_gone_when_a_process_starts(tmp_path: Path
     file = ReportFile(path, {})
     assert not path.exists()
 
-    file.write(Report())
+    file.write(Counters())
     assert read(path)["graphs"] == 0
 
 
@@ -128,7 +128,7 @@ def test_two_processes_with_one_file_keep_both_reports(tmp_path: Path, monkeypat
     first, second = ReportFile(path, {}), ReportFile(path, {})
 
     second.write(eventful())
-    first.write(Report())
+    first.write(Counters())
 
     assert read(path)["graphs"] == 1
     assert read(tmp_path / f"report.json.{os.getpid()}")["graphs"] == 0
@@ -142,7 +142,7 @@ def test_a_child_leaves_the_file_to_its_parent(tmp_path: Path) -> None:
     child = ReportFile(path, child_env)
 
     child.write(eventful())
-    parent.write(Report())
+    parent.write(Counters())
 
     assert read(path)["graphs"] == 0
     assert read(tmp_path / f"report.json.{os.getpid()}")["graphs"] == 1
@@ -154,7 +154,7 @@ def test_a_child_that_did_nothing_writes_nothing(tmp_path: Path) -> None:
     ReportFile(path, env)
     child = ReportFile(path, {name: value.replace(str(os.getpid()), "1") for name, value in env.items()})
 
-    child.write(Report())
+    child.write(Counters())
 
     assert os.listdir(tmp_path) == []
 
@@ -164,7 +164,7 @@ def test_a_place_that_cannot_be_written_is_said_and_not_raised(
 ) -> None:
     (tmp_path / "file").write_text("")
 
-    ReportFile(tmp_path / "file" / "report.json", {}).write(Report())
+    ReportFile(tmp_path / "file" / "report.json", {}).write(Counters())
 
     assert "report cannot be written" in caplog.text
 
@@ -176,7 +176,7 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
     reader.start()
 
-    ReportFile(pipe, {}).write(Report())
+    ReportFile(pipe, {}).write(Counters())
     reader.join(10)
 
     assert json.loads(got[0])["graphs"] == 0

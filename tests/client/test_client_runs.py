@@ -13,7 +13,7 @@ import pytest
 from client_samples import KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.reporting.run_log import RunLog
+from compile_client.reporting.run_queue import RunQueue
 from compile_client.session.client import DaemonClient
 from compile_client.transport.records import GraphNote, RunPart
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_GRAPHS_PER_RUN
@@ -49,7 +49,7 @@ class Ear:
 
 def test_graphs_are_told_together_and_none_is_told_twice() -> None:
     ear = Ear()
-    log = RunLog(ear, lambda: {"timeout": 1}, gather_s=60.0)
+    log = RunQueue(ear, lambda: {"timeout": 1}, gather_s=60.0)
     for number in range(1, 6):
         log.note(note(number))
 
@@ -62,7 +62,7 @@ def test_graphs_are_told_together_and_none_is_told_twice() -> None:
 
 def test_many_graphs_go_in_parts_of_bounded_size() -> None:
     ear = Ear()
-    log = RunLog(ear, dict, gather_s=60.0)
+    log = RunQueue(ear, dict, gather_s=60.0)
     for number in range(3 * MAX_GRAPHS_PER_REPORT):
         log.note(note(number))
 
@@ -75,7 +75,7 @@ def test_many_graphs_go_in_parts_of_bounded_size() -> None:
 
 def test_what_did_not_arrive_is_told_again_in_its_order() -> None:
     ear = Ear(lost=2)
-    log = RunLog(ear, dict, gather_s=0.01)
+    log = RunQueue(ear, dict, gather_s=0.01)
     log.note(note(1))
     log.note(note(2))
     deadline = time.monotonic() + 20
@@ -89,7 +89,7 @@ def test_what_did_not_arrive_is_told_again_in_its_order() -> None:
 
 def test_a_daemon_that_knows_no_reports_is_told_nothing_more() -> None:
     ear = Ear(knows=False)
-    log = RunLog(ear, dict, gather_s=0.01)
+    log = RunQueue(ear, dict, gather_s=0.01)
     log.note(note(1))
     log.finish(5.0)
     log.note(note(2))
@@ -100,7 +100,7 @@ def test_a_daemon_that_knows_no_reports_is_told_nothing_more() -> None:
 
 def test_more_graphs_than_are_remembered_are_counted() -> None:
     ear = Ear()
-    log = RunLog(ear, dict, gather_s=60.0)
+    log = RunQueue(ear, dict, gather_s=60.0)
     for number in range(MAX_GRAPHS_PER_RUN + 7):
         log.note(note(number))
 
@@ -116,7 +116,7 @@ def test_a_report_that_hangs_does_not_hold_up_the_end() -> None:
     def hang(part: RunPart, timeout_s: float) -> bool:
         return release.wait(30)
 
-    log = RunLog(hang, dict, gather_s=0.01)
+    log = RunQueue(hang, dict, gather_s=0.01)
     log.note(note(1))
     deadline = time.monotonic() + 20
     while not log._sending.locked() and time.monotonic() < deadline:
@@ -170,7 +170,7 @@ def test_trouble_with_a_report_is_neither_counted_nor_said(
 
     client.close()
 
-    assert client.report.as_dict()["fallbacks"] == {}
+    assert client.counters.as_dict()["fallbacks"] == {}
     assert [record.getMessage() for record in caplog.records] == []
 
 

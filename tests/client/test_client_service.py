@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client_samples import ENVIRONMENT, KEY
+from client_samples import ENVIRONMENT, KEY, graph_request
 from fake_daemon import FakeDaemon
 
 from compile_client.session.client import DaemonClient
@@ -41,7 +41,7 @@ def test_a_miss_is_empty_and_no_trouble(daemon: FakeDaemon, client: DaemonClient
 
     assert request.lookup() == []
     assert not request.ended
-    assert client.report.as_dict()["fallbacks"] == {}
+    assert client.counters.as_dict()["fallbacks"] == {}
 
 
 def test_entries_that_were_tried_already_are_left_out(daemon: FakeDaemon, client: DaemonClient) -> None:
@@ -66,7 +66,7 @@ def test_an_artifact_too_large_for_a_message_is_read_blob_by_blob(daemon: FakeDa
 def test_a_graph_is_compiled_and_comes_back_verified(daemon: FakeDaemon, client: DaemonClient, size: int) -> None:
     graph = b"g" * size
 
-    outcome = client.begin_graph(KEY).compile(graph)
+    outcome = client.begin_graph(KEY).compile(graph_request(graph))
 
     assert isinstance(outcome, Artifact)
     assert outcome.manifest.graph == digest_of(graph)
@@ -74,7 +74,7 @@ def test_a_graph_is_compiled_and_comes_back_verified(daemon: FakeDaemon, client:
 
 
 def test_over_a_unix_socket_the_interpreter_is_named(daemon: FakeDaemon, client: DaemonClient) -> None:
-    client.begin_graph(KEY).compile(b"graph")
+    client.begin_graph(KEY).compile(graph_request())
 
     (request,) = daemon.requests["CompileGraph"]
     assert Path(request.interpreter).is_absolute()
@@ -87,11 +87,11 @@ def test_a_refusal_is_counted_and_is_no_trouble(daemon: FakeDaemon, client: Daem
     )
     request = client.begin_graph(KEY)
 
-    outcome = request.compile(b"graph")
+    outcome = request.compile(graph_request())
 
     assert outcome == Refusal("key_mismatch", "another key", ("dtype: a, b",))
     assert not request.ended
-    counters = client.report.as_dict()
+    counters = client.counters.as_dict()
     assert counters["refused"] == {"key_mismatch": 1}
     assert counters["fallbacks"] == {}
 
@@ -105,7 +105,7 @@ def test_what_was_compiled_here_is_published(daemon: FakeDaemon, client: DaemonC
 
     assert daemon.published == [KEY]
     assert daemon.requests["PublishArtifact"][0].graph.data == b"graph"
-    assert client.report.as_dict()["published"] == 1
+    assert client.counters.as_dict()["published"] == 1
 
 
 def test_a_large_graph_is_published_by_its_name(daemon: FakeDaemon, client: DaemonClient) -> None:
@@ -138,7 +138,7 @@ def test_a_read_only_client_publishes_nothing(daemon: FakeDaemon, make_client: M
     client.close()
 
     assert daemon.calls["PublishArtifact"] == 0
-    assert client.report.as_dict()["unpublished"] == {}
+    assert client.counters.as_dict()["unpublished"] == {}
 
 
 def test_a_daemon_that_forbids_publishing_is_believed(daemon: FakeDaemon, client: DaemonClient) -> None:
@@ -192,10 +192,10 @@ def test_a_restarted_daemon_is_introduced_to_again(daemon: FakeDaemon, client: D
 
     assert client.begin_graph(KEY).lookup()
     assert daemon.calls["Handshake"] == 2
-    assert client.report.as_dict()["fallbacks"] == {}
+    assert client.counters.as_dict()["fallbacks"] == {}
 
 
 def test_waiting_is_counted(daemon: FakeDaemon, client: DaemonClient) -> None:
-    client.begin_graph(KEY).compile(b"graph")
+    client.begin_graph(KEY).compile(graph_request())
 
-    assert client.report.as_dict()["seconds_waited"] > 0  # type: ignore[operator]  # as_dict is for JSON
+    assert client.counters.as_dict()["seconds_waited"] > 0  # type: ignore[operator]  # as_dict is for JSON

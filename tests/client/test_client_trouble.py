@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client_samples import ENVIRONMENT, KEY
+from client_samples import ENVIRONMENT, KEY, graph_request
 from fake_daemon import FakeDaemon, Faults, RawListener
 
 from compile_client.session.client import DaemonClient
@@ -36,7 +36,7 @@ STATUS = [
 
 
 def fallbacks(client: DaemonClient) -> object:
-    return client.report.as_dict()["fallbacks"]
+    return client.counters.as_dict()["fallbacks"]
 
 
 def warnings(log: Log) -> list[str]:
@@ -52,7 +52,7 @@ def test_a_failing_call_is_counted_by_its_kind(
     request = client.begin_graph(KEY)
 
     assert request.lookup() == []
-    assert request.compile(b"graph") is None
+    assert request.compile(graph_request()) is None
 
     assert request.ended
     assert fallbacks(client) == {reason: 1}
@@ -98,7 +98,7 @@ def test_a_wrong_answer_to_a_compile_is_never_returned(
 ) -> None:
     setattr(daemon.faults, fault, True)
 
-    assert client.begin_graph(KEY).compile(b"graph") is None
+    assert client.begin_graph(KEY).compile(graph_request()) is None
     assert fallbacks(client) == {reason: 1}
 
 
@@ -188,9 +188,9 @@ def test_a_daemon_that_hangs_costs_a_bounded_time(daemon: FakeDaemon, make_clien
 
     if call != "CompileGraph":
         assert request.lookup() == []
-    assert call == "LookupArtifact" or request.compile(b"graph") is None
+    assert call == "LookupArtifact" or request.compile(graph_request()) is None
 
-    assert request.compile(b"graph") is None
+    assert request.compile(graph_request()) is None
     assert time.monotonic() - start < 5
     assert fallbacks(client) == {"timeout": 1}
 
@@ -206,7 +206,7 @@ def test_a_daemon_that_is_killed_in_a_call_is_no_more_than_a_miss(
 
     if call != "CompileGraph":
         assert request.lookup() == []
-    assert request.compile(b"graph") is None
+    assert request.compile(graph_request()) is None
 
     assert fallbacks(client) == {"unavailable": 1}
 
@@ -270,7 +270,7 @@ def test_someone_who_is_no_daemon_is_no_more_than_a_miss(directory: Path, make_c
     with RawListener(directory / "daemon.sock", greeting=b"HTTP/1.1 200 OK\r\n\r\n\x00\xff" * 20):
         assert client.begin_graph(KEY).lookup() == []
 
-    (reason,) = client.report.as_dict()["fallbacks"]  # type: ignore[misc, attr-defined]  # as_dict is for JSON
+    (reason,) = client.counters.as_dict()["fallbacks"]  # type: ignore[misc, attr-defined]  # as_dict is for JSON
     assert reason in {"unavailable", "timeout", "internal"}
 
 
@@ -282,7 +282,7 @@ def test_progress_without_end_stops_at_the_deadline_and_says_nothing_against_the
     start = time.monotonic()
 
     for _ in range(3):
-        assert client.begin_graph(KEY).compile(b"graph") is None
+        assert client.begin_graph(KEY).compile(graph_request()) is None
 
     assert time.monotonic() - start < 5
     assert fallbacks(client) == {"timeout": 3}
@@ -297,7 +297,7 @@ def test_a_compile_that_runs_far_too_long_is_left_to_the_daemon_and_said_nothing
 
     for _ in range(3):
         request = client.begin_graph(KEY)
-        assert request.compile(b"graph") is None
+        assert request.compile(graph_request()) is None
         assert request.ended
 
     assert time.monotonic() - start < 20
@@ -309,7 +309,7 @@ def test_a_graph_that_always_took_long_is_waited_for_as_long_again(daemon: FakeD
     daemon.faults.never_finishes = True
     daemon.faults.expected_s = 60.0
 
-    assert client.begin_graph(KEY).compile(b"graph") is None
+    assert client.begin_graph(KEY).compile(graph_request()) is None
 
     assert fallbacks(client) == {"timeout": 1}
 
@@ -321,7 +321,7 @@ def test_all_waits_for_a_graph_lie_inside_one_deadline(daemon: FakeDaemon, make_
     request = client.begin_graph(KEY)
 
     assert request.lookup() == []
-    assert request.compile(b"graph") is None
+    assert request.compile(graph_request()) is None
 
     assert time.monotonic() - start < 3
 
@@ -329,12 +329,12 @@ def test_all_waits_for_a_graph_lie_inside_one_deadline(daemon: FakeDaemon, make_
 def test_a_draining_daemon_is_counted_as_one(daemon: FakeDaemon, client: DaemonClient) -> None:
     daemon.faults.refuse_graph = pb.Refused(reason=pb.Refused.REASON_DRAINING)
 
-    assert client.begin_graph(KEY).compile(b"graph") is None
+    assert client.begin_graph(KEY).compile(graph_request()) is None
     assert fallbacks(client) == {"draining": 1}
 
 
 def test_a_graph_too_large_for_the_wire_is_not_sent(daemon: FakeDaemon, client: DaemonClient) -> None:
-    assert client.begin_graph(KEY).compile(bytes(MAX_GRAPH_BYTES + 1)) is None
+    assert client.begin_graph(KEY).compile(graph_request(bytes(MAX_GRAPH_BYTES + 1))) is None
 
     assert fallbacks(client) == {"invalid": 1}
     assert daemon.calls["CompileGraph"] == 0
@@ -456,7 +456,7 @@ def test_what_cannot_be_published_is_counted(
     client.publish_later(LocalCompile(key=KEY, guards="", compile_s=1.0, parts=parts))
     client.close()
 
-    counters = client.report.as_dict()
+    counters = client.counters.as_dict()
     assert counters["unpublished"] == {reason: 1}
     assert counters["fallbacks"] == {}
 
@@ -467,7 +467,7 @@ def test_what_is_not_fit_for_the_wire_is_not_published(daemon: FakeDaemon, clien
     client.publish_later(LocalCompile(key=KEY, guards="", compile_s=1.0, parts=parts))
     client.close()
 
-    assert client.report.as_dict()["unpublished"] == {"invalid": 1}
+    assert client.counters.as_dict()["unpublished"] == {"invalid": 1}
     assert daemon.calls["PublishArtifact"] == 0
 
 
@@ -485,4 +485,4 @@ def test_publishing_to_a_daemon_that_hangs_delays_the_end_by_a_bounded_time(
     client.close()
 
     assert time.monotonic() - start < 2
-    assert client.report.as_dict()["unpublished"] == {"exit": 3}
+    assert client.counters.as_dict()["unpublished"] == {"exit": 3}

@@ -65,7 +65,7 @@ def trouble(client: DaemonClient, caplog: pytest.LogCaptureFixture, times: int =
     with caplog.at_level(logging.INFO, "compile_client"):
         for number in range(times):
             assert client.begin_graph(f"key-{number}").lookup() == []
-    return client.report.fallbacks(), "\n".join(r.getMessage() for r in caplog.records if r.levelno >= logging.INFO)
+    return client.counters.fallbacks(), "\n".join(r.getMessage() for r in caplog.records if r.levelno >= logging.INFO)
 
 
 @pytest.mark.parametrize("kind", ["certificate", "token"])
@@ -83,9 +83,9 @@ def test_a_trainer_elsewhere_publishes_and_looks_up_with_nothing_but_its_directo
     [found] = second.begin_graph(key).lookup()
 
     assert found.manifest.key == key
-    assert first.report.as_dict()["published"] == 1
+    assert first.counters.as_dict()["published"] == 1
     assert not second.may_publish()
-    assert second.report.fallbacks() == {}
+    assert second.counters.fallbacks() == {}
 
 
 def test_a_host_with_a_name_is_looked_up_and_checked_against_the_certificate(
@@ -99,7 +99,7 @@ def test_a_host_with_a_name_is_looked_up_and_checked_against_the_certificate(
 
     client = make_client(directory, f"{host}:{daemon.port}")
 
-    assert client.available(), client.report.fallbacks()
+    assert client.available(), client.counters.fallbacks()
 
 
 def test_the_owner_is_served_over_the_unix_socket_beside_tls(
@@ -111,7 +111,7 @@ def test_the_owner_is_served_over_the_unix_socket_beside_tls(
     assert client.available()
     assert client.publish_later(compiled(key))
     client.close()
-    assert client.report.as_dict()["published"] == 1
+    assert client.counters.as_dict()["published"] == 1
 
 
 @pytest.mark.parametrize(

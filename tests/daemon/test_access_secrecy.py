@@ -68,7 +68,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
             keys.revoke(daemon.directory, "ada")
             client.begin_graph(key).lookup()
             client.close()
-        said["the client's log"] = caplog.text + repr(client.config) + repr(client.report.as_dict())
+        said["the client's log"] = caplog.text + repr(client.config) + repr(client.counters.as_dict())
         keys.rotate(daemon.directory, token=True)
         for arguments in (("status", "--json"), ("status",), ("doctor", "--json"), ("keys", "show", "--json")):
             ended = run(*arguments, "--dir", str(daemon.directory))
@@ -82,7 +82,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
         said["access.json"] = (daemon.directory / "access.json").read_text()
 
     assert "ada" in said["the daemon's log"]
-    assert client.report.fallbacks() == {"unauthenticated": 1}
+    assert client.counters.fallbacks() == {"unauthenticated": 1}
     leaks = [where for where, text in said.items() for secret in before | after if secret in text]
     assert leaks == []
 

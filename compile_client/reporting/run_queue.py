@@ -24,7 +24,7 @@ _PATIENCE_S = 60.0
 _MAX_TOLD = 32
 
 
-class RunLog:
+class RunQueue:
     """Collects the record of this process's run. Safe to call from any thread."""
 
     def __init__(

@@ -5,70 +5,58 @@ Nothing here is counted as trouble or said aloud: a training that cannot report 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from compile_client.config import ClientConfig
 from compile_client.errors import ReadOnlyError, RefusedError
 from compile_client.log import logger
 from compile_client.reporting.explanation import explanation_lines
-from compile_client.reporting.run_log import RunLog
+from compile_client.reporting.process_report import ProcessReport
+from compile_client.reporting.run_queue import RunQueue
 from compile_client.transport.deadline import Deadline
-from compile_client.transport.reconnect import Link
+from compile_client.transport.reconnect import ReconnectingChannel
 from compile_client.transport.records import ExplainedGraph, GraphNote, RunPart
 from compile_wire.kernel.environment import ArtifactKind, kernels_run
 
 
-class Reporter:
+class RunReporter:
     """Sends the record of this process's run to the daemon. Safe to call from any thread; no method raises."""
 
     def __init__(
-        self,
-        config: ClientConfig,
-        link: Link,
-        fallbacks: Callable[[], Mapping[str, int]],
-        *,
-        elder: Reporter | None = None,
+        self, config: ClientConfig, channel: ReconnectingChannel, report: ProcessReport, kind: ArtifactKind
     ) -> None:
-        """Cheap. `fallbacks` gives the kinds of trouble so far, and how often each.
-
-        With an `elder` this is the record of the same process's kernels.
-        """
+        """Cheap. A process's kernels have a record of their own, whose name follows from that of its graphs."""
         self._config = config
-        self._link = link
-        self._kind: ArtifactKind = "kernel" if elder else "graph"
-        self._log = RunLog(self._send, fallbacks, run=kernels_run(elder.run) if elder else "")
-
-    @property
-    def run(self) -> str:
-        """The record's name."""
-        return self._log.run
+        self._channel = channel
+        self._kind = kind
+        run = kernels_run(report.run) if kind == "kernel" else report.run
+        self._queue = RunQueue(self._send, report.counters.fallbacks, run=run)
 
     def note(self, graph: GraphNote) -> None:
         """Remember what became of a graph; the daemon is told in the background."""
-        self._log.note(graph)
+        self._queue.note(graph)
 
     def finish(self, timeout_s: float) -> list[str]:
         """Send what is left, within `timeout_s`; return the explanation's lines where the user asked for one."""
-        self._log.finish(min(self._config.answer_s, timeout_s))
-        if not self._config.explain or not (missed := self._log.missed()):
+        self._queue.finish(min(self._config.answer_s, timeout_s))
+        if not self._config.explain or not (missed := self._queue.missed()):
             return []
         graphs: list[ExplainedGraph] | None = None
         try:
             deadline = Deadline(self._config.explain_s)
-            graphs = self._link.quietly(lambda connection: connection.explain_run(self._log.run, deadline))
+            with self._channel.exchange_if_connected() as connection:
+                graphs = connection.explain_run(deadline, self._queue.run) if connection is not None else None
             graphs = [graph for graph in graphs if graph.kind == self._kind] if graphs is not None else None
         except Exception as error:  # noqa: BLE001 - the class's promise
             logger.debug("the daemon did not explain: %s", error)
         return list(explanation_lines(missed, graphs, self._kind))
 
     def _send(self, part: RunPart, timeout_s: float) -> bool | None:
-        """Hand in a piece of the record over the connection that is open; see `RunLog`."""
+        """Hand in a piece of the record over the connection that is open; see `RunQueue`."""
         try:
             deadline = Deadline(min(timeout_s, self._config.answer_s))
-            sent = self._link.quietly(lambda connection: connection.report_run(part, deadline))
+            with self._channel.exchange_if_connected() as connection:
+                return connection is not None and connection.report_run(deadline, part)
         except (RefusedError, ReadOnlyError):  # a daemon that knows no reports, or wants none of ours
             return None
         except Exception as error:  # noqa: BLE001 - the class's promise
             logger.debug("the run's record was not sent: %s", error)
             return False
-        return sent is not None
