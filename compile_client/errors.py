@@ -39,14 +39,14 @@ from enum import Enum
 from typing import ClassVar
 
 
-class Gravity(Enum):
+class RetryPolicy(Enum):
     """Says, for a kind of failure, when the daemon is tried again."""
 
-    POLITE = "polite"
+    NEXT_GRAPH = "polite"
     """The daemon is well: ask again for the next graph."""
-    REPEATED = "repeated"
+    BACK_OFF_AFTER_REPEATS = "repeated"
     """It may pass; after a few in a row the daemon is left alone for a while."""
-    LASTING = "lasting"
+    BACK_OFF_NOW = "lasting"
     """It will not pass by itself soon: the daemon is left alone at once."""
 
 
@@ -54,7 +54,7 @@ class ClientError(Exception):
     """Trouble with the daemon; torch compiles by itself."""
 
     reason: ClassVar[str] = "internal"
-    gravity: ClassVar[Gravity] = Gravity.REPEATED
+    retry: ClassVar[RetryPolicy] = RetryPolicy.BACK_OFF_AFTER_REPEATS
     advice: ClassVar[str] = ""
     """What a user can do about it; empty where there is nothing to do."""
 
@@ -63,7 +63,7 @@ class AbsentError(ClientError):
     """No daemon listens."""
 
     reason = "absent"
-    gravity = Gravity.POLITE  # asking again costs microseconds; the breaker has its own short memory for it
+    retry = RetryPolicy.NEXT_GRAPH  # asking again costs microseconds; the breaker has its own short memory for it
     advice = "Start one with `compiler-daemon serve`."
 
 
@@ -71,7 +71,7 @@ class BreakerOpenError(ClientError):
     """The daemon was not asked, because it failed a moment ago."""
 
     reason = "breaker"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
 
 
 class LateError(ClientError):
@@ -84,7 +84,7 @@ class LateError(ClientError):
 class OverdueError(LateError):
     """The time that one graph may wait is over; the daemon itself may be well and busy."""
 
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
     advice = "TORCH_COMPILE_CLIENT_TIMEOUT sets how many seconds a graph may wait."
 
 
@@ -92,7 +92,7 @@ class SlowError(LateError):
     """A compile runs far longer than it should; the daemon is well and goes on with it."""
 
     reason = "slow"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
     advice = "TORCH_COMPILE_CLIENT_HEDGE sets how many seconds a running compile is waited for at least."
 
 
@@ -112,7 +112,7 @@ class FullError(ClientError):
     """The daemon's queue or store is full."""
 
     reason = "full"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
     advice = "More workers or a larger store help: see `compiler-daemon serve --help`."
 
 
@@ -120,7 +120,7 @@ class RefusedError(ClientError):
     """The daemon refused the handshake."""
 
     reason = "refused"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
     advice = "Client and daemon must be of versions that understand each other."
 
 
@@ -128,7 +128,7 @@ class UnauthenticatedError(ClientError):
     """The daemon does not know the token that was sent."""
 
     reason = "unauthenticated"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
     advice = "COMPILER_DAEMON_DIR must name the directory of the daemon that listens there, or one made for its client."
 
 
@@ -136,28 +136,28 @@ class EnvironmentUnknownError(ClientError):
     """The environment could not be read here, or the daemon read another one from it."""
 
     reason = "environment"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
 
 
 class UnsafeError(ClientError):
     """Others could have written what would be trusted, or could read what must stay secret."""
 
     reason = "unsafe_directory"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
 
 
 class TlsError(ClientError):
     """No TLS connection came about; the text says whose certificate is to blame and what to do."""
 
     reason = "tls"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
 
 
 class AddressError(ClientError):
     """The daemon's address cannot be used."""
 
     reason = "address"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
     advice = (
         "COMPILER_DAEMON_ADDRESS is unix:PATH, HOST:PORT of a loopback interface, or of any machine with a "
         "COMPILER_DAEMON_DIR that `compiler-daemon keys client` made."
@@ -168,7 +168,7 @@ class CredentialsError(ClientError):
     """Token or signing secret is missing or unusable."""
 
     reason = "credentials"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
     advice = "COMPILER_DAEMON_DIR must name the daemon's directory, and this user must be able to read it."
 
 
@@ -199,21 +199,21 @@ class MissingError(ArtifactError):
     """The daemon named a blob that it does not have: evicted, or put into quarantine."""
 
     reason = "missing"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
 
 
 class InvalidError(ClientError):
     """The daemon found the request malformed or too big."""
 
     reason = "invalid"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
 
 
 class ReadOnlyError(ClientError):
     """This client may not publish."""
 
     reason = "read_only"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
 
 
 class HandshakeNeededError(ClientError):
@@ -226,14 +226,14 @@ class ForkedError(ClientError):
     """This process was forked while another thread was in a call: gRPC's locks may be held for ever here."""
 
     reason = "forked"
-    gravity = Gravity.LASTING
+    retry = RetryPolicy.BACK_OFF_NOW
 
 
 class InstallError(ClientError):
     """An artifact was good, but could not be put where torch looks for it."""
 
     reason = "install"
-    gravity = Gravity.POLITE
+    retry = RetryPolicy.NEXT_GRAPH
     advice = "torch's cache directories must be writable and have room."
 
 

@@ -32,7 +32,7 @@ import torch
 _logger = logging.getLogger("compile_client")
 
 
-class Moment:
+class CompileContextSnapshot:
     """Keeps the contexts in which dynamo called its backend, for a second call of it."""
 
     def __init__(self, gm: torch.fx.GraphModule) -> None:
@@ -78,7 +78,7 @@ class Moment:
             return compile_graph()
 
 
-class Swapping:
+class AsyncCompiledGraph:
     """Runs a graph eagerly until its artifact is loaded, and then that: what dynamo gets as the compiled function."""
 
     def __init__(
@@ -86,12 +86,12 @@ class Swapping:
         *,
         eager: Callable[..., Any],
         load: Callable[[bool], Callable[..., Any] | None],
-        on_trouble: Callable[[Exception], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         """`load` has torch compile the graph: with False only from files, and None where they do not suffice."""
         self._eager = eager
         self._load = load
-        self._on_trouble = on_trouble
+        self._on_trouble = on_failure
         self._compiled: Callable[..., Any] | None = None
         self._compile_here = False
         self._lock = threading.Lock()
@@ -128,7 +128,7 @@ class Swapping:
                 self._on_trouble(error)
 
 
-class Background:
+class AsyncCompiler:
     """Fetches and loads graphs in threads.
 
     At most so many graphs are fetched at once; the others wait for their turn.
@@ -139,12 +139,12 @@ class Background:
         self._changed = threading.Condition()
         self._inside = 0
         self._closing = False
-        self._begun: list[Swapping] = []
+        self._begun: list[AsyncCompiledGraph] = []
 
-    def start(self, fetch: Callable[[], bool], swapping: Swapping) -> None:
+    def start(self, fetch: Callable[[], bool], graph: AsyncCompiledGraph) -> None:
         """Fetch, then load, in a thread of its own."""
-        self._begun.append(swapping)
-        threading.Thread(target=self._work, args=(fetch, swapping), name="compile-client-swap", daemon=True).start()
+        self._begun.append(graph)
+        threading.Thread(target=self._work, args=(fetch, graph), name="compile-client-swap", daemon=True).start()
 
     def close(self, timeout_s: float) -> int:
         """Let nothing begin any more, and wait until no thread is inside torch: it would not survive the interpreter.
@@ -156,16 +156,16 @@ class Background:
             self._closing = True
             while self._inside and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
-        return sum(not swapping.swapped for swapping in self._begun)
+        return sum(not graph.swapped for graph in self._begun)
 
-    def _work(self, fetch: Callable[[], bool], swapping: Swapping) -> None:
+    def _work(self, fetch: Callable[[], bool], graph: AsyncCompiledGraph) -> None:
         with self._places:
             if self._closing:
                 return
             found = fetch()
         with self._entered() as may:
             if may:
-                swapping.fetched(found=found)
+                graph.fetched(found=found)
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[bool]:

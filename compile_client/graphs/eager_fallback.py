@@ -1,11 +1,13 @@
 """Leaving torch's compiler once it has told the key: the graph runs eagerly, as dynamo captured it.
 
 The one seam for everything that does not compile at once. Whoever knows that a graph is not to be compiled now raises
-`Deferred` inside torch's own lookup, with what to run instead; `compiling_or_deferred` catches it around the compile.
+`RunEagerly` inside torch's own lookup, with what to run instead; `compile_or_run_eagerly` catches it around the
+compile.
 
-Guarantees: `Deferred` is no `Exception`, so nothing of torch's takes it for a failed lookup or a failed compile, counts
-it or saves anything because of it; every context that torch has entered by then is left in order (they are context
-managers all, and the lookup comes before the graph is changed). dynamo sees a backend that has returned a function.
+Guarantees: `RunEagerly` is no `Exception`, so nothing of torch's takes it for a failed lookup or a failed compile,
+counts it or saves anything because of it; every context that torch has entered by then is left in order (they are
+context managers all, and the lookup comes before the graph is changed). dynamo sees a backend that has returned a
+function.
 
 What runs is dynamo's graph with torch's ordinary operators: forward by itself, backward through autograd. Its numbers
 are eager numbers, equal to compiled ones within rounding; random numbers are drawn in another order.
@@ -22,7 +24,7 @@ from typing import Any
 import torch
 
 
-class Deferred(BaseException):
+class RunEagerly(BaseException):
     """Not compiled now; `run` is what the graph is called as instead."""
 
     def __init__(self, run: Callable[..., Any]) -> None:
@@ -31,18 +33,18 @@ class Deferred(BaseException):
 
 
 class NotLoadedError(BaseException):
-    """torch does not find what was put in place for it. No `Exception`, for the same reason as `Deferred`."""
+    """torch does not find what was put in place for it. No `Exception`, for the same reason as `RunEagerly`."""
 
 
-def compiling_or_deferred(compile_graph: Callable[[], Any]) -> Any:
-    """Return what `compile_graph` returns, or what a `Deferred` raised inside it says to run."""
+def compile_or_run_eagerly(compile_graph: Callable[[], Any]) -> Any:
+    """Return what `compile_graph` returns, or what a `RunEagerly` raised inside it says to run."""
     try:
         return compile_graph()
-    except Deferred as deferred:
+    except RunEagerly as deferred:
         return deferred.run
 
 
-def eagerly(gm: torch.fx.GraphModule) -> Callable[..., Any]:
+def run_eager(gm: torch.fx.GraphModule) -> Callable[..., Any]:
     """Return a function that runs the graph's operators one by one."""
 
     def run(*args: Any) -> Any:

@@ -21,7 +21,7 @@ from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
 from compile_client.session.process import existing_client
 
 if TYPE_CHECKING:
-    from compile_client.hooks.torch_hooks import Trainer
+    from compile_client.hooks.torch_hooks import TorchHooks
     from compile_torch.patches import Patches
 
 _TARGET = "torch._inductor.compile_fx"
@@ -29,7 +29,7 @@ _TARGET = "torch._inductor.compile_fx"
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
 _patches: Patches | None = None
-_trainer: Trainer | None = None
+_hooks: TorchHooks | None = None
 
 
 def arm() -> None:
@@ -41,7 +41,7 @@ def arm() -> None:
 
 def install() -> bool:
     """Replace the functions; return whether they are replaced. Idempotent."""
-    global _patches, _trainer  # noqa: PLW0603 - one process has one torch
+    global _patches, _hooks  # noqa: PLW0603 - one process has one torch
     with _lock:
         if _patches is not None:
             return True
@@ -49,10 +49,10 @@ def install() -> bool:
 
         if _patches is not None:  # importing it was what `_AfterImport` waits for
             return True
-        from compile_torch.versions import surprises, torch_version
+        from compile_torch.versions import torch_version, unsupported_reasons
 
         version = torch_version()
-        found = surprises()
+        found = unsupported_reasons()
         if found or version is None:
             _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
             return False
@@ -62,25 +62,25 @@ def install() -> bool:
         from torch._inductor.cpp_builder import CppBuilder
 
         from compile_client.hooks.lazy_backward import install_lazy_backward
-        from compile_client.hooks.torch_hooks import Trainer
+        from compile_client.hooks.torch_hooks import TorchHooks
         from compile_torch.key.sizes import install_float_guards
         from compile_torch.patches import Patches
 
         # Kept when the client is switched off and on again: the counters are the process's.
-        trainer = _trainer = _trainer or Trainer(version)
+        hooks = _hooks = _hooks or TorchHooks(version)
         patches = Patches()
-        patches.replace(compile_fx_module, "compile_fx", trainer.compiling)
-        patches.replace(autograd_cache, "autograd_cache_key", trainer.keying)
-        patches.replace(AOTAutogradCache, "_lookup", trainer.looking_up)
-        patches.replace(AOTAutogradCache, "save", trainer.saving)
-        patches.replace(AOTAutogradCache, "_write_to_local_cache", trainer.writing_entry)
+        patches.replace(compile_fx_module, "compile_fx", hooks.wrap_compile_fx)
+        patches.replace(autograd_cache, "autograd_cache_key", hooks.wrap_cache_key)
+        patches.replace(AOTAutogradCache, "_lookup", hooks.wrap_lookup)
+        patches.replace(AOTAutogradCache, "save", hooks.wrap_save)
+        patches.replace(AOTAutogradCache, "_write_to_local_cache", hooks.wrap_write_entry)
         install_float_guards(patches)
         install_lazy_backward(patches)
-        patches.replace(codecache, "write", trainer.kernels.writing)
-        patches.replace(codecache, "_precompile_header", trainer.kernels.precompiling)
-        patches.replace(cpu_vec_isa.VecISA, "check_build", trainer.probes.checking)
-        patches.replace(CppBuilder, "build", trainer.building)
-        trainer.count_triton()
+        patches.replace(codecache, "write", hooks.objects.writing)
+        patches.replace(codecache, "_precompile_header", hooks.objects.precompiling)
+        patches.replace(cpu_vec_isa.VecISA, "check_build", hooks.probes.checking)
+        patches.replace(CppBuilder, "build", hooks.wrap_cpp_build)
+        hooks.count_triton()
         _patches = patches
         watch()
         arm_kernels()
@@ -97,8 +97,8 @@ def uninstall() -> None:
             _patches.undo()
             _patches = None
             unwatch()
-            if _trainer is not None:
-                _trainer.stop_counting_triton()
+            if _hooks is not None:
+                _hooks.stop_counting_triton()
 
 
 def counters() -> dict[str, Any]:

@@ -25,16 +25,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compile_client.errors import InternalError
-from compile_client.graphs.async_compile import Background, Moment, Swapping
-from compile_client.graphs.eager_fallback import Deferred, NotLoadedError, code_name, compiling_or_deferred, eagerly
-from compile_client.graphs.graph_compile import Graph
+from compile_client.graphs.async_compile import AsyncCompiledGraph, AsyncCompiler, CompileContextSnapshot
+from compile_client.graphs.eager_fallback import (
+    NotLoadedError,
+    RunEagerly,
+    code_name,
+    compile_or_run_eagerly,
+    run_eager,
+)
+from compile_client.graphs.graph_compile import GraphCompile
 from compile_client.graphs.installer import Installer
+from compile_client.graphs.outcome import GraphState, Reason
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
 from compile_client.reporting.process_report import program_name
 from compile_client.session.process import process_client
 from compile_torch.entries import guards_of, why_not_cacheable
-from compile_torch.kernels import Kernels
+from compile_torch.kernels import SharedObjects
 from compile_torch.messages import replace_messages
 from compile_torch.probes import Probes
 from compile_torch.settings import daemon_settings
@@ -50,23 +57,23 @@ _LAST_LOAD_S = 10.0
 """The end of a process waits so long for a thread that loads, or compiles, inside torch."""
 
 
-class Trainer:
+class TorchHooks:
     """Stands between torch's compiler and the daemon in one process. Its methods wrap torch's functions."""
 
     def __init__(self, version: TorchVersion) -> None:
         tracing.set_up("compile-client")
         self.client = process_client()
         self.installer = Installer()
-        self.kernels = Kernels(self.installer.place)
+        self.objects = SharedObjects(self.installer.place)
         self.probes = Probes(self._known_probes)
         self._version = version
         self._sampling = Sampling(self.client.config.verify)
         self._local = threading.local()
         self._listeners: tuple[Any, Any] | None = None
-        self._background = Background(self.client.config.ahead_in_flight)
-        self.client.before_close(self._finish_swaps)
+        self._background = AsyncCompiler(self.client.config.ahead_in_flight)
+        self.client.before_close(self._finish_async_graphs)
 
-    def compiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_compile_fx(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
 
         @functools.wraps(original)
@@ -74,10 +81,10 @@ class Trainer:
             if self._current() is not None or not isinstance(gm, torch.fx.GraphModule):
                 return original(gm, example_inputs, *args, **kwargs)
             graph = self._begin(gm, example_inputs)
-            if graph is not None and self.client.config.warm and not graph.served and graph.can_be_deferred:
+            if graph is not None and self.client.config.warm and not graph.served and graph.can_run_uncompiled:
                 # Compile-only, and nobody to compile: said and counted already.
-                graph.lose()
-                return eagerly(gm)
+                graph.skip_uncompiled()
+                return run_eager(gm)
             if graph is None:
                 return original(gm, example_inputs, *args, **kwargs)
 
@@ -86,15 +93,15 @@ class Trainer:
 
             if self.client.config.asynchronous and graph.served:
                 again = functools.partial(original, gm)  # not the inputs: they would live as long as the graph waits
-                self._local.later = self._later(graph, gm, lambda: again(graph.fakes, *args, **kwargs))
-            compiled, seconds = self._compiled(graph, lambda: compiling_or_deferred(compile_graph))
-            if not isinstance(compiled, Swapping):
-                self._end(graph, seconds)
+                self._local.async_graph = self._async_graph(graph, gm, lambda: again(graph.fakes, *args, **kwargs))
+            compiled, seconds = self._compiled(graph, lambda: compile_or_run_eagerly(compile_graph))
+            if not isinstance(compiled, AsyncCompiledGraph):
+                self._finish(graph, seconds)
             return compiled
 
         return compile_fx
 
-    def _compiled(self, graph: Graph, compile_graph: Callable[[], Any]) -> tuple[Any, float]:
+    def _compiled(self, graph: GraphCompile, compile_graph: Callable[[], Any]) -> tuple[Any, float]:
         """Have torch compile a graph of ours; return the result and the seconds that it took."""
         start = time.monotonic()
         self._local.graph = graph
@@ -108,25 +115,27 @@ class Trainer:
         finally:
             self._local.graph = None
 
-    def _later(self, graph: Graph, gm: torch.fx.GraphModule, compile_graph: Callable[[], Any]) -> Swapping:
+    def _async_graph(
+        self, graph: GraphCompile, gm: torch.fx.GraphModule, compile_graph: Callable[[], Any]
+    ) -> AsyncCompiledGraph:
         """Return what can stand for the graph while the daemon is asked; nothing is asked yet."""
-        moment = Moment(gm)
+        snapshot = CompileContextSnapshot(gm)
 
         def load(here: bool) -> Any:
             graph.begin_load(files_only=not here)
             try:
-                compiled, seconds = moment.call(lambda: self._compiled(graph, compile_graph))
+                compiled, seconds = snapshot.call(lambda: self._compiled(graph, compile_graph))
             except NotLoadedError:
                 return None
-            self._end(graph, seconds)
+            self._finish(graph, seconds)
             return compiled
 
-        def on_trouble(error: Exception) -> None:
+        def on_failure(error: Exception) -> None:
             self.client.report.failed(InternalError.of(error), "the graph runs eagerly")
 
-        return Swapping(eager=eagerly(copy.copy(gm)), load=load, on_trouble=on_trouble)
+        return AsyncCompiledGraph(eager=run_eager(copy.copy(gm)), load=load, on_failure=on_failure)
 
-    def looking_up(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_lookup(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `AOTAutogradCache._lookup`."""
 
         @functools.wraps(original)
@@ -140,32 +149,36 @@ class Trainer:
             if graph is not None and graph.files_only:
                 found = ask_torch() if key == graph.key else None
                 if found is None:
-                    graph.why_here("not_loaded", "torch finds nothing" if key == graph.key else "its key has changed")
+                    why = "torch finds nothing" if key == graph.key else "its key has changed"
+                    graph.compiled_here(Reason("not_loaded", why))
                     self.client.counters.count_refusal("not_loaded")
                     raise NotLoadedError
                 return found
             if graph is None or graph.key is not None:
                 return ask_torch()
             graph.key = key
-            if self.client.config.warm and (run := self._deferred(graph, args, aot_config)) is not None:
-                raise Deferred(run)
+            if self.client.config.warm and (run := self._compile_in_background(graph, args, aot_config)) is not None:
+                raise RunEagerly(run)
             found = ask_torch()
             if found is not None:
-                graph.local_hit = True
+                graph.outcome.state = GraphState.LOCAL_HIT
                 return found
             if not graph.served:
                 return None
-            if self.client.config.asynchronous and (swapping := self._left(graph, args, aot_config)) is not None:
-                raise Deferred(swapping)
+            if (
+                self.client.config.asynchronous
+                and (async_graph := self._start_async_fetch(graph, args, aot_config)) is not None
+            ):
+                raise RunEagerly(async_graph)
             served = None
             with self.client.report.guarding():
-                found = graph.serve(ask_torch, args, aot_config)
+                found = graph.lookup_or_compile(ask_torch, args, aot_config)
                 served = None if found is not None and graph.verify_instead(found, self._sampling) else found
             return served
 
         return lookup
 
-    def keying(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_cache_key(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `autograd_cache_key`: what torch leaves out of the key is put into it, for its own cache as for ours.
 
         A graph that is compiled a second time has the key that it had at first.
@@ -184,7 +197,7 @@ class Trainer:
 
         return autograd_cache_key
 
-    def saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_save(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `AOTAutogradCache.save`: an entry that could not be restored is not saved, here or anywhere."""
 
         @functools.wraps(original)
@@ -195,13 +208,13 @@ class Trainer:
                 if graph.compare(entry):
                     return None
                 if reason := why_not_cacheable(entry):
-                    graph.why_here("uncacheable", reason)
+                    graph.compiled_here(Reason("uncacheable", reason))
                     return None
             return original(key, entry, remote, *args, **kwargs)
 
         return save
 
-    def writing_entry(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_write_entry(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `AOTAutogradCache._write_to_local_cache`."""
 
         @functools.wraps(original)
@@ -213,7 +226,7 @@ class Trainer:
 
         return write
 
-    def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_cpp_build(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `CppBuilder.build`: each call runs the C++ compiler."""
 
         @functools.wraps(original)
@@ -251,18 +264,18 @@ class Trainer:
             knobs.compilation.listener = before
         self._listeners = None
 
-    def _finish_swaps(self) -> None:
+    def _finish_async_graphs(self) -> None:
         """At the end of the process: no thread stays inside torch; what still runs eagerly is counted."""
         for _ in range(self._background.close(_LAST_LOAD_S)):
             self.client.counters.count_deferred()
 
-    def _current(self) -> Graph | None:
+    def _current(self) -> GraphCompile | None:
         return getattr(self._local, "graph", None)
 
     def _known_probes(self) -> Mapping[str, bool]:
         return self.client.facts().vec_isa
 
-    def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> Graph | None:
+    def _begin(self, gm: torch.fx.GraphModule, example_inputs: Any) -> GraphCompile | None:
         graph = None
         with self.client.report.guarding():
             number = self.client.counters.count_graph()
@@ -271,12 +284,12 @@ class Trainer:
             if served:
                 replace_messages(gm)
             user_code = user_code_of(gm, example_inputs) if served else UserCode()
-            begun = Graph(
+            begun = GraphCompile(
                 gm,
                 example_inputs,
                 client=self.client,
                 installer=self.installer,
-                kernels=self.kernels,
+                objects=self.objects,
                 version=self._version,
                 served=served and not user_code.why_not_shared,
                 user_code=user_code.digest,
@@ -284,30 +297,30 @@ class Trainer:
                 number=number,
             )
             if user_code.why_not_shared:
-                begun.why_here("not_shared", user_code.why_not_shared)
+                begun.compiled_here(Reason("not_shared", user_code.why_not_shared))
                 self.client.counters.count_refusal("not_shared")
             graph = begun
         return graph
 
-    def _deferred(self, graph: Graph, args: Any, aot_config: Any) -> Callable[..., Any] | None:
+    def _compile_in_background(self, graph: GraphCompile, args: Any, aot_config: Any) -> Callable[..., Any] | None:
         """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
         run = None
         with self.client.report.guarding():
-            run = graph.defer(args, aot_config)
+            run = graph.compile_in_background(args, aot_config)
         return run
 
-    def _left(self, graph: Graph, args: Any, aot_config: Any) -> Swapping | None:
+    def _start_async_fetch(self, graph: GraphCompile, args: Any, aot_config: Any) -> AsyncCompiledGraph | None:
         """`async`: have the graph fetched in the background; None where it is to go its ordinary way."""
-        swapping: Swapping | None = getattr(self._local, "later", None)
-        self._local.later = None
+        async_graph: AsyncCompiledGraph | None = getattr(self._local, "async_graph", None)
+        self._local.async_graph = None
         fetch = None
         with self.client.report.guarding():
-            fetch = graph.leave(args, aot_config)
-        if fetch is not None and swapping is not None:
-            self._background.start(fetch, swapping)
-            return swapping
+            fetch = graph.start_async_fetch(args, aot_config)
+        if fetch is not None and async_graph is not None:
+            self._background.start(fetch, async_graph)
+            return async_graph
         return None
 
-    def _end(self, graph: Graph, seconds: float) -> None:
+    def _finish(self, graph: GraphCompile, seconds: float) -> None:
         with self.client.report.guarding():
-            graph.end(seconds)
+            graph.finish(seconds)

@@ -53,10 +53,10 @@ def install_kernels() -> bool:
         from triton.runtime.autotuner import Autotuner
 
         from compile_torch.patches import Patches
-        from compile_torch.triton.versions import surprises, triton_version
+        from compile_torch.triton.versions import triton_version, unsupported_reasons
 
         version = triton_version()
-        found = surprises()
+        found = unsupported_reasons()
         if not found and knobs.cache.manager_class is not None:
             found = ["TRITON_CACHE_MANAGER names another cache manager, which stays"]
         if found or version is None:
@@ -71,7 +71,7 @@ def install_kernels() -> bool:
 
         kernels = Kernels(version)
         patches = Patches()
-        patches.replace(compiler, "get_cache_key", kernels.keying)
+        patches.replace(compiler, "get_cache_key", kernels.wrap_cache_key)
         tuning = Tuning(kernels.daemon_compiles)
         patches.replace(Autotuner, "prune_configs", tuning.pruning)
         patches.replace(Autotuner, "_bench", tuning.timing)
@@ -95,18 +95,18 @@ def install_winners() -> bool:
         if _winners is not None:
             return True
         from compile_torch.patches import Patches
-        from compile_torch.versions import winner_surprises
+        from compile_torch.versions import unsupported_winner_reasons
 
-        if found := winner_surprises():
+        if found := unsupported_winner_reasons():
             _logger.warning("what inductor has timed is not kept: %s", "; ".join(found))
             return False
         from torch._inductor.runtime.autotune_cache import AutotuneCache
 
-        from compile_client.kernels.autotune_winners import reading, saving
+        from compile_client.kernels.autotune_winners import wrap_read, wrap_save
 
         patches = Patches()
-        patches.replace(AutotuneCache, "_read", reading)
-        patches.replace(AutotuneCache, "save", saving)
+        patches.replace(AutotuneCache, "_read", wrap_read)
+        patches.replace(AutotuneCache, "save", wrap_save)
         _winners = patches
         return True
 

@@ -30,7 +30,7 @@ _MAX_BYTES = 64 * 1024
 _FORM = "json"
 
 
-def reading(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def wrap_read(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Wrap `AutotuneCache._read`, which returns the winner as a dictionary, or None."""
 
     @functools.wraps(original)
@@ -44,7 +44,7 @@ def reading(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read
 
 
-def saving(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_save(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `AutotuneCache.save`."""
 
     @functools.wraps(original)

@@ -52,7 +52,7 @@ class Kernels:
         self._version = version
         self._local = threading.local()
 
-    def keying(self, original: Callable[..., str]) -> Callable[..., str]:
+    def wrap_cache_key(self, original: Callable[..., str]) -> Callable[..., str]:
         """Wrap `get_cache_key`, as `triton.compile` calls it."""
 
         def get_cache_key(src: Any, backend: Any, backend_options: Any, env_vars: Any) -> str:

@@ -41,7 +41,7 @@ _TEXTS: dict[Outcome, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphRow:
+class WarmResult:
     """Says how one graph of this process ended."""
 
     key: str
@@ -63,20 +63,20 @@ class BackgroundCompiles:
         self._changed = threading.Condition()
         self._waiting: dict[str, str] = {}
         self._asked: set[str] = set()
-        self._rows: list[GraphRow] = []
+        self._rows: list[WarmResult] = []
 
     def ask(self, key: str, code: str, graph: bytes) -> None:
         """Ask for a graph in the background; return once there is a place for it."""
         with self._changed:
             if key in self._asked:
-                self._rows.append(GraphRow(key=key, code=code, outcome="repeated", seconds=0.0))
+                self._rows.append(WarmResult(key=key, code=code, outcome="repeated", seconds=0.0))
                 return
             self._asked.add(key)
             self._waiting[key] = code
         self._places.acquire()
         threading.Thread(target=self._work, args=(key, graph), name="compile-client-ahead", daemon=True).start()
 
-    def note(self, row: GraphRow) -> None:
+    def note(self, row: WarmResult) -> None:
         """Remember a graph that was not asked for in this way."""
         with self._changed:
             self._rows.append(row)
@@ -88,7 +88,7 @@ class BackgroundCompiles:
             while self._waiting and (remaining := end - time.monotonic()) > 0:
                 self._changed.wait(remaining)
             for key, code in self._waiting.items():
-                self._rows.append(GraphRow(key=key, code=code, outcome="lost", seconds=0.0, why="no answer in time"))
+                self._rows.append(WarmResult(key=key, code=code, outcome="lost", seconds=0.0, why="no answer in time"))
             self._waiting.clear()
 
     def as_rows(self) -> list[dict[str, object]]:
@@ -115,7 +115,7 @@ class BackgroundCompiles:
             with self._changed:
                 code = self._waiting.pop(key, None)
                 if code is not None:  # else flush has given it up
-                    self._rows.append(GraphRow(key=key, code=code, outcome=outcome, seconds=seconds, why=why))
+                    self._rows.append(WarmResult(key=key, code=code, outcome=outcome, seconds=seconds, why=why))
                 self._changed.notify_all()
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from compile_client.errors import AbsentError, BreakerOpenError, ClientError, Gravity
+from compile_client.errors import AbsentError, BreakerOpenError, ClientError, RetryPolicy
 from compile_client.transport.deadline import Clock
 
 
@@ -63,11 +63,11 @@ class CircuitBreaker:
         with self._lock:
             if isinstance(error, AbsentError):
                 self._open(error, self._config.absent_pause_s)
-            elif error.gravity is Gravity.POLITE:
+            elif error.retry is RetryPolicy.NEXT_GRAPH:
                 self._troubles = 0
             else:
                 self._troubles += 1
-                if error.gravity is Gravity.LASTING or self._troubles >= self._config.troubles:
+                if error.retry is RetryPolicy.BACK_OFF_NOW or self._troubles >= self._config.troubles:
                     self._open(error, self._pause_s)
                     self._pause_s = min(2 * self._pause_s, self._config.longest_pause_s)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from compile_client.config import ClientConfig
-from compile_client.errors import ClientError, ForkedError, Gravity, InternalError, LateError, OverdueError
+from compile_client.errors import ClientError, ForkedError, InternalError, LateError, OverdueError, RetryPolicy
 from compile_client.transport.circuit_breaker import CircuitBreaker
 from compile_client.transport.connection import Connection
 from compile_client.transport.deadline import Deadline
@@ -92,7 +92,7 @@ class ReconnectingChannel:
         """Tell the breaker of a trouble, and give up the connection where it may be to blame."""
         self._breaker.failed(error)
         # A late answer says nothing against the channel, and other threads may be in the middle of a compile on it.
-        if error.gravity is Gravity.POLITE or isinstance(error, LateError):
+        if error.retry is RetryPolicy.NEXT_GRAPH or isinstance(error, LateError):
             return
         with self._lock:
             doomed = self._connection

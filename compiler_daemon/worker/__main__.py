@@ -78,11 +78,11 @@ def _stand_back(niceness: int) -> None:
 def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     """Return the compiler of graphs, its environment and facts; or why there is none."""
     from compile_torch.environment import process_environment
-    from compile_torch.versions import surprises
+    from compile_torch.versions import unsupported_reasons
     from compile_wire.facts import encode_facts
     from compiler_daemon.worker.compiler import Compiler
 
-    if found := surprises():
+    if found := unsupported_reasons():
         return "; ".join(found)
     compiler = Compiler()
     facts = encode_facts(compiler.facts())
@@ -99,10 +99,10 @@ def _kernels() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     """Return the compiler of kernels, likewise."""
     try:
         from compile_torch.triton.environment import kernel_environment
-        from compile_torch.triton.versions import surprises
+        from compile_torch.triton.versions import unsupported_reasons
         from compiler_daemon.worker.kernels import KernelCompiler
 
-        found = surprises()
+        found = unsupported_reasons()
     except ImportError as error:
         return f"there is no triton for this interpreter: {error}"
     if found:

@@ -30,7 +30,7 @@ from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 
 from compile_torch.patches import Patches
-from compile_torch.versions import build_surprises
+from compile_torch.versions import unsupported_build_reasons
 from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.batch import (
     EXPORTS,
@@ -98,7 +98,7 @@ class Builds:
 
     def install(self, patches: Patches) -> None:
         """Take torch's builds over, if torch is as known; else torch builds as it always has, and the log says so."""
-        if found := build_surprises():
+        if found := unsupported_build_reasons():
             _logger.warning("kernels are built one by one: %s", "; ".join(found))
             return
         self._proven = True

@@ -32,7 +32,7 @@ from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
 from compile_torch.entries import guards_of, scrub, why_not_cacheable
 from compile_torch.environment import process_environment
-from compile_torch.kernels import Kernels
+from compile_torch.kernels import SharedObjects
 from compile_torch.key.components import encode_parts, key_parts
 from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
 from compile_torch.key.sizes import install_float_guards
@@ -104,7 +104,7 @@ class Compiler:
         self._environment = environment_id(process_environment())
         self._known: Facts = Facts()
         self._probes = Probes(lambda: self._known.vec_isa)
-        self._kernels = Kernels()
+        self._kernels = SharedObjects()
         patches = Patches()
         patches.replace(autograd_cache, "autograd_cache_key", self._keying)
         patches.replace(AOTAutogradCache, "_lookup", self._looking_up)

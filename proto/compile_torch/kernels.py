@@ -20,7 +20,7 @@ _SOURCE = "main.cpp"
 """Extension under which torch writes the sources that become objects which a graph loads."""
 
 
-class Kernels:
+class SharedObjects:
     """Records which shared objects a graph loads, by the sources that torch writes.
 
     Safe to use from several threads; a record belongs to the thread that made it.

@@ -50,7 +50,7 @@ def waits_for_backward() -> bool:
     return hasattr(runtime_wrappers, "_AutogradBackwardCompiler")
 
 
-def surprises() -> list[str]:
+def unsupported_reasons() -> list[str]:
     """Return in words what of torch is not as it should be; empty means that every touched function is as known."""
     import torch
 
@@ -74,7 +74,7 @@ def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
     return found
 
 
-def build_surprises() -> list[str]:
+def unsupported_build_reasons() -> list[str]:
     """Likewise for what a worker needs to build kernels together; where it is not as known, torch builds them."""
     try:
         from torch._inductor import codecache
@@ -98,7 +98,7 @@ def build_surprises() -> list[str]:
     return found
 
 
-def winner_surprises() -> list[str]:
+def unsupported_winner_reasons() -> list[str]:
     """Likewise for inductor's cache of what it has timed; where it is not as known, it is left alone."""
     try:
         from torch._inductor.runtime.autotune_cache import AutotuneCache

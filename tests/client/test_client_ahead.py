@@ -9,7 +9,7 @@ import grpc
 from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
-from compile_client.session.background_compiles import BackgroundCompiles, GraphRow, Outcome
+from compile_client.session.background_compiles import BackgroundCompiles, Outcome, WarmResult
 from compile_client.session.client import DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -72,7 +72,7 @@ def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> Non
 
 def test_graphs_that_went_another_way_are_rows_too() -> None:
     ahead = BackgroundCompiles(lambda _key, _graph: ("there", 0.0, ""), max_in_flight=1)
-    ahead.note(GraphRow(key="k", code="", outcome="here", seconds=2.0, why="not carried"))
+    ahead.note(WarmResult(key="k", code="", outcome="here", seconds=2.0, why="not carried"))
 
     assert ahead.as_rows() == [{"key": "k", "code": "", "outcome": "here", "seconds": 2.0, "why": "not carried"}]
 

@@ -49,13 +49,13 @@ def test_a_daemon_killed_during_a_compile_costs_that_graph_and_nothing_else(lab:
     assert outcome.report["fallbacks"]["unavailable"] >= 1
 
 
-@pytest.mark.parametrize("moment", ["before_the_handshake", "during_the_compile"])
-def test_a_stopped_daemon_is_given_up_within_the_deadlines(lab: Lab, alone: Outcome, moment: str) -> None:
+@pytest.mark.parametrize("snapshot", ["before_the_handshake", "during_the_compile"])
+def test_a_stopped_daemon_is_given_up_within_the_deadlines(lab: Lab, alone: Outcome, snapshot: str) -> None:
     daemon = lab.daemon()
-    if moment == "before_the_handshake":
+    if snapshot == "before_the_handshake":
         daemon.signal(signal.SIGSTOP)
     trainer = lab.start("perceptron.py", "5", "7", daemon=daemon)
-    if moment == "during_the_compile":
+    if snapshot == "during_the_compile":
         wait_until(lambda: daemon.counters().get("compiles_started"), what="a compile started")
         daemon.signal(signal.SIGSTOP)
     outcome = trainer.wait()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compiler_daemon.admin.sweep.cell import CellResult, GraphRow
+from compiler_daemon.admin.sweep.cell import CellResult, WarmResult
 from compiler_daemon.admin.sweep.estimate import Progress, Workshop, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
 from compiler_daemon.admin.sweep.recompile_limit import warnings
@@ -47,7 +47,7 @@ def test_the_workshop_is_read_from_the_daemons_status() -> None:
 
 
 def cell(name: str, *keys: str, code: str = "forward (model.py:3)", limit: int = 4, hit: bool = False) -> CellResult:
-    rows = tuple(GraphRow(key=key, code=code, outcome="compiled", seconds=1.0, why="") for key in keys)
+    rows = tuple(WarmResult(key=key, code=code, outcome="compiled", seconds=1.0, why="") for key in keys)
     described = Cell(sweep="", values=(("size", name),), command=("train", name))
     return CellResult(cell=described, seconds=1.0, rows=rows, recompile_limit=limit, hit_limit=hit)
 

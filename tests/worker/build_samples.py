@@ -1,4 +1,4 @@
-"""Builds kernels in a process of its own, by torch alone and by a worker's `Builds`; prints what came of it as JSON.
+"""Builds objects in a process of its own, by torch alone and by a worker's `Builds`; prints what came of it as JSON.
 
 python build_samples.py FOLDER
 """
@@ -18,7 +18,7 @@ from torch._inductor import config as inductor_config
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.utils import fresh_inductor_cache
 
-from compile_torch.kernels import Kernels
+from compile_torch.objects import SharedObjects
 from compile_torch.patches import Patches
 from compiler_daemon.worker.builds import Builds
 
@@ -38,7 +38,7 @@ BROKEN = [_KERNEL % ("", "nobody_knows_this"), _KERNEL % ("", "7.0f")]
 
 
 def function(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """Return what takes kernels with reductions, exponentials and outer loops."""
+    """Return what takes objects with reductions, exponentials and outer loops."""
     y = torch.nn.functional.layer_norm(x, (64,), w)
     return torch.nn.functional.gelu(y @ y.transpose(-1, -2)).softmax(-1).sum(0)
 
@@ -50,14 +50,14 @@ def main(folder: Path) -> None:
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign] # the shortest handler
     logging.getLogger("compiler_daemon.worker.builds").addHandler(handler)
 
-    kernels = Kernels()
+    objects = SharedObjects()
     patches = Patches()
-    patches.replace(codecache, "write", kernels.writing)
-    by_torch, out_torch = _compiled(kernels, folder / "torch")
+    patches.replace(codecache, "write", objects.writing)
+    by_torch, out_torch = _compiled(objects, folder / "torch")
     builds = Builds(folder)
     builds.install(patches)
     builds.warm()
-    by_us, out_us = _compiled(kernels, folder / "ours", builds)
+    by_us, out_us = _compiled(objects, folder / "ours", builds)
     results: dict[str, Any] = {
         "objects": {name: [path, by_us.get(name)] for name, path in by_torch.items()},
         "equal": torch.equal(out_torch, out_us),
@@ -70,22 +70,24 @@ def main(folder: Path) -> None:
     print(json.dumps(results))
 
 
-def _compiled(kernels: Kernels, folder: Path, builds: Builds | None = None) -> tuple[dict[str, str], torch.Tensor]:
+def _compiled(
+    objects: SharedObjects, folder: Path, builds: Builds | None = None
+) -> tuple[dict[str, str], torch.Tensor]:
     folder.mkdir()
     torch.manual_seed(0)
     x, w = torch.randn(4, 32, 64), torch.randn(64)
     torch._dynamo.reset()
     CppPythonBindingsCodeCache.cache_clear()
     with inductor_config.patch(force_disable_caches=True), fresh_inductor_cache(dir=str(folder), delete=False):
-        with kernels.recorded() as objects:
+        with objects.recorded() as recorded:
             out = torch.compile(function)(x, w)
         if builds is not None:
             builds.finish()
-    return dict(objects), out
+    return dict(recorded), out
 
 
 def _run(builds: Builds, sources: list[str]) -> list[float | str]:
-    """Build kernels in one round and call each; return what each gave, or the name of the error."""
+    """Build objects in one round and call each; return what each gave, or the name of the error."""
     values: list[float | str] = []
     collect = functools.partial(builds._collect, builds._round)
     loads = [CppPythonBindingsCodeCache.load_pybinding_async(["float*"], one, submit_fn=collect) for one in sources]

@@ -47,7 +47,7 @@ def triton_version() -> TritonVersion | None:
     return TritonVersion(hook_in_key=version >= (3, 7), hip_key_has_paths=version < (3, 9))
 
 
-def surprises() -> list[str]:
+def unsupported_reasons() -> list[str]:
     """Return in words what of Triton is not as it should be; empty means that everything touched is as known."""
     import triton
 
