@@ -20,7 +20,7 @@ __all__ = ["counters", "install", "operator_version", "uninstall"]
 def install() -> bool:
     """Switch the client on in this process; return whether it is on.
 
-    Idempotent. False where this torch is unknown to the client: it has said so once, and torch compiles as always.
+    Idempotent. False where this torch is unknown to the client: that is logged once, and torch compiles as always.
     """
     from compile_client.hooks.install import install as install_hook
 

@@ -13,7 +13,7 @@ TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is th
 TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
-TORCH_COMPILE_CLIENT_EXPLAIN   `1`: say at exit of each graph that was not there why                    off
+TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
 
@@ -26,7 +26,7 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 
-A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be said about it.
+A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be logged about it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the client says: each kind of trouble once, in plain words, through `logging`.
+"""What the client logs: each kind of failure once, in plain words, through `logging`.
 
 The logger is `compile_client`. Where the program has set up logging, on the root logger or on this one, its handlers
 get the records, and nothing is written besides; where it has not, they go to standard error as they are. A level that
-the program gave the logger stays, unless `TORCH_COMPILE_CLIENT_LOG` names one. Repetitions of what was said are logged
+the program gave the logger stays, unless `TORCH_COMPILE_CLIENT_LOG` names one. Repetitions are logged
 at debug.
 
 Records carry what they speak of as attributes, for handlers that write JSON or filter: `daemon_event` always
@@ -67,18 +67,18 @@ def say(text: str, level: int = logging.INFO, *, event: str = "note", **fields: 
 class Notices:
     """Says each kind of thing once in this process. Safe to call from any thread."""
 
-    def __init__(self, said: Iterable[str] = ()) -> None:
+    def __init__(self, logged: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
-        self._said = set(said)
+        self._logged = set(logged)
 
-    def said(self) -> frozenset[str]:
-        """Return the kinds that were said; a forked child takes them over instead of repeating them."""
-        return frozenset(self._said)
+    def logged(self) -> frozenset[str]:
+        """Return the kinds that were logged; a forked child takes them over instead of repeating them."""
+        return frozenset(self._logged)
 
     def failure(self, error: ClientError, consequence: str) -> None:
         """Say what is wrong, what happens instead and what to do, once for each reason."""
         text = ". ".join(part.rstrip(".") for part in (f"{error}; {consequence}", error.advice) if part) + "."
-        # That the breaker is open follows from a trouble that was said: it is news for debugging only.
+        # That the breaker is open follows from a failure that was logged: it is news for debugging only.
         level = logging.DEBUG if isinstance(error, BreakerOpenError) else logging.WARNING
         self.once(error.reason, text, level, event="trouble", reason=error.reason)
 
@@ -87,6 +87,6 @@ class Notices:
     ) -> None:
         """Log `text` at `level` the first time for this kind, at debug after that."""
         with self._lock:
-            first = kind not in self._said
-            self._said.add(kind)
+            first = kind not in self._logged
+            self._logged.add(kind)
         say(text, level if first else logging.DEBUG, event=event, **fields)

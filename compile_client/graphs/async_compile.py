@@ -91,7 +91,7 @@ class AsyncCompiledGraph:
         """`load` has torch compile the graph: with False only from files, and None where they do not suffice."""
         self._eager = eager
         self._load = load
-        self._on_trouble = on_failure
+        self._on_failure = on_failure
         self._compiled: Callable[..., Any] | None = None
         self._compile_here = False
         self._lock = threading.Lock()
@@ -109,11 +109,11 @@ class AsyncCompiledGraph:
         return self._compiled is not None
 
     def fetched(self, *, found: bool) -> None:
-        """In the background: the daemon has answered; `found` says that files are in place."""
+        """Load what the daemon has answered, in the background; `found` says that files are in place."""
         try:
             self._compiled = self._load(False) if found else None
         except Exception as error:  # noqa: BLE001 - counted; torch compiles at the next call
-            self._on_trouble(error)
+            self._on_failure(error)
         self._compile_here = self._compiled is None
 
     def _settle_here(self) -> None:
@@ -125,7 +125,7 @@ class AsyncCompiledGraph:
             try:
                 self._compiled = self._load(True)
             except Exception as error:  # noqa: BLE001 - counted; eager is slower, and right
-                self._on_trouble(error)
+                self._on_failure(error)
 
 
 class AsyncCompiler:

@@ -141,7 +141,7 @@ def _module(gm: torch.fx.GraphModule, tables: Tables, modules: list[ModuleSpec |
 
 
 def _tensors(gm: torch.fx.GraphModule, values: Values, name: str) -> list[Value]:
-    """The parameters and buffers that the graph holds by itself (an optimizer's, say): metadata, in their order."""
+    """Return the metadata of the graph's own parameters and buffers (an optimizer's, say), in order."""
     rows: list[Value] = []
     for kind, held in (("parameter", gm._parameters), ("buffer", gm._buffers)):
         for tensor_name, tensor in held.items():
@@ -153,7 +153,7 @@ def _tensors(gm: torch.fx.GraphModule, values: Values, name: str) -> list[Value]
 
 
 def _fake(tensor: torch.Tensor, where: str) -> torch.Tensor:
-    """The fake of a real tensor that dynamo has made already: no data is read, and no symbol comes into being."""
+    """Return the fake that dynamo has made of a real tensor already: no data is read, no symbol is made."""
     context = torch._guards.TracingContext.try_get()
     if context is None or context.fake_mode is None:
         raise CannotCarryError(f"{where} has no fake: the graph is compiled outside of dynamo")
@@ -249,7 +249,7 @@ def _meta(node: torch.fx.Node, where: str, values: Values) -> Value:
 
 
 def _symbols(tables: Tables) -> list[SymbolSpec]:
-    """The symbols that the tables came to name, in the order in which the shape environment made them."""
+    """Return the symbols that the tables came to name, in the order in which the shape environment made them."""
     env = tables.shape_env
     if env is None:
         return []

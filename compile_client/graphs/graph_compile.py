@@ -1,4 +1,4 @@
-"""One graph on its way through torch: what was asked of the daemon, and what came of it."""
+"""One graph on its way through torch: what was asked of the daemon, and with what outcome."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class GraphCompile:
         """Whether torch is to load what was fetched, and not to compile."""
         self.fakes: list[Any] | None = None
         self.dynamic_shapes: bool | None = None
-        """What torch's configuration said at the first call, and for a second one with fakes must say again."""
+        """What torch's configuration had at the first call, and must have again for a second one with fakes."""
         self._gm = gm
         self._inputs = example_inputs
         self._client = client
@@ -194,7 +194,7 @@ class GraphCompile:
         return self.outcome.served
 
     def skip_uncompiled(self) -> None:
-        """Compile-only, and no daemon can have it: the graph is not compiled."""
+        """Leave a graph uncompiled, in compile-only mode, since no daemon can have it."""
         self.outcome.skipped()
 
     def _query_daemon(
@@ -233,11 +233,11 @@ class GraphCompile:
         return None
 
     def compiled_here(self, reason: Reason) -> None:
-        """Say why torch compiles the graph in this process although a daemon is there, and remember it."""
+        """Log why torch compiles the graph in this process although a daemon is there, and remember it."""
         self.outcome.explain(reason, self.key or "")
 
     def finish(self, seconds: float) -> None:
-        """torch is done with the graph, after so many seconds in all: report what came of it, publish what is new.
+        """Report the graph's outcome once torch is done with it, after so many seconds in all; publish what is new.
 
         Raises `InstallError` where torch could not load what the daemon had sent.
         """
@@ -248,7 +248,7 @@ class GraphCompile:
             self._publish(max(0.0, seconds - self.outcome.asking_s))
 
     def begin_load(self, *, files_only: bool) -> None:
-        """torch is about to compile the graph a second time: from what was fetched, or as without a daemon."""
+        """Get ready for torch to compile the graph a second time: from what was fetched, or as without a daemon."""
         self.files_only = files_only
         self._hits_before = _torch_hits()
         if not files_only:
@@ -338,7 +338,7 @@ class GraphCompile:
 
 
 def _torch_hits() -> int:
-    """How many graphs torch has loaded from its cache so far: a lookup may succeed and the loading still fail."""
+    """Return how many graphs torch has loaded from its cache: a lookup may succeed and the loading still fail."""
     from torch._dynamo.utils import counters
 
     return int(counters["aot_autograd"]["autograd_cache_hit"])

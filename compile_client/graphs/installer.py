@@ -85,7 +85,7 @@ class Installer:
 
 
 def _check_private(folder: str) -> None:
-    """What lies here will be loaded as code: nobody else may have put it here."""
+    """Raise where another user may have put files into the folder: what lies there will be loaded as code."""
     found = os.stat(folder, follow_symlinks=False)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise UnsafeError(f"{folder} belongs to another user, or others may write to it")

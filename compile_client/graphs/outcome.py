@@ -97,7 +97,7 @@ class GraphOutcome:
         self._client.counters.count_deferred()
 
     def skipped(self) -> None:
-        """Compile-only: count and note a graph that is not compiled at all."""
+        """Count and note a graph that is not compiled at all, in compile-only mode."""
         self.deferred()
         text = self.reason.text if self.reason else "no daemon answers, or torch's caches are switched off"
         self._note_warm("lost", 0.0, text)

@@ -24,7 +24,7 @@ _BESIDE = ("bw_donated_idxs", "num_symints_saved_for_bw", "num_intermediate_base
 
 
 class Sampling:
-    """Draws the share of hits that are verified, anew in each process."""
+    """Draws the share of hits that are verified, independently in each process."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

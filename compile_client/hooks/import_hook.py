@@ -18,7 +18,7 @@ _logger = logging.getLogger("compile_client")
 def after_import(target: str, action: Callable[[], object]) -> None:
     """Call `action` as soon as `target` has been imported; at once where it is already.
 
-    Its failure is said, not raised. A second call for a target that is still waited for does nothing.
+    Its failure is logged, not raised. A second call for a target that is still waited for does nothing.
     """
     module = sys.modules.get(target)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):

@@ -82,7 +82,7 @@ class TorchHooks:
                 return original(gm, example_inputs, *args, **kwargs)
             graph = self._begin(gm, example_inputs)
             if graph is not None and self.client.config.warm and not graph.served and graph.can_run_uncompiled:
-                # Compile-only, and nobody to compile: said and counted already.
+                # Compile-only, and nobody to compile: logged and counted already.
                 graph.skip_uncompiled()
                 return run_eager(gm)
             if graph is None:
@@ -265,7 +265,7 @@ class TorchHooks:
         self._listeners = None
 
     def _finish_async_graphs(self) -> None:
-        """At the end of the process: no thread stays inside torch; what still runs eagerly is counted."""
+        """Let no thread stay inside torch at the end of the process, and count what still runs eagerly."""
         for _ in range(self._background.close(_LAST_LOAD_S)):
             self.client.counters.count_deferred()
 
@@ -303,14 +303,14 @@ class TorchHooks:
         return graph
 
     def _compile_in_background(self, graph: GraphCompile, args: Any, aot_config: Any) -> Callable[..., Any] | None:
-        """Compile-only: what to run instead of compiling; None where the graph is to go its ordinary way."""
+        """Return what to run instead of compiling, in compile-only mode; None where torch goes on."""
         run = None
         with self.client.report.guarding():
             run = graph.compile_in_background(args, aot_config)
         return run
 
     def _start_async_fetch(self, graph: GraphCompile, args: Any, aot_config: Any) -> AsyncCompiledGraph | None:
-        """`async`: have the graph fetched in the background; None where it is to go its ordinary way."""
+        """Have the graph fetched in the background, in `async` mode; None where it goes its ordinary way."""
         async_graph: AsyncCompiledGraph | None = getattr(self._local, "async_graph", None)
         self._local.async_graph = None
         fetch = None

@@ -60,7 +60,7 @@ def install_kernels() -> bool:
         if not found and knobs.cache.manager_class is not None:
             found = ["TRITON_CACHE_MANAGER names another cache manager, which stays"]
         if found or version is None:
-            # Asked again when inductor is imported, which may come after Triton: said once all the same.
+            # Asked again when inductor is imported, which may come after Triton: logged once all the same.
             if (words := "; ".join(found)) not in _said:
                 _said.add(words)
                 _logger.warning("kernels are not served: %s. Triton compiles as always.", words)

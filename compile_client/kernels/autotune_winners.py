@@ -98,7 +98,7 @@ def winner(content: bytes, configs_hash: str) -> dict[str, Any] | None:
 
 
 def _key(cache: Any) -> str:
-    """torch's name of the file is a digest of the kernel's source, with its device's properties, and of torch."""
+    """Return the winners' key: torch names their file by a digest of the kernel's source, its device and torch."""
     import torch
 
     name = os.path.basename(cache.local_cache[1])

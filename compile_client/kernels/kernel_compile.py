@@ -269,12 +269,12 @@ def _check_kernel(manifest: Manifest, binary: str) -> None:
 
 
 def _timings_key(manager_key: str) -> str:
-    """Triton's key has source, candidates, values and architecture; which device it was measured on is added here."""
+    """Return the key of timings: Triton's, which has no device in it, and the device that they were measured on."""
     return f"{TUNING_PREFIX}{hashlib.sha256(f'{manager_key}-{device_name()}'.encode()).hexdigest()}"
 
 
 def device_name() -> str:
-    """The model of the current device; empty without one, or where another library drives it."""
+    """Return the model of the current device; empty without one, or where another library drives it."""
     import sys
 
     torch = sys.modules.get("torch")

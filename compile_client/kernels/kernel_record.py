@@ -32,15 +32,15 @@ class KernelRecord:
     begun: float = field(default_factory=time.monotonic)
 
     def here(self, reason: str, message: str) -> None:
-        """It will be compiled here; the first reason stands."""
+        """Note why it will be compiled here; the first reason stands."""
         if not self.reason:
             self.reason, self.message = reason, message
 
     def asked(self, client: DaemonClient) -> None:
-        """The daemon was asked, whatever came of it; where that was trouble, it is the reason."""
+        """Note that the daemon was asked; where that failed, the failure is the reason."""
         self.waited_s = time.monotonic() - self.begun
-        if trouble := client.report.last_failure():
-            self.here(*trouble)
+        if failure := client.report.last_failure():
+            self.here(*failure)
 
     def tell(self, client: DaemonClient, outcome: Outcome, *, saved_s: float = 0.0, spent_s: float = 0.0) -> None:
         """Have it remembered."""

@@ -125,7 +125,7 @@ def lowered(request: KernelRequest) -> bytes:
 
 
 def _arguments(source: Any) -> tuple[KernelArgument, ...]:
-    """What Triton's key has of each parameter. Values inside of tuples are told with their tuple's type alone."""
+    """Return what Triton's key has of each parameter; of values inside of tuples, their tuple's type alone."""
     return tuple(
         KernelArgument(
             name=_short(name),
@@ -138,7 +138,7 @@ def _arguments(source: Any) -> tuple[KernelArgument, ...]:
 
 
 def _constant(value: Any) -> str:
-    """A constant as its author wrote it; of a function that is one its name, and the digest that Triton knows it by."""
+    """Return a constant as its author wrote it; for a function, its name and the digest that Triton knows it by."""
     if hasattr(value, "cache_key"):
         return f"{getattr(value, '__name__', 'function')} {str(value.cache_key)[:16]}"
     return str(value) if isinstance(value, (bool, int, float)) or value is None else repr(value)
@@ -149,7 +149,7 @@ def _fact(name: Any, value: Any) -> str:
 
 
 def _short(text: Any) -> str:
-    """Text within the wire's bound; of what is longer, the beginning and a digest of all of it."""
+    """Return text within the wire's bound; of what is longer, the beginning and a digest of all of it."""
     whole = str(text)
     if len(whole) <= MAX_NAME_TEXT // 4:
         return whole

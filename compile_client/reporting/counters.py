@@ -71,84 +71,84 @@ class Counters:
         """Compile-only: what becomes the report's `warm`."""
 
     def count_graph(self) -> int:
-        """A graph reached the compiler; return how many have."""
+        """Count a graph that reached the compiler; return how many have."""
         return self._count("graphs")
 
     def count_local_hit(self) -> None:
-        """Torch's own cache had it."""
+        """Count a graph that torch's own cache had."""
         self._count("hits_local")
 
     def count_hit(self, saved_s: float) -> None:
-        """The daemon had it; its compile had once taken `saved_s`."""
+        """Count a graph that the daemon had; its compile had once taken `saved_s`."""
         with self._lock:
             self._counts["hits"] += 1
             self._seconds_saved += saved_s
 
     def count_daemon_compile(self) -> None:
-        """The daemon compiled it for us."""
+        """Count a graph that the daemon compiled for us."""
         self._count("compiled_by_daemon")
 
     def count_local_compile(self) -> None:
-        """Torch compiled it in this process."""
+        """Count a graph that torch compiled in this process."""
         self._count("compiled_here")
 
     def count_deferred(self) -> None:
-        """It runs eagerly here: nothing compiled it for this process."""
+        """Count a graph that runs eagerly here: nothing compiled it for this process."""
         self._count("deferred")
 
     def count_verified(self, *, same: bool) -> None:
-        """A hit was compiled here as well, and compared."""
+        """Count a hit that was compiled here as well, and compared."""
         self._count("verified")
         if not same:
             self._count("mismatches")
 
     def count_refusal(self, reason: str) -> None:
-        """A graph cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""
+        """Count a graph that cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""
         with self._lock:
             self._refused[reason] += 1
 
     def count_kernel_refusal(self, reason: str) -> None:
-        """Likewise for a Triton kernel. Apart from graphs, of which each that is compiled here has its reason."""
+        """Count a Triton kernel that cannot be compiled elsewhere, apart from graphs: each of those has its own reason."""
         with self._lock:
             self._kernels_refused[reason] += 1
 
     def count_fallback(self, reason: str) -> None:
-        """Trouble of kind `reason` with the daemon."""
+        """Count a failure of kind `reason`."""
         with self._lock:
             self._fallbacks[reason] += 1
 
     def count_published(self) -> None:
-        """An artifact compiled here is in the daemon's store."""
+        """Count an artifact compiled here that is in the daemon's store."""
         self._count("published")
 
     def count_unpublished(self, reason: str) -> None:
-        """An artifact compiled here did not get there."""
+        """Count an artifact compiled here that did not get there."""
         with self._lock:
             self._unpublished[reason] += 1
 
     def count_cpp_build(self) -> None:
-        """A C++ compiler ran in this process."""
+        """Count a run of the C++ compiler in this process."""
         self._count("cpp_builds")
 
     def count_triton_compile(self) -> None:
-        """Triton compiled a kernel in this process."""
+        """Count a kernel that Triton compiled in this process."""
         self._count("triton_compiles")
 
     def count_kernel(self, outcome: Literal["hits", "by_daemon", "here"], saved_s: float = 0.0) -> None:
-        """A Triton kernel was needed that no local cache had; a compile once took `saved_s`."""
+        """Count a Triton kernel that no local cache had; a compile once took `saved_s`."""
         with self._lock:
             self._counts["kernels"] += 1
             self._counts["kernel_hits" if outcome == "hits" else f"kernels_{outcome}"] += 1
             self._seconds_saved += saved_s
 
     def count_tuning(self, *, hit: bool) -> None:
-        """An autotuned kernel's timings were needed that no local cache had."""
+        """Count the need of an autotuned kernel's timings that no local cache had."""
         self._count("tunings")
         if hit:
             self._count("tuning_hits")
 
     def count_wait(self, seconds: float) -> None:
-        """A graph waited this long for the daemon."""
+        """Add the seconds that a graph waited for the daemon."""
         with self._lock:
             self._seconds_waited += seconds
 
@@ -164,11 +164,11 @@ class Counters:
 
     @property
     def eventful(self) -> bool:
-        """Whether there is anything to report: a graph, a kernel, or trouble."""
+        """Whether there is anything to report: a graph, a kernel, or a failure."""
         return bool(self._counts["graphs"] or self._counts["kernels"] or self._fallbacks)
 
     def fallbacks(self) -> dict[str, int]:
-        """Return the kinds of trouble so far, and how often each."""
+        """Return the kinds of failure so far, and how often each."""
         with self._lock:
             return dict(self._fallbacks)
 

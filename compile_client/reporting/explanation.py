@@ -1,4 +1,4 @@
-"""What is said at the end of a run with `TORCH_COMPILE_CLIENT_EXPLAIN=1`: a line for each graph that was not there."""
+"""The explanation at the end of a run with `TORCH_COMPILE_CLIENT_EXPLAIN=1`: a line for each graph that missed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def explanation_lines(
         return
     if explained is None:
         yield f"the daemon cannot be asked what the {kind}s that were not there differ in; this is what is known here"
-    said = {graph.number: graph for graph in explained or ()}
+    explained_graphs = {graph.number: graph for graph in explained or ()}
     for graph in missed:
-        told = said.get(graph.number)
+        told = explained_graphs.get(graph.number)
         name = f" {told.name}" if told is not None and told.name else ""
         line = f"{kind} {graph.number}{name} ({graph.key[:8] or 'no key'}) was {_WHO.get(graph.outcome, graph.outcome)}"
         if graph.reason:

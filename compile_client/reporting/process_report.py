@@ -25,7 +25,7 @@ _HERE = "torch compiles here"
 class ProcessReport:
     """Counts and logs what happens to one process's graphs and kernels. Safe to call from any thread.
 
-    A forked child starts anew: counters at zero, another name of the run. What was logged is not logged again there.
+    A forked child starts afresh: counters at zero, another name of the run. What was logged is not logged again there.
     """
 
     counters: Counters
@@ -109,7 +109,7 @@ class ProcessReport:
         self.run = os.urandom(16).hex()
 
     def _forked(self) -> None:
-        self._start_afresh(Notices(self._notices.said()))
+        self._start_afresh(Notices(self._notices.logged()))
 
 
 def program_name() -> str:

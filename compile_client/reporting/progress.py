@@ -36,7 +36,7 @@ class Progress:
         silent: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`terminal`: whether standard error is one; found out where it is not said. `silent`: nobody waits."""
+        """`terminal`: whether standard error is one; found out where it is not given. `silent`: nobody waits."""
         self._silent = silent
         self._number = number
         self._key = key

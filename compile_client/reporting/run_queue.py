@@ -1,7 +1,7 @@
 """What became of each graph and kernel of this process, told to the daemon quietly, for `explain` and `stats`.
 
 Guarantees: `note` never waits; what is kept is bounded; a report goes over a connection that is open already, or not at
-all, and its trouble is no trouble of the training: it is neither counted nor said. A daemon that does not know reports
+all, and a report's failure is none of the training's: it is neither counted nor logged. A daemon that knows no reports
 is told nothing more.
 
 Not guaranteed: that a report arrives. A graph costs no call of its own: they are gathered for a few seconds.

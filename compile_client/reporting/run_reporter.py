@@ -1,6 +1,6 @@
 """The process's record on its way to the daemon, and the daemon's explanation on its way back: quietly, both of them.
 
-Nothing here is counted as trouble or said aloud: a training that cannot report is a training like any other.
+Nothing here is counted as a failure or logged: a training that cannot report is a training like any other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asks the daemon for compiles that nobody here waits for, and remembers what came of each.
+"""Asks the daemon for compiles that nobody here waits for, and remembers the outcome of each.
 
 Guarantees: at most so many requests are under way; `ask` waits for a place, so graphs that wait are never more than
 those under way. Every graph that was asked for ends in one row, at the latest when `flush` has returned.
@@ -128,7 +128,7 @@ class DaemonCompiler:
         self._report = report
 
     def __call__(self, key: str, graph: bytes) -> tuple[Outcome, float, str]:
-        """Return what came of it, the seconds that its compile took, and why it did not work."""
+        """Return the outcome, the seconds that the compile took, and why it did not work."""
         deadline = Deadline(self._config.graph_timeout_s)
         compiled = False
 

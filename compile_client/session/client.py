@@ -50,7 +50,7 @@ from compile_wire.kernel.environment import ArtifactKind
 class DaemonClient:
     """Connects a process with its daemon, for one environment. Safe to call from any thread.
 
-    A forked child starts anew: no connection, no thread, counters at zero; it reports only if it compiles.
+    A forked child starts afresh: no connection, no thread, counters at zero; it reports only if it compiles.
     """
 
     background: BackgroundCompiles
@@ -92,7 +92,7 @@ class DaemonClient:
 
     @property
     def counters(self) -> Counters:
-        """This process's counters; ask anew each time, since a forked child has others."""
+        """This process's counters; ask again each time, since a forked child has others."""
         return self.report.counters
 
     def available(self) -> bool:
@@ -222,7 +222,7 @@ class DaemonClient:
         self._reporter = RunReporter(config, self._channel, self.report, self._kind)
 
     def _forked(self) -> None:
-        """In a forked child: give up what the parent had, without touching it; its locks may be held for ever."""
+        """Give up what the parent had, in a forked child, without touching it: its locks may be held for ever."""
         # Kept, not freed: gRPC's own clean-up would take locks of threads that do not exist here.
         self._abandoned.extend((self._channel, self._publisher, self.background, self._reporter))
         self._start_afresh(forked_in_call=self._channel.busy)

@@ -1,7 +1,7 @@
-"""A circuit breaker: a daemon in trouble is left alone for a while, so that its trouble costs a run little.
+"""A circuit breaker: a daemon that fails is left alone for a while, so that its failures cost a run little.
 
-After a few troubles in a row, or one that will not pass by itself, the breaker opens: nothing is asked. When its pause
-is over, one attempt decides: success closes it, another trouble doubles the pause. An absent daemon is no such trouble:
+After a few failures in a row, or one that will not pass by itself, the breaker opens: nothing is asked. When its pause
+is over, one attempt decides: success closes it, another failure doubles the pause. An absent daemon is no such failure:
 looking for it costs microseconds, so it is looked for again after a moment, and counted as absent in between.
 """
 
@@ -19,7 +19,7 @@ from compile_client.transport.deadline import Clock
 class BreakerConfig:
     """Configures when the circuit breaker opens, and for how long."""
 
-    troubles: int = 2
+    failures: int = 2
     """In a row. A stopped daemon costs a full deadline each time; one late answer of a busy machine is forgiven."""
     first_pause_s: float = 10.0
     longest_pause_s: float = 300.0
@@ -33,7 +33,7 @@ class CircuitBreaker:
         self._config = config or BreakerConfig()
         self._clock = clock
         self._lock = threading.Lock()
-        self._troubles = 0
+        self._failures = 0
         self._pause_s = self._config.first_pause_s
         self._closed_from = clock()
         self._cause: ClientError | None = None
@@ -50,24 +50,24 @@ class CircuitBreaker:
         raise BreakerOpenError(f"not asked for another {wait_s:.0f} s after: {cause}")
 
     def succeeded(self) -> None:
-        """The daemon gave an answer, whichever."""
+        """Note that the daemon gave an answer, whichever."""
         with self._lock:
-            self._troubles = 0
+            self._failures = 0
             self._pause_s = self._config.first_pause_s
             self._cause = None
 
     def failed(self, error: ClientError) -> None:
-        """The daemon did not give a usable answer."""
+        """Note that the daemon did not give a usable answer."""
         if isinstance(error, BreakerOpenError):
             return
         with self._lock:
             if isinstance(error, AbsentError):
                 self._open(error, self._config.absent_pause_s)
             elif error.retry is RetryPolicy.NEXT_GRAPH:
-                self._troubles = 0
+                self._failures = 0
             else:
-                self._troubles += 1
-                if error.retry is RetryPolicy.BACK_OFF_NOW or self._troubles >= self._config.troubles:
+                self._failures += 1
+                if error.retry is RetryPolicy.BACK_OFF_NOW or self._failures >= self._config.failures:
                     self._open(error, self._pause_s)
                     self._pause_s = min(2 * self._pause_s, self._config.longest_pause_s)
 

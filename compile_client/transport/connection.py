@@ -241,7 +241,7 @@ class Connection:
         )
 
     def report_run(self, deadline: Deadline, part: RunPart) -> bool:
-        """Hand in a piece of the process's record; True, or trouble."""
+        """Hand in a piece of the process's record; return True. Raises `ClientError`."""
         self._rpc.report_run(
             part,
             program=self._program,
@@ -347,7 +347,7 @@ def _explained(error: ClientError, address: Address, credentials: Credentials, t
     """Return what is wrong with a connection that did not come about; over TLS gRPC itself cannot tell."""
     if (keys := credentials.tls) is None:
         return error
-    from compile_wire.endpoint.tls_diagnosis import explain  # for those in trouble only
+    from compile_wire.endpoint.tls_diagnosis import explain  # after a failure only
 
     finding = explain(
         address.host,

@@ -1,4 +1,4 @@
-"""The one way to the daemon that a process has: connected on first use, guarded by the breaker, dropped after trouble.
+"""A process's one way to the daemon: connected on first use, guarded by the breaker, dropped after a failure.
 
 Raises only `ClientError`. Safe to call from any thread; two threads share one connection, and the second to arrive
 waits for the first's handshake within its own deadline.
@@ -89,7 +89,7 @@ class ReconnectingChannel:
             self._connected(deadline)
 
     def failed(self, error: ClientError, connection: Connection | None = None) -> None:
-        """Tell the breaker of a trouble, and give up the connection where it may be to blame."""
+        """Tell the breaker of a failure, and give up the connection where it may be to blame."""
         self._breaker.failed(error)
         # A late answer says nothing against the channel, and other threads may be in the middle of a compile on it.
         if error.retry is RetryPolicy.NEXT_GRAPH or isinstance(error, LateError):
@@ -128,7 +128,7 @@ class ReconnectingChannel:
         if not self._lock.acquire(timeout=deadline.remaining()):
             raise OverdueError("another thread has been connecting for as long as this graph may wait")
         try:
-            self._breaker.check()  # the thread that was waited for may have found trouble
+            self._breaker.check()  # the thread that was waited for may have failed
             if self._connection is None:
                 self._connection = Connection.open(self._config, self._environment, self._program, deadline)
         except ClientError as error:

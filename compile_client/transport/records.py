@@ -46,7 +46,7 @@ class RunPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainedGraph:
-    """What the daemon says of a graph that was not there."""
+    """What the daemon tells of a graph that missed."""
 
     number: int
     kind: str

@@ -60,9 +60,9 @@ _MAX_FIELDS = 64
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),  # a new channel after trouble shares no broken transport with the old one
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel after a failure shares no broken transport with the old one
     ("grpc.enable_http_proxy", 0),  # a cluster's http_proxy has no business with a daemon of this machine
-    ("grpc.enable_retries", 0),  # one attempt; what follows trouble is decided in compile_client.transport.reconnect
+    ("grpc.enable_retries", 0),  # one attempt; what follows a failure is decided in compile_client.transport.reconnect
 )
 
 _ERRORS: Mapping[grpc.StatusCode, type[ClientError]] = {

@@ -21,7 +21,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def breaker(clock: Clock) -> CircuitBreaker:
-    config = BreakerConfig(troubles=2, first_pause_s=10, longest_pause_s=30, absent_pause_s=1)
+    config = BreakerConfig(failures=2, first_pause_s=10, longest_pause_s=30, absent_pause_s=1)
     return CircuitBreaker(config, clock)
 
 

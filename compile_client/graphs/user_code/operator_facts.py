@@ -29,7 +29,7 @@ _DEVICES = frozenset("CPU CUDA HIP XLA MPS IPU XPU HPU VE Lazy MTIA MAIA Private
 
 _BODY = frozenset({"_init_fn", "_backend_fns"})
 _NO_FACTS = frozenset({"_namespace", "_name", "_schema", "_tags", "_lib", "_opoverload", "_disabled_kernel"})
-"""Attributes of torch's definitions that say nothing of what an operator does, or that are said otherwise."""
+"""Attributes of torch's definitions that tell nothing of what an operator does, or that are told otherwise."""
 
 
 def is_own(name: str) -> bool:
@@ -90,7 +90,7 @@ def _has_fake(name: str) -> bool:
 
 
 def _defined(name: str, definition: Any, traced: bool) -> Iterator[tuple[str, Any]]:
-    """What `torch.library.custom_op` and `triton_op` keep of an operator."""
+    """Return what `torch.library.custom_op` and `triton_op` keep of an operator."""
     for attribute, value in sorted(vars(definition).items()):
         if attribute not in _NO_FACTS and (traced or attribute not in _BODY):
             yield f"{name} {attribute}", value
@@ -108,7 +108,7 @@ def _faked(name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _kernels(name: str, defined: bool, traced: bool) -> Iterator[tuple[str, Any]]:
-    """What was registered with the dispatcher, by key. Where it came from C++, the library's file says what it is."""
+    """Return what was registered with the dispatcher, by key; of what came from C++, its library's file."""
     noted = kernels_of(name)
     for key, function in noted:
         # What torch registers for `custom_op` calls the functions that are kept there.
@@ -158,7 +158,7 @@ def _overload_names(name: str) -> list[str]:
 
 @functools.cache
 def _torch_roots() -> tuple[str, ...]:
-    """Where torch's files lie, and where they lay when torch was built."""
+    """Return where torch's files lie, and where they lay when torch was built."""
     import torch
 
     here = os.path.dirname(os.path.realpath(str(torch.__file__))) + os.sep

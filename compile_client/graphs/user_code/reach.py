@@ -182,7 +182,7 @@ class Reach:
         yield {key: value for key, value in vars(function).items() if key != "__wrapped__"}
 
     def _imported(self, name: str, function: FunctionType, attributes: Iterable[str]) -> Iterator[Any]:
-        """What an import inside of a function brings."""
+        """Return what an import inside of a function brings."""
         package = function.__globals__.get("__package__") or ""
         try:
             full = importlib.util.resolve_name(name, package)
@@ -196,7 +196,7 @@ class Reach:
             yield from self._held(module, name, attributes)
 
     def _held(self, value: Any, name: str, attributes: Iterable[str]) -> Iterator[Any]:
-        """What a name stands for. Of a module, what it holds under the names that the code uses."""
+        """Return what a name stands for; of a module, what it holds under the names that the code uses."""
         if not isinstance(value, ModuleType):
             yield value
             return
@@ -270,7 +270,7 @@ class Reach:
             yield from self._object(value)
 
     def _library(self, value: Any) -> str | None:
-        """What a value of torch's, numpy's or Triton's is, as text; None for anything else."""
+        """Return what a value of torch's, numpy's or Triton's is, as text; None for anything else."""
         import torch
 
         if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
@@ -322,7 +322,7 @@ class Reach:
                 yield from (_Said(name), getattr(value, name))
 
     def _reduced(self, value: Any) -> Iterator[Any]:
-        """The state of an object of a library's class, in the form in which the library itself would pickle it."""
+        """Return the state of an object of a library's class, as the library itself would pickle it."""
         import torch
 
         reduce = copyreg.dispatch_table.get(type(value))
@@ -347,7 +347,7 @@ class Reach:
             self._operator(plain)
 
     def _mention_operators(self, names: Iterable[str]) -> None:
-        """Operators that code calls as `torch.ops.space.name`: only their names are there."""
+        """Note the operators that code calls as `torch.ops.space.name`: only their names are there."""
         known = list(names)
         if "ops" in known:
             for space in known:

@@ -124,7 +124,7 @@ def _reaches_environment(step: dis.Instruction, function: FunctionType) -> bool:
 
 
 def _plain_name(function: FunctionType, steps: list[dis.Instruction]) -> str | None:
-    """The name that is read, of `environ["NAME"]`, `environ.get("NAME", ...)` and `getenv("NAME", ...)`."""
+    """Return the name that `environ["NAME"]`, `environ.get("NAME", ...)` or `getenv("NAME", ...)` reads."""
     if steps and steps[0].opname in {"LOAD_ATTR", "LOAD_METHOD"} and steps[0].argval == "get":
         steps = steps[1:]
     if len(steps) < 2 or (name := _text(function, steps[0])) is None:

@@ -82,7 +82,7 @@ class _Search:
             self._waiting.append(name)
 
     def _follow_operators(self) -> None:
-        """Operators may lead to others, which are met while the first are followed."""
+        """Follow operators until none is new: they may lead to others."""
         while self._waiting:
             name = self._waiting.pop()
             self.at = f"the operator {name}"
@@ -126,7 +126,7 @@ def _target(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _tuner(node: Any) -> Iterator[tuple[str, Any]]:
-    """What an autotuner does around a launch, of which torch's key says nothing; the kernel itself is in its key."""
+    """Follow what an autotuner does around a launch: torch's key has the kernel itself, and says nothing of that."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
     kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
@@ -147,7 +147,7 @@ def _is_library(target: Any) -> bool:
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """Arguments of nodes that are neither data nor torch's: functions, classes and objects of the user's."""
+    """Yield the arguments of nodes that are neither data nor torch's: functions, classes and objects of the user's."""
     import torch
 
     if isinstance(value, (list, tuple)):
@@ -167,7 +167,7 @@ def _values(value: Any) -> Iterator[Any]:
 
 
 def _of_inputs(gm: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Classes of tensors that are the user's: their methods run while torch traces."""
+    """Yield the classes of tensors that are the user's: their methods run while torch traces."""
     import torch
 
     held = [*inputs, *gm.parameters(), *gm.buffers()] if hasattr(gm, "parameters") else [*inputs]
@@ -187,7 +187,7 @@ def _tensor_kinds(value: Any) -> Iterator[type]:
 
 
 def _registered() -> Iterator[tuple[str, Any]]:
-    """What a program has registered for torch's own operators: kernels, decompositions, lowerings."""
+    """Yield what a program has registered for torch's own operators: kernels, decompositions, lowerings."""
     for name, key, function in sorted(registrations.overridden(NAMESPACES), key=lambda item: item[:2]):
         yield f"the user's kernel of {name} for {key}", function
     for module_name, table_name in _TABLES:
