@@ -108,7 +108,7 @@ class Counters:
             self._refused[reason] += 1
 
     def count_kernel_refusal(self, reason: str) -> None:
-        """Count a Triton kernel that cannot be compiled elsewhere, apart from graphs: each of those has its own reason."""
+        """Count a Triton kernel that cannot be compiled elsewhere. Graphs are counted apart."""
         with self._lock:
             self._kernels_refused[reason] += 1
 
