@@ -129,10 +129,8 @@ def name_of(target: Any) -> str | None:
     elif isinstance(target, torch._ops.HigherOrderOperator):
         name = f"hop:{target.name()}"
     else:
-        try:
-            return _functions()[1].get(id(target))
-        except TypeError:
-            return None
+        candidates = _functions()[1].get(id(target), ())
+        return next((name for name in candidates if _is_allowed(name)), None)
     try:
         return name if resolve(name) is target else None
     except MalformedError:
@@ -151,7 +149,7 @@ def resolve(name: str) -> Any:
             return found
         raise MalformedError(f"the higher-order operator {rest!r:.80} is not one that may be named")
     found = _functions()[0].get(name)
-    if found is None:
+    if found is None or not _is_allowed(name):
         raise MalformedError(f"the function {name!r:.120} is not one that may be named")
     return found
 
@@ -194,8 +192,12 @@ def _registered(path: str) -> Any:
 
 
 @functools.cache
-def _functions() -> tuple[dict[str, Any], dict[int, str]]:
-    """Return the functions by name, and their names by identity; the first name that an object has is its own."""
+def _functions() -> tuple[dict[str, Any], dict[int, tuple[str, ...]]]:
+    """Return the functions by name, and their names by identity; the first that is allowed is a function's own.
+
+    Whether the schemas of the dispatcher's functions allow them is looked up for those that are asked for: see
+    `_is_allowed`.
+    """
     import builtins
     import importlib
     import math
@@ -212,17 +214,11 @@ def _functions() -> tuple[dict[str, Any], dict[int, str]]:
         _callables(
             "torch",
             torch,
-            lambda name, found: getattr(functions, name, None) is not None and _is_on_tensors(name),
+            lambda name, _: getattr(functions, name, None) is not None,
         )
     )
-    for name in ("_nn", "_special", "_linalg", "_fft", "_sparse", "_nested"):
-        table.update(
-            _callables(
-                f"torch._C.{name}",
-                getattr(torch._C, name),
-                lambda name, found: _is_builtin(found) and _is_on_tensors(name),
-            )
-        )
+    for name in _BUILTIN_MODULES:
+        table.update(_callables(f"torch._C.{name}", getattr(torch._C, name), lambda _, found: _is_builtin(found)))
     for name in ("torch.functional", "torch.nn.functional"):
         module = importlib.import_module(name)
         # Dispatchers made by torch._jit_internal.boolean_dispatch (max_pool2d and its kin) belong to the module, too.
@@ -234,10 +230,22 @@ def _functions() -> tuple[dict[str, Any], dict[int, str]]:
             table[path] = getattr(importlib.import_module(home), name)
         except (ImportError, AttributeError):  # this torch has no such function, so no graph of it names one
             continue
-    names: dict[int, str] = {}
+    names: dict[int, tuple[str, ...]] = {}
     for name, found in table.items():
-        names.setdefault(id(found), name)
+        names[id(found)] = (*names.get(id(found), ()), name)
     return table, names
+
+
+_BUILTIN_MODULES = ("_nn", "_special", "_linalg", "_fft", "_sparse", "_nested")
+
+
+@functools.cache
+def _is_allowed(path: str) -> bool:
+    """Whether a function of the table may be named: of those that the dispatcher knows, only what is on tensors."""
+    home, _, name = path.rpartition(".")
+    if path in EXTRA or (home != "torch" and home not in {f"torch._C.{module}" for module in _BUILTIN_MODULES}):
+        return True
+    return _is_on_tensors(name)
 
 
 def _callables(prefix: str, module: Any, wanted: Any) -> dict[str, Any]:

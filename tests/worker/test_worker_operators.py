@@ -30,7 +30,7 @@ def registered() -> list[str]:
 
 
 def listed() -> list[str]:
-    return sorted(operators._functions()[0])
+    return sorted(name for name in operators._functions()[0] if operators._is_allowed(name))
 
 
 def test_what_a_name_resolves_to_has_a_name_that_resolves_to_it() -> None:

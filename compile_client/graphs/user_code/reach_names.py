@@ -64,8 +64,12 @@ def _pieces(code: CodeType) -> Iterator[CodeType]:
 
 def is_versioned_module(module: ModuleType | str) -> bool:
     """Whether a module is Python's own or of a package that is taken to do what its version says."""
-    name = module if isinstance(module, str) else module.__name__
-    root = name.partition(".")[0]
+    return _is_versioned(module if isinstance(module, str) else module.__name__)
+
+
+@functools.lru_cache(4096)
+def _is_versioned(module: str) -> bool:
+    root = module.partition(".")[0]
     return (root in VERSIONED or root in _STDLIB) and root not in {"__main__", ""}
 
 

@@ -206,8 +206,15 @@ _TABLES = (
 
 
 def _own_entries(table: Any) -> list[tuple[str, Any]]:
-    found = [(str(operator), function) for operator, function in table.items() if not _is_made_by_torch(function)]
+    # torch has thousands of entries, and each graph looks at all of them.
+    new = [(operator, function) for operator, function in table.items() if id(function) not in _torchs]
+    _torchs.update({id(function): function for _, function in new if _is_made_by_torch(function)})
+    found = [(str(operator), function) for operator, function in new if id(function) not in _torchs]
     return sorted(found, key=lambda item: item[0])
+
+
+_torchs: dict[int, Any] = {}
+"""Entries that torch has made, by their identity; they are kept, so that no other object gets it."""
 
 
 def _is_made_by_torch(function: Any) -> bool:
