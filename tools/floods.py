@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benches.harness.processes import run_bench
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "daemon"))
 
 from flood_samples import FLOODS, Noticed, flooded
@@ -91,4 +93,4 @@ def _text(rows: list[tuple[Noticed, Noticed]], seconds: float, load: float) -> s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

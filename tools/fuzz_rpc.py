@@ -39,6 +39,7 @@ from fuzz_inside import Inside
 from fuzz_messages import ENVIRONMENT, FIELDS, KNOWN, WRONG_TOKEN, Case, Method, Requests, methods, stored
 
 from benches.harness.daemon import OPTIONS, ServedDaemon, left_over_workers
+from benches.harness.processes import run_bench
 from compile_wire.digest import Digest, digest_of
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -492,4 +493,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -25,6 +25,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from benches.harness.processes import run_bench
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "worker"))
 
@@ -165,4 +167,4 @@ def _text(result: dict[str, object]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

@@ -25,6 +25,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benches.harness.processes import run_bench
+
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _TRAINERS = IMAGES.parents[1] / "tests" / "e2e" / "trainers"
 _RUNS = ("perceptron.py 4", "perceptron.py 4 6", "guarded.py 8", "perceptron.py 4 6", "perceptron.py 8", "guarded.py 8")
@@ -168,4 +170,4 @@ def _picture(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

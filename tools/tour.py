@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benches.harness.processes import run_bench
+
 _ROOT = Path(__file__).resolve().parent.parent
 _PAGE = _ROOT / "docs" / "tour.md"
 _COMMAND = str(Path(sys.executable).with_name("compiler-daemon"))
@@ -274,4 +276,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

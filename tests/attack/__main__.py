@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benches.harness.processes import run_bench
 from tests.attack.run import run_batch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -142,4 +143,4 @@ What was changed, a case counted once for each:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_bench(main)

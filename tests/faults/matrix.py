@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benches.harness.processes import run_bench
 from tests.e2e.conftest import REPOSITORY
 from tests.faults.cell import FAULTS, STEPS, Cell
 from tests.faults.cells import CELLS
@@ -273,4 +274,4 @@ def _markdown_cell(result: Result | None) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_bench(main)

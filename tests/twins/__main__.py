@@ -22,6 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benches.harness.processes import run_bench
 from tests.twins.judging import Result
 from tests.twins.pairs import all_pairs, drawn, named, programs
 from tests.twins.playing import play_all
@@ -113,4 +114,4 @@ def _weaken(options: argparse.Namespace, talk: Console) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_bench(main)
