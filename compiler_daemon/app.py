@@ -29,7 +29,7 @@ from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.compiles.handshake import Handshakes
 from compiler_daemon.compiles.recompile import Replays
 from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
 from compiler_daemon.insight.explanations import Explanations
@@ -98,7 +98,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         )
         rights = Rights(environments, allow_publish=config.allow_publish)
         cache = Cache(store, environments, secret=identity.secret, counters=counters)
-        flights = Flights(
+        single_flight = SingleFlight(
             config.flights,
             cache=cache,
             environments=environments,
@@ -106,11 +106,13 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             counters=counters,
             on_refused=reports.keep_refused,
         )
-        condition = Condition(store=store, pool=pool, flights=flights, counters=counters, directory=config.directory)
+        condition = Condition(
+            store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
+        )
         scope.push_async_callback(condition.sample)
         scope.push_async_callback(condition.save)
         scope.push_async_callback(pool.close)
-        scope.push_async_callback(flights.drain, 0)
+        scope.push_async_callback(single_flight.drain, 0)
         await scope.enter_async_context(_running(pool.run()))
         await scope.enter_async_context(_running(condition.run(every_s=_SAVE_COUNTS_S)))
         await scope.enter_async_context(_running(cache.run(every_s=_TIDY_S)))
@@ -121,23 +123,27 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 handshakes=Handshakes(environments, pool, counters=counters),
                 cache=cache,
                 rights=rights,
-                flights=flights,
+                single_flight=single_flight,
                 interpreter=config.pool.interpreter,
                 server_version=__version__,
             ),
             AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
             InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
             page_service,
-            KernelServicer(cache=cache, rights=rights, flights=flights, interpreter=config.pool.interpreter),
+            KernelServicer(
+                cache=cache, rights=rights, single_flight=single_flight, interpreter=config.pool.interpreter
+            ),
             RunServicer(
                 reports=reports,
                 explanations=Explanations(runs, store, environments=environments, reading=reading),
                 gathering=Gathering(store, runs, counters=counters),
-                flights=flights,
+                single_flight=single_flight,
             ),
             ReplayServicer(
                 cache=cache,
-                replays=Replays(cache=cache, environments=environments, flights=flights, pool=pool, counters=counters),
+                replays=Replays(
+                    cache=cache, environments=environments, single_flight=single_flight, pool=pool, counters=counters
+                ),
                 rights=rights,
                 interpreter=config.pool.interpreter,
             ),
@@ -159,7 +165,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                     page_service,
                     keyring=keyring,
                     condition=condition,
-                    flights=flights,
+                    single_flight=single_flight,
                     store=store,
                     runs=runs,
                     counters=counters,
@@ -172,7 +178,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         logger.info("draining")
         condition.draining = True
         await server.say_not_serving()
-        await _unless(stop_now, _drain(flights, config.drain_s))
+        await _unless(stop_now, _drain(single_flight, config.drain_s))
         await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
     logger.info("stopped")
 
@@ -223,8 +229,8 @@ async def _open(
     return address, local
 
 
-async def _drain(flights: Flights, limit_s: float) -> None:
-    if await flights.drain(limit_s):
+async def _drain(single_flight: SingleFlight, limit_s: float) -> None:
+    if await single_flight.drain(limit_s):
         await asyncio.sleep(_LAST_READS_S)
 
 
@@ -235,7 +241,7 @@ async def _page(
     *,
     keyring: Keyring,
     condition: Condition,
-    flights: Flights,
+    single_flight: SingleFlight,
     store: Store,
     runs: RunLog,
     counters: Counters,
@@ -248,7 +254,7 @@ async def _page(
     access = Access(keyring.is_operators)
     site = Site(
         condition=condition,
-        flights=flights,
+        single_flight=single_flight,
         store=store,
         runs=runs,
         access=access,

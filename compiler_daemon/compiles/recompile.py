@@ -1,7 +1,7 @@
 """Kept graphs compiled again, for whatever torch a worker has now.
 
-A graph is first asked what its key is here; then it is an ordinary flight under that key: one compile however many ask,
-the store looked at first, limits and quarantine as always. Where the worker's environment is the one that the graph was
+A graph is first asked what its key is here; then it is an ordinary compile under that key: one however many ask, the
+store looked at first, limits and quarantine as always. Where the worker's environment is the one that the graph was
 asked for in, its key is known, and coming out with another is a refusal.
 
 The key of a Triton kernel is made of source code that does not travel: no worker can compute or prove it. So a kernel
@@ -20,7 +20,7 @@ from compile_wire.kernel.environment import is_kernel_environment
 from compiler_daemon import metrics
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.errors import DrainingError, EnvironmentUnknownError, JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Entry, Job, QueuedEvent, Refusal, RunningEvent
 from compiler_daemon.workers.pool import Pool
@@ -46,11 +46,17 @@ class Replays:
     """Has kept graphs compiled again, and waits for them."""
 
     def __init__(
-        self, *, cache: Cache, environments: Environments, flights: Flights, pool: Pool, counters: metrics.Counters
+        self,
+        *,
+        cache: Cache,
+        environments: Environments,
+        single_flight: SingleFlight,
+        pool: Pool,
+        counters: metrics.Counters,
     ) -> None:
         self._cache = cache
         self._environments = environments
-        self._flights = flights
+        self._single_flight = single_flight
         self._pool = pool
         self._counters = counters
 
@@ -76,7 +82,7 @@ class Replays:
         if await self._cache.has(found.environment, found.key):
             yield Replayed(environment=found.environment, key=found.key, compiled=False, compile_s=0.0)
             return
-        async with aclosing(self._flights.compile(found, frozenset())) as events:
+        async with aclosing(self._single_flight.compile(found, frozenset())) as events:
             async for event in events:
                 if isinstance(event, Entry):
                     self._counters.add(metrics.GRAPHS_REPLAYED)
@@ -100,7 +106,9 @@ class Replays:
         """The job as it is here: with the worker's environment, and the key that its torch gives the graph."""
         job = replace(asked, key="", replay=True)
         try:
-            async with self._pool.lease(None, self._fields(asked), job.interpreter, on_place=lambda _: None) as worker:
+            async with self._pool.lease(
+                None, self._fields(asked), job.interpreter, on_position=lambda _: None
+            ) as worker:
                 assert worker.hello is not None
                 environment = worker.hello.environment
                 await self._environments.note_hello(worker.hello)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.http.time_series import Column, Span, columns
 from compiler_daemon.insight.runs import ProgramFigures, RunLog
 from compiler_daemon.insight.status import Condition, ConditionView
@@ -99,7 +99,7 @@ class Overview:
         return not (counters.get(metrics.LOOKUPS) or self.condition.artifacts or self.flights)
 
 
-async def look(condition: Condition, flights: Flights, store: Store, runs: RunLog, span: Span) -> Overview:
+async def look(condition: Condition, single_flight: SingleFlight, store: Store, runs: RunLog, span: Span) -> Overview:
     """Gather all of it."""
     now = time.time()
     view = await condition.look()
@@ -110,7 +110,7 @@ async def look(condition: Condition, flights: Flights, store: Store, runs: RunLo
             store.samples(now - span.seconds - span.column_s, step=span.step),
         )
     )
-    under_way = flights.views()
+    under_way = single_flight.views()
     return Overview(
         now=now,
         condition=view,

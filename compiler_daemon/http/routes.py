@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.http import charts, graph_page, overview
 from compiler_daemon.http import time_series as curves
 from compiler_daemon.http.login import Access
@@ -38,7 +38,7 @@ class Site:
         self,
         *,
         condition: Condition,
-        flights: Flights,
+        single_flight: SingleFlight,
         store: Store,
         runs: RunLog,
         access: Access,
@@ -46,7 +46,7 @@ class Site:
         version: str,
     ) -> None:
         self._condition = condition
-        self._flights = flights
+        self._single_flight = single_flight
         self._store = store
         self._runs = runs
         self._access = access
@@ -122,7 +122,7 @@ class Site:
 
     async def _overview(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
+        view = await overview.look(self._condition, self._single_flight, self._store, self._runs, span)
         return self._page(
             "overview.html",
             view=view,
@@ -140,7 +140,7 @@ class Site:
 
     async def _status(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
+        view = await overview.look(self._condition, self._single_flight, self._store, self._runs, span)
         body = json.dumps(asdict(view), default=str).encode()
         return Response(kind="application/json", body=body)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.jobs import QuarantinedView, WorkerView
 from compiler_daemon.store import Store, StoreError
 from compiler_daemon.workers.pool import Pool
@@ -51,11 +51,11 @@ class Condition:
     """Collects the daemon's state from its rooms when an operator asks."""
 
     def __init__(
-        self, *, store: Store, pool: Pool, flights: Flights, counters: metrics.Counters, directory: Path
+        self, *, store: Store, pool: Pool, single_flight: SingleFlight, counters: metrics.Counters, directory: Path
     ) -> None:
         self._store = store
         self._pool = pool
-        self._flights = flights
+        self._single_flight = single_flight
         self._counters = counters
         self._directory = directory
         self._started = time.monotonic()
@@ -84,7 +84,7 @@ class Condition:
             store_max_bytes=usage.max_bytes,
             rss_bytes=self._process.memory_info().rss,
             counters=dict(counters),
-            quarantined=self._flights.quarantined(),
+            quarantined=self._single_flight.quarantined(),
             sandbox=self._pool.sandbox(),
         )
 

@@ -15,7 +15,7 @@ from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.handshake import Handshakes, Welcome
 from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
@@ -33,14 +33,14 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         handshakes: Handshakes,
         cache: Cache,
         rights: Rights,
-        flights: Flights,
+        single_flight: SingleFlight,
         interpreter: str,
         server_version: str,
     ) -> None:
         self._rights = rights
         self._handshakes = handshakes
         self._cache = cache
-        self._flights = flights
+        self._single_flight = single_flight
         self._interpreter = interpreter
         self._server_version = server_version
 
@@ -83,7 +83,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         except JobRefusedError as error:
             yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
-        async with aclosing(self._flights.compile(job, unpack.unpack_have(request.have))) as events:
+        async with aclosing(self._single_flight.compile(job, unpack.unpack_have(request.have))) as events:
             async for event in events:
                 yield pack_event(event)
 

@@ -15,7 +15,7 @@ from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
@@ -27,10 +27,10 @@ from compiler_daemon.rpc.pack import pack_event
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
     """Answers the calls of trainers about Triton kernels."""
 
-    def __init__(self, *, cache: Cache, rights: Rights, flights: Flights, interpreter: str) -> None:
+    def __init__(self, *, cache: Cache, rights: Rights, single_flight: SingleFlight, interpreter: str) -> None:
         self._cache = cache
         self._rights = rights
-        self._flights = flights
+        self._single_flight = single_flight
         self._interpreter = interpreter
 
     async def CompileKernel(
@@ -55,6 +55,6 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
             interpreter=interpreter,
             program=unpack.unpack_program(request.program),
         )
-        async with aclosing(self._flights.compile(job, frozenset())) as events:
+        async with aclosing(self._single_flight.compile(job, frozenset())) as events:
             async for event in events:
                 yield pack_event(event)

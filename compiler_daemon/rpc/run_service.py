@@ -7,7 +7,7 @@ from __future__ import annotations
 from compile_wire.errors import MalformedError
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.run_intake import Reports
 from compiler_daemon.insight.statistics import Gathering
@@ -19,11 +19,13 @@ from compiler_daemon.rpc.unpack import unpack_program
 class RunServicer(pb_grpc.RunServiceServicer):
     """Takes trainers' reports, and answers with explanations and figures."""
 
-    def __init__(self, *, reports: Reports, explanations: Explanations, gathering: Gathering, flights: Flights) -> None:
+    def __init__(
+        self, *, reports: Reports, explanations: Explanations, gathering: Gathering, single_flight: SingleFlight
+    ) -> None:
         self._reports = reports
         self._explanations = explanations
         self._gathering = gathering
-        self._flights = flights
+        self._single_flight = single_flight
 
     async def ReportRun(self, request: pb.ReportRunRequest, context: Context) -> pb.ReportRunResponse:
         """See the protocol."""
@@ -45,4 +47,4 @@ class RunServicer(pb_grpc.RunServiceServicer):
 
     async def ListFlights(self, request: pb.ListFlightsRequest, context: Context) -> pb.ListFlightsResponse:
         """See the protocol."""
-        return pb.ListFlightsResponse(flights=[messages.pack_flight(view) for view in self._flights.views()])
+        return pb.ListFlightsResponse(flights=[messages.pack_flight(view) for view in self._single_flight.views()])

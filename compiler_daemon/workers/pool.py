@@ -155,9 +155,9 @@ class Pool:
         fields: Mapping[str, str],
         interpreter: str,
         *,
-        on_place: Callable[[int], None],
+        on_position: Callable[[int], None],
     ) -> AsyncIterator[WorkerProcess]:
-        """Wait for a worker of the environment and have it for one job; `on_place` hears the place in the queue.
+        """Wait for a worker of the environment and have it for one job; `on_position` hears the place in the queue.
 
         Where the environment is None, for any worker of the interpreter: which environment it has, its hello says.
 
@@ -176,7 +176,7 @@ class Pool:
         try:
             self._dispatch()
             while not request.granted.done():
-                on_place(self._requests.index(request))
+                on_position(self._requests.index(request))
                 await asyncio.wait({request.granted}, timeout=_CARE_S)
             worker = request.granted.result()
         except asyncio.CancelledError:
