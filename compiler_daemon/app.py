@@ -27,17 +27,17 @@ from compiler_daemon.address import Address, TcpAddress, UnixAddress
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.compiles.handshake import Handshakes
-from compiler_daemon.compiles.recompile import Replays
+from compiler_daemon.compiles.recompile import Recompiler
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.inventory import Inventory
-from compiler_daemon.insight.run_intake import Reports
+from compiler_daemon.insight.run_intake import RunIntake
 from compiler_daemon.insight.runs import RunLog
-from compiler_daemon.insight.statistics import Gathering
-from compiler_daemon.insight.status import Condition
+from compiler_daemon.insight.statistics import StatisticsCollector
+from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.metrics import Counters
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.compile_service import CompileServicer
@@ -83,7 +83,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         runs = await asyncio.to_thread(RunLog, config.runs)
         scope.push_async_callback(asyncio.to_thread, runs.close)
         reading = scope.enter_context(_reader())
-        reports = Reports(runs, store, reading=reading, counters=counters)
+        intake = RunIntake(runs, store, reading=reading, counters=counters)
         environments = Environments(store, secret=identity.secret)
         await environments.load()
         pool = Pool(
@@ -104,17 +104,17 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             environments=environments,
             pool=pool,
             counters=counters,
-            on_refused=reports.keep_refused,
+            on_refused=intake.keep_refused,
         )
-        condition = Condition(
+        status = DaemonStatus(
             store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
         )
-        scope.push_async_callback(condition.sample)
-        scope.push_async_callback(condition.save)
+        scope.push_async_callback(status.sample)
+        scope.push_async_callback(status.save)
         scope.push_async_callback(pool.close)
         scope.push_async_callback(single_flight.drain, 0)
         await scope.enter_async_context(_running(pool.run()))
-        await scope.enter_async_context(_running(condition.run(every_s=_SAVE_COUNTS_S)))
+        await scope.enter_async_context(_running(status.run(every_s=_SAVE_COUNTS_S)))
         await scope.enter_async_context(_running(cache.run(every_s=_TIDY_S)))
 
         page_service = PageServicer()
@@ -127,35 +127,35 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 interpreter=config.pool.interpreter,
                 server_version=__version__,
             ),
-            AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
+            AdminServicer(status=status, shutdown=stop.set, server_version=__version__),
             InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
             page_service,
             KernelServicer(
                 cache=cache, rights=rights, single_flight=single_flight, interpreter=config.pool.interpreter
             ),
             RunServicer(
-                reports=reports,
+                intake=intake,
                 explanations=Explanations(runs, store, environments=environments, reading=reading),
-                gathering=Gathering(store, runs, counters=counters),
+                statistics=StatisticsCollector(store, runs, counters=counters),
                 single_flight=single_flight,
             ),
             ReplayServicer(
                 cache=cache,
-                replays=Replays(
+                recompiler=Recompiler(
                     cache=cache, environments=environments, single_flight=single_flight, pool=pool, counters=counters
                 ),
                 rights=rights,
                 interpreter=config.pool.interpreter,
             ),
             keyring=keyring,
-            condition=condition,
+            status=status,
             counters=counters,
             with_reflection=config.reflection,
             max_connections=max_connections(raise_limit()),
         )
         scope.push_async_callback(server.stop, 0)
         address, local = await _open(server, config, credentials, scope)
-        condition.address = str(address)
+        status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
         if config.page_port is not None:
@@ -164,7 +164,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                     config.page_port,
                     page_service,
                     keyring=keyring,
-                    condition=condition,
+                    status=status,
                     single_flight=single_flight,
                     store=store,
                     runs=runs,
@@ -176,7 +176,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
 
         await stop.wait()
         logger.info("draining")
-        condition.draining = True
+        status.draining = True
         await server.say_not_serving()
         await _unless(stop_now, _drain(single_flight, config.drain_s))
         await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
@@ -240,7 +240,7 @@ async def _page(
     service: PageServicer,
     *,
     keyring: Keyring,
-    condition: Condition,
+    status: DaemonStatus,
     single_flight: SingleFlight,
     store: Store,
     runs: RunLog,
@@ -253,7 +253,7 @@ async def _page(
 
     access = Access(keyring.is_operators)
     site = Site(
-        condition=condition,
+        daemon_status=status,
         single_flight=single_flight,
         store=store,
         runs=runs,

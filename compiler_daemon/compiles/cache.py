@@ -20,7 +20,7 @@ from compile_wire.manifest import Manifest, Origin, decode_manifest, manifest_di
 from compile_wire.signature import sign_artifact, verify_artifact
 from compiler_daemon import metrics
 from compiler_daemon.compiles.environments import Environments
-from compiler_daemon.jobs import KIND_OF, Entry, GraphSource, Job, Product
+from compiler_daemon.jobs import ARTIFACT_KINDS, CompileResult, Entry, GraphSource, Job
 from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -101,17 +101,17 @@ class Cache:
                 )
         return stored
 
-    async def adopt(self, job: Job, product: Product) -> Entry:
+    async def adopt(self, job: Job, result: CompileResult) -> Entry:
         """Sign and store what a worker made of a job, whose blobs are stored; return it as clients receive it.
 
-        Raises `WireError` where the product is not what the job asked for. The worker ran somebody's graph: what it
+        Raises `WireError` where the result is not what the job asked for. The worker ran somebody's graph: what it
         says is taken for nothing more than what it handed over, for the key, environment and graph that were asked for.
         """
-        decoded = self._check_manifest(product.manifest, environment=job.environment, key=job.key, origin=job.origin)
-        _check_proof(decoded, job, product)
+        decoded = self._check_manifest(result.manifest, environment=job.environment, key=job.key, origin=job.origin)
+        _check_proof(decoded, job, result)
         await self._environments.keep(job.environment)
-        entry = await asyncio.to_thread(self._adopt, job, product, decoded)
-        await self._environments.note_facts(job.environment, product.facts)
+        entry = await asyncio.to_thread(self._adopt, job, result, decoded)
+        await self._environments.note_facts(job.environment, result.facts)
         return entry
 
     def put_blob(self, digest: Digest, data: bytes) -> None:
@@ -272,23 +272,23 @@ class Cache:
         with self._store.pin([blob.sha256 for blob in decoded.blobs]):
             return self._keep(decoded, manifest, graph, program)
 
-    def _adopt(self, job: Job, product: Product, decoded: Manifest) -> Entry:
+    def _adopt(self, job: Job, result: CompileResult, decoded: Manifest) -> Entry:
         with self._store.pin([blob.sha256 for blob in decoded.blobs]):
             try:
-                self._keep(decoded, product.manifest, job.graph, job.program)
+                self._keep(decoded, result.manifest, job.graph, job.program)
             except BlobMissingError as error:
                 raise MalformedError(f"the worker did not hand over what it promised: {error}") from error
             try:
-                self._store.note_compile(job.environment, job.key, product.seconds)
+                self._store.note_compile(job.environment, job.key, result.seconds)
             except StoreError as error:
                 logger.warning("the time of key %s is not kept: %s", job.key[:16], error)
             stored = StoredArtifact(
-                manifest=product.manifest,
-                signature=self._sign(decoded, product.manifest),
-                digest=manifest_digest(product.manifest),
+                manifest=result.manifest,
+                signature=self._sign(decoded, result.manifest),
+                digest=manifest_digest(result.manifest),
                 blobs=tuple({blob.sha256 for blob in decoded.blobs}),
             )
-            entry = self._entry(stored, job.environment, job.key, MAX_INLINE_BYTES - len(product.manifest))
+            entry = self._entry(stored, job.environment, job.key, MAX_INLINE_BYTES - len(result.manifest))
         if entry is None:
             raise DigestError("the artifact could not be read back from the store")
         return entry
@@ -323,11 +323,11 @@ def _checked_graph(data: bytes, size: int | None = None) -> bytes:
     return data
 
 
-def _check_proof(decoded: Manifest, job: Job, product: Product) -> None:
+def _check_proof(decoded: Manifest, job: Job, result: CompileResult) -> None:
     """Raise `MalformedError` unless the manifest is of this job's graph, and of all the blobs that came for it."""
     if decoded.graph != digest_of(job.graph):
         raise MalformedError("the worker's manifest names another graph than the job's")
-    if decoded.kind != KIND_OF[job.trade]:
-        raise MalformedError(f"the worker made a {decoded.kind} where one of the {job.trade} was asked for")
-    if {blob.sha256: blob.size for blob in decoded.blobs} != product.blobs:
+    if decoded.kind != ARTIFACT_KINDS[job.kind]:
+        raise MalformedError(f"the worker made a {decoded.kind} where one of the {job.kind} was asked for")
+    if {blob.sha256: blob.size for blob in decoded.blobs} != result.blobs:
         raise MalformedError("the worker's manifest names other blobs than it handed over")

@@ -28,7 +28,7 @@ class Handshakes:
         self._pool = pool
         self._counters = counters
 
-    async def greet(
+    async def accept(
         self, version: int, fields: Mapping[str, str], interpreter: str | None, *, caller: str = ""
     ) -> Welcome | str:
         """Return a welcome, or in words why the client is not welcome; raise `MalformedError` for a bad environment.

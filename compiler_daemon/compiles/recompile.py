@@ -42,7 +42,7 @@ class Replayed:
 ReplayEvent = QueuedEvent | RunningEvent | Replayed | Refusal
 
 
-class Replays:
+class Recompiler:
     """Has kept graphs compiled again, and waits for them."""
 
     def __init__(

@@ -29,16 +29,16 @@ from compiler_daemon.errors import (
     WorkerLostError,
 )
 from compiler_daemon.jobs import (
+    CompileResult,
     Entry,
     Event,
     FlightView,
     Job,
-    Product,
     QuarantinedView,
     QueuedEvent,
     Refusal,
     RunningEvent,
-    check_trade,
+    check_worker_kind,
 )
 from compiler_daemon.store import StoreError
 from compiler_daemon.workers.pool import Pool
@@ -149,7 +149,7 @@ class SingleFlight:
         Raises `EnvironmentUnknownError`, `EnvironmentKindError`, `QueueFullError`, and what the store raises where a
         result cannot be kept.
         """
-        check_trade(job.trade, job.environment, self._environments.fields(job.environment))
+        check_worker_kind(job.kind, job.environment, self._environments.fields(job.environment))
         self._counters.add(metrics.COMPILES_ASKED)
         if found := await self._find(job, have):
             self._counters.add(metrics.COMPILES_FOUND)
@@ -293,10 +293,10 @@ class SingleFlight:
                 ) as worker:
                     tracing.passed("queue", asked_ns)
                     compile_.set_phase("starting")
-                    product = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
+                    result = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
                     compile_.set_phase("storing")
                     with tracing.span("store"):
-                        entry = await self._adopt(job, product, worker)
+                        entry = await self._adopt(job, result, worker)
             except WorkerLostError as error:
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)
@@ -309,13 +309,13 @@ class SingleFlight:
                 raise
             else:
                 self._quarantine.forgive(key)
-                self._counters.add_seconds(metrics.COMPILE_SECONDS, product.seconds)
+                self._counters.add_seconds(metrics.COMPILE_SECONDS, result.seconds)
                 return entry
         raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
 
-    async def _adopt(self, job: Job, product: Product, worker: WorkerProcess) -> Entry:
+    async def _adopt(self, job: Job, result: CompileResult, worker: WorkerProcess) -> Entry:
         try:
-            return await self._cache.adopt(job, product)
+            return await self._cache.adopt(job, result)
         except WireError as error:
             await worker.end(grace_s=0)
             raise WorkerLostError(f"the worker handed over something else: {error}") from error

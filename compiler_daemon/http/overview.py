@@ -11,7 +11,7 @@ from compiler_daemon import metrics
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.http.time_series import Column, Span, columns
 from compiler_daemon.insight.runs import ProgramFigures, RunLog
-from compiler_daemon.insight.status import Condition, ConditionView
+from compiler_daemon.insight.status import DaemonStatus, StatusView
 from compiler_daemon.jobs import FlightView
 from compiler_daemon.store import ArtifactRow, Store
 
@@ -52,7 +52,7 @@ class Overview:
     """Holds the figures of the first page."""
 
     now: float
-    condition: ConditionView
+    status: StatusView
     flights: Sequence[FlightView]
     more_flights: int
     slowest: Sequence[ArtifactRow]
@@ -85,24 +85,24 @@ class Overview:
     @property
     def saved_ever_s(self) -> int:
         """Since the store was made."""
-        return self.condition.counters.get(metrics.SECONDS_SAVED, 0)
+        return self.status.counters.get(metrics.SECONDS_SAVED, 0)
 
     @property
     def damaged_files(self) -> int:
         """Found and set aside since the store was made."""
-        return self.condition.counters.get("quarantined", 0)
+        return self.status.counters.get("quarantined", 0)
 
     @property
     def is_new(self) -> bool:
         """Whether nobody has asked for anything yet."""
-        counters = self.condition.counters
-        return not (counters.get(metrics.LOOKUPS) or self.condition.artifacts or self.flights)
+        counters = self.status.counters
+        return not (counters.get(metrics.LOOKUPS) or self.status.artifacts or self.flights)
 
 
-async def look(condition: Condition, single_flight: SingleFlight, store: Store, runs: RunLog, span: Span) -> Overview:
+async def look(status: DaemonStatus, single_flight: SingleFlight, store: Store, runs: RunLog, span: Span) -> Overview:
     """Gather all of it."""
     now = time.time()
-    view = await condition.look()
+    view = await status.snapshot()
     slowest, programs, samples = await asyncio.to_thread(
         lambda: (
             store.slowest_artifacts(_SLOWEST),
@@ -113,7 +113,7 @@ async def look(condition: Condition, single_flight: SingleFlight, store: Store, 
     under_way = single_flight.views()
     return Overview(
         now=now,
-        condition=view,
+        status=view,
         flights=under_way[:_FLIGHTS],
         more_flights=max(0, len(under_way) - _FLIGHTS),
         slowest=slowest,

@@ -18,7 +18,7 @@ from compiler_daemon.http import time_series as curves
 from compiler_daemon.http.login import Access
 from compiler_daemon.http.server import Request, Response
 from compiler_daemon.insight.runs import RunLog
-from compiler_daemon.insight.status import Condition
+from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.store import Store
 from compiler_daemon.text import numbers as words
 
@@ -37,7 +37,7 @@ class Site:
     def __init__(
         self,
         *,
-        condition: Condition,
+        daemon_status: DaemonStatus,
         single_flight: SingleFlight,
         store: Store,
         runs: RunLog,
@@ -45,7 +45,7 @@ class Site:
         counters: metrics.Counters,
         version: str,
     ) -> None:
-        self._condition = condition
+        self._daemon_status = daemon_status
         self._single_flight = single_flight
         self._store = store
         self._runs = runs
@@ -122,7 +122,7 @@ class Site:
 
     async def _overview(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._single_flight, self._store, self._runs, span)
+        view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         return self._page(
             "overview.html",
             view=view,
@@ -140,7 +140,7 @@ class Site:
 
     async def _status(self, request: Request) -> Response:
         span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._single_flight, self._store, self._runs, span)
+        view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         body = json.dumps(asdict(view), default=str).encode()
         return Response(kind="application/json", body=body)
 
@@ -148,7 +148,7 @@ class Site:
         # Here, and not above: who has no Prometheus does not pay for its library.
         from compiler_daemon.http.prometheus import CONTENT_TYPE, expose
 
-        return Response(kind=CONTENT_TYPE, body=expose(await self._condition.look(), version=self._version))
+        return Response(kind=CONTENT_TYPE, body=expose(await self._daemon_status.snapshot(), version=self._version))
 
     def _page(
         self, template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: Any

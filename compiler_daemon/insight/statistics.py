@@ -48,7 +48,7 @@ class Statistics:
     last_runs: Sequence[RunSummary]
 
 
-class Gathering:
+class StatisticsCollector:
     """Collects the figures of `stats` from the log of runs and the store."""
 
     def __init__(self, store: Store, log: RunLog, *, counters: metrics.Counters) -> None:
@@ -56,7 +56,7 @@ class Gathering:
         self._log = log
         self._counters = counters
 
-    async def gather(self) -> Statistics:
+    async def collect(self) -> Statistics:
         """Ask everybody; takes milliseconds, however full the store is."""
         return await asyncio.to_thread(self._gather)
 

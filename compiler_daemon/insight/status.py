@@ -26,7 +26,7 @@ _SAMPLE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConditionView:
+class StatusView:
     """Holds the daemon's state at one moment, as an operator sees it."""
 
     pid: int
@@ -47,7 +47,7 @@ class ConditionView:
     """Whether workers are confined, in words."""
 
 
-class Condition:
+class DaemonStatus:
     """Collects the daemon's state from its rooms when an operator asks."""
 
     def __init__(
@@ -66,11 +66,11 @@ class Condition:
         self.address = ""
         self.draining = False
 
-    async def look(self) -> ConditionView:
+    async def snapshot(self) -> StatusView:
         """Ask everybody."""
         usage = await asyncio.to_thread(self._store.usage)
         counters = await self._counts()
-        return ConditionView(
+        return StatusView(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started,
             address=self.address,

@@ -53,7 +53,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
         except JobRefusedError:
             interpreter = None  # what is stored can be had all the same; a compile will be told why not
-        answer = await self._handshakes.greet(
+        answer = await self._handshakes.accept(
             request.protocol_version, request.environment, interpreter, caller=current_caller().name
         )
         response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
@@ -129,7 +129,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         environment = parse_digest(request.environment_id)
         self._rights.compile(current_caller(), "graphs", environment)
         return Job(
-            trade="graphs",
+            kind="graphs",
             environment=environment,
             key=unpack.unpack_key(request.key),
             graph=await self._cache.graph(unpack.unpack_graph(request.graph)),

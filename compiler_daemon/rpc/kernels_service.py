@@ -48,7 +48,7 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
             yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
         job = Job(
-            trade="kernels",
+            kind="kernels",
             environment=environment,
             key=unpack.unpack_key(request.key),
             graph=kernel,

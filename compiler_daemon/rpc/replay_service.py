@@ -11,7 +11,7 @@ from compile_wire.digest import parse_digest
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
 from compiler_daemon.compiles.cache import Cache
-from compiler_daemon.compiles.recompile import Replayed, ReplayEvent, Replays
+from compiler_daemon.compiles.recompile import Recompiler, Replayed, ReplayEvent
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
@@ -24,10 +24,10 @@ from compiler_daemon.rpc.pack import pack_event
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
     """Answers an operator's calls that have kept graphs compiled again."""
 
-    def __init__(self, *, cache: Cache, replays: Replays, rights: Rights, interpreter: str) -> None:
+    def __init__(self, *, cache: Cache, recompiler: Recompiler, rights: Rights, interpreter: str) -> None:
         self._rights = rights
         self._cache = cache
-        self._replays = replays
+        self._recompiler = recompiler
         self._interpreter = interpreter
 
     async def ReplayGraph(
@@ -41,14 +41,14 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
             return
         environment = parse_digest(request.environment_id)
         asked = Job(
-            trade=self._rights.replay(current_caller(), environment),
+            kind=self._rights.replay(current_caller(), environment),
             environment=environment,
             key=unpack.unpack_key(request.key) if request.key else "",
             graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
             interpreter=interpreter,
             program=unpack.unpack_program(request.program),
         )
-        async with aclosing(self._replays.replay(asked)) as events:
+        async with aclosing(self._recompiler.replay(asked)) as events:
             async for event in events:
                 yield _packed(event)
 

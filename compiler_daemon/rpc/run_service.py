@@ -9,8 +9,8 @@ from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.insight.explanations import Explanations
-from compiler_daemon.insight.run_intake import Reports
-from compiler_daemon.insight.statistics import Gathering
+from compiler_daemon.insight.run_intake import RunIntake
+from compiler_daemon.insight.statistics import StatisticsCollector
 from compiler_daemon.rpc import run_messages as messages
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.unpack import unpack_program
@@ -20,16 +20,21 @@ class RunServicer(pb_grpc.RunServiceServicer):
     """Takes trainers' reports, and answers with explanations and figures."""
 
     def __init__(
-        self, *, reports: Reports, explanations: Explanations, gathering: Gathering, single_flight: SingleFlight
+        self,
+        *,
+        intake: RunIntake,
+        explanations: Explanations,
+        statistics: StatisticsCollector,
+        single_flight: SingleFlight,
     ) -> None:
-        self._reports = reports
+        self._intake = intake
         self._explanations = explanations
-        self._gathering = gathering
+        self._statistics = statistics
         self._single_flight = single_flight
 
     async def ReportRun(self, request: pb.ReportRunRequest, context: Context) -> pb.ReportRunResponse:
         """See the protocol."""
-        await self._reports.add(messages.unpack_report(request))
+        await self._intake.add(messages.unpack_report(request))
         return pb.ReportRunResponse()
 
     async def ExplainRun(self, request: pb.ExplainRunRequest, context: Context) -> pb.ExplainRunResponse:
@@ -43,7 +48,7 @@ class RunServicer(pb_grpc.RunServiceServicer):
 
     async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> pb.GetStatisticsResponse:
         """See the protocol."""
-        return messages.pack_statistics(await self._gathering.gather())
+        return messages.pack_statistics(await self._statistics.collect())
 
     async def ListFlights(self, request: pb.ListFlightsRequest, context: Context) -> pb.ListFlightsResponse:
         """See the protocol."""

@@ -22,7 +22,7 @@ from compiler_daemon import metrics
 from compiler_daemon.access.register import Keyring
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.errors import AddressError
-from compiler_daemon.insight.status import Condition
+from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.rpc.access_log import log_access
 from compiler_daemon.rpc.admin_service import AdminServicer
 from compiler_daemon.rpc.around import AroundInterceptor
@@ -66,7 +66,7 @@ class RpcServer:
         replay_service: ReplayServicer,
         *,
         keyring: Keyring,
-        condition: Condition,
+        status: DaemonStatus,
         counters: metrics.Counters,
         with_reflection: bool,
         max_connections: int,
@@ -79,7 +79,7 @@ class RpcServer:
                 AroundInterceptor(log_access),
                 AroundInterceptor(to_status),
                 AroundInterceptor(require_caller(keyring, counters)),
-                AroundInterceptor(refuse_while(lambda: condition.draining)),
+                AroundInterceptor(refuse_while(lambda: status.draining)),
                 *([AroundInterceptor(trace_calls)] if tracing.is_on() else []),
                 ParseInterceptor(),
             ],
