@@ -21,7 +21,7 @@ _FLUSH_ABOVE = 256
 """Stamps that are waiting; one transaction of them takes about a millisecond."""
 
 
-class Stamps:
+class UsageTracker:
     """Collects uses of artifacts until they are written to the index. Safe to call from any thread."""
 
     def __init__(self, index: Index) -> None:
