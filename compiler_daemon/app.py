@@ -248,11 +248,11 @@ async def _page(
 ) -> AsyncIterator[None]:
     # Here, and not above: a daemon without a page pays for none of it.
     from compiler_daemon.http.login import Access
-    from compiler_daemon.http.routes import Site
-    from compiler_daemon.http.server import HOST, Door, DoorConfig
+    from compiler_daemon.http.routes import Routes
+    from compiler_daemon.http.server import HOST, HttpServer, HttpServerConfig
 
     access = Access(keyring.is_operators)
-    site = Site(
+    routes = Routes(
         daemon_status=status,
         single_flight=single_flight,
         store=store,
@@ -261,15 +261,15 @@ async def _page(
         counters=counters,
         version=__version__,
     )
-    door = Door(site.answer, site.plain, DoorConfig())
-    access.port = await door.listen(port)
+    server = HttpServer(routes.answer, routes.plain, HttpServerConfig())
+    access.port = await server.listen(port)
     url = f"http://{HOST}:{access.port}/"
     service.serve(url, access.make_code)
     logger.info("the page is at %s; `compiler-daemon page` lets a browser in", url)
     try:
         yield
     finally:
-        await door.close()
+        await server.close()
 
 
 def _store_config(config: DaemonConfig) -> StoreConfig:

@@ -15,7 +15,7 @@ import typer
 
 from compile_wire.plain import plain
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def warm(
     if dry_run:
         _print_cells(cells, as_json=as_json)
         return
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     client = OperatorClient.of(place, call_s=_STATUS_S)
     client.status()  # without a daemon there is nothing to warm, and this says so
     from compiler_daemon.admin.sweep.cell import SweepContext

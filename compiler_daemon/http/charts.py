@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler_daemon.http.time_series import Column, Span
-from compiler_daemon.text import numbers as words
+from compiler_daemon.text import numbers
 
 WIDTH, HEIGHT = 640, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 2, 10, 24
@@ -63,8 +63,8 @@ def rate_chart(columns: Sequence[Column], span: Span) -> Chart:
         if column.rate is None:
             continue
         said = (
-            f"{words.stretch(column.start, column.end)}: {words.percent(column.rate)}, "
-            f"{words.count(column.hits)} of {words.count(column.lookups)} lookups"
+            f"{numbers.stretch(column.start, column.end)}: {numbers.percent(column.rate)}, "
+            f"{numbers.count(column.hits)} of {numbers.count(column.lookups)} lookups"
         )
         height = column.rate * scale
         bars.append(Bar(x=x, y=_TOP, width=width, height=scale - height, kind="miss", words=said))
@@ -95,7 +95,7 @@ def saved_chart(columns: Sequence[Column], span: Span) -> Chart:
             width=width,
             height=max(1.5, column.saved_s / top * scale),
             kind="saved",
-            words=f"{words.stretch(column.start, column.end)}: {words.seconds(column.saved_s)} saved",
+            words=f"{numbers.stretch(column.start, column.end)}: {numbers.seconds(column.saved_s)} saved",
         )
         for column, (x, width) in zip(columns, _places(len(columns)), strict=True)
         if column.saved_s

@@ -13,14 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compiler_daemon import metrics
 from compiler_daemon.compiles.single_flight import SingleFlight
-from compiler_daemon.http import charts, graph_page, overview
-from compiler_daemon.http import time_series as curves
+from compiler_daemon.http import charts, graph_page, overview, time_series
 from compiler_daemon.http.login import Access
 from compiler_daemon.http.server import Request, Response
 from compiler_daemon.insight.runs import RunLog
 from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.store import Store
-from compiler_daemon.text import numbers as words
+from compiler_daemon.text import numbers
 
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
@@ -31,7 +30,7 @@ _GRAPHS = "/graphs/"
 _DEFAULT_SPAN = "day"
 
 
-class Site:
+class Routes:
     """Answers requests for the pages of one daemon."""
 
     def __init__(
@@ -121,13 +120,13 @@ class Site:
         )
 
     async def _overview(self, request: Request) -> Response:
-        span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
+        span = time_series.SPANS.get(request.parameters.get("span", ""), time_series.SPANS[_DEFAULT_SPAN])
         view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         return self._page(
             "overview.html",
             view=view,
             version=self._version,
-            spans=curves.SPANS,
+            spans=time_series.SPANS,
             rate_chart=charts.rate_chart(view.columns, span),
             saved_chart=charts.saved_chart(view.columns, span),
         )
@@ -139,7 +138,7 @@ class Site:
         return self._page("graph.html", view=view)
 
     async def _status(self, request: Request) -> Response:
-        span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
+        span = time_series.SPANS.get(request.parameters.get("span", ""), time_series.SPANS[_DEFAULT_SPAN])
         view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         body = json.dumps(asdict(view), default=str).encode()
         return Response(kind="application/json", body=body)
@@ -168,14 +167,14 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        ago=words.ago,
-        count=words.count,
-        moment=words.moment,
-        percent=words.percent,
-        seconds=words.seconds,
+        ago=numbers.ago,
+        count=numbers.count,
+        moment=numbers.moment,
+        percent=numbers.percent,
+        seconds=numbers.seconds,
         short=_short,
-        size=words.size,
-        stretch=words.stretch,
+        size=numbers.size,
+        stretch=numbers.stretch,
     )
     return environment
 
