@@ -30,6 +30,7 @@ from compiler_daemon.compiles.handshake import Handshakes
 from compiler_daemon.compiles.recompile import Recompiler
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
 from compiler_daemon.insight.explanations import Explanations
@@ -98,6 +99,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         )
         rights = Rights(environments, allow_publish=config.allow_publish)
         cache = Cache(store, environments, secret=identity.secret, counters=counters)
+        transfers = Transfers(store, environments, cache=cache, counters=counters)
         single_flight = SingleFlight(
             config.flights,
             cache=cache,
@@ -122,16 +124,17 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
             CompileServicer(
                 handshakes=Handshakes(environments, pool, counters=counters),
                 cache=cache,
+                transfers=transfers,
                 rights=rights,
                 single_flight=single_flight,
                 interpreter=config.pool.interpreter,
                 server_version=__version__,
             ),
             AdminServicer(status=status, shutdown=stop.set, server_version=__version__),
-            InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
+            InventoryServicer(inventory=Inventory(store, environments, counters=counters), transfers=transfers),
             page_service,
             KernelServicer(
-                cache=cache, rights=rights, single_flight=single_flight, interpreter=config.pool.interpreter
+                transfers=transfers, rights=rights, single_flight=single_flight, interpreter=config.pool.interpreter
             ),
             RunServicer(
                 intake=intake,
@@ -140,7 +143,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
                 single_flight=single_flight,
             ),
             ReplayServicer(
-                cache=cache,
+                transfers=transfers,
                 recompiler=Recompiler(
                     cache=cache, environments=environments, single_flight=single_flight, pool=pool, counters=counters
                 ),

@@ -16,6 +16,7 @@ from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.handshake import Handshakes, Welcome
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
@@ -32,6 +33,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         *,
         handshakes: Handshakes,
         cache: Cache,
+        transfers: Transfers,
         rights: Rights,
         single_flight: SingleFlight,
         interpreter: str,
@@ -40,6 +42,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         self._rights = rights
         self._handshakes = handshakes
         self._cache = cache
+        self._transfers = transfers
         self._single_flight = single_flight
         self._interpreter = interpreter
         self._server_version = server_version
@@ -91,7 +94,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         """See the protocol."""
         environment = parse_digest(request.environment_id)
         self._rights.publish(current_caller(), environment)
-        stored = await self._cache.publish(
+        stored = await self._transfers.publish(
             environment,
             unpack.unpack_key(request.key),
             request.manifest,
@@ -104,7 +107,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
         """See the protocol."""
-        async with aclosing(self._cache.read_blob(parse_digest(request.sha256))) as chunks:
+        async with aclosing(self._transfers.read_blob(parse_digest(request.sha256))) as chunks:
             async for chunk in chunks:
                 yield pb.ReadBlobResponse(data=chunk)
 
@@ -122,7 +125,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             async for message in request_iterator:
                 yield message.data
 
-        stored = await self._cache.write_blob(parse_digest(first.sha256), first.size, chunks())
+        stored = await self._transfers.write_blob(parse_digest(first.sha256), first.size, chunks())
         return pb.WriteBlobResponse(stored=stored)
 
     async def _job(self, request: pb.CompileGraphRequest, context: Context) -> Job:
@@ -132,7 +135,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             kind="graphs",
             environment=environment,
             key=unpack.unpack_key(request.key),
-            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            graph=await self._transfers.graph(unpack.unpack_graph(request.graph)),
             interpreter=unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter),
             program=unpack.unpack_program(request.program),
             ahead=request.ahead,

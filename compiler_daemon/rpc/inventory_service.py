@@ -15,7 +15,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOB_BYTES, MAX_BLOBS, MAX_KEY_TEXT
 from compile_wire.v1 import inventory_pb2 as pb
 from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
-from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.unpack import unpack_name, unpack_program
@@ -33,9 +33,9 @@ Row = TypeVar("Row")
 class InventoryServicer(pb_grpc.InventoryServiceServicer):
     """Answers an operator's calls about what is kept."""
 
-    def __init__(self, *, inventory: Inventory, cache: Cache) -> None:
+    def __init__(self, *, inventory: Inventory, transfers: Transfers) -> None:
         self._inventory = inventory
-        self._cache = cache
+        self._transfers = transfers
 
     async def ListArtifacts(
         self, request: pb.ListArtifactsRequest, context: Context
@@ -141,14 +141,14 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
             async for message in request_iterator:
                 yield message.data
 
-        stored = await self._cache.import_blob(parse_digest(first.sha256), first.size, chunks())
+        stored = await self._transfers.import_blob(parse_digest(first.sha256), first.size, chunks())
         return pb.ImportBlobResponse(stored=stored)
 
     async def ImportArtifact(self, request: pb.ImportArtifactRequest, context: Context) -> pb.ImportArtifactResponse:
         """See the protocol."""
         fields = dict(request.environment)
         check_environment(fields)
-        stored = await self._cache.import_artifact(
+        stored = await self._transfers.import_artifact(
             fields,
             request.manifest,
             graph=parse_digest(request.graph) if request.graph else None,

@@ -13,9 +13,9 @@ from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
-from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
@@ -27,8 +27,8 @@ from compiler_daemon.rpc.pack import pack_event
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
     """Answers the calls of trainers about Triton kernels."""
 
-    def __init__(self, *, cache: Cache, rights: Rights, single_flight: SingleFlight, interpreter: str) -> None:
-        self._cache = cache
+    def __init__(self, *, transfers: Transfers, rights: Rights, single_flight: SingleFlight, interpreter: str) -> None:
+        self._transfers = transfers
         self._rights = rights
         self._single_flight = single_flight
         self._interpreter = interpreter
@@ -39,7 +39,7 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
         """See the protocol."""
         environment = parse_digest(request.environment_id)
         self._rights.compile(current_caller(), "kernels", environment)
-        kernel = await self._cache.graph(unpack.unpack_graph(request.kernel))
+        kernel = await self._transfers.graph(unpack.unpack_graph(request.kernel))
         if len(kernel) > MAX_KERNEL_BYTES:
             raise MalformedError(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(kernel)}")
         try:

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from compile_wire.digest import parse_digest
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
-from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.recompile import Recompiler, Replayed, ReplayEvent
 from compiler_daemon.compiles.rights import Rights
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
@@ -24,9 +24,9 @@ from compiler_daemon.rpc.pack import pack_event
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
     """Answers an operator's calls that have kept graphs compiled again."""
 
-    def __init__(self, *, cache: Cache, recompiler: Recompiler, rights: Rights, interpreter: str) -> None:
+    def __init__(self, *, transfers: Transfers, recompiler: Recompiler, rights: Rights, interpreter: str) -> None:
         self._rights = rights
-        self._cache = cache
+        self._transfers = transfers
         self._recompiler = recompiler
         self._interpreter = interpreter
 
@@ -44,7 +44,7 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
             kind=self._rights.replay(current_caller(), environment),
             environment=environment,
             key=unpack.unpack_key(request.key) if request.key else "",
-            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            graph=await self._transfers.graph(unpack.unpack_graph(request.graph)),
             interpreter=interpreter,
             program=unpack.unpack_program(request.program),
         )
