@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.pack import pack_quarantined, pack_worker
+from compiler_daemon.rpc.service import Service
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
@@ -20,6 +22,13 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         self._status = status
         self._shutdown = shutdown
         self._server_version = server_version
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["AdminService"].full_name,
+            add=partial(pb_grpc.add_AdminServiceServicer_to_server, self),
+        )
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """See the protocol."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
@@ -23,6 +24,7 @@ from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_entries, pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class CompileServicer(pb_grpc.CompileServiceServicer):
@@ -46,6 +48,13 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         self._single_flight = single_flight
         self._interpreter = interpreter
         self._server_version = server_version
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["CompileService"].full_name,
+            add=partial(pb_grpc.add_CompileServiceServicer_to_server, self),
+        )
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
         """See the protocol."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 from compile_wire.digest import Digest, parse_digest
@@ -18,6 +19,7 @@ from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
 from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.unpack import unpack_name, unpack_program
 from compiler_daemon.store import ArtifactRow, StoredGraph
 
@@ -36,6 +38,13 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
     def __init__(self, *, inventory: Inventory, transfers: Transfers) -> None:
         self._inventory = inventory
         self._transfers = transfers
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["InventoryService"].full_name,
+            add=partial(pb_grpc.add_InventoryServiceServicer_to_server, self),
+        )
 
     async def ListArtifacts(
         self, request: pb.ListArtifactsRequest, context: Context

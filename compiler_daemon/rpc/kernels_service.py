@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
@@ -22,6 +23,7 @@ from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
@@ -32,6 +34,13 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
         self._rights = rights
         self._single_flight = single_flight
         self._interpreter = interpreter
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=kernels_pb.DESCRIPTOR.services_by_name["KernelService"].full_name,
+            add=partial(kernels_pb2_grpc.add_KernelServiceServicer_to_server, self),
+        )
 
     async def CompileKernel(
         self, request: kernels_pb.CompileKernelRequest, context: Context

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.v1 import replay_pb2 as pb
@@ -19,6 +20,7 @@ from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
@@ -29,6 +31,13 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
         self._transfers = transfers
         self._recompiler = recompiler
         self._interpreter = interpreter
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["ReplayService"].full_name,
+            add=partial(pb_grpc.add_ReplayServiceServicer_to_server, self),
+        )
 
     async def ReplayGraph(
         self, request: pb.ReplayGraphRequest, context: Context

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from compile_wire.errors import MalformedError
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
@@ -13,6 +15,7 @@ from compiler_daemon.insight.run_intake import RunIntake
 from compiler_daemon.insight.statistics import StatisticsCollector
 from compiler_daemon.rpc import run_messages as messages
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.unpack import unpack_program
 
 
@@ -31,6 +34,13 @@ class RunServicer(pb_grpc.RunServiceServicer):
         self._explanations = explanations
         self._statistics = statistics
         self._single_flight = single_flight
+
+    def service(self) -> Service:
+        """Return it as the server takes it."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["RunService"].full_name,
+            add=partial(pb_grpc.add_RunServiceServicer_to_server, self),
+        )
 
     async def ReportRun(self, request: pb.ReportRunRequest, context: Context) -> pb.ReportRunResponse:
         """See the protocol."""
