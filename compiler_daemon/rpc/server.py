@@ -14,7 +14,7 @@ from compiler_daemon.access.register import Keyring
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.errors import AddressError
 from compiler_daemon.insight.status import DaemonStatus
-from compiler_daemon.rpc.access_log import log_access
+from compiler_daemon.rpc.access_log import log_access, trace_calls
 from compiler_daemon.rpc.around import AroundInterceptor
 from compiler_daemon.rpc.auth import require_caller
 from compiler_daemon.rpc.drain import refuse_while
@@ -22,7 +22,6 @@ from compiler_daemon.rpc.health import HealthServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.status import to_status
-from compiler_daemon.rpc.traced import trace_calls
 
 _MAX_CONCURRENT_CALLS = 1024
 """Calls beyond are refused with RESOURCE_EXHAUSTED; each waiter of a compile is one."""
