@@ -52,7 +52,7 @@ class Cache:
         return entries
 
     async def find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
-        """As `lookup`, but not counted."""
+        """Return the same as `lookup`, without counting it."""
         self._environments.fields(environment)
         return await asyncio.to_thread(self._find, environment, key, have)
 
@@ -74,12 +74,12 @@ class Cache:
         self._store.put_blob(digest, data)
 
     async def has(self, environment: Digest, key: str) -> bool:
-        """Whether an artifact is filed under the key; it does not count as used."""
+        """Return whether an artifact is stored under the key; it does not count as used."""
         rows = await asyncio.to_thread(self._store.artifacts, environment=environment)
         return any(row.key == key for row in rows)
 
     async def was_asked_for(self, environment: Digest, key: str, graph: bytes) -> bool:
-        """Whether this graph was once asked for under this key, by somebody who may publish."""
+        """Return whether this graph was once asked for under this key, by somebody who may publish."""
         rows = await asyncio.to_thread(self._store.graphs, environment=environment, key=key)
         return digest_of(graph) in {row.graph for row in rows}
 

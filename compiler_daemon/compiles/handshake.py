@@ -1,4 +1,4 @@
-"""The first word of a client: whether it is welcome, and what it may take over."""
+"""The handshake: a client's protocol version and environment are checked, and the facts it may take over are given."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Recompiler:
                     yield event
 
     async def _provable(self, kernel: Job) -> Job | Refusal:
-        """A kernel that somebody who may publish has asked for under this key, or the refusal of any other."""
+        """Return a kernel that somebody who may publish has asked for under this key; refuse any other."""
         if await self._cache.was_asked_for(kernel.environment, kernel.key, kernel.graph):
             return kernel
         return Refusal(
@@ -103,7 +103,7 @@ class Recompiler:
         )
 
     async def _keyed(self, asked: Job) -> Job | Refusal:
-        """The job as it is here: with the worker's environment, and the key that its torch gives the graph."""
+        """Return the job as it is here: with the worker's environment, and the key that its torch gives the graph."""
         job = replace(asked, key="", replay=True)
         try:
             async with self._pool.lease(
@@ -127,7 +127,7 @@ class Recompiler:
             return Refusal(reason="DRAINING", message="the daemon stops")
 
     def _fields(self, asked: Job) -> dict[str, str]:
-        """Of the environment that it was asked for in, which says whether it is a graph or a kernel."""
+        """Return the fields of the environment that the job was asked for in; none where nobody knows it any more."""
         try:
             return dict(self._environments.fields(asked.environment))
         except EnvironmentUnknownError:

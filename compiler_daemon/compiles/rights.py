@@ -41,7 +41,7 @@ class Rights:
             named.popitem(last=False)
 
     def may_publish(self, caller: Caller) -> bool:
-        """Whether artifacts are taken from the caller."""
+        """Return whether artifacts are taken from the caller."""
         return self._allow_publish and caller.may_publish
 
     def compile(self, caller: Caller, kind: WorkerKind, environment: Digest) -> None:

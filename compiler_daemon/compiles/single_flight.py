@@ -65,13 +65,13 @@ class _Compile:
         self._changed = asyncio.Event()
 
     def event(self) -> QueuedEvent | RunningEvent:
-        """What a waiter hears now."""
+        """Return what its waiters are told now."""
         if self.started is None:
             return QueuedEvent(position=self.position)
         return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
 
     def view(self, now: float, eta_s: float | None) -> FlightView:
-        """What an operator sees."""
+        """Return it as an operator sees it; `eta_s` is None where there is no history."""
         return FlightView(
             environment=self.job.environment,
             key=self.job.key,

@@ -102,7 +102,7 @@ class Transfers:
         return stored
 
     async def import_blob(self, digest: Digest, size: int, chunks: AsyncIterator[bytes]) -> bool:
-        """As `write_blob`, for an operator; raises `StoreFullError` rather than evict anything for it."""
+        """Store a blob for an operator, as `write_blob` does; raise `StoreFullError` rather than evict anything."""
         await self._check_room(size)
         return await self.write_blob(digest, size, chunks)
 

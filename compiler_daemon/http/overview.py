@@ -64,32 +64,32 @@ class Overview:
 
     @property
     def hits(self) -> int:
-        """In the span."""
+        """The lookups in the span that found something."""
         return sum(column.hits for column in self.columns)
 
     @property
     def lookups(self) -> int:
-        """In the span."""
+        """The lookups in the span."""
         return sum(column.lookups for column in self.columns)
 
     @property
     def rate(self) -> float | None:
-        """In the span."""
+        """The share of hits among the lookups in the span; None where there were none."""
         return self.hits / self.lookups if self.lookups else None
 
     @property
     def saved_s(self) -> int:
-        """In the span."""
+        """The compile time saved in the span, in seconds."""
         return sum(column.saved_s for column in self.columns)
 
     @property
     def saved_ever_s(self) -> int:
-        """Since the store was made."""
+        """The compile time saved since the store was made, in seconds."""
         return self.status.counters.get(metrics.SECONDS_SAVED, 0)
 
     @property
     def damaged_files(self) -> int:
-        """Found and set aside since the store was made."""
+        """The files found damaged and set aside since the store was made."""
         return self.status.counters.get("quarantined", 0)
 
     @property
@@ -100,7 +100,7 @@ class Overview:
 
 
 async def look(status: DaemonStatus, single_flight: SingleFlight, store: Store, runs: RunLog, span: Span) -> Overview:
-    """Gather all of it."""
+    """Collect the figures of a span, and what is under way now."""
     now = time.time()
     view = await status.snapshot()
     slowest, programs, samples = await asyncio.to_thread(

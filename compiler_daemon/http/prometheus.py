@@ -111,7 +111,7 @@ _NOT_EVENTS = {metrics.LOOKUPS, metrics.COMPILES_REFUSED}
 def expose(view: StatusView, *, version: str) -> bytes:
     """Return everything in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Condition(view, version))
+    registry.register(_StatusCollector(view, version))
     return generate_latest(registry)
 
 
@@ -134,10 +134,10 @@ def families() -> list[Metric]:
         quarantined=(),
         sandbox="",
     )
-    return list(_Condition(nothing, "").collect())
+    return list(_StatusCollector(nothing, "").collect())
 
 
-class _Condition(Collector):
+class _StatusCollector(Collector):
     def __init__(self, view: StatusView, version: str) -> None:
         self._view = view
         self._version = version

@@ -136,7 +136,7 @@ class HttpServer:
 
     @contextlib.contextmanager
     def waiting(self, connection: _Connection) -> Iterator[None]:
-        """While this lasts nobody has asked over the connection, and it may have to go for others."""
+        """Count the connection among the silent ones, which may have to go for others, while the block lasts."""
         self._silent[connection] = None
         try:
             yield
@@ -144,7 +144,7 @@ class HttpServer:
             self._silent.pop(connection, None)
 
     def forget(self, connection: _Connection) -> None:
-        """The connection has been dropped."""
+        """Drop a connection that has ended from the silent ones."""
         self._silent.pop(connection, None)
 
     async def answer(self, event: h11.Request) -> Response:
@@ -169,7 +169,7 @@ class HttpServer:
 
     @property
     def config(self) -> HttpServerConfig:
-        """The limits."""
+        """The limits of each connection."""
         return self._config
 
     def _checked(self, event: h11.Request) -> Request:

@@ -25,7 +25,7 @@ class Span:
 
     @property
     def seconds(self) -> int:
-        """Its length."""
+        """Its length in seconds."""
         return self.column_s * self.columns
 
 

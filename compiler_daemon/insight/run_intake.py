@@ -1,4 +1,4 @@
-"""Taking in what trainers report: each graph that was not there is given its cause, then kept and counted."""
+"""Taking in what trainers report: each graph that was a miss is given its cause, then kept and counted."""
 
 from __future__ import annotations
 

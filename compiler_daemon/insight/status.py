@@ -67,7 +67,7 @@ class DaemonStatus:
         self.draining = False
 
     async def snapshot(self) -> StatusView:
-        """Ask everybody."""
+        """Return the state as it is now."""
         usage = await asyncio.to_thread(self._store.usage)
         counters = await self._counts()
         return StatusView(

@@ -183,7 +183,7 @@ class Artifacts:
                     raise MalformedError(f"blob {blob[:12]} has {row[0]} bytes, and the manifest says {size}")
 
     def _complete(self, digest: Digest) -> StoredArtifact | None:
-        """The artifact where it is whole; None, and gone from the index, where it is not."""
+        """Return the artifact where it is whole; None, and gone from the index, where it is not."""
         # Touched before its files are looked at: from here on eviction leaves it alone.
         if not self._pins.touch(digest):
             return None

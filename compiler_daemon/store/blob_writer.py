@@ -61,7 +61,7 @@ class BlobWriter:
         return self
 
     def _intact(self) -> bool:
-        """Whether the blob is stored and still what it was: a new copy of a damaged one must not be thrown away."""
+        """Return whether the blob is stored and undamaged: a new copy of a damaged one must not be thrown away."""
         if self._blobs.missing([self._digest]):
             return False
         try:

@@ -151,7 +151,7 @@ class Blobs:
             self._bad.discard(digest)
 
     def _found_damaged(self, digest: Digest) -> BlobDamagedError:
-        """The error to raise; it is a miss for the reader whether or not the disk lets us move the file."""
+        """Set a damaged blob aside; return the error to raise. It is a miss even where its file cannot be moved."""
         try:
             self.give_up(digest)
         except StoreVanishedError:
@@ -161,7 +161,7 @@ class Blobs:
         return BlobDamagedError(digest)
 
     def _file_bytes(self, digest: Digest) -> bytes | None:
-        """The file's bytes, right or wrong; nothing where the disk cannot read them; None where there is no file."""
+        """Return the file's bytes, right or wrong; none where the disk cannot read them; None without a file."""
         with self._directory.trouble("read a blob"):
             try:
                 return self._file_stores.blobs.read(digest)

@@ -68,7 +68,7 @@ class Environments:
         return environment
 
     def size(self) -> int:
-        """How much of the store's room all of them take, with their facts."""
+        """Return how many bytes of the store all of them take, with their facts."""
         # Copies: other threads put while this one adds up.
         fields = sum(environment_bytes(one) for one in list(self._fields.values()))
         return fields + sum(len(facts) for facts in list(self._facts.values()))

@@ -72,7 +72,7 @@ class Samples:
 
 
 def _delete_before(connection: sqlite3.Connection, step: Step, limit: int) -> None:
-    """All but the newest of those before the limit, which says what held at the limit."""
+    """Delete what is before the limit, all but the newest, which says what held at the limit."""
     connection.execute(
         "DELETE FROM samples WHERE step = ? AND time < (SELECT max(time) FROM samples WHERE step = ? AND time <= ?)",
         (step, step, limit),

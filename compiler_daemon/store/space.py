@@ -23,7 +23,7 @@ from compiler_daemon.store.usage_stamps import UsageTracker
 
 
 class SpaceQuota:
-    """Limits how much each client may write to the store. Safe to call from any thread."""
+    """Limits how much the store may hold: each write takes its space first. Safe to call from any thread."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class SpaceQuota:
 
     @contextmanager
     def _planning(self, *, dry_run: bool) -> Iterator[tuple[Planner, int]]:
-        """A planner and the bytes taken; what is planned in the block is carried out at its end, if it ends well."""
+        """Yield a planner and the bytes taken; carry out what is planned in the block at its end, if it ends well."""
         self._usage_tracker.flush()
         # The lock is held until the files are gone: a writer that puts a blob back would lose it otherwise.
         with self._index.lock:

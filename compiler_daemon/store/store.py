@@ -68,7 +68,7 @@ class Store:
         self._environments = Environments(config, directory, index, self._file_stores, self._quota)
 
     def _beside(self) -> int:
-        """What lies in the room that no table of the index counts."""
+        """Return the bytes of the store that no table of the index counts."""
         return self._environments.size()
 
     @classmethod

@@ -35,7 +35,7 @@ class HeaderMaker:
         self._closed = False
 
     def wants(self, hello: WorkerHello) -> bool:
-        """Whether a header should be made for workers like the one that said this."""
+        """Return whether a header should be made for workers like the one that said this."""
         if self._worker is not None or hello.environment in self._done:
             return False
         self._done.add(hello.environment)

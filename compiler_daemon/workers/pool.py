@@ -111,7 +111,7 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """The number of requests that wait."""
         return len(self._requests)
 
     def sandbox(self) -> str:
@@ -247,7 +247,7 @@ class Pool:
         request.granted.set_result(worker)
 
     def _find_idle(self, request: _Request) -> WorkerProcess | None:
-        """The worker used last, so that those not needed grow old and end."""
+        """Return the worker used last, so that those not needed grow old and end."""
         for worker in reversed(self._idle):
             if _suits(worker, request) and worker.is_usable:
                 return worker
@@ -275,7 +275,7 @@ class Pool:
         return known
 
     def _make_room(self) -> bool:
-        """Whether one more worker may start now; where none may, an idle one that the request cannot use gives way."""
+        """Return whether one more worker may start now; where none may, end an idle one that the request cannot use."""
         if self._closed:
             return False
         if self._count() < self._config.max_workers:
@@ -309,7 +309,7 @@ class Pool:
         )
 
     def _prepare(self, now: float) -> None:
-        """While nobody needs anything, have made what workers to come would wait for."""
+        """Make, while nobody needs anything, what workers to come would wait for."""
         if self._closed or self._starting or self._busy:
             return
         for worker in self._idle:

@@ -212,7 +212,7 @@ class WorkerProcess:
         return not self._ended and not self._spent and self.has_exited()
 
     def has_exited(self) -> bool:
-        """Whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
+        """Return whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
         if self._process is None:
             return False
         try:
@@ -221,7 +221,7 @@ class WorkerProcess:
             return True
 
     async def rss_bytes(self) -> int:
-        """Resident memory of the worker and its children."""
+        """Return the resident memory of the worker and its children, in bytes."""
         return (await asyncio.to_thread(self._tree.usage)).rss_bytes if self._tree else 0
 
     async def end(self, *, grace_s: float) -> None:
@@ -367,7 +367,7 @@ class WorkerProcess:
         self._socket.close()
 
     def _last_words(self) -> str:
-        """The last line of the worker's log, where the reason for its death usually stands."""
+        """Return the last line of the worker's log, where the reason for its death usually stands."""
         try:
             with open(self.slot.log, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 2048))
