@@ -22,7 +22,7 @@ _MAX_PER_CALLER = 256
 
 
 class Rights:
-    """Decides who may do what.
+    """Decides which calls a caller may make, for which environment.
 
     Handshakes are remembered until the daemon ends; a client that is asked makes another.
     """
@@ -63,7 +63,7 @@ class Rights:
             self._check_publisher(caller)
 
     def replay(self, caller: Caller, environment: Digest) -> WorkerKind:
-        """Return what was kept for the environment, for somebody who may have it done again."""
+        """Return which workers replay what is kept for the environment; raise a `DaemonError` but for an operator."""
         if caller.role != "operator":
             raise PermissionDeniedError(
                 f"{caller.name} has the keys of a {caller.role}, and replaying takes an operator's"

@@ -52,7 +52,7 @@ class Column:
 
     @property
     def lookups(self) -> int:
-        """How often the store was asked."""
+        """The lookups from `start` to `end`."""
         return self.hits + self.misses
 
     @property

@@ -57,10 +57,10 @@ class StatisticsCollector:
         self._counters = counters
 
     async def collect(self) -> Statistics:
-        """Ask everybody; takes milliseconds, however full the store is."""
-        return await asyncio.to_thread(self._gather)
+        """Return the figures as they are now; takes milliseconds, however full the store is."""
+        return await asyncio.to_thread(self._collect)
 
-    def _gather(self) -> Statistics:
+    def _collect(self) -> Statistics:
         counted: Counter[str] = Counter(self._store.counts())
         counted.update(self._counters.pending())
         programs = self._log.programs()

@@ -24,7 +24,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         self._server_version = server_version
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["AdminService"].full_name,
             add=partial(pb_grpc.add_AdminServiceServicer_to_server, self),

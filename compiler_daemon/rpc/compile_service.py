@@ -50,7 +50,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         self._server_version = server_version
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["CompileService"].full_name,
             add=partial(pb_grpc.add_CompileServiceServicer_to_server, self),

@@ -40,7 +40,7 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
         self._transfers = transfers
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["InventoryService"].full_name,
             add=partial(pb_grpc.add_InventoryServiceServicer_to_server, self),

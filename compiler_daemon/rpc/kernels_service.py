@@ -36,7 +36,7 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
         self._interpreter = interpreter
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=kernels_pb.DESCRIPTOR.services_by_name["KernelService"].full_name,
             add=partial(kernels_pb2_grpc.add_KernelServiceServicer_to_server, self),

@@ -22,7 +22,7 @@ class PageServicer(pb_grpc.PageServiceServicer):
         self._make_code: Callable[[], str] | None = None
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["PageService"].full_name,
             add=partial(pb_grpc.add_PageServiceServicer_to_server, self),

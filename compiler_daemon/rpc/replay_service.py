@@ -33,7 +33,7 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
         self._interpreter = interpreter
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["ReplayService"].full_name,
             add=partial(pb_grpc.add_ReplayServiceServicer_to_server, self),

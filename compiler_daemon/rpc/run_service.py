@@ -36,7 +36,7 @@ class RunServicer(pb_grpc.RunServiceServicer):
         self._single_flight = single_flight
 
     def service(self) -> Service:
-        """Return it as the server takes it."""
+        """Return the service's name, and how it is added to a server."""
         return Service(
             name=pb.DESCRIPTOR.services_by_name["RunService"].full_name,
             add=partial(pb_grpc.add_RunServiceServicer_to_server, self),

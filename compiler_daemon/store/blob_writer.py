@@ -96,7 +96,7 @@ class BlobWriter:
         if self._sha256.hexdigest() != self._digest:
             raise DigestError(f"{self._size} bytes do not match their digest {self._digest[:12]}")
         if self._draft is not None:
-            return self._blobs.shelve(self._draft, self._digest, self._size)
+            return self._blobs.place(self._draft, self._digest, self._size)
         if self._blobs.missing([self._digest]):
             raise BlobDamagedError(self._digest)  # found damaged since we began: the caller has to send it again
         return False

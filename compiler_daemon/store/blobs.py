@@ -65,7 +65,7 @@ class Blobs:
             self._directory.check_alive()
         return found == size
 
-    def shelve(self, draft: Draft, digest: Digest, size: int) -> bool:
+    def place(self, draft: Draft, digest: Digest, size: int) -> bool:
         """Give a complete draft its place; return whether the blob was not there yet. The digest is pinned."""
         with self._directory.trouble("store a blob"):
             draft.sync()

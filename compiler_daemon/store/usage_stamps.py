@@ -45,7 +45,7 @@ class UsageTracker:
                 self._index.lock.release()
 
     def flush(self) -> None:
-        """Tell the index. Stamps that it does not take are dropped, and said once."""
+        """Write what was collected to the index. Stamps that it does not take are dropped, and said once."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
             self._flushed = time.monotonic()
