@@ -1,4 +1,4 @@
-"""Wiring: builds every room, passes each what it needs, and takes all of it down again in the opposite order.
+"""Serving from start to end: starts what `wiring` has built, waits, drains, and takes all down in the opposite order.
 
 No policy here, and no state that outlives `serve`.
 """
@@ -13,44 +13,22 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 
 from compiler_daemon import __version__
-from compiler_daemon.access.descriptors import let_silent_go, max_connections, raise_limit
-from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity, prepare_directory
-from compiler_daemon.access.register import Keyring
+from compiler_daemon.access.descriptors import let_silent_go
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_directory
 from compiler_daemon.access.socket import clear_socket
 from compiler_daemon.address import Address, TcpAddress, UnixAddress
-from compiler_daemon.compiles.cache import Cache
-from compiler_daemon.compiles.environments import Environments
-from compiler_daemon.compiles.handshake import Handshakes
-from compiler_daemon.compiles.recompile import Replays
-from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
-from compiler_daemon.insight.explanations import Explanations
-from compiler_daemon.insight.inventory import Inventory
-from compiler_daemon.insight.run_intake import Reports
-from compiler_daemon.insight.runs import RunLog
-from compiler_daemon.insight.statistics import Gathering
-from compiler_daemon.insight.status import Condition
-from compiler_daemon.metrics import Counters
-from compiler_daemon.rpc.admin_service import AdminServicer
-from compiler_daemon.rpc.compile_service import CompileServicer
-from compiler_daemon.rpc.inventory_service import InventoryServicer
-from compiler_daemon.rpc.kernels_service import KernelServicer
-from compiler_daemon.rpc.page_service import PageServicer
-from compiler_daemon.rpc.replay_service import ReplayServicer
-from compiler_daemon.rpc.run_service import RunServicer
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
-from compiler_daemon.store import Store, StoreConfig
+from compiler_daemon.wiring import Daemon, Parts, build
 from compiler_daemon.worker import confinement
-from compiler_daemon.workers.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -74,107 +52,42 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
         await _take_place(config, scope)
         credentials = server_credentials(config)
         scope.enter_context(_signals(stop, stop_now))
+        daemon = await build(config, scope, shutdown=stop.set)
+        await run(daemon, credentials, stop=stop, stop_now=stop_now, on_ready=on_ready)
+    logger.info("stopped")
 
-        identity = Identity.open(config.directory)
-        keyring = Keyring(config.directory, token=identity.token)
-        counters = Counters()
-        store = await asyncio.to_thread(Store.open, _store_config(config))
-        scope.push_async_callback(asyncio.to_thread, store.close)
-        runs = await asyncio.to_thread(RunLog, config.runs)
-        scope.push_async_callback(asyncio.to_thread, runs.close)
-        reading = scope.enter_context(_reader())
-        reports = Reports(runs, store, reading=reading, counters=counters)
-        environments = Environments(store, secret=identity.secret)
-        await environments.load()
-        pool = Pool(
-            config.pool,
-            scratch=config.scratch,
-            logs=config.logs,
-            headers=config.headers,
-            hidden=[config.directory],
-            counters=counters,
-            on_hello=environments.note_hello,
-            facts_of=environments.known_facts,
-        )
-        rights = Rights(environments, allow_publish=config.allow_publish)
-        cache = Cache(store, environments, secret=identity.secret, counters=counters)
-        flights = Flights(
-            config.flights,
-            cache=cache,
-            environments=environments,
-            pool=pool,
-            counters=counters,
-            on_refused=reports.keep_refused,
-        )
-        condition = Condition(store=store, pool=pool, flights=flights, counters=counters, directory=config.directory)
-        scope.push_async_callback(condition.sample)
-        scope.push_async_callback(condition.save)
-        scope.push_async_callback(pool.close)
-        scope.push_async_callback(flights.drain, 0)
-        await scope.enter_async_context(_running(pool.run()))
-        await scope.enter_async_context(_running(condition.run(every_s=_SAVE_COUNTS_S)))
-        await scope.enter_async_context(_running(cache.run(every_s=_TIDY_S)))
 
-        page_service = PageServicer()
-        server = RpcServer(
-            CompileServicer(
-                handshakes=Handshakes(environments, pool, counters=counters),
-                cache=cache,
-                rights=rights,
-                flights=flights,
-                interpreter=config.pool.interpreter,
-                server_version=__version__,
-            ),
-            AdminServicer(condition=condition, shutdown=stop.set, server_version=__version__),
-            InventoryServicer(inventory=Inventory(store, environments, counters=counters), cache=cache),
-            page_service,
-            KernelServicer(cache=cache, rights=rights, flights=flights, interpreter=config.pool.interpreter),
-            RunServicer(
-                reports=reports,
-                explanations=Explanations(runs, store, environments=environments, reading=reading),
-                gathering=Gathering(store, runs, counters=counters),
-                flights=flights,
-            ),
-            ReplayServicer(
-                cache=cache,
-                replays=Replays(cache=cache, environments=environments, flights=flights, pool=pool, counters=counters),
-                rights=rights,
-                interpreter=config.pool.interpreter,
-            ),
-            keyring=keyring,
-            condition=condition,
-            counters=counters,
-            with_reflection=config.reflection,
-            max_connections=max_connections(raise_limit()),
-        )
-        scope.push_async_callback(server.stop, 0)
-        address, local = await _open(server, config, credentials, scope)
-        condition.address = str(address)
+async def run(
+    daemon: Daemon,
+    credentials: grpc.ServerCredentials | None,
+    *,
+    stop: asyncio.Event,
+    stop_now: asyncio.Event,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Start the parts of a daemon, serve until `stop` is set, and drain, or leave that once `stop_now` is set, too.
+
+    Whatever it ends by, all that was started has ended.
+    """
+    config, parts = daemon.config, daemon.parts
+    async with contextlib.AsyncExitStack() as scope:
+        await _start(parts, scope)
+        scope.push_async_callback(daemon.server.stop, 0)
+        address, local = await _open(daemon.server, config, credentials, scope)
+        parts.status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         scope.callback(DaemonNote.remove, config.directory)
         if config.page_port is not None:
-            await scope.enter_async_context(
-                _page(
-                    config.page_port,
-                    page_service,
-                    keyring=keyring,
-                    condition=condition,
-                    flights=flights,
-                    store=store,
-                    runs=runs,
-                    counters=counters,
-                )
-            )
+            await scope.enter_async_context(_page(daemon, config.page_port))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
         on_ready(str(address))
 
         await stop.wait()
         logger.info("draining")
-        condition.draining = True
-        await server.say_not_serving()
-        await _unless(stop_now, _drain(flights, config.drain_s))
-        await _unless(stop_now, server.stop(_LAST_ANSWERS_S))
-    logger.info("stopped")
+        parts.status.draining = True
+        await daemon.server.say_not_serving()
+        await _unless(stop_now, _drain(parts.single_flight, config.drain_s))
+        await _unless(stop_now, daemon.server.stop(_LAST_ANSWERS_S))
 
 
 def check_sandbox(config: DaemonConfig) -> None:
@@ -187,16 +100,6 @@ def check_sandbox(config: DaemonConfig) -> None:
         logger.warning("workers are not confined: %s", reason)
 
 
-@contextlib.contextmanager
-def _reader() -> Iterator[ThreadPoolExecutor]:
-    """A thread in which graphs are read, one after the other."""
-    thread = ThreadPoolExecutor(1, "reading")
-    try:
-        yield thread
-    finally:
-        thread.shutdown(wait=False, cancel_futures=True)
-
-
 async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
     """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
     check_sandbox(config)
@@ -205,6 +108,17 @@ async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) ->
     if isinstance(config.local_address, UnixAddress):
         clear_socket(config.local_address)
     await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+
+
+async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
+    """Start what works in the background until the scope ends, and end it then, the compiles first."""
+    scope.push_async_callback(parts.status.sample)
+    scope.push_async_callback(parts.status.save)
+    scope.push_async_callback(parts.pool.close)
+    scope.push_async_callback(parts.single_flight.drain, 0)
+    await scope.enter_async_context(_running(parts.pool.run()))
+    await scope.enter_async_context(_running(parts.status.run(every_s=_SAVE_COUNTS_S)))
+    await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
 
 
 async def _open(
@@ -223,51 +137,39 @@ async def _open(
     return address, local
 
 
-async def _drain(flights: Flights, limit_s: float) -> None:
-    if await flights.drain(limit_s):
+async def _drain(single_flight: SingleFlight, limit_s: float) -> None:
+    if await single_flight.drain(limit_s):
         await asyncio.sleep(_LAST_READS_S)
 
 
 @contextlib.asynccontextmanager
-async def _page(
-    port: int,
-    service: PageServicer,
-    *,
-    keyring: Keyring,
-    condition: Condition,
-    flights: Flights,
-    store: Store,
-    runs: RunLog,
-    counters: Counters,
-) -> AsyncIterator[None]:
+async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
+    """Serve the page while the block lasts."""
     # Here, and not above: a daemon without a page pays for none of it.
     from compiler_daemon.http.login import Access
-    from compiler_daemon.http.routes import Site
-    from compiler_daemon.http.server import HOST, Door, DoorConfig
+    from compiler_daemon.http.routes import Routes
+    from compiler_daemon.http.server import HOST, HttpServer, HttpServerConfig
 
-    access = Access(keyring.is_operators)
-    site = Site(
-        condition=condition,
-        flights=flights,
-        store=store,
-        runs=runs,
+    parts = daemon.parts
+    access = Access(parts.keyring.is_operators)
+    routes = Routes(
+        daemon_status=parts.status,
+        single_flight=parts.single_flight,
+        store=parts.store,
+        runs=parts.runs,
         access=access,
-        counters=counters,
+        counters=parts.counters,
         version=__version__,
     )
-    door = Door(site.answer, site.plain, DoorConfig())
-    access.port = await door.listen(port)
+    server = HttpServer(routes.answer, routes.plain, HttpServerConfig())
+    access.port = await server.listen(port)
     url = f"http://{HOST}:{access.port}/"
-    service.serve(url, access.make_code)
+    daemon.page_service.serve(url, access.make_code)
     logger.info("the page is at %s; `compiler-daemon page` lets a browser in", url)
     try:
         yield
     finally:
-        await door.close()
-
-
-def _store_config(config: DaemonConfig) -> StoreConfig:
-    return StoreConfig(root=config.store_root, max_bytes=config.store_max_bytes, address=str(config.address))
+        await server.close()
 
 
 def _unlink(address: Address) -> None:

@@ -1,6 +1,6 @@
 """Settings: frozen, keyword-only, units in names.
 
-Only `Place.resolve`, `sandbox_mode` and `workers.variables` read them from the environment.
+Only `DaemonLocation.resolve`, `sandbox_mode` and `workers.variables` read them from the environment.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class DaemonLocation:
     """Says where a daemon is, or will be: its directory and its address."""
 
     directory: Path
@@ -185,7 +185,7 @@ class Place:
     """None where nobody named one."""
 
     @classmethod
-    def resolve(cls, environ: Mapping[str, str], *, directory: Path | None, address: str | None) -> Place:
+    def resolve(cls, environ: Mapping[str, str], *, directory: Path | None, address: str | None) -> DaemonLocation:
         """Argument over environment over default; the only reader of the environment.
 
         Raises `UsageError` where the address is none.

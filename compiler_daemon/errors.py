@@ -115,8 +115,8 @@ class EnvironmentKindError(DaemonError):
 
     code = "FAILED_PRECONDITION"
 
-    def __init__(self, environment: str, trade: str) -> None:
-        super().__init__(f"environment {environment[:12]} is not one of {trade}: handshake with one that is")
+    def __init__(self, environment: str, kind: str) -> None:
+        super().__init__(f"environment {environment[:12]} is not one of {kind}: handshake with one that is")
 
 
 class PublishForbiddenError(DaemonError):

@@ -11,22 +11,22 @@ from compile_wire.kernel.environment import is_kernel_environment
 from compile_wire.manifest import Origin
 from compiler_daemon.errors import EnvironmentKindError, RefusalReason
 
-Trade = Literal["graphs", "kernels"]
+WorkerKind = Literal["graphs", "kernels"]
 """What a worker is started for: a worker of kernels has no torch, and is ready in a fraction of a second."""
 
 
-def trade_of(fields: Mapping[str, str]) -> Trade:
+def worker_kind(fields: Mapping[str, str]) -> WorkerKind:
     """Return which workers serve an environment."""
     return "kernels" if is_kernel_environment(fields) else "graphs"
 
 
-def check_trade(trade: Trade, environment: Digest, fields: Mapping[str, str]) -> None:
+def check_worker_kind(kind: WorkerKind, environment: Digest, fields: Mapping[str, str]) -> None:
     """Raise `EnvironmentKindError` where an environment is none that such a job can be for."""
-    if trade_of(fields) != trade:
-        raise EnvironmentKindError(environment, trade)
+    if worker_kind(fields) != kind:
+        raise EnvironmentKindError(environment, kind)
 
 
-KIND_OF: Mapping[Trade, str] = {"graphs": "graph", "kernels": "kernel"}
+ARTIFACT_KINDS: Mapping[WorkerKind, str] = {"graphs": "graph", "kernels": "kernel"}
 """What the artifact of such a job is, by the roles of its blobs."""
 
 
@@ -34,7 +34,7 @@ KIND_OF: Mapping[Trade, str] = {"graphs": "graph", "kernels": "kernel"}
 class Job:
     """One graph, or one kernel, to compile, for one environment."""
 
-    trade: Trade
+    kind: WorkerKind
     """What the call was for. The environment's kind must fit it, and never decides it."""
     environment: Digest
     key: str
@@ -50,7 +50,7 @@ class Job:
     """Nobody waits for it now."""
 
     @property
-    def stands_back(self) -> bool:
+    def is_background(self) -> bool:
         """Whether other work goes before it. What somebody waits for is as urgent as torch's own compile."""
         return self.ahead or self.replay
 
@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Product:
+class CompileResult:
     """Holds what a worker compiled. Its blobs have gone to the store already."""
 
     manifest: bytes
@@ -72,7 +72,7 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hello:
+class WorkerHello:
     """Holds what a worker says of itself when it is ready."""
 
     environment: Digest

@@ -21,7 +21,7 @@ from fuzz_messages import WRONG_TOKEN, Case, Method
 from compile_wire.limits import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.app import serve
-from compiler_daemon.config import DaemonConfig, Place, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, PoolConfig
 
 _READY_S = 120.0
 _QUIET_S = 0.02
@@ -46,10 +46,10 @@ class Inside:
     @asynccontextmanager
     async def of(cls, directory: Path) -> AsyncIterator[Inside]:
         """Serve a directory in this process for the length of the block. Its workers never come up."""
-        place = Place.resolve({}, directory=directory, address=None)
+        location = DaemonLocation.resolve({}, directory=directory, address=None)
         config = DaemonConfig(
-            directory=place.directory,
-            address=place.default_address,
+            directory=location.directory,
+            address=location.default_address,
             pool=PoolConfig(command=("-c", "raise SystemExit('no worker here')"), retry_start_s=1e6),
         )
         handlers: list[Any] = []

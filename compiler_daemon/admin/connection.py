@@ -24,7 +24,7 @@ from compiler_daemon.access.directory import SECRET_NAME, DaemonNote, read_priva
 from compiler_daemon.access.socket import check_peer
 from compiler_daemon.address import TcpAddress, UnixAddress, parse_address
 from compiler_daemon.admin.credentials import OperatorKeys, read_operator_keys, written_address
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 
 _CALL_S = 10.0
@@ -39,7 +39,7 @@ class OperatorClient:
     call_s: float = _CALL_S
 
     @classmethod
-    def of(cls, place: Place, *, call_s: float = _CALL_S) -> OperatorClient:
+    def of(cls, place: DaemonLocation, *, call_s: float = _CALL_S) -> OperatorClient:
         """Find the daemon: the address that was named, else the one in the directory's note, else the default.
 
         Raises `NotRunningError` where the directory has never been a daemon's.

@@ -13,7 +13,7 @@ import typer
 from compile_wire.plain import plain
 from compiler_daemon.cli.completion import complete_key, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError, UsageError
 
 
@@ -46,7 +46,7 @@ def export(
 
     if keys and program:
         raise UsageError("name keys or a --program, not both")
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     client = InventoryClient(OperatorClient.of(place))
     with counting("exporting") as progress:
         exporter = Exporter(client, progress)
@@ -96,7 +96,7 @@ def import_(
     from compiler_daemon.cli.terminal import counting
     from compiler_daemon.text.units import count_text, size_text
 
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     operator = OperatorClient.of(place)
     try:
         secret = read_private(secret_file) if secret_file else read_secret(place.directory)

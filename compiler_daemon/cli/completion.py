@@ -49,13 +49,13 @@ KeyArguments = Annotated[
 def _rows(context: typer.Context) -> list[ArtifactRow]:
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.inventory.calls import InventoryClient
-    from compiler_daemon.config import Place
+    from compiler_daemon.config import DaemonLocation
     from compiler_daemon.errors import DaemonError
 
     given: dict[str, Any] = context.params
     directory = given.get("directory")
     try:
-        place = Place.resolve(
+        place = DaemonLocation.resolve(
             os.environ, directory=Path(directory) if directory else None, address=given.get("address")
         )
         return InventoryClient(OperatorClient.of(place, call_s=_CALL_S), call_s=_CALL_S).artifacts()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import ClientAuth, DaemonConfig, Place, PoolConfig, sandbox_mode
+from compiler_daemon.config import ClientAuth, DaemonConfig, DaemonLocation, PoolConfig, sandbox_mode
 from compiler_daemon.workers.variables import named_variables
 
 _GIB = 2**30
@@ -58,7 +58,7 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
     pool = PoolConfig(
         wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
@@ -97,7 +97,7 @@ def status(
     from compiler_daemon.admin.insight.calls import RunClient
     from compiler_daemon.admin.status.page import find_page
 
-    operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
+    operator = OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address))
     state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
     if as_json:
         print_result(json.dumps(state))
@@ -118,7 +118,7 @@ def stop(
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.errors import NotRunningError
 
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     lock = DirectoryLock(place.directory)
     try:
         OperatorClient.of(place).shutdown()

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 
 _DOCTOR_CALL_S = 3.0
 """Three times what the daemon of a busy machine needs; whoever asks a doctor waits for the answer."""
@@ -26,7 +26,7 @@ def doctor(
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.doctor.checks import examine
 
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
 
     def ask() -> tuple[str, dict[str, Any]]:
         client = OperatorClient.of(place, call_s=_DOCTOR_CALL_S)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def explain(
 
     if key and program:
         raise UsageError("name a key or a --program, not both")
-    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+    client = RunClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
     answer = client.explain(key=key, program=program)
     if as_json:
         print_result(json.dumps(answer))
@@ -57,7 +57,7 @@ def stats(
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
 
-    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+    client = RunClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
     if watch:
         try:
             _watch(client.statistics, every, as_json=as_json)

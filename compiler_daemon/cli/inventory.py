@@ -14,7 +14,7 @@ import typer
 from compile_wire.plain import plain
 from compiler_daemon.cli.completion import KeyArgument, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.inventory.calls import InventoryClient
@@ -61,7 +61,7 @@ def inventory_of(directory: Any, address: str | None) -> InventoryClient:
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.inventory.calls import InventoryClient
 
-    return InventoryClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
+    return InventoryClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
 
 
 @cli.command(name="ls")

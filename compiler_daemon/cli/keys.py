@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def show(directory: Directory = None, as_json: AsJson = False) -> None:
 
 
 def _directory(argument: Path | None) -> Path:
-    return Place.resolve(os.environ, directory=argument, address=None).directory
+    return DaemonLocation.resolve(os.environ, directory=argument, address=None).directory
 
 
 def _say(change: Change, *, as_json: bool) -> None:

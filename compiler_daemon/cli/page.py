@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError
 
 _LOGIN_NAME = "page.html"
@@ -30,7 +30,7 @@ def page(
     """
     from compiler_daemon.admin.status.page import open_page
 
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     url = open_page(place)
     if as_json:
         print_result(json.dumps({"url": url}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def replay(
     chosen = file is not None or everything or bool(program)
     if served == chosen or (file is not None and everything):
         raise UsageError("name a FILE of graphs, or --all or --program for the daemon's own, or --served: one of them")
-    operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
+    operator = OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address))
     if served:
         from compiler_daemon.admin.recompile.view import served_document, served_text
 

@@ -15,12 +15,12 @@ import typer
 
 from compile_wire.plain import plain
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.connection import OperatorClient
-    from compiler_daemon.admin.sweep.cell import CellResult, Spot
+    from compiler_daemon.admin.sweep.cell import CellResult, SweepContext
     from compiler_daemon.admin.sweep.plan import Cell
     from compiler_daemon.admin.sweep.runner import WarmupConfig
 
@@ -83,17 +83,17 @@ def warm(
     if dry_run:
         _print_cells(cells, as_json=as_json)
         return
-    place = Place.resolve(os.environ, directory=directory, address=address)
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     client = OperatorClient.of(place, call_s=_STATUS_S)
     client.status()  # without a daemon there is nothing to warm, and this says so
-    from compiler_daemon.admin.sweep.cell import Spot
+    from compiler_daemon.admin.sweep.cell import SweepContext
     from compiler_daemon.admin.sweep.runner import WarmupConfig
 
-    spot = Spot(directory=place.directory, address=str(place.address) if place.address else "")
+    context = SweepContext(directory=place.directory, address=str(place.address) if place.address else "")
     config = WarmupConfig(
         jobs=jobs or _default_jobs(), keep_going=keep_going, cell_s=cell_seconds, ordinary_run=ordinary_run
     )
-    results = _run(cells, config, spot, client, resume=resume)
+    results = _run(cells, config, context, client, resume=resume)
     _print_results(results, as_json=as_json)
     if any(result.failure for result in results) or len(results) < len(cells):
         raise typer.Exit(1)
@@ -103,35 +103,37 @@ _STATUS_S = 3.0
 
 
 def _run(
-    cells: list[Cell], config: WarmupConfig, spot: Spot, client: OperatorClient, *, resume: bool
+    cells: list[Cell], config: WarmupConfig, context: SweepContext, client: OperatorClient, *, resume: bool
 ) -> list[CellResult]:
     from compiler_daemon.admin.sweep import progress_file as record
-    from compiler_daemon.admin.sweep.runner import Warmup
+    from compiler_daemon.admin.sweep.runner import SweepRunner
     from compiler_daemon.admin.sweep.view import watching
 
-    skipped = _done_before(cells, spot, client) if resume else []
+    skipped = _done_before(cells, context, client) if resume else []
     done_before = {result.cell for result in skipped}
     with watching() as watcher, _stopped_by_signals():
         for result in skipped:
             watcher.result(result)
 
         def note(result: CellResult) -> None:
-            record.remember(spot, result, os.environ)
+            record.remember(context, result, os.environ)
             watcher.result(result)
 
-        warmup = Warmup(config, spot, os.environ, status=client.status, on_change=watcher.change, on_result=note)
-        done = warmup.run(cell for cell in cells if cell not in done_before)
+        runner = SweepRunner(
+            config, context, os.environ, status=client.status, on_change=watcher.change, on_result=note
+        )
+        done = runner.run(cell for cell in cells if cell not in done_before)
     order = {cell: number for number, cell in enumerate(cells)}
     return sorted([*skipped, *done], key=lambda result: order[result.cell])
 
 
-def _done_before(cells: list[Cell], spot: Spot, client: OperatorClient) -> list[CellResult]:
+def _done_before(cells: list[Cell], context: SweepContext, client: OperatorClient) -> list[CellResult]:
     """The cells that an earlier run has finished and whose artifacts are all there still."""
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.admin.sweep import progress_file as record
     from compiler_daemon.admin.sweep.cell import CellResult
 
-    known = {cell: done for cell in cells if (done := record.recall(spot, cell, os.environ)) is not None}
+    known = {cell: done for cell in cells if (done := record.recall(context, cell, os.environ)) is not None}
     stored = {(row.environment, row.key) for row in InventoryClient(client).artifacts()} if known else set()
     return [
         CellResult(cell=cell, seconds=0.0, skipped=True)

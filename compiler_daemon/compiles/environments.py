@@ -16,7 +16,7 @@ from compile_wire.digest import Digest
 from compile_wire.environment import check_environment, environment_id
 from compile_wire.signature import sign_facts
 from compiler_daemon.errors import EnvironmentUnknownError
-from compiler_daemon.jobs import Hello
+from compiler_daemon.jobs import WorkerHello
 from compiler_daemon.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Environments:
             except StoreError as error:
                 logger.warning("the facts of environment %s are not kept: %s", environment[:12], error)
 
-    async def note_hello(self, hello: Hello) -> None:
+    async def note_hello(self, hello: WorkerHello) -> None:
         """Keep what a worker says when it comes up."""
         self._named.add(await self.learn(hello.fields))
         await self.note_facts(hello.environment, hello.facts)

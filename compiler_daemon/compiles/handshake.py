@@ -1,4 +1,4 @@
-"""The first word of a client: whether it is welcome, and what it may take over."""
+"""The handshake: a client's protocol version and environment are checked, and the facts it may take over are given."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Handshakes:
         self._pool = pool
         self._counters = counters
 
-    async def greet(
+    async def accept(
         self, version: int, fields: Mapping[str, str], interpreter: str | None, *, caller: str = ""
     ) -> Welcome | str:
         """Return a welcome, or in words why the client is not welcome; raise `MalformedError` for a bad environment.

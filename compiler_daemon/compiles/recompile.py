@@ -1,7 +1,7 @@
 """Kept graphs compiled again, for whatever torch a worker has now.
 
-A graph is first asked what its key is here; then it is an ordinary flight under that key: one compile however many ask,
-the store looked at first, limits and quarantine as always. Where the worker's environment is the one that the graph was
+A graph is first asked what its key is here; then it is an ordinary compile under that key: one however many ask, the
+store looked at first, limits and quarantine as always. Where the worker's environment is the one that the graph was
 asked for in, its key is known, and coming out with another is a refusal.
 
 The key of a Triton kernel is made of source code that does not travel: no worker can compute or prove it. So a kernel
@@ -20,7 +20,7 @@ from compile_wire.kernel.environment import is_kernel_environment
 from compiler_daemon import metrics
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.errors import DrainingError, EnvironmentUnknownError, JobRefusedError, WorkerLostError
 from compiler_daemon.jobs import Entry, Job, QueuedEvent, Refusal, RunningEvent
 from compiler_daemon.workers.pool import Pool
@@ -42,15 +42,21 @@ class Replayed:
 ReplayEvent = QueuedEvent | RunningEvent | Replayed | Refusal
 
 
-class Replays:
+class Recompiler:
     """Has kept graphs compiled again, and waits for them."""
 
     def __init__(
-        self, *, cache: Cache, environments: Environments, flights: Flights, pool: Pool, counters: metrics.Counters
+        self,
+        *,
+        cache: Cache,
+        environments: Environments,
+        single_flight: SingleFlight,
+        pool: Pool,
+        counters: metrics.Counters,
     ) -> None:
         self._cache = cache
         self._environments = environments
-        self._flights = flights
+        self._single_flight = single_flight
         self._pool = pool
         self._counters = counters
 
@@ -76,7 +82,7 @@ class Replays:
         if await self._cache.has(found.environment, found.key):
             yield Replayed(environment=found.environment, key=found.key, compiled=False, compile_s=0.0)
             return
-        async with aclosing(self._flights.compile(found, frozenset())) as events:
+        async with aclosing(self._single_flight.compile(found, frozenset())) as events:
             async for event in events:
                 if isinstance(event, Entry):
                     self._counters.add(metrics.GRAPHS_REPLAYED)
@@ -87,7 +93,7 @@ class Replays:
                     yield event
 
     async def _provable(self, kernel: Job) -> Job | Refusal:
-        """A kernel that somebody who may publish has asked for under this key, or the refusal of any other."""
+        """Return a kernel that somebody who may publish has asked for under this key; refuse any other."""
         if await self._cache.was_asked_for(kernel.environment, kernel.key, kernel.graph):
             return kernel
         return Refusal(
@@ -97,10 +103,12 @@ class Replays:
         )
 
     async def _keyed(self, asked: Job) -> Job | Refusal:
-        """The job as it is here: with the worker's environment, and the key that its torch gives the graph."""
+        """Return the job as it is here: with the worker's environment, and the key that its torch gives the graph."""
         job = replace(asked, key="", replay=True)
         try:
-            async with self._pool.lease(None, self._fields(asked), job.interpreter, on_place=lambda _: None) as worker:
+            async with self._pool.lease(
+                None, self._fields(asked), job.interpreter, on_position=lambda _: None
+            ) as worker:
                 assert worker.hello is not None
                 environment = worker.hello.environment
                 await self._environments.note_hello(worker.hello)
@@ -119,7 +127,7 @@ class Replays:
             return Refusal(reason="DRAINING", message="the daemon stops")
 
     def _fields(self, asked: Job) -> dict[str, str]:
-        """Of the environment that it was asked for in, which says whether it is a graph or a kernel."""
+        """Return the fields of the environment that the job was asked for in; none where nobody knows it any more."""
         try:
             return dict(self._environments.fields(asked.environment))
         except EnvironmentUnknownError:

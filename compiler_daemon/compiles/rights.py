@@ -15,14 +15,14 @@ from compile_wire.limits import MAX_GRAPH_BYTES
 from compiler_daemon.access.register import Caller
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import EnvironmentUnknownError, PermissionDeniedError, PublishForbiddenError
-from compiler_daemon.jobs import Trade, check_trade, trade_of
+from compiler_daemon.jobs import WorkerKind, check_worker_kind, worker_kind
 
 _MAX_PER_CALLER = 256
 """A caller's environments: one or two for each kind of machine and virtual environment that it trains in."""
 
 
 class Rights:
-    """Decides who may do what.
+    """Decides which calls a caller may make, for which environment.
 
     Handshakes are remembered until the daemon ends; a client that is asked makes another.
     """
@@ -41,13 +41,13 @@ class Rights:
             named.popitem(last=False)
 
     def may_publish(self, caller: Caller) -> bool:
-        """Whether artifacts are taken from the caller."""
+        """Return whether artifacts are taken from the caller."""
         return self._allow_publish and caller.may_publish
 
-    def compile(self, caller: Caller, trade: Trade, environment: Digest) -> None:
+    def compile(self, caller: Caller, kind: WorkerKind, environment: Digest) -> None:
         """Raise a `DaemonError` unless the caller may have such a job done for the environment."""
-        check_trade(trade, environment, self._environments.fields(environment))
-        if trade == "kernels":
+        check_worker_kind(kind, environment, self._environments.fields(environment))
+        if kind == "kernels":
             self.publish(caller, environment)
 
     def publish(self, caller: Caller, environment: Digest) -> None:
@@ -62,14 +62,14 @@ class Rights:
         if size > MAX_GRAPH_BYTES:
             self._check_publisher(caller)
 
-    def replay(self, caller: Caller, environment: Digest) -> Trade:
-        """Return what was kept for the environment, for somebody who may have it done again."""
+    def replay(self, caller: Caller, environment: Digest) -> WorkerKind:
+        """Return which workers replay what is kept for the environment; raise a `DaemonError` but for an operator."""
         if caller.role != "operator":
             raise PermissionDeniedError(
                 f"{caller.name} has the keys of a {caller.role}, and replaying takes an operator's"
             )
         try:
-            return trade_of(self._environments.fields(environment))
+            return worker_kind(self._environments.fields(environment))
         except EnvironmentUnknownError:
             return "graphs"  # of another machine, perhaps: the worker's own torch says which key it has
 

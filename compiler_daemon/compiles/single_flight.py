@@ -29,16 +29,16 @@ from compiler_daemon.errors import (
     WorkerLostError,
 )
 from compiler_daemon.jobs import (
+    CompileResult,
     Entry,
     Event,
     FlightView,
     Job,
-    Product,
     QuarantinedView,
     QueuedEvent,
     Refusal,
     RunningEvent,
-    check_trade,
+    check_worker_kind,
 )
 from compiler_daemon.store import StoreError
 from compiler_daemon.workers.pool import Pool
@@ -50,7 +50,7 @@ _TRIES = 2
 _DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
 
 
-class _Flight:
+class _Compile:
     """Follows one compile under way, and tells its waiters about it."""
 
     def __init__(self, job: Job, *, position: int) -> None:
@@ -65,13 +65,13 @@ class _Flight:
         self._changed = asyncio.Event()
 
     def event(self) -> QueuedEvent | RunningEvent:
-        """What a waiter hears now."""
+        """Return what its waiters are told now."""
         if self.started is None:
             return QueuedEvent(position=self.position)
         return RunningEvent(elapsed_s=time.monotonic() - self.started, phase=self.phase, expected_s=self.expected_s)
 
     def view(self, now: float, eta_s: float | None) -> FlightView:
-        """What an operator sees."""
+        """Return it as an operator sees it; `eta_s` is None where there is no history."""
         return FlightView(
             environment=self.job.environment,
             key=self.job.key,
@@ -98,26 +98,26 @@ class _Flight:
         except TimeoutError:
             pass
 
-    def move(self, position: int) -> None:
+    def set_position(self, position: int) -> None:
         """Note the place in the queue."""
         if position != self.position:
             self.position = position
             self.tell()
 
-    def enter(self, phase: str) -> None:
+    def set_phase(self, phase: str) -> None:
         """Note what is being done."""
         if self.started is None:
             self.started = time.monotonic()
         self.phase = phase
         self.tell()
 
-    def land(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
+    def finish(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
         """Note how it ended."""
         self.outcome = outcome
         self.tell()
 
 
-class Flights:
+class SingleFlight:
     """Runs one compile for each key, however many clients ask for it."""
 
     def __init__(
@@ -138,10 +138,10 @@ class Flights:
         self._pool = pool
         self._counters = counters
         self._quarantine = GraphQuarantine(lasts_s=config.quarantine_s)
-        self._flights: dict[FlightKey, _Flight] = {}
+        self._compiles: dict[FlightKey, _Compile] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._landed = 0
+        self._finished = 0
 
     async def compile(self, job: Job, have: Collection[Digest]) -> AsyncGenerator[Event, None]:
         """Yield what happens, at last an `Entry` or a `Refusal`. Ending the iteration early disturbs nobody.
@@ -149,26 +149,26 @@ class Flights:
         Raises `EnvironmentUnknownError`, `EnvironmentKindError`, `QueueFullError`, and what the store raises where a
         result cannot be kept.
         """
-        check_trade(job.trade, job.environment, self._environments.fields(job.environment))
+        check_worker_kind(job.kind, job.environment, self._environments.fields(job.environment))
         self._counters.add(metrics.COMPILES_ASKED)
         if found := await self._find(job, have):
             self._counters.add(metrics.COMPILES_FOUND)
             yield found[0]
             return
-        # Twice: who joins a flight may get what it has tried already, and then has a right to its own.
+        # Twice: who joins a compile may get what it has tried already, and then has a right to its own.
         for _ in range(_TRIES):
             outcome: Entry | Refusal | DaemonError | StoreError | None = self._refusal(job)
             if outcome is None:
-                flight = self._join(job)
-                flight.waiters += 1
+                compile_ = self._join(job)
+                compile_.waiters += 1
                 try:
-                    while flight.outcome is None:
-                        yield flight.event()
-                        if flight.outcome is None:
-                            await flight.change(self._config.event_s)
+                    while compile_.outcome is None:
+                        yield compile_.event()
+                        if compile_.outcome is None:
+                            await compile_.change(self._config.event_s)
                 finally:
-                    flight.waiters -= 1
-                outcome = flight.outcome
+                    compile_.waiters -= 1
+                outcome = compile_.outcome
             if isinstance(outcome, Exception):
                 raise outcome
             if isinstance(outcome, Refusal) or outcome.digest not in have:
@@ -183,36 +183,36 @@ class Flights:
         """
         self._draining = True
         self._pool.hand_back()
-        flights = list(self._flights.values())
+        compiles = list(self._compiles.values())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limit_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        return any(isinstance(flight.outcome, Entry) and not flight.outcome.blobs for flight in flights)
+        return any(isinstance(compile_.outcome, Entry) and not compile_.outcome.blobs for compile_ in compiles)
 
     def views(self) -> list[FlightView]:
         """Return the compiles under way and those that wait, in the order in which they are expected to be done."""
         now = time.monotonic()
-        running = [flight for flight in self._flights.values() if flight.started is not None]
-        waiting = [flight for flight in self._flights.values() if flight.started is None]
-        waiting.sort(key=lambda flight: (flight.position, flight.asked))
+        running = [compile_ for compile_ in self._compiles.values() if compile_.started is not None]
+        waiting = [compile_ for compile_ in self._compiles.values() if compile_.started is None]
+        waiting.sort(key=lambda compile_: (compile_.position, compile_.asked))
         views = []
         # When each worker is free, if all goes as before; None as soon as nothing is known of a graph before.
         free: list[float] | None = []
-        for flight in running:
-            known = flight.expected_s > 0
-            left = max(0.0, flight.expected_s - (now - (flight.started or now)))
-            views.append(flight.view(now, left if known else None))
+        for compile_ in running:
+            known = compile_.expected_s > 0
+            left = max(0.0, compile_.expected_s - (now - (compile_.started or now)))
+            views.append(compile_.view(now, left if known else None))
             free = [*free, left] if known and free is not None else None
-        for flight in waiting:
+        for compile_ in waiting:
             eta: float | None = None
-            if free and flight.expected_s > 0:
+            if free and compile_.expected_s > 0:
                 free.sort()
-                eta = free[0] = free[0] + flight.expected_s
+                eta = free[0] = free[0] + compile_.expected_s
             else:
                 free = None
-            views.append(flight.view(now, eta))
+            views.append(compile_.view(now, eta))
         return views
 
     def quarantined(self) -> list[QuarantinedView]:
@@ -220,11 +220,11 @@ class Flights:
         return self._quarantine.views()
 
     async def _find(self, job: Job, have: Collection[Digest]) -> list[Entry]:
-        """Look into the store; again where a compile landed meanwhile, because it may have been this one."""
+        """Look into the store; again where a compile finished meanwhile, because it may have been this one."""
         while True:
-            landed = self._landed
+            finished = self._finished
             found = await self._cache.find(job.environment, job.key, have)
-            if found or landed == self._landed:
+            if found or finished == self._finished:
                 return found
 
     def _refusal(self, job: Job) -> Refusal | None:
@@ -239,26 +239,26 @@ class Flights:
         self._counters.add(f"{metrics.COMPILES_REFUSED}.{reason.lower()}")
         return Refusal(reason=reason, message=message, fields=fields)
 
-    def _join(self, job: Job) -> _Flight:
+    def _join(self, job: Job) -> _Compile:
         key = (job.environment, job.key)
-        if flight := self._flights.get(key):
+        if compile_ := self._compiles.get(key):
             self._counters.add(metrics.COMPILES_JOINED)
-            return flight
-        waiting = [len(flight.job.graph) for flight in self._flights.values() if flight.started is None]
+            return compile_
+        waiting = [len(compile_.job.graph) for compile_ in self._compiles.values() if compile_.started is None]
         if len(waiting) >= self._config.max_queued or sum(waiting) > self._config.max_queued_bytes:
             raise QueueFullError(f"{len(waiting)} graphs of {sum(waiting)} bytes wait for a worker already")
-        flight = self._flights[key] = _Flight(job, position=len(waiting))
-        task = asyncio.create_task(self._fly(key, flight))
+        compile_ = self._compiles[key] = _Compile(job, position=len(waiting))
+        task = asyncio.create_task(self._run(key, compile_))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return flight
+        return compile_
 
-    async def _fly(self, key: FlightKey, flight: _Flight) -> None:
-        job = flight.job
+    async def _run(self, key: FlightKey, compile_: _Compile) -> None:
+        job = compile_.job
         self._counters.add(metrics.COMPILES_STARTED)
         outcome: Entry | Refusal | DaemonError | StoreError = _DRAINING
         try:
-            outcome = await self._attempt(key, flight)
+            outcome = await self._attempt(key, compile_)
             self._counters.add(metrics.COMPILES_DONE)
             logger.info("compiled %s for %s in %.1f s", job.key[:16], job.program or "?", outcome.compile_s)
         except JobRefusedError as error:
@@ -276,25 +276,27 @@ class Flights:
             outcome = DaemonError("internal error")
             raise
         finally:
-            del self._flights[key]
-            self._landed += 1
-            flight.land(outcome)
+            del self._compiles[key]
+            self._finished += 1
+            compile_.finish(outcome)
 
-    async def _attempt(self, key: FlightKey, flight: _Flight) -> Entry:
-        job = flight.job
-        flight.expected_s = await self._cache.expected_seconds(job.environment, job.key)
+    async def _attempt(self, key: FlightKey, compile_: _Compile) -> Entry:
+        job = compile_.job
+        compile_.expected_s = await self._cache.expected_seconds(job.environment, job.key)
         fields = self._environments.fields(job.environment)
         deaths: list[str] = []
         for _ in range(_TRIES):
             asked_ns = time.time_ns()
             try:
-                async with self._pool.lease(job.environment, fields, job.interpreter, on_place=flight.move) as worker:
+                async with self._pool.lease(
+                    job.environment, fields, job.interpreter, on_position=compile_.set_position
+                ) as worker:
                     tracing.passed("queue", asked_ns)
-                    flight.enter("starting")
-                    product = await worker.compile(job, on_phase=flight.enter, sink=self._cache.put_blob)
-                    flight.enter("storing")
+                    compile_.set_phase("starting")
+                    result = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
+                    compile_.set_phase("storing")
                     with tracing.span("store"):
-                        entry = await self._adopt(job, product, worker)
+                        entry = await self._adopt(job, result, worker)
             except WorkerLostError as error:
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)
@@ -307,13 +309,13 @@ class Flights:
                 raise
             else:
                 self._quarantine.forgive(key)
-                self._counters.add_seconds(metrics.COMPILE_SECONDS, product.seconds)
+                self._counters.add_seconds(metrics.COMPILE_SECONDS, result.seconds)
                 return entry
         raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
 
-    async def _adopt(self, job: Job, product: Product, worker: WorkerProcess) -> Entry:
+    async def _adopt(self, job: Job, result: CompileResult, worker: WorkerProcess) -> Entry:
         try:
-            return await self._cache.adopt(job, product)
+            return await self._cache.adopt(job, result)
         except WireError as error:
             await worker.end(grace_s=0)
             raise WorkerLostError(f"the worker handed over something else: {error}") from error

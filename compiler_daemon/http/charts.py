@@ -1,4 +1,4 @@
-"""Columns of figures as places on a picture. What is drawn there, and in which colours, templates and style say."""
+"""Charts: columns of figures become rectangles and marks at coordinates. Templates and style say how they look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler_daemon.http.time_series import Column, Span
-from compiler_daemon.text import numbers as words
+from compiler_daemon.text import numbers
 
 WIDTH, HEIGHT = 640, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 2, 10, 24
@@ -53,7 +53,7 @@ class Chart:
 
 
 def rate_chart(columns: Sequence[Column], span: Span) -> Chart:
-    """The hit rate of each column, and below it how many lookups that was of."""
+    """Return a chart of the hit rate of each column, and below it how many lookups that was of."""
     floor = HEIGHT - _BOTTOM
     bottom = floor - _VOLUME - _GAP
     scale = bottom - _TOP
@@ -63,8 +63,8 @@ def rate_chart(columns: Sequence[Column], span: Span) -> Chart:
         if column.rate is None:
             continue
         said = (
-            f"{words.stretch(column.start, column.end)}: {words.percent(column.rate)}, "
-            f"{words.count(column.hits)} of {words.count(column.lookups)} lookups"
+            f"{numbers.stretch(column.start, column.end)}: {numbers.percent(column.rate)}, "
+            f"{numbers.count(column.hits)} of {numbers.count(column.lookups)} lookups"
         )
         height = column.rate * scale
         bars.append(Bar(x=x, y=_TOP, width=width, height=scale - height, kind="miss", words=said))
@@ -84,7 +84,7 @@ def rate_chart(columns: Sequence[Column], span: Span) -> Chart:
 
 
 def saved_chart(columns: Sequence[Column], span: Span) -> Chart:
-    """The seconds saved in each column."""
+    """Return a chart of the seconds saved in each column."""
     bottom = HEIGHT - _BOTTOM
     scale = bottom - _TOP
     top = _round_up(max((column.saved_s for column in columns), default=0))
@@ -95,7 +95,7 @@ def saved_chart(columns: Sequence[Column], span: Span) -> Chart:
             width=width,
             height=max(1.5, column.saved_s / top * scale),
             kind="saved",
-            words=f"{words.stretch(column.start, column.end)}: {words.seconds(column.saved_s)} saved",
+            words=f"{numbers.stretch(column.start, column.end)}: {numbers.seconds(column.saved_s)} saved",
         )
         for column, (x, width) in zip(columns, _places(len(columns)), strict=True)
         if column.saved_s
@@ -109,7 +109,7 @@ def saved_chart(columns: Sequence[Column], span: Span) -> Chart:
 
 
 def _places(number: int) -> list[tuple[float, float]]:
-    """Left edge and width of each column."""
+    """Return the left edge and the width of each column."""
     pitch = (WIDTH - _LEFT - _RIGHT) / max(1, number)
     return [(round(_LEFT + pitch * place + pitch * 0.1, 2), round(pitch * 0.8, 2)) for place in range(number)]
 
@@ -119,7 +119,7 @@ def _shown(bars: list[Bar]) -> list[Bar]:
 
 
 def _times(columns: Sequence[Column], span: Span) -> list[Mark]:
-    """Marks at the edges of columns, from the first to the last."""
+    """Return marks at the edges of columns, from the first to the last."""
     form = _TIME_FORMATS[span.name]
     edges = [column.start for column in columns] + [columns[-1].end]
     pitch = (WIDTH - _LEFT - _RIGHT) / len(columns)
@@ -133,7 +133,7 @@ def _times(columns: Sequence[Column], span: Span) -> list[Mark]:
 
 
 def _round_up(number: int) -> int:
-    """The next of 1, 2, 5, 10, 20, ... minutes or seconds: an axis that ends at a plain number."""
+    """Return the next of 1, 2, 5, 10, 20, ... minutes or seconds: an axis that ends at a plain number."""
     for unit in (1, 60, 3600):
         for plain in (1, 2, 4, 10, 20, 40):
             if number <= plain * unit:

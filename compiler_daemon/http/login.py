@@ -1,4 +1,4 @@
-"""Who may read the page.
+"""Logins to the page: the token, codes for one login and sessions decide who may read it.
 
 Every user of the machine can connect to the loopback interface, so the page asks for what the daemon's other doors ask
 for: the token, as `Authorization: Bearer TOKEN`. A browser gets a cookie instead, for a code that only the token buys
@@ -32,7 +32,7 @@ class _Passes:
         self._until: dict[bytes, float] = {}
 
     def make(self, now: float) -> str:
-        """Return a new one."""
+        """Return a new text, valid from now on."""
         text = secrets.token_urlsafe(32)
         self._until = {name: until for name, until in self._until.items() if until > now}
         while len(self._until) >= self._most:
@@ -41,11 +41,11 @@ class _Passes:
         return text
 
     def take(self, text: str, now: float) -> bool:
-        """Whether it is good; it is not afterwards."""
+        """Return whether the text is valid; it is not afterwards."""
         return self._until.pop(_name(text), 0.0) > now
 
     def renew(self, text: str, now: float) -> bool:
-        """Whether it is good; then it lasts anew."""
+        """Return whether the text is valid; then it is for as long again."""
         name = _name(text)
         if self._until.get(name, 0.0) <= now:
             return False
@@ -76,7 +76,7 @@ class Access:
         return f"{self._cookie}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_S:.0f}"
 
     def may_read(self, headers: Mapping[str, str]) -> bool:
-        """Whether these headers show the token, or a session."""
+        """Return whether these headers show the token, or a session."""
         given = headers.get("authorization", "").encode("utf-8", "replace")
         if given.startswith(_SCHEME) and self._is_token(given.removeprefix(_SCHEME)):
             return True

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.http.time_series import Column, Span, columns
 from compiler_daemon.insight.runs import ProgramFigures, RunLog
-from compiler_daemon.insight.status import Condition, ConditionView
+from compiler_daemon.insight.status import DaemonStatus, StatusView
 from compiler_daemon.jobs import FlightView
 from compiler_daemon.store import ArtifactRow, Store
 
@@ -52,7 +52,7 @@ class Overview:
     """Holds the figures of the first page."""
 
     now: float
-    condition: ConditionView
+    status: StatusView
     flights: Sequence[FlightView]
     more_flights: int
     slowest: Sequence[ArtifactRow]
@@ -64,45 +64,45 @@ class Overview:
 
     @property
     def hits(self) -> int:
-        """In the span."""
+        """The lookups in the span that found something."""
         return sum(column.hits for column in self.columns)
 
     @property
     def lookups(self) -> int:
-        """In the span."""
+        """The lookups in the span."""
         return sum(column.lookups for column in self.columns)
 
     @property
     def rate(self) -> float | None:
-        """In the span."""
+        """The share of hits among the lookups in the span; None where there were none."""
         return self.hits / self.lookups if self.lookups else None
 
     @property
     def saved_s(self) -> int:
-        """In the span."""
+        """The compile time saved in the span, in seconds."""
         return sum(column.saved_s for column in self.columns)
 
     @property
     def saved_ever_s(self) -> int:
-        """Since the store was made."""
-        return self.condition.counters.get(metrics.SECONDS_SAVED, 0)
+        """The compile time saved since the store was made, in seconds."""
+        return self.status.counters.get(metrics.SECONDS_SAVED, 0)
 
     @property
     def damaged_files(self) -> int:
-        """Found and set aside since the store was made."""
-        return self.condition.counters.get("quarantined", 0)
+        """The files found damaged and set aside since the store was made."""
+        return self.status.counters.get("quarantined", 0)
 
     @property
     def is_new(self) -> bool:
         """Whether nobody has asked for anything yet."""
-        counters = self.condition.counters
-        return not (counters.get(metrics.LOOKUPS) or self.condition.artifacts or self.flights)
+        counters = self.status.counters
+        return not (counters.get(metrics.LOOKUPS) or self.status.artifacts or self.flights)
 
 
-async def look(condition: Condition, flights: Flights, store: Store, runs: RunLog, span: Span) -> Overview:
-    """Gather all of it."""
+async def look(status: DaemonStatus, single_flight: SingleFlight, store: Store, runs: RunLog, span: Span) -> Overview:
+    """Collect the figures of a span, and what is under way now."""
     now = time.time()
-    view = await condition.look()
+    view = await status.snapshot()
     slowest, programs, samples = await asyncio.to_thread(
         lambda: (
             store.slowest_artifacts(_SLOWEST),
@@ -110,10 +110,10 @@ async def look(condition: Condition, flights: Flights, store: Store, runs: RunLo
             store.samples(now - span.seconds - span.column_s, step=span.step),
         )
     )
-    under_way = flights.views()
+    under_way = single_flight.views()
     return Overview(
         now=now,
-        condition=view,
+        status=view,
         flights=under_way[:_FLIGHTS],
         more_flights=max(0, len(under_way) - _FLIGHTS),
         slowest=slowest,

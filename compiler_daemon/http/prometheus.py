@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from compiler_daemon import metrics
-from compiler_daemon.insight.status import ConditionView
+from compiler_daemon.insight.status import StatusView
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -108,16 +108,16 @@ _NOT_EVENTS = {metrics.LOOKUPS, metrics.COMPILES_REFUSED}
 """Sums of others."""
 
 
-def expose(view: ConditionView, *, version: str) -> bytes:
+def expose(view: StatusView, *, version: str) -> bytes:
     """Return everything in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Condition(view, version))
+    registry.register(_StatusCollector(view, version))
     return generate_latest(registry)
 
 
 def families() -> list[Metric]:
     """Return every family without a daemon: its name, kind and text, for documents and tests."""
-    nothing = ConditionView(
+    nothing = StatusView(
         pid=0,
         uptime_s=0,
         address="",
@@ -134,11 +134,11 @@ def families() -> list[Metric]:
         quarantined=(),
         sandbox="",
     )
-    return list(_Condition(nothing, "").collect())
+    return list(_StatusCollector(nothing, "").collect())
 
 
-class _Condition(Collector):
-    def __init__(self, view: ConditionView, version: str) -> None:
+class _StatusCollector(Collector):
+    def __init__(self, view: StatusView, version: str) -> None:
         self._view = view
         self._version = version
 

@@ -12,15 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
-from compiler_daemon.http import charts, graph_page, overview
-from compiler_daemon.http import time_series as curves
+from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.http import charts, graph_page, overview, time_series
 from compiler_daemon.http.login import Access
 from compiler_daemon.http.server import Request, Response
 from compiler_daemon.insight.runs import RunLog
-from compiler_daemon.insight.status import Condition
+from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.store import Store
-from compiler_daemon.text import numbers as words
+from compiler_daemon.text import numbers
 
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
@@ -31,22 +30,22 @@ _GRAPHS = "/graphs/"
 _DEFAULT_SPAN = "day"
 
 
-class Site:
+class Routes:
     """Answers requests for the pages of one daemon."""
 
     def __init__(
         self,
         *,
-        condition: Condition,
-        flights: Flights,
+        daemon_status: DaemonStatus,
+        single_flight: SingleFlight,
         store: Store,
         runs: RunLog,
         access: Access,
         counters: metrics.Counters,
         version: str,
     ) -> None:
-        self._condition = condition
-        self._flights = flights
+        self._daemon_status = daemon_status
+        self._single_flight = single_flight
         self._store = store
         self._runs = runs
         self._access = access
@@ -121,13 +120,13 @@ class Site:
         )
 
     async def _overview(self, request: Request) -> Response:
-        span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
+        span = time_series.SPANS.get(request.parameters.get("span", ""), time_series.SPANS[_DEFAULT_SPAN])
+        view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         return self._page(
             "overview.html",
             view=view,
             version=self._version,
-            spans=curves.SPANS,
+            spans=time_series.SPANS,
             rate_chart=charts.rate_chart(view.columns, span),
             saved_chart=charts.saved_chart(view.columns, span),
         )
@@ -139,8 +138,8 @@ class Site:
         return self._page("graph.html", view=view)
 
     async def _status(self, request: Request) -> Response:
-        span = curves.SPANS.get(request.parameters.get("span", ""), curves.SPANS[_DEFAULT_SPAN])
-        view = await overview.look(self._condition, self._flights, self._store, self._runs, span)
+        span = time_series.SPANS.get(request.parameters.get("span", ""), time_series.SPANS[_DEFAULT_SPAN])
+        view = await overview.look(self._daemon_status, self._single_flight, self._store, self._runs, span)
         body = json.dumps(asdict(view), default=str).encode()
         return Response(kind="application/json", body=body)
 
@@ -148,7 +147,7 @@ class Site:
         # Here, and not above: who has no Prometheus does not pay for its library.
         from compiler_daemon.http.prometheus import CONTENT_TYPE, expose
 
-        return Response(kind=CONTENT_TYPE, body=expose(await self._condition.look(), version=self._version))
+        return Response(kind=CONTENT_TYPE, body=expose(await self._daemon_status.snapshot(), version=self._version))
 
     def _page(
         self, template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: Any
@@ -168,14 +167,14 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        ago=words.ago,
-        count=words.count,
-        moment=words.moment,
-        percent=words.percent,
-        seconds=words.seconds,
+        ago=numbers.ago,
+        count=numbers.count,
+        moment=numbers.moment,
+        percent=numbers.percent,
+        seconds=numbers.seconds,
         short=_short,
-        size=words.size,
-        stretch=words.stretch,
+        size=numbers.size,
+        stretch=numbers.stretch,
     )
     return environment
 

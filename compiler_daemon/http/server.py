@@ -44,7 +44,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DoorConfig:
+class HttpServerConfig:
     """Configures how much of the daemon a visitor of the page may take."""
 
     max_connections: int = 64
@@ -80,10 +80,10 @@ Plain = Callable[[int, str], Response]
 """Makes an answer from a status and a sentence."""
 
 
-class Door:
+class HttpServer:
     """Serves HTTP on a loopback port: the listener and its connections."""
 
-    def __init__(self, handler: Handler, plain: Plain, config: DoorConfig) -> None:
+    def __init__(self, handler: Handler, plain: Plain, config: HttpServerConfig) -> None:
         self._handler = handler
         self._plain = plain
         self._config = config
@@ -136,7 +136,7 @@ class Door:
 
     @contextlib.contextmanager
     def waiting(self, connection: _Connection) -> Iterator[None]:
-        """While this lasts nobody has asked over the connection, and it may have to go for others."""
+        """Count the connection among the silent ones, which may have to go for others, while the block lasts."""
         self._silent[connection] = None
         try:
             yield
@@ -144,7 +144,7 @@ class Door:
             self._silent.pop(connection, None)
 
     def forget(self, connection: _Connection) -> None:
-        """The connection has been dropped."""
+        """Drop a connection that has ended from the silent ones."""
         self._silent.pop(connection, None)
 
     async def answer(self, event: h11.Request) -> Response:
@@ -168,8 +168,8 @@ class Door:
         return self._plain(status, text)
 
     @property
-    def config(self) -> DoorConfig:
-        """The limits."""
+    def config(self) -> HttpServerConfig:
+        """The limits of each connection."""
         return self._config
 
     def _checked(self, event: h11.Request) -> Request:
@@ -210,10 +210,10 @@ class _RefusedError(Exception):
 class _Connection:
     """One connection: requests one after the other, each read whole before it is answered."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, door: Door) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: HttpServer) -> None:
         self._reader = reader
         self._writer = writer
-        self._door = door
+        self._server = server
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         raw = writer.get_extra_info("socket")
         if isinstance(raw, socket.socket):
@@ -223,26 +223,26 @@ class _Connection:
         """Answer until the other side goes, errs, or takes too long."""
         while True:
             try:
-                with self._door.waiting(self):
-                    async with asyncio.timeout(self._door.config.head_s):
+                with self._server.waiting(self):
+                    async with asyncio.timeout(self._server.config.head_s):
                         request = await self._request()
             except h11.RemoteProtocolError as error:
                 status = error.error_status_hint if 400 <= error.error_status_hint < 500 else 400
-                await self._send(self._door.refusal(status, "This is no request that can be read."), head=False)
+                await self._send(self._server.refusal(status, "This is no request that can be read."), head=False)
                 return
             if request is None:
                 return
             if isinstance(request, Response):
                 await self._send(request, head=False)
                 return
-            await self._send(await self._door.answer(request), head=request.method == b"HEAD")
+            await self._send(await self._server.answer(request), head=request.method == b"HEAD")
             if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
                 return
             self._protocol.start_next_cycle()
 
     def drop(self) -> None:
         """End the connection at once, for another's sake."""
-        self._door.forget(self)
+        self._server.forget(self)
         self._writer.transport.abort()
 
     async def _request(self) -> h11.Request | Response | None:
@@ -251,12 +251,12 @@ class _Connection:
         if not isinstance(event, h11.Request):
             return None
         if len(event.headers) > _MAX_HEADERS:
-            return self._door.refusal(431, "Too many headers.")
+            return self._server.refusal(431, "Too many headers.")
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
             for name, value in event.headers
         ):
-            return self._door.refusal(413, "A request has no body here.")
+            return self._server.refusal(413, "A request has no body here.")
         end = await self._event()
         return event if isinstance(end, h11.EndOfMessage) else None
 
@@ -281,5 +281,5 @@ class _Connection:
             out.append(self._protocol.send(h11.Data(data=response.body)))
         out.append(self._protocol.send(h11.EndOfMessage()))
         self._writer.write(b"".join(part for part in out if part))
-        async with asyncio.timeout(self._door.config.answer_s):
+        async with asyncio.timeout(self._server.config.answer_s):
             await self._writer.drain()

@@ -25,7 +25,7 @@ class Span:
 
     @property
     def seconds(self) -> int:
-        """Its length."""
+        """Its length in seconds."""
         return self.column_s * self.columns
 
 
@@ -52,7 +52,7 @@ class Column:
 
     @property
     def lookups(self) -> int:
-        """How often the store was asked."""
+        """The lookups from `start` to `end`."""
         return self.hits + self.misses
 
     @property

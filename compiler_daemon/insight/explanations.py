@@ -1,4 +1,4 @@
-"""Why the graphs and kernels of a run were not there: the cause of each, and its difference from the nearest."""
+"""Why the graphs and kernels of a run were misses: the cause of each, and its difference from the nearest."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class _Search:
         self._kernels: dict[Digest, KernelSpec | None] = {}
 
     def is_of_kernels(self, environment: str) -> bool:
-        """Whether this is an environment of kernels."""
+        """Return whether this is an environment of kernels."""
         return is_kernel_environment(self._fields.get(Digest(environment), {}))
 
     def explain(self, graph: GraphRecord, environment: str, program: str) -> Explanation:
@@ -208,7 +208,7 @@ class _Search:
         )
 
     def _other_environment(self, graph: GraphRecord, fields: Mapping[str, str]) -> Nearest | None:
-        """Of the environments that the same key is known for, the one that ours differs least from."""
+        """Return, of the environments that the same key is known for, the one that ours differs least from."""
         best: Nearest | None = None
         for row in self._requests:
             if row.key != graph.key or row.created >= graph.asked:

@@ -294,7 +294,7 @@ def _float_text(arguments: Sequence[Value]) -> str:
 
 
 def _clean(text: str) -> str:
-    """No control characters, nor anything else that would change how a terminal shows what follows."""
+    """Return the text without control characters, and whatever else changes how a terminal shows what follows."""
     return _short("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _MAX_TEXT + 1]))
 
 

@@ -6,45 +6,19 @@ Looking counts nothing as used. Names are those that docker's users know: any be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 
 from compile_wire.digest import Digest
 from compile_wire.limits import CHUNK_BYTES
 from compiler_daemon import metrics
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import AmbiguousNameError, NothingNamedError
-from compiler_daemon.store import ArtifactRow, BlobMissingError, GcReport, Store, StoredArtifact, StoredGraph
+from compiler_daemon.insight.inventory_values import Collected, EnvironmentView, Named
+from compiler_daemon.store import ArtifactRow, BlobMissingError, Store, StoredArtifact, StoredGraph
 
 _DIGEST_LENGTH = 64
 _CANDIDATES = 8
 """Named where a name means several things."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnvironmentView:
-    """An environment as an operator sees it."""
-
-    environment: Digest
-    fields: Mapping[str, str]
-    served: bool
-    """Whether a process that this daemon serves, or a worker of its own, has it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Named:
-    """Lists everything that is kept under one name, newest first."""
-
-    artifacts: Sequence[ArtifactRow]
-    requests: Sequence[StoredGraph]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Collected:
-    """What a collection removed, or would remove."""
-
-    report: GcReport
-    artifacts: Sequence[ArtifactRow]
 
 
 class Inventory:

@@ -1,4 +1,4 @@
-"""Taking in what trainers report: each graph that was not there is given its cause, then kept and counted."""
+"""Taking in what trainers report: each graph that was a miss is given its cause, then kept and counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLACK_S = 0.5
 """A request this much older than the question for it was there before; younger, it may be the question's own."""
 
 
-class Reports:
+class RunIntake:
     """Takes the reports that trainers send of their runs."""
 
     def __init__(self, log: RunLog, store: Store, *, reading: Executor, counters: metrics.Counters) -> None:

@@ -48,7 +48,7 @@ class Statistics:
     last_runs: Sequence[RunSummary]
 
 
-class Gathering:
+class StatisticsCollector:
     """Collects the figures of `stats` from the log of runs and the store."""
 
     def __init__(self, store: Store, log: RunLog, *, counters: metrics.Counters) -> None:
@@ -56,11 +56,11 @@ class Gathering:
         self._log = log
         self._counters = counters
 
-    async def gather(self) -> Statistics:
-        """Ask everybody; takes milliseconds, however full the store is."""
-        return await asyncio.to_thread(self._gather)
+    async def collect(self) -> Statistics:
+        """Return the figures as they are now; takes milliseconds, however full the store is."""
+        return await asyncio.to_thread(self._collect)
 
-    def _gather(self) -> Statistics:
+    def _collect(self) -> Statistics:
         counted: Counter[str] = Counter(self._store.counts())
         counted.update(self._counters.pending())
         programs = self._log.programs()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from compiler_daemon import metrics
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.jobs import QuarantinedView, WorkerView
 from compiler_daemon.store import Store, StoreError
 from compiler_daemon.workers.pool import Pool
@@ -26,7 +26,7 @@ _SAMPLE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConditionView:
+class StatusView:
     """Holds the daemon's state at one moment, as an operator sees it."""
 
     pid: int
@@ -47,15 +47,15 @@ class ConditionView:
     """Whether workers are confined, in words."""
 
 
-class Condition:
+class DaemonStatus:
     """Collects the daemon's state from its rooms when an operator asks."""
 
     def __init__(
-        self, *, store: Store, pool: Pool, flights: Flights, counters: metrics.Counters, directory: Path
+        self, *, store: Store, pool: Pool, single_flight: SingleFlight, counters: metrics.Counters, directory: Path
     ) -> None:
         self._store = store
         self._pool = pool
-        self._flights = flights
+        self._single_flight = single_flight
         self._counters = counters
         self._directory = directory
         self._started = time.monotonic()
@@ -66,11 +66,11 @@ class Condition:
         self.address = ""
         self.draining = False
 
-    async def look(self) -> ConditionView:
-        """Ask everybody."""
+    async def snapshot(self) -> StatusView:
+        """Return the state as it is now."""
         usage = await asyncio.to_thread(self._store.usage)
         counters = await self._counts()
-        return ConditionView(
+        return StatusView(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started,
             address=self.address,
@@ -84,7 +84,7 @@ class Condition:
             store_max_bytes=usage.max_bytes,
             rss_bytes=self._process.memory_info().rss,
             counters=dict(counters),
-            quarantined=self._flights.quarantined(),
+            quarantined=self._single_flight.quarantined(),
             sandbox=self._pool.sandbox(),
         )
 

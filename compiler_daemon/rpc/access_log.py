@@ -1,6 +1,7 @@
 """One log line for each call: what it was, how it ended, how long it took, which client. Never what was in it.
 
-And none of gRPC's own for a client that leaves while it is answered.
+And none of gRPC's own for a client that leaves while it is answered. Where tracing is on, the calls that are part of a
+graph's way also have a span, which continues the trace of the trainer that makes them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from compile_wire import tracing
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import caller_name
 
@@ -23,6 +25,9 @@ GRPC_LOGGER = "grpc._cython.cygrpc"
 _OUR_FAULT = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
 _BATCH_ENDED_BADLY = 'Failed "execute_batch"'
 """As against one that could not be begun, which would be our fault."""
+
+_TRACED_SERVICES = ("CompileService", "KernelService")
+"""An operator's questions are not part of any graph's way."""
 
 
 @asynccontextmanager
@@ -51,6 +56,21 @@ async def log_access(method: str, context: Context) -> AsyncIterator[None]:
             (time.monotonic() - started) * 1000,
             f" by {name}" if (name := caller_name()) else "",
         )
+
+
+@asynccontextmanager
+async def trace_calls(method: str, context: Context) -> AsyncIterator[None]:
+    """Put a span around the call, inside the span of the trainer that makes it."""
+    service, _, name = method.rpartition("/")
+    parent = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == tracing.TRACEPARENT:
+            parent = value if isinstance(value, str) else value.decode("ascii", "replace")
+    if not parent or not service.endswith(_TRACED_SERVICES):
+        yield
+        return
+    with tracing.span(name, parent=parent):
+        yield
 
 
 def _name(code: grpc.StatusCode | int | None) -> str:

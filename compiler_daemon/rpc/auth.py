@@ -124,7 +124,7 @@ def _identify(keyring: Keyring, context: Context) -> Caller:
 
 
 def _der(pem: bytes) -> bytes:
-    """The certificate's bytes: PEM is their base64 between two lines. gRPC has verified it; nothing is parsed here."""
+    """Return the certificate's bytes: PEM is their base64 between two lines. gRPC has verified it already."""
     lines = [line for line in pem.splitlines() if line and not line.startswith(_PEM_LINES)]
     try:
         return base64.b64decode(b"".join(lines), validate=True)

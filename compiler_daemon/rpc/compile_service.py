@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
@@ -15,13 +16,15 @@ from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.handshake import Handshakes, Welcome
 from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_entries, pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class CompileServicer(pb_grpc.CompileServiceServicer):
@@ -32,17 +35,26 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         *,
         handshakes: Handshakes,
         cache: Cache,
+        transfers: Transfers,
         rights: Rights,
-        flights: Flights,
+        single_flight: SingleFlight,
         interpreter: str,
         server_version: str,
     ) -> None:
         self._rights = rights
         self._handshakes = handshakes
         self._cache = cache
-        self._flights = flights
+        self._transfers = transfers
+        self._single_flight = single_flight
         self._interpreter = interpreter
         self._server_version = server_version
+
+    def service(self) -> Service:
+        """Return the service's name, and how it is added to a server."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["CompileService"].full_name,
+            add=partial(pb_grpc.add_CompileServiceServicer_to_server, self),
+        )
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
         """See the protocol."""
@@ -53,7 +65,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             interpreter = unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter)
         except JobRefusedError:
             interpreter = None  # what is stored can be had all the same; a compile will be told why not
-        answer = await self._handshakes.greet(
+        answer = await self._handshakes.accept(
             request.protocol_version, request.environment, interpreter, caller=current_caller().name
         )
         response = pb.HandshakeResponse(protocol_version=PROTOCOL_VERSION, server_version=self._server_version)
@@ -83,7 +95,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         except JobRefusedError as error:
             yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
-        async with aclosing(self._flights.compile(job, unpack.unpack_have(request.have))) as events:
+        async with aclosing(self._single_flight.compile(job, unpack.unpack_have(request.have))) as events:
             async for event in events:
                 yield pack_event(event)
 
@@ -91,7 +103,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         """See the protocol."""
         environment = parse_digest(request.environment_id)
         self._rights.publish(current_caller(), environment)
-        stored = await self._cache.publish(
+        stored = await self._transfers.publish(
             environment,
             unpack.unpack_key(request.key),
             request.manifest,
@@ -104,7 +116,7 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
 
     async def ReadBlob(self, request: pb.ReadBlobRequest, context: Context) -> AsyncIterator[pb.ReadBlobResponse]:
         """See the protocol."""
-        async with aclosing(self._cache.read_blob(parse_digest(request.sha256))) as chunks:
+        async with aclosing(self._transfers.read_blob(parse_digest(request.sha256))) as chunks:
             async for chunk in chunks:
                 yield pb.ReadBlobResponse(data=chunk)
 
@@ -122,17 +134,17 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             async for message in request_iterator:
                 yield message.data
 
-        stored = await self._cache.write_blob(parse_digest(first.sha256), first.size, chunks())
+        stored = await self._transfers.write_blob(parse_digest(first.sha256), first.size, chunks())
         return pb.WriteBlobResponse(stored=stored)
 
     async def _job(self, request: pb.CompileGraphRequest, context: Context) -> Job:
         environment = parse_digest(request.environment_id)
         self._rights.compile(current_caller(), "graphs", environment)
         return Job(
-            trade="graphs",
+            kind="graphs",
             environment=environment,
             key=unpack.unpack_key(request.key),
-            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            graph=await self._transfers.graph(unpack.unpack_graph(request.graph)),
             interpreter=unpack.unpack_interpreter(request.interpreter, peer=context.peer(), default=self._interpreter),
             program=unpack.unpack_program(request.program),
             ahead=request.ahead,

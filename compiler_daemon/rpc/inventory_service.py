@@ -5,26 +5,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
-from compile_wire.digest import Digest, parse_digest
+from compile_wire.digest import parse_digest
 from compile_wire.environment import check_environment
 from compile_wire.errors import MalformedError
-from compile_wire.limits import MAX_BLOB_BYTES, MAX_BLOBS, MAX_KEY_TEXT
+from compile_wire.limits import MAX_BLOB_BYTES, MAX_KEY_TEXT
 from compile_wire.v1 import inventory_pb2 as pb
 from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
-from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.inventory_messages import pack_artifact, pack_request, unpack_beginning, unpack_digests
+from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.unpack import unpack_name, unpack_program
 from compiler_daemon.store import ArtifactRow, StoredGraph
 
 _PAGE_ROWS = 500
 """A row has at most 5.5 KB with the longest key and program, so that a page stays far below a message's limit."""
 
-_MAX_DIGEST_TEXT = 64
 _MAX_SECONDS = 1e10
 
 Row = TypeVar("Row")
@@ -33,15 +35,22 @@ Row = TypeVar("Row")
 class InventoryServicer(pb_grpc.InventoryServiceServicer):
     """Answers an operator's calls about what is kept."""
 
-    def __init__(self, *, inventory: Inventory, cache: Cache) -> None:
+    def __init__(self, *, inventory: Inventory, transfers: Transfers) -> None:
         self._inventory = inventory
-        self._cache = cache
+        self._transfers = transfers
+
+    def service(self) -> Service:
+        """Return the service's name, and how it is added to a server."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["InventoryService"].full_name,
+            add=partial(pb_grpc.add_InventoryServiceServicer_to_server, self),
+        )
 
     async def ListArtifacts(
         self, request: pb.ListArtifactsRequest, context: Context
     ) -> AsyncIterator[pb.ListArtifactsResponse]:
         """See the protocol."""
-        environment = _beginning(request.environment_id)
+        environment = unpack_beginning(request.environment_id)
         program, origin = unpack_program(request.program), unpack_program(request.origin)
 
         def wanted(row: ArtifactRow) -> bool:
@@ -59,7 +68,7 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
         self, request: pb.ListRequestsRequest, context: Context
     ) -> AsyncIterator[pb.ListRequestsResponse]:
         """See the protocol."""
-        environment, program = _beginning(request.environment_id), unpack_program(request.program)
+        environment, program = unpack_beginning(request.environment_id), unpack_program(request.program)
 
         def wanted(row: StoredGraph) -> bool:
             return row.environment.startswith(environment) and program in ("", row.program)
@@ -98,11 +107,11 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
 
     async def RemoveArtifacts(self, request: pb.RemoveArtifactsRequest, context: Context) -> pb.RemoveArtifactsResponse:
         """See the protocol."""
-        return pb.RemoveArtifactsResponse(removed=await self._inventory.remove(_digests(request.digests)))
+        return pb.RemoveArtifactsResponse(removed=await self._inventory.remove(unpack_digests(request.digests)))
 
     async def SetPinned(self, request: pb.SetPinnedRequest, context: Context) -> pb.SetPinnedResponse:
         """See the protocol."""
-        changed = await self._inventory.set_pinned(_digests(request.digests), request.pinned)
+        changed = await self._inventory.set_pinned(unpack_digests(request.digests), request.pinned)
         return pb.SetPinnedResponse(changed=changed)
 
     async def Collect(self, request: pb.CollectRequest, context: Context) -> pb.CollectResponse:
@@ -126,7 +135,7 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
 
     async def FindMissing(self, request: pb.FindMissingRequest, context: Context) -> pb.FindMissingResponse:
         """See the protocol."""
-        return pb.FindMissingResponse(digests=await self._inventory.missing(_digests(request.digests)))
+        return pb.FindMissingResponse(digests=await self._inventory.missing(unpack_digests(request.digests)))
 
     async def ImportBlob(
         self, request_iterator: AsyncIterator[pb.ImportBlobRequest], context: Context
@@ -141,63 +150,20 @@ class InventoryServicer(pb_grpc.InventoryServiceServicer):
             async for message in request_iterator:
                 yield message.data
 
-        stored = await self._cache.import_blob(parse_digest(first.sha256), first.size, chunks())
+        stored = await self._transfers.import_blob(parse_digest(first.sha256), first.size, chunks())
         return pb.ImportBlobResponse(stored=stored)
 
     async def ImportArtifact(self, request: pb.ImportArtifactRequest, context: Context) -> pb.ImportArtifactResponse:
         """See the protocol."""
         fields = dict(request.environment)
         check_environment(fields)
-        stored = await self._cache.import_artifact(
+        stored = await self._transfers.import_artifact(
             fields,
             request.manifest,
             graph=parse_digest(request.graph) if request.graph else None,
             program=unpack_program(request.program),
         )
         return pb.ImportArtifactResponse(stored=stored)
-
-
-def pack_artifact(row: ArtifactRow) -> pb.ArtifactLine:
-    """Return a line of the list of artifacts as a message."""
-    return pb.ArtifactLine(
-        digest=row.digest,
-        environment_id=row.environment,
-        key=row.key,
-        graph=row.graph,
-        bytes=row.bytes,
-        compile_s=row.compile_s,
-        origin=row.origin,
-        program=row.program,
-        created=row.created,
-        used=row.used,
-        hits=row.hits,
-        pinned=row.pinned,
-    )
-
-
-def pack_request(row: StoredGraph) -> pb.RequestLine:
-    """Return a request as a message."""
-    return pb.RequestLine(
-        environment_id=row.environment,
-        key=row.key,
-        graph=row.graph,
-        program=row.program,
-        bytes=row.bytes,
-        created=row.created,
-    )
-
-
-def _beginning(text: str) -> str:
-    if len(text) > _MAX_DIGEST_TEXT:
-        raise MalformedError(f"an environment's id has {_MAX_DIGEST_TEXT} characters, not {len(text)}")
-    return text
-
-
-def _digests(texts: Iterable[str]) -> list[Digest]:
-    listed = list(texts)
-    if len(listed) > MAX_BLOBS:
-        raise MalformedError(f"one call names at most {MAX_BLOBS} digests, not {len(listed)}")
-    return [parse_digest(text) for text in listed]
 
 
 def _pages(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

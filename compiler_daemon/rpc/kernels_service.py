@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
@@ -13,25 +14,33 @@ from compile_wire.limits import MAX_KERNEL_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import kernels_pb2 as kernels_pb
 from compile_wire.v1 import kernels_pb2_grpc
-from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.rights import Rights
-from compiler_daemon.compiles.single_flight import Flights
+from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
     """Answers the calls of trainers about Triton kernels."""
 
-    def __init__(self, *, cache: Cache, rights: Rights, flights: Flights, interpreter: str) -> None:
-        self._cache = cache
+    def __init__(self, *, transfers: Transfers, rights: Rights, single_flight: SingleFlight, interpreter: str) -> None:
+        self._transfers = transfers
         self._rights = rights
-        self._flights = flights
+        self._single_flight = single_flight
         self._interpreter = interpreter
+
+    def service(self) -> Service:
+        """Return the service's name, and how it is added to a server."""
+        return Service(
+            name=kernels_pb.DESCRIPTOR.services_by_name["KernelService"].full_name,
+            add=partial(kernels_pb2_grpc.add_KernelServiceServicer_to_server, self),
+        )
 
     async def CompileKernel(
         self, request: kernels_pb.CompileKernelRequest, context: Context
@@ -39,7 +48,7 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
         """See the protocol."""
         environment = parse_digest(request.environment_id)
         self._rights.compile(current_caller(), "kernels", environment)
-        kernel = await self._cache.graph(unpack.unpack_graph(request.kernel))
+        kernel = await self._transfers.graph(unpack.unpack_graph(request.kernel))
         if len(kernel) > MAX_KERNEL_BYTES:
             raise MalformedError(f"a kernel has at most {MAX_KERNEL_BYTES} bytes, not {len(kernel)}")
         try:
@@ -48,13 +57,13 @@ class KernelServicer(kernels_pb2_grpc.KernelServiceServicer):
             yield pack_event(Refusal(reason=error.reason, message=str(error), fields=error.fields))
             return
         job = Job(
-            trade="kernels",
+            kind="kernels",
             environment=environment,
             key=unpack.unpack_key(request.key),
             graph=kernel,
             interpreter=interpreter,
             program=unpack.unpack_program(request.program),
         )
-        async with aclosing(self._flights.compile(job, frozenset())) as events:
+        async with aclosing(self._single_flight.compile(job, frozenset())) as events:
             async for event in events:
                 yield pack_event(event)

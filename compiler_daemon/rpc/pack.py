@@ -1,4 +1,4 @@
-"""Values to messages."""
+"""The domain's values packed as messages."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.errors import NoPageError
 from compiler_daemon.rpc.around import Context
+from compiler_daemon.rpc.service import Service
 
 
 class PageServicer(pb_grpc.PageServiceServicer):
@@ -18,6 +20,13 @@ class PageServicer(pb_grpc.PageServiceServicer):
     def __init__(self) -> None:
         self._url = ""
         self._make_code: Callable[[], str] | None = None
+
+    def service(self) -> Service:
+        """Return the service's name, and how it is added to a server."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["PageService"].full_name,
+            add=partial(pb_grpc.add_PageServiceServicer_to_server, self),
+        )
 
     def serve(self, url: str, make_code: Callable[[], str]) -> None:
         """Say that the page is at `url`, and how a code for one login is made."""

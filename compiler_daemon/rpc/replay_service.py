@@ -6,29 +6,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from compile_wire.digest import parse_digest
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
-from compiler_daemon.compiles.cache import Cache
-from compiler_daemon.compiles.recompile import Replayed, ReplayEvent, Replays
+from compiler_daemon.compiles.recompile import Recompiler, Replayed, ReplayEvent
 from compiler_daemon.compiles.rights import Rights
+from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.errors import JobRefusedError
 from compiler_daemon.jobs import Job, Refusal
 from compiler_daemon.rpc import unpack
 from compiler_daemon.rpc.around import Context
 from compiler_daemon.rpc.auth import current_caller
 from compiler_daemon.rpc.pack import pack_event
+from compiler_daemon.rpc.service import Service
 
 
 class ReplayServicer(pb_grpc.ReplayServiceServicer):
     """Answers an operator's calls that have kept graphs compiled again."""
 
-    def __init__(self, *, cache: Cache, replays: Replays, rights: Rights, interpreter: str) -> None:
+    def __init__(self, *, transfers: Transfers, recompiler: Recompiler, rights: Rights, interpreter: str) -> None:
         self._rights = rights
-        self._cache = cache
-        self._replays = replays
+        self._transfers = transfers
+        self._recompiler = recompiler
         self._interpreter = interpreter
+
+    def service(self) -> Service:
+        """Return the service's name, and how it is added to a server."""
+        return Service(
+            name=pb.DESCRIPTOR.services_by_name["ReplayService"].full_name,
+            add=partial(pb_grpc.add_ReplayServiceServicer_to_server, self),
+        )
 
     async def ReplayGraph(
         self, request: pb.ReplayGraphRequest, context: Context
@@ -41,14 +50,14 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
             return
         environment = parse_digest(request.environment_id)
         asked = Job(
-            trade=self._rights.replay(current_caller(), environment),
+            kind=self._rights.replay(current_caller(), environment),
             environment=environment,
             key=unpack.unpack_key(request.key) if request.key else "",
-            graph=await self._cache.graph(unpack.unpack_graph(request.graph)),
+            graph=await self._transfers.graph(unpack.unpack_graph(request.graph)),
             interpreter=interpreter,
             program=unpack.unpack_program(request.program),
         )
-        async with aclosing(self._replays.replay(asked)) as events:
+        async with aclosing(self._recompiler.replay(asked)) as events:
             async for event in events:
                 yield _packed(event)
 

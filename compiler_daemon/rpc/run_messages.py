@@ -33,21 +33,21 @@ _OUTCOME_VALUES = {name: value for value, name in _OUTCOMES.items()}
 
 
 def unpack_run(run: str) -> str:
-    """Return the name of a run."""
+    """Return the name of a run; raise `MalformedError` where it is none."""
     if not _RUN.fullmatch(run):
         raise MalformedError("a run is named by 32 hex digits")
     return run
 
 
 def unpack_prefix(key: str) -> str:
-    """Return the beginning of a key."""
+    """Return the beginning of a key; raise `MalformedError` where it is longer than a key."""
     if len(key) > MAX_KEY_TEXT:
         raise MalformedError(f"a key has at most {MAX_KEY_TEXT} characters, not {len(key)}")
     return unpack_name(key, "a key")
 
 
 def unpack_report(request: pb.ReportRunRequest) -> RunReport:
-    """Return what a trainer says of its run."""
+    """Return what a trainer reports of its run; raise `MalformedError` where it breaks a bound."""
     if len(request.graphs) > MAX_GRAPHS_PER_REPORT:
         raise MalformedError(f"a report has at most {MAX_GRAPHS_PER_REPORT} graphs, not {len(request.graphs)}")
     if len(request.fallbacks) > MAX_REASONS:

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
 from compile_wire import tracing
 from compile_wire.limits import MAX_MESSAGE_BYTES
-from compile_wire.v1 import compiler_daemon_pb2 as pb
-from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compile_wire.v1 import inventory_pb2 as inventory_pb
-from compile_wire.v1 import inventory_pb2_grpc as inventory_pb_grpc
-from compile_wire.v1 import kernels_pb2, kernels_pb2_grpc
-from compile_wire.v1 import page_pb2 as page_pb
-from compile_wire.v1 import page_pb2_grpc as page_pb_grpc
-from compile_wire.v1 import replay_pb2 as replay_pb
-from compile_wire.v1 import replay_pb2_grpc as replay_pb_grpc
-from compile_wire.v1 import runs_pb2 as runs_pb
-from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 from compiler_daemon import metrics
 from compiler_daemon.access.register import Keyring
 from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.errors import AddressError
-from compiler_daemon.insight.status import Condition
-from compiler_daemon.rpc.access_log import log_access
-from compiler_daemon.rpc.admin_service import AdminServicer
+from compiler_daemon.insight.status import DaemonStatus
+from compiler_daemon.rpc.access_log import log_access, trace_calls
 from compiler_daemon.rpc.around import AroundInterceptor
 from compiler_daemon.rpc.auth import require_caller
-from compiler_daemon.rpc.compile_service import CompileServicer
 from compiler_daemon.rpc.drain import refuse_while
 from compiler_daemon.rpc.health import HealthServicer
-from compiler_daemon.rpc.inventory_service import InventoryServicer
-from compiler_daemon.rpc.kernels_service import KernelServicer
-from compiler_daemon.rpc.page_service import PageServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
-from compiler_daemon.rpc.replay_service import ReplayServicer
-from compiler_daemon.rpc.run_service import RunServicer
+from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.status import to_status
-from compiler_daemon.rpc.traced import trace_calls
 
 _MAX_CONCURRENT_CALLS = 1024
 """Calls beyond are refused with RESOURCE_EXHAUSTED; each waiter of a compile is one."""
@@ -57,16 +41,10 @@ class RpcServer:
 
     def __init__(
         self,
-        compile_service: CompileServicer,
-        admin_service: AdminServicer,
-        inventory_service: InventoryServicer,
-        page_service: PageServicer,
-        kernel_service: KernelServicer,
-        run_service: RunServicer,
-        replay_service: ReplayServicer,
+        services: Sequence[Service],
         *,
         keyring: Keyring,
-        condition: Condition,
+        status: DaemonStatus,
         counters: metrics.Counters,
         with_reflection: bool,
         max_connections: int,
@@ -79,33 +57,17 @@ class RpcServer:
                 AroundInterceptor(log_access),
                 AroundInterceptor(to_status),
                 AroundInterceptor(require_caller(keyring, counters)),
-                AroundInterceptor(refuse_while(lambda: condition.draining)),
+                AroundInterceptor(refuse_while(lambda: status.draining)),
                 *([AroundInterceptor(trace_calls)] if tracing.is_on() else []),
                 ParseInterceptor(),
             ],
             options=[*_OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections)],
             maximum_concurrent_rpcs=_MAX_CONCURRENT_CALLS,
         )
-        self._services = [
-            service.full_name
-            for schema in (
-                pb.DESCRIPTOR,
-                inventory_pb.DESCRIPTOR,
-                page_pb.DESCRIPTOR,
-                kernels_pb2.DESCRIPTOR,
-                runs_pb.DESCRIPTOR,
-                replay_pb.DESCRIPTOR,
-            )
-            for service in schema.services_by_name.values()
-        ]
+        self._services = [service.name for service in services]
         self._health = HealthServicer(self._services)
-        pb_grpc.add_CompileServiceServicer_to_server(compile_service, self._server)
-        pb_grpc.add_AdminServiceServicer_to_server(admin_service, self._server)
-        inventory_pb_grpc.add_InventoryServiceServicer_to_server(inventory_service, self._server)
-        page_pb_grpc.add_PageServiceServicer_to_server(page_service, self._server)
-        kernels_pb2_grpc.add_KernelServiceServicer_to_server(kernel_service, self._server)
-        runs_pb_grpc.add_RunServiceServicer_to_server(run_service, self._server)
-        replay_pb_grpc.add_ReplayServiceServicer_to_server(replay_service, self._server)
+        for service in services:
+            service.add(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             # Imported for those who ask for it only.

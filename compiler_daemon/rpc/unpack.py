@@ -18,28 +18,28 @@ from compiler_daemon.jobs import GraphSource
 
 
 def unpack_key(key: str) -> str:
-    """Return torch's key for a graph."""
+    """Return torch's key for a graph; raise `MalformedError` where it is empty, too long or not printable."""
     if not 0 < len(key) <= MAX_KEY_TEXT:
         raise MalformedError(f"a key has from 1 to {MAX_KEY_TEXT} characters, not {len(key)}")
     return unpack_name(key, "a key")
 
 
 def unpack_name(name: str, what: str) -> str:
-    """Return a name that something is looked up by."""
+    """Return a name that something is looked up by; raise `MalformedError` where it is not printable."""
     if not is_plain(name):
         raise MalformedError(f"{what} holds characters that cannot be shown")
     return name
 
 
 def unpack_program(program: str) -> str:
-    """Return the name of the client's program, which people read."""
+    """Return the client's program in printable characters; raise `MalformedError` where its name is too long."""
     if len(program) > MAX_NAME_TEXT:
         raise MalformedError(f"a program's name has at most {MAX_NAME_TEXT} characters, not {len(program)}")
     return plain(program)
 
 
 def unpack_have(have: Iterable[str]) -> frozenset[Digest]:
-    """Return the manifests that the client has tried."""
+    """Return the manifests that the client has tried; raise `MalformedError` for too many, or for no digest."""
     texts = list(have)
     if len(texts) > MAX_HAVE:
         raise MalformedError(f"`have` names at most {MAX_HAVE} manifests, not {len(texts)}")
@@ -47,7 +47,7 @@ def unpack_have(have: Iterable[str]) -> frozenset[Digest]:
 
 
 def unpack_graph(graph: pb.Graph) -> GraphSource:
-    """Return a graph that must be there."""
+    """Return where a graph's bytes are; raise `MalformedError` where the message gives none."""
     match graph.WhichOneof("content"):
         case "data":
             return GraphSource(data=graph.data)
@@ -58,7 +58,7 @@ def unpack_graph(graph: pb.Graph) -> GraphSource:
 
 
 def unpack_blobs(blobs: Iterable[pb.Blob]) -> dict[Digest, bytes]:
-    """Return blobs by their digest."""
+    """Return blobs by their digest; raise `MalformedError` for too many, or for no digest."""
     listed = list(blobs)
     if len(listed) > MAX_BLOBS:
         raise MalformedError(f"an artifact has at most {MAX_BLOBS} blobs, not {len(listed)}")

@@ -16,17 +16,17 @@ from compile_wire.digest import Digest
 from compile_wire.errors import MalformedError, WireError
 from compile_wire.manifest import Manifest, decode_manifest, manifest_digest
 from compiler_daemon.store.blobs import Blobs
-from compiler_daemon.store.deletion import forget_artifacts
+from compiler_daemon.store.deletion import delete_artifacts
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError, StoreError, StoreVanishedError
-from compiler_daemon.store.files import Found, Shelves
+from compiler_daemon.store.files import FileStores, Found
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
 from compiler_daemon.store.record_files import ArtifactRecord, decode_artifact, encode_artifact
 from compiler_daemon.store.rows import ArtifactRow, StoredArtifact
-from compiler_daemon.store.space import Room
-from compiler_daemon.store.usage_stamps import Stamps
+from compiler_daemon.store.space import SpaceQuota
+from compiler_daemon.store.usage_stamps import UsageTracker
 
 logger = logging.getLogger(__name__)
 
@@ -41,21 +41,21 @@ class Artifacts:
         self,
         directory: Directory,
         index: Index,
-        shelves: Shelves,
+        file_stores: FileStores,
         blobs: Blobs,
-        room: Room,
+        quota: SpaceQuota,
         pins: Pins,
-        stamps: Stamps,
+        usage_tracker: UsageTracker,
         quarantine: Quarantine,
     ) -> None:
         self._quarantine = quarantine
         self._directory = directory
         self._index = index
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._blobs = blobs
-        self._room = room
+        self._quota = quota
         self._pins = pins
-        self._stamps = stamps
+        self._usage_tracker = usage_tracker
 
     def put(self, manifest: bytes, signature: bytes, *, program: str) -> bool:
         """Store an artifact; return whether it was new. See `Store.put_artifact`."""
@@ -69,7 +69,7 @@ class Artifacts:
             known = self._record(digest)
             if known is not None and known.signature == signature:
                 return False
-            with self._room.reserved(len(data)):
+            with self._quota.reserved(len(data)):
                 # Signed anew, as after a change of secrets: what the user and time have added stays.
                 record = new if known is None else known.with_signature(signature)
                 self._write(digest, record, decoded)
@@ -90,7 +90,7 @@ class Artifacts:
             if len(found) >= limit:
                 break
             if digest not in exclude and (artifact := self._complete(digest)) is not None:
-                self._stamps.note(digest)
+                self._usage_tracker.note(digest)
                 found.append(artifact)
         return found
 
@@ -100,7 +100,7 @@ class Artifacts:
 
     def rows(self, environment: Digest | None, digest: Digest | None = None) -> list[ArtifactRow]:
         """Return the list of artifacts, newest first."""
-        self._stamps.flush()
+        self._usage_tracker.flush()
         asked = {"environment = ?": environment, "digest = ?": digest}
         conditions = [condition for condition, value in asked.items() if value is not None]
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -118,9 +118,9 @@ class Artifacts:
             if self._record(digest) is None:
                 return False
             with self._index.writing() as connection:
-                forget_artifacts(connection, self._shelves, [digest])
+                delete_artifacts(connection, self._file_stores, [digest])
             with self._directory.trouble("remove an artifact"):
-                self._shelves.artifacts.sync(digest)
+                self._file_stores.artifacts.sync(digest)
             return True
 
     def set_aside(self, environment: Digest, key: str, digest: Digest) -> bool:
@@ -148,7 +148,7 @@ class Artifacts:
     def _write(self, digest: Digest, record: ArtifactRecord, manifest: Manifest) -> None:
         data = encode_artifact(record)
         with self._directory.trouble("store an artifact"):
-            file = self._shelves.artifacts.put(digest, data)
+            file = self._file_stores.artifacts.put(digest, data)
         try:
             with self._index.writing() as connection:
                 # Again, now that no blob can go: one may have been found damaged in the meantime.
@@ -157,7 +157,7 @@ class Artifacts:
         except BaseException:
             with suppress(StoreError, OSError), self._index.lock:
                 if self._record(digest) is None:
-                    self._shelves.artifacts.remove(digest)
+                    self._file_stores.artifacts.remove(digest)
             raise
 
     def _record(self, digest: Digest) -> ArtifactRecord | None:
@@ -183,7 +183,7 @@ class Artifacts:
                     raise MalformedError(f"blob {blob[:12]} has {row[0]} bytes, and the manifest says {size}")
 
     def _complete(self, digest: Digest) -> StoredArtifact | None:
-        """The artifact where it is whole; None, and gone from the index, where it is not."""
+        """Return the artifact where it is whole; None, and gone from the index, where it is not."""
         # Touched before its files are looked at: from here on eviction leaves it alone.
         if not self._pins.touch(digest):
             return None
@@ -215,7 +215,7 @@ class Artifacts:
         """Make a damaged row again from its record; without a sound record the next start drops the artifact."""
         logger.warning("the index entry of artifact %s is damaged; it is read from its record again", digest)
         with self._index.lock, self._directory.trouble("read an artifact's record"):
-            record, _ = decode_artifact(self._shelves.artifacts.read(digest), digest)
+            record, _ = decode_artifact(self._file_stores.artifacts.read(digest), digest)
             with self._index.writing() as connection:
                 connection.execute("UPDATE artifacts SET manifest = ? WHERE digest = ?", (record.manifest, digest))
 

@@ -13,9 +13,9 @@ from compile_wire.limits import CHUNK_BYTES, MAX_BLOB_BYTES
 from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError
-from compiler_daemon.store.files import Draft, Shelves
+from compiler_daemon.store.files import Draft, FileStores
 from compiler_daemon.store.pins import Pins
-from compiler_daemon.store.space import Room
+from compiler_daemon.store.space import SpaceQuota
 
 
 class BlobWriter:
@@ -25,14 +25,21 @@ class BlobWriter:
     """
 
     def __init__(
-        self, directory: Directory, shelves: Shelves, blobs: Blobs, room: Room, pins: Pins, digest: Digest, size: int
+        self,
+        directory: Directory,
+        file_stores: FileStores,
+        blobs: Blobs,
+        quota: SpaceQuota,
+        pins: Pins,
+        digest: Digest,
+        size: int,
     ) -> None:
         if not 0 <= size <= MAX_BLOB_BYTES:
             raise MalformedError(f"a blob has from 0 to {MAX_BLOB_BYTES} bytes, not {size}")
         self._directory = directory
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._blobs = blobs
-        self._room = room
+        self._quota = quota
         self._pins = pins
         self._digest = digest
         self._size = size
@@ -46,15 +53,15 @@ class BlobWriter:
         with ExitStack() as stack:
             stack.enter_context(self._pins.pin([self._digest]))
             if not self._intact():
-                stack.enter_context(self._room.reserved(self._size))
+                stack.enter_context(self._quota.reserved(self._size))
                 with self._directory.trouble("begin a blob"):
-                    self._draft = self._shelves.blobs.draft()
+                    self._draft = self._file_stores.blobs.draft()
                 stack.callback(self._draft.discard)
             self._stack = stack.pop_all()
         return self
 
     def _intact(self) -> bool:
-        """Whether the blob is stored and still what it was: a new copy of a damaged one must not be thrown away."""
+        """Return whether the blob is stored and undamaged: a new copy of a damaged one must not be thrown away."""
         if self._blobs.missing([self._digest]):
             return False
         try:
@@ -89,7 +96,7 @@ class BlobWriter:
         if self._sha256.hexdigest() != self._digest:
             raise DigestError(f"{self._size} bytes do not match their digest {self._digest[:12]}")
         if self._draft is not None:
-            return self._blobs.shelve(self._draft, self._digest, self._size)
+            return self._blobs.place(self._draft, self._digest, self._size)
         if self._blobs.missing([self._digest]):
             raise BlobDamagedError(self._digest)  # found damaged since we began: the caller has to send it again
         return False

@@ -15,10 +15,10 @@ from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
 from compile_wire.digest import Digest, digest_of
-from compiler_daemon.store.deletion import count_quarantined, forget_blob
+from compiler_daemon.store.deletion import count_quarantined, delete_blob
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError, StoreError, StoreVanishedError
-from compiler_daemon.store.files import Draft, Shelves
+from compiler_daemon.store.files import Draft, FileStores
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.quarantine import Quarantine
@@ -33,11 +33,11 @@ class Blobs:
     """Keeps the blobs of a store. Safe to call from any thread."""
 
     def __init__(
-        self, directory: Directory, index: Index, shelves: Shelves, quarantine: Quarantine, pins: Pins
+        self, directory: Directory, index: Index, file_stores: FileStores, quarantine: Quarantine, pins: Pins
     ) -> None:
         self._directory = directory
         self._index = index
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._quarantine = quarantine
         self._pins = pins
         self._bad: set[Digest] = set()
@@ -58,22 +58,22 @@ class Blobs:
         if digest in self._bad:
             return False
         try:
-            found = self._shelves.blobs.size(digest)
+            found = self._file_stores.blobs.size(digest)
         except OSError as error:
             raise self._directory.translated(error, "look for a blob") from error
         if found is None:
             self._directory.check_alive()
         return found == size
 
-    def shelve(self, draft: Draft, digest: Digest, size: int) -> bool:
+    def place(self, draft: Draft, digest: Digest, size: int) -> bool:
         """Give a complete draft its place; return whether the blob was not there yet. The digest is pinned."""
         with self._directory.trouble("store a blob"):
             draft.sync()
             with self._index.lock:
                 if not self.missing([digest]):
                     return False
-                self._shelves.blobs.place(draft, digest)
-            self._shelves.blobs.sync(digest)
+                self._file_stores.blobs.place(draft, digest)
+            self._file_stores.blobs.sync(digest)
         try:
             with self._index.writing() as connection:
                 connection.execute(
@@ -104,7 +104,7 @@ class Blobs:
         with ExitStack() as stack:
             try:
                 with self._directory.trouble("read a blob"):
-                    file = stack.enter_context(open(self._shelves.blobs.path(digest), "rb"))
+                    file = stack.enter_context(open(self._file_stores.blobs.path(digest), "rb"))
             except StoreError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
@@ -140,18 +140,18 @@ class Blobs:
                 self._bad.add(digest)
                 logger.warning("blob %s is damaged; it goes to quarantine", digest)
                 with self._directory.trouble("put a damaged blob into quarantine"):
-                    self._quarantine.take(self._shelves.blobs.path(digest))
+                    self._quarantine.take(self._file_stores.blobs.path(digest))
             with self._index.reading() as connection:
                 known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone()
             if known or data is not None:
                 with self._index.writing() as connection:
-                    forget_blob(connection, self._shelves, digest)
+                    delete_blob(connection, self._file_stores, digest)
                     if data is not None:
                         count_quarantined(connection)
             self._bad.discard(digest)
 
     def _found_damaged(self, digest: Digest) -> BlobDamagedError:
-        """The error to raise; it is a miss for the reader whether or not the disk lets us move the file."""
+        """Set a damaged blob aside; return the error to raise. It is a miss even where its file cannot be moved."""
         try:
             self.give_up(digest)
         except StoreVanishedError:
@@ -161,10 +161,10 @@ class Blobs:
         return BlobDamagedError(digest)
 
     def _file_bytes(self, digest: Digest) -> bytes | None:
-        """The file's bytes, right or wrong; nothing where the disk cannot read them; None where there is no file."""
+        """Return the file's bytes, right or wrong; none where the disk cannot read them; None without a file."""
         with self._directory.trouble("read a blob"):
             try:
-                return self._shelves.blobs.read(digest)
+                return self._file_stores.blobs.read(digest)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -185,4 +185,4 @@ class Blobs:
         """Remove a file that the index could not be told of."""
         with suppress(StoreError, OSError), self._index.lock, self._index.reading() as connection:
             if not connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone():
-                self._shelves.blobs.remove(digest)
+                self._file_stores.blobs.remove(digest)

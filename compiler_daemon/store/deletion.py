@@ -1,4 +1,4 @@
-"""Taking things out of index and shelves, in the one order that a crash cannot turn into half an artifact.
+"""Deleting entries from index and files, in the one order that a crash cannot turn into half an artifact.
 
 The record goes first, then the rows, then the blobs: an artifact without its record does not exist, whatever is left of
 it, and the start-up scan clears it away. Callers hold the index's lock and pass the connection of their transaction.
@@ -10,20 +10,20 @@ import sqlite3
 from collections.abc import Collection, Iterable
 
 from compile_wire.digest import Digest
-from compiler_daemon.store.files import Shelves
+from compiler_daemon.store.files import FileStores
 
 
-def forget_artifacts(connection: sqlite3.Connection, shelves: Shelves, digests: Iterable[Digest]) -> None:
+def delete_artifacts(connection: sqlite3.Connection, file_stores: FileStores, digests: Iterable[Digest]) -> None:
     """Remove artifacts: record and rows. Their blobs stay and belong to no artifact, where no other one has them."""
     for digest in digests:
-        shelves.artifacts.remove(digest)
+        file_stores.artifacts.remove(digest)
         connection.execute("DELETE FROM artifact_blobs WHERE artifact = ?", (digest,))
         connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
 
 
-def forget_blob(connection: sqlite3.Connection, shelves: Shelves, digest: Digest) -> None:
+def delete_blob(connection: sqlite3.Connection, file_stores: FileStores, digest: Digest) -> None:
     """Remove a blob's row and every artifact that is not complete without it."""
-    forget_artifacts(connection, shelves, artifacts_with(connection, digest))
+    delete_artifacts(connection, file_stores, artifacts_with(connection, digest))
     connection.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
 
 
@@ -32,16 +32,16 @@ def artifacts_with(connection: sqlite3.Connection, blob: Digest) -> list[Digest]
     return [row[0] for row in connection.execute("SELECT artifact FROM artifact_blobs WHERE blob = ?", (blob,))]
 
 
-def forget_requests(connection: sqlite3.Connection, shelves: Shelves, names: Collection[Digest]) -> None:
+def delete_requests(connection: sqlite3.Connection, file_stores: FileStores, names: Collection[Digest]) -> None:
     """Remove requests, and the graphs that no other request names."""
     for name in names:
-        shelves.requests.remove(name)
+        file_stores.requests.remove(name)
         connection.execute("DELETE FROM requests WHERE name = ?", (name,))
     unused = connection.execute(
         "SELECT digest FROM graphs WHERE NOT EXISTS (SELECT 1 FROM requests WHERE graph = graphs.digest)"
     ).fetchall()
     for (graph,) in unused:
-        shelves.graphs.remove(graph)
+        file_stores.graphs.remove(graph)
         connection.execute("DELETE FROM graphs WHERE digest = ?", (graph,))
 
 

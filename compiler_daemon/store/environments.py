@@ -17,10 +17,10 @@ from compile_wire.packing import pack, unpack
 from compiler_daemon.store.config import StoreConfig
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobMissingError
-from compiler_daemon.store.files import Shelf, Shelves
+from compiler_daemon.store.files import FileStore, FileStores
 from compiler_daemon.store.index import Index
 from compiler_daemon.store.record_files import decode_facts_record, encode_facts_record
-from compiler_daemon.store.space import Room
+from compiler_daemon.store.space import SpaceQuota
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,14 @@ _MAX_FACTS_BYTES = 64 * 1024
 class Environments:
     """The environments of a store. Safe to call from any thread."""
 
-    def __init__(self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves, room: Room) -> None:
-        self._room = room
+    def __init__(
+        self, config: StoreConfig, directory: Directory, index: Index, file_stores: FileStores, quota: SpaceQuota
+    ) -> None:
+        self._quota = quota
         self._max_environments = config.max_environments
         self._directory = directory
         self._index = index
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._fields: dict[Digest, dict[str, str]] = {}
         """Oldest first."""
         self._facts: dict[Digest, bytes] = {}
@@ -54,19 +56,19 @@ class Environments:
             return environment
         data = pack([[name, fields[name]] for name in sorted(fields)])
         with (
-            self._room.reserved(len(data)),
+            self._quota.reserved(len(data)),
             self._index.lock,
             self._directory.trouble("store an environment"),
         ):
             if environment not in self._fields:
                 while len(self._fields) >= self._max_environments:
-                    self._forget_one()
-                self._shelves.environments.put(environment, data)
+                    self._delete_one()
+                self._file_stores.environments.put(environment, data)
                 self._fields[environment] = dict(fields)
         return environment
 
     def size(self) -> int:
-        """How much of the store's room all of them take, with their facts."""
+        """Return how many bytes of the store all of them take, with their facts."""
         # Copies: other threads put while this one adds up.
         fields = sum(environment_bytes(one) for one in list(self._fields.values()))
         return fields + sum(len(facts) for facts in list(self._facts.values()))
@@ -84,45 +86,45 @@ class Environments:
             if environment not in self._fields:
                 raise BlobMissingError([environment], "no such environment: store it first")
             if self._facts.get(environment) != facts:
-                self._shelves.facts.put(environment, encode_facts_record(environment, facts))
+                self._file_stores.facts.put(environment, encode_facts_record(environment, facts))
                 self._facts[environment] = facts
 
     def get_facts(self, environment: Digest) -> bytes:
         """Return an environment's facts. See `Store.get_facts`."""
         return self._facts.get(environment, b"")
 
-    def _forget_one(self) -> None:
+    def _delete_one(self) -> None:
         """Drop the oldest environment that no artifact is for, or the oldest."""
         with self._index.reading() as connection:
             used = {row[0] for row in connection.execute("SELECT DISTINCT environment FROM artifacts")}
         environment = next((name for name in self._fields if name not in used), next(iter(self._fields)))
-        self._shelves.facts.remove(environment)
-        self._shelves.environments.remove(environment)
+        self._file_stores.facts.remove(environment)
+        self._file_stores.environments.remove(environment)
         self._facts.pop(environment, None)
         del self._fields[environment]
 
     def _load(self) -> None:
-        shelf = self._shelves.environments
-        for environment, _ in sorted(shelf.listing().items(), key=lambda item: item[1].modified_ns):
-            fields = _read_fields(shelf, environment)
+        file_store = self._file_stores.environments
+        for environment, _ in sorted(file_store.listing().items(), key=lambda item: item[1].modified_ns):
+            fields = _read_fields(file_store, environment)
             if fields is None:
                 logger.warning("environment %s is damaged and was dropped", environment)
-                shelf.remove(environment)
+                file_store.remove(environment)
             else:
                 self._fields[environment] = fields
-        for environment in self._shelves.facts.listing():
+        for environment in self._file_stores.facts.listing():
             try:
-                facts = decode_facts_record(self._shelves.facts.read(environment), environment)
+                facts = decode_facts_record(self._file_stores.facts.read(environment), environment)
             except WireError:
                 logger.warning("the facts of environment %s are damaged and were dropped", environment)
-                self._shelves.facts.remove(environment)
+                self._file_stores.facts.remove(environment)
             else:
                 if environment in self._fields:
                     self._facts[environment] = facts
 
 
-def _read_fields(shelf: Shelf, environment: Digest) -> dict[str, str] | None:
-    data = shelf.read(environment)
+def _read_fields(file_store: FileStore, environment: Digest) -> dict[str, str] | None:
+    data = file_store.read(environment)
     if digest_of(data) != environment:
         return None
     try:

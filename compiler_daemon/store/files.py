@@ -69,7 +69,7 @@ class Draft:
             os.close(handle)
 
 
-class Shelf:
+class FileStore:
     """Keeps the files of one kind.
 
     Safe to call from any thread; the order of concurrent calls on one name is the caller's.
@@ -157,18 +157,18 @@ class Shelf:
         return found
 
 
-class Shelves:
+class FileStores:
     """Holds a store's files, by kind."""
 
     def __init__(self, root: Path) -> None:
         self.incoming = root / "incoming"
         self.incoming.mkdir(mode=0o700, exist_ok=True)
-        self.blobs = Shelf(root, "blobs")
-        self.artifacts = Shelf(root, "artifacts")
-        self.graphs = Shelf(root, "graphs")
-        self.requests = Shelf(root, "requests")
-        self.environments = Shelf(root, "environments")
-        self.facts = Shelf(root, "facts")
+        self.blobs = FileStore(root, "blobs")
+        self.artifacts = FileStore(root, "artifacts")
+        self.graphs = FileStore(root, "graphs")
+        self.requests = FileStore(root, "requests")
+        self.environments = FileStore(root, "environments")
+        self.facts = FileStore(root, "facts")
         sync_folder(str(root))
 
     def clear_incoming(self) -> int:

@@ -116,7 +116,7 @@ class Index:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: committed at the end of the block, rolled back where it raises. Not to be nested."""
+        """Begin a transaction: committed at the end of the block, rolled back where it raises. Not to be nested."""
         with self.lock, self._directory.trouble("update the index"):
             self._check_open()
             self._writer.execute("BEGIN IMMEDIATE")
@@ -130,7 +130,7 @@ class Index:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees the last committed state; blocks other readers, so keep it short."""
+        """Yield a connection that sees the last committed state; it blocks other readers, so keep the block short."""
         with self._directory.trouble("read the index"), self._read_lock:
             self._check_open()
             yield self._reader
@@ -167,7 +167,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether `path` is a readable index of this version, or new; a new one gets its tables."""
+    """Return whether `path` is a readable index of this version, or new; give a new one its tables."""
     # SQLite gives -wal and -shm the mode of the main file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     connection: sqlite3.Connection | None = None

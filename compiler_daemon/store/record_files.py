@@ -59,7 +59,7 @@ class RequestRecord:
 
     @property
     def name(self) -> Digest:
-        """What the record's file is called: one name for each key of an environment."""
+        """The name of the record's file: one for each key of an environment."""
         return digest_of(pack([self.environment, self.key]))
 
 

@@ -14,10 +14,10 @@ from compile_wire.digest import Digest, digest_of, parse_digest
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compiler_daemon.store.config import StoreConfig
-from compiler_daemon.store.deletion import count_quarantined, forget_requests
+from compiler_daemon.store.deletion import count_quarantined, delete_requests
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import BlobDamagedError, BlobMissingError, StoreError, StoreFullError
-from compiler_daemon.store.files import Found, Shelves
+from compiler_daemon.store.files import FileStores, Found
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.quarantine import Quarantine
 from compiler_daemon.store.record_files import RequestRecord, encode_request
@@ -26,19 +26,19 @@ from compiler_daemon.store.rows import StoredGraph
 logger = logging.getLogger(__name__)
 
 _EVICTED_PART = 16
-"""A full shelf loses this part of its requests at once, so that it does not evict on every put."""
+"""A full store of files loses this part of its requests at once, so that it does not evict on every put."""
 
 
 class Requests:
     """Keeps the requests of a store and their graphs. Safe to call from any thread."""
 
     def __init__(
-        self, config: StoreConfig, directory: Directory, index: Index, shelves: Shelves, quarantine: Quarantine
+        self, config: StoreConfig, directory: Directory, index: Index, file_stores: FileStores, quarantine: Quarantine
     ) -> None:
         self._max_bytes = config.max_graph_bytes
         self._directory = directory
         self._index = index
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._quarantine = quarantine
 
     def put(self, environment: Digest, key: str, data: bytes, *, program: str) -> Digest:
@@ -55,16 +55,16 @@ class Requests:
         encoded = encode_request(record)
         # Once a compile, and a compile takes seconds: the lock is simply held while the two files are written.
         with self._index.lock, self._directory.trouble("store a graph"):
-            in_place = self._shelves.graphs.size(record.graph) == len(data)
+            in_place = self._file_stores.graphs.size(record.graph) == len(data)
             if in_place and self._is_known(record):
                 return record.graph
             self._make_room(len(data) + len(encoded))
             try:
-                self._shelves.graphs.put(record.graph, data)
-                file = self._shelves.requests.put(record.name, encoded)
+                self._file_stores.graphs.put(record.graph, data)
+                file = self._file_stores.requests.put(record.name, encoded)
                 with self._index.writing() as connection:
                     insert_request(connection, record, file, graph_bytes=len(data))
-                    forget_requests(connection, self._shelves, [])  # what the key had before may be nobody's now
+                    delete_requests(connection, self._file_stores, [])  # what the key had before may be nobody's now
             except BaseException:
                 with suppress(StoreError, OSError):
                     self._take_back(record)
@@ -75,7 +75,7 @@ class Requests:
         """Return a graph's bytes, verified. See `Store.get_graph`."""
         with self._directory.trouble("read a graph"):
             try:
-                data = self._shelves.graphs.read(digest)
+                data = self._file_stores.graphs.read(digest)
             except FileNotFoundError as error:
                 self._directory.check_alive()
                 raise BlobMissingError([digest], "no such graph") from error
@@ -110,9 +110,9 @@ class Requests:
         """Remove files that the index could not be told of."""
         with self._index.reading() as connection:
             if not connection.execute("SELECT 1 FROM graphs WHERE digest = ?", (record.graph,)).fetchone():
-                self._shelves.graphs.remove(record.graph)
+                self._file_stores.graphs.remove(record.graph)
             if not connection.execute("SELECT 1 FROM requests WHERE name = ?", (record.name,)).fetchone():
-                self._shelves.requests.remove(record.name)
+                self._file_stores.requests.remove(record.name)
 
     def _make_room(self, size: int) -> None:
         if size > self._max_bytes:
@@ -125,15 +125,15 @@ class Requests:
                 rows = connection.execute(
                     "SELECT name FROM requests ORDER BY created, rowid LIMIT ?", (max(1, count // _EVICTED_PART),)
                 )
-                forget_requests(connection, self._shelves, [row[0] for row in rows.fetchall()])
+                delete_requests(connection, self._file_stores, [row[0] for row in rows.fetchall()])
 
     def _give_up(self, digest: Digest) -> None:
         with self._index.lock, self._directory.trouble("put a damaged graph into quarantine"):
             logger.warning("graph %s is damaged; it goes to quarantine", digest)
-            self._quarantine.take(self._shelves.graphs.path(digest))
+            self._quarantine.take(self._file_stores.graphs.path(digest))
             with self._index.writing() as connection:
                 names = connection.execute("SELECT name FROM requests WHERE graph = ?", (digest,)).fetchall()
-                forget_requests(connection, self._shelves, [name for (name,) in names])
+                delete_requests(connection, self._file_stores, [name for (name,) in names])
                 connection.execute("DELETE FROM graphs WHERE digest = ?", (digest,))
                 count_quarantined(connection)
 

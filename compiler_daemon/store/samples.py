@@ -57,7 +57,7 @@ class Samples:
                     # What held before: without it, all that happens in the first hour would count as the past.
                     connection.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?)", (step, time - step, data))
                 connection.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", (step, time, data))
-                _forget_before(connection, step, time - kept_s)
+                _delete_before(connection, step, time - kept_s)
         return True
 
     def since(self, start: float, *, step: Step) -> list[FigureSample]:
@@ -71,8 +71,8 @@ class Samples:
         return [sample for time, data in rows if (sample := _read(time, data)) is not None]
 
 
-def _forget_before(connection: sqlite3.Connection, step: Step, limit: int) -> None:
-    """All but the newest of those before the limit, which says what held at the limit."""
+def _delete_before(connection: sqlite3.Connection, step: Step, limit: int) -> None:
+    """Delete what is before the limit, all but the newest, which says what held at the limit."""
     connection.execute(
         "DELETE FROM samples WHERE step = ? AND time < (SELECT max(time) FROM samples WHERE step = ? AND time <= ?)",
         (step, step, limit),

@@ -15,9 +15,9 @@ from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compile_wire.manifest import Manifest
 from compiler_daemon.store.artifacts import blob_sizes, insert_artifact
-from compiler_daemon.store.deletion import count_quarantined, forget_artifacts, forget_requests
+from compiler_daemon.store.deletion import count_quarantined, delete_artifacts, delete_requests
 from compiler_daemon.store.directory import Directory
-from compiler_daemon.store.files import Shelf, Shelves
+from compiler_daemon.store.files import FileStore, FileStores
 from compiler_daemon.store.history import insert_compile
 from compiler_daemon.store.index import Index, clamp_times
 from compiler_daemon.store.quarantine import Quarantine
@@ -38,13 +38,13 @@ class _Counts:
     lost_requests: int = 0
 
 
-def scan(directory: Directory, index: Index, shelves: Shelves, quarantine: Quarantine) -> ScanReport:
+def scan(directory: Directory, index: Index, file_stores: FileStores, quarantine: Quarantine) -> ScanReport:
     """Put index and files in order; return what was out of place."""
     counts = _Counts()
     with directory.trouble("scan the store"):
-        temporary_files = shelves.clear_incoming()
+        temporary_files = file_stores.clear_incoming()
         with index.writing() as connection:
-            run = _Scan(connection, shelves, quarantine, counts)
+            run = _Scan(connection, file_stores, quarantine, counts)
             sizes = run.blobs()
             run.artifacts(sizes)
             run.requests()
@@ -67,23 +67,23 @@ def scan(directory: Directory, index: Index, shelves: Shelves, quarantine: Quara
 
 class _Scan:
     def __init__(
-        self, connection: sqlite3.Connection, shelves: Shelves, quarantine: Quarantine, counts: _Counts
+        self, connection: sqlite3.Connection, file_stores: FileStores, quarantine: Quarantine, counts: _Counts
     ) -> None:
         self._connection = connection
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._quarantine = quarantine
         self._counts = counts
 
     def blobs(self) -> dict[Digest, int]:
         """Return the sizes of all blobs that are there."""
-        files = self._shelves.blobs.listing()
+        files = self._file_stores.blobs.listing()
         rows: dict[Digest, int] = dict(self._connection.execute("SELECT digest, bytes FROM blobs").fetchall())
         for digest, size in rows.items():
             if (file := files.get(digest)) is None or file.bytes != size:
                 self._connection.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
                 self._counts.lost_blobs += 1
                 if file is not None:
-                    self._take(self._shelves.blobs, digest)
+                    self._take(self._file_stores.blobs, digest)
                     del files[digest]
         new = [(digest, file.bytes, file.modified_ns / 1e9) for digest, file in files.items() if digest not in rows]
         self._connection.executemany("INSERT INTO blobs VALUES (?, ?, ?)", new)
@@ -92,7 +92,7 @@ class _Scan:
 
     def artifacts(self, sizes: dict[Digest, int]) -> None:
         """Bring the rows of artifacts to the records and blobs that are there."""
-        files = self._shelves.artifacts.listing()
+        files = self._file_stores.artifacts.listing()
         known = dict(self._connection.execute("SELECT digest, record_ns FROM artifacts").fetchall())
         broken = {
             artifact
@@ -100,7 +100,7 @@ class _Scan:
             if blob not in sizes
         }
         lost = broken | (set(known) - set(files))
-        forget_artifacts(self._connection, self._shelves, lost)
+        delete_artifacts(self._connection, self._file_stores, lost)
         self._counts.lost_artifacts += len(lost)
         # A record written after its row: after a power cut the index may be a little older than the files.
         news = [digest for digest in set(files) - lost if known.get(digest) != files[digest].modified_ns]
@@ -108,7 +108,7 @@ class _Scan:
         # Rows are made in the order of creation: of two made at the same moment the later row is the newer.
         for record, manifest in sorted(read, key=lambda item: item[0].created):
             if any(sizes.get(blob) != size for blob, size in blob_sizes(manifest).items()):
-                forget_artifacts(self._connection, self._shelves, [record.digest])
+                delete_artifacts(self._connection, self._file_stores, [record.digest])
                 self._counts.lost_artifacts += 1
                 continue
             insert_artifact(self._connection, record, manifest, files[record.digest])
@@ -118,8 +118,8 @@ class _Scan:
 
     def requests(self) -> None:
         """Bring the rows of requests and graphs to the files that are there."""
-        files = self._shelves.requests.listing()
-        graphs = self._shelves.graphs.listing()
+        files = self._file_stores.requests.listing()
+        graphs = self._file_stores.graphs.listing()
         known = dict(self._connection.execute("SELECT name, record_ns FROM requests").fetchall())
         news = [name for name in files if known.get(name) != files[name].modified_ns]
         read = [item for name in news if (item := self._read_request(name)) is not None]
@@ -130,33 +130,33 @@ class _Scan:
         rows = self._connection.execute("SELECT name, graph FROM requests").fetchall()
         lost = [name for name, graph in rows if name not in files or graph not in graphs]
         self._counts.lost_requests += len(lost)
-        forget_requests(self._connection, self._shelves, lost)
+        delete_requests(self._connection, self._file_stores, lost)
         kept = {graph for (graph,) in self._connection.execute("SELECT digest FROM graphs").fetchall()}
         for graph in set(graphs) - kept:
-            self._shelves.graphs.remove(graph)  # written, but its request was not
+            self._file_stores.graphs.remove(graph)  # written, but its request was not
 
     def _read_artifact(self, digest: Digest) -> tuple[ArtifactRecord, Manifest] | None:
         try:
-            record, manifest = decode_artifact(self._shelves.artifacts.read(digest), digest)
+            record, manifest = decode_artifact(self._file_stores.artifacts.read(digest), digest)
             blob_sizes(manifest)
         except WireError as error:
             logger.warning("the record of artifact %s is damaged: %s", digest, error)
-            self._take(self._shelves.artifacts, digest)
-            forget_artifacts(self._connection, self._shelves, [digest])
+            self._take(self._file_stores.artifacts, digest)
+            delete_artifacts(self._connection, self._file_stores, [digest])
             self._counts.lost_artifacts += 1
             return None
         return record, manifest
 
     def _read_request(self, name: Digest) -> RequestRecord | None:
         try:
-            return decode_request(self._shelves.requests.read(name), name)
+            return decode_request(self._file_stores.requests.read(name), name)
         except WireError as error:
             logger.warning("the record of request %s is damaged: %s", name, error)
-            self._take(self._shelves.requests, name)
-            forget_requests(self._connection, self._shelves, [name])
+            self._take(self._file_stores.requests, name)
+            delete_requests(self._connection, self._file_stores, [name])
             self._counts.lost_requests += 1
             return None
 
-    def _take(self, shelf: Shelf, name: Digest) -> None:
-        self._quarantine.take(shelf.path(name))
+    def _take(self, file_store: FileStore, name: Digest) -> None:
+        self._quarantine.take(file_store.path(name))
         count_quarantined(self._connection)

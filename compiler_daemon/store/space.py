@@ -1,6 +1,6 @@
 """The hard limit: room is taken before anything is written, and made by evicting where it lacks.
 
-Guarantee: blobs, records and environments on the shelves, together with those on their way in, never pass `max_bytes`.
+Guarantee: blobs, records and environments among the files, together with those on their way in, never pass `max_bytes`.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from compiler_daemon.store.config import StoreConfig
-from compiler_daemon.store.deletion import forget_artifacts
+from compiler_daemon.store.deletion import delete_artifacts
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.errors import StoreFullError
 from compiler_daemon.store.eviction import Plan, Planner
-from compiler_daemon.store.files import Shelves
+from compiler_daemon.store.files import FileStores
 from compiler_daemon.store.index import Index, clamp_times, total_bytes
 from compiler_daemon.store.pins import Pins
 from compiler_daemon.store.rows import GcReport
-from compiler_daemon.store.usage_stamps import Stamps
+from compiler_daemon.store.usage_stamps import UsageTracker
 
 
-class Room:
-    """Limits how much each client may write to the store. Safe to call from any thread."""
+class SpaceQuota:
+    """Limits how much the store may hold: each write takes its space first. Safe to call from any thread."""
 
     def __init__(
         self,
         config: StoreConfig,
         directory: Directory,
         index: Index,
-        shelves: Shelves,
+        file_stores: FileStores,
         pins: Pins,
-        stamps: Stamps,
+        usage_tracker: UsageTracker,
         *,
         beside: Callable[[], int],
     ) -> None:
@@ -41,9 +41,9 @@ class Room:
         self._config = config
         self._directory = directory
         self._index = index
-        self._shelves = shelves
+        self._file_stores = file_stores
         self._pins = pins
-        self._stamps = stamps
+        self._usage_tracker = usage_tracker
         self._reserved_bytes = 0
         self._opened = time.time()
 
@@ -93,8 +93,8 @@ class Room:
 
     @contextmanager
     def _planning(self, *, dry_run: bool) -> Iterator[tuple[Planner, int]]:
-        """A planner and the bytes taken; what is planned in the block is carried out at its end, if it ends well."""
-        self._stamps.flush()
+        """Yield a planner and the bytes taken; carry out what is planned in the block at its end, if it ends well."""
+        self._usage_tracker.flush()
         # The lock is held until the files are gone: a writer that puts a blob back would lose it otherwise.
         with self._index.lock:
             plan = Plan()
@@ -104,12 +104,12 @@ class Room:
                     planner = Planner(connection, self._pins, self._config, plan, dry_run=dry_run)
                     yield planner, self._used(connection)
                     if not dry_run:
-                        forget_artifacts(connection, self._shelves, plan.artifacts)
+                        delete_artifacts(connection, self._file_stores, plan.artifacts)
                         connection.executemany("DELETE FROM blobs WHERE digest = ?", [(blob,) for blob in plan.blobs])
                 if not dry_run:
                     with self._directory.trouble("remove evicted blobs"):
                         for digest in plan.blobs:
-                            self._shelves.blobs.remove(digest)
+                            self._file_stores.blobs.remove(digest)
             finally:
                 self._pins.release([*plan.artifacts, *plan.blobs])
 

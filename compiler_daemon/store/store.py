@@ -25,7 +25,7 @@ from compiler_daemon.store.blobs import Blobs
 from compiler_daemon.store.config import StoreConfig
 from compiler_daemon.store.directory import Directory
 from compiler_daemon.store.environments import Environments
-from compiler_daemon.store.files import Shelves
+from compiler_daemon.store.files import FileStores
 from compiler_daemon.store.history import History
 from compiler_daemon.store.index import Index, total_bytes
 from compiler_daemon.store.pins import Pins
@@ -35,8 +35,8 @@ from compiler_daemon.store.requests import Requests
 from compiler_daemon.store.rows import ArtifactRow, GcReport, ScanReport, StoredArtifact, StoredGraph, StoreUsage
 from compiler_daemon.store.samples import FigureSample, Samples, Step
 from compiler_daemon.store.scan import scan
-from compiler_daemon.store.space import Room
-from compiler_daemon.store.usage_stamps import Stamps
+from compiler_daemon.store.space import SpaceQuota
+from compiler_daemon.store.usage_stamps import UsageTracker
 
 
 class Store:
@@ -48,25 +48,27 @@ class Store:
         self._directory = directory
         self._index = index
         with directory.trouble("set up the store's folders"):
-            self._shelves = Shelves(directory.root)
+            self._file_stores = FileStores(directory.root)
             quarantine = Quarantine(directory.root, max_bytes=config.max_quarantine_bytes)
         self._pins = Pins(remember_s=max(config.grace_s, config.orphan_grace_s))
-        self._stamps = Stamps(index)
-        self._room = Room(config, directory, index, self._shelves, self._pins, self._stamps, beside=self._beside)
-        self._blobs = Blobs(directory, index, self._shelves, quarantine, self._pins)
-        self._artifacts = Artifacts(
-            directory, index, self._shelves, self._blobs, self._room, self._pins, self._stamps, quarantine
+        self._usage_tracker = UsageTracker(index)
+        self._quota = SpaceQuota(
+            config, directory, index, self._file_stores, self._pins, self._usage_tracker, beside=self._beside
         )
-        self._requests = Requests(config, directory, index, self._shelves, quarantine)
+        self._blobs = Blobs(directory, index, self._file_stores, quarantine, self._pins)
+        self._artifacts = Artifacts(
+            directory, index, self._file_stores, self._blobs, self._quota, self._pins, self._usage_tracker, quarantine
+        )
+        self._requests = Requests(config, directory, index, self._file_stores, quarantine)
         self._history = History(index)
         self._samples = Samples(index)
-        self._rankings = Rankings(index, self._stamps)
-        self.scan_report: ScanReport = scan(directory, index, self._shelves, quarantine)
+        self._rankings = Rankings(index, self._usage_tracker)
+        self.scan_report: ScanReport = scan(directory, index, self._file_stores, quarantine)
         """What the start found out of place, and put right."""
-        self._environments = Environments(config, directory, index, self._shelves, self._room)
+        self._environments = Environments(config, directory, index, self._file_stores, self._quota)
 
     def _beside(self) -> int:
-        """What lies in the room that no table of the index counts."""
+        """Return the bytes of the store that no table of the index counts."""
         return self._environments.size()
 
     @classmethod
@@ -87,7 +89,7 @@ class Store:
 
     def close(self) -> None:
         """Write what is waiting and free the lock. May be called twice; other calls then raise `StoreClosedError`."""
-        self._stamps.flush()
+        self._usage_tracker.flush()
         self._index.close()
         self._directory.close()
 
@@ -124,7 +126,7 @@ class Store:
 
         Entering it takes room for `size` bytes or raises `StoreFullError`; leaving it without `commit` removes all.
         """
-        return BlobWriter(self._directory, self._shelves, self._blobs, self._room, self._pins, digest, size)
+        return BlobWriter(self._directory, self._file_stores, self._blobs, self._quota, self._pins, digest, size)
 
     def read_blob(self, digest: Digest) -> bytes:
         """Return a blob's bytes, verified.
@@ -265,7 +267,7 @@ class Store:
         """Return an artifact's line of the list, and its manifest; its files are not looked at. None where unknown."""
         return self._rankings.artifact(digest)
 
-    # Room
+    # Space
 
     def usage(self) -> StoreUsage:
         """Return how full the store is."""
@@ -292,4 +294,4 @@ class Store:
 
         `max_bytes` in place of the low-water mark, and `max_age_s` in place of the configured age, for this once.
         """
-        return self._room.collect(dry_run=dry_run, max_bytes=max_bytes, max_age_s=max_age_s)
+        return self._quota.collect(dry_run=dry_run, max_bytes=max_bytes, max_age_s=max_age_s)

@@ -21,7 +21,7 @@ _FLUSH_ABOVE = 256
 """Stamps that are waiting; one transaction of them takes about a millisecond."""
 
 
-class Stamps:
+class UsageTracker:
     """Collects uses of artifacts until they are written to the index. Safe to call from any thread."""
 
     def __init__(self, index: Index) -> None:
@@ -45,7 +45,7 @@ class Stamps:
                 self._index.lock.release()
 
     def flush(self) -> None:
-        """Tell the index. Stamps that it does not take are dropped, and said once."""
+        """Write what was collected to the index. Stamps that it does not take are dropped, and said once."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
             self._flushed = time.monotonic()

@@ -74,12 +74,12 @@ class Kernel:
 
     @property
     def alike(self) -> tuple[object, ...]:
-        """Kernels of which this is equal may be compiled together."""
+        """What is equal for kernels that may be compiled together."""
         return (self.compiler, self.flags, self.libraries)
 
 
 def shared_out(kernels: Sequence[Kernel], ways: int) -> list[list[Kernel]]:
-    """Share kernels of one command line out to at most so many compiles, of about the same length, two or more each."""
+    """Distribute kernels of one command line over at most `ways` compiles of about equal length, two or more each."""
     count = max(1, min(ways, len(kernels) // 2))
     shares: list[list[Kernel]] = [[] for _ in range(count)]
     for kernel in sorted(kernels, key=lambda one: len(one.source), reverse=True):

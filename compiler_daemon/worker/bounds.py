@@ -118,7 +118,7 @@ class _Weights:
 
 
 def _literal(row: Value) -> float | None:
-    """The number of a literal's row; None where it is none. Its form is checked where the literal is made."""
+    """Return the number of a literal's row; None where it is none. Its form is checked where the literal is made."""
     head, *texts = row
     try:
         if head == "Float":

@@ -134,7 +134,7 @@ class Builds:
         self.forget()
 
     def forget(self) -> None:
-        """The job is over, however it went: nobody waits for its kernels."""
+        """Cancel what is not built yet and begin anew: the job is over, and nobody waits for its kernels."""
         self.wait_until_warm()  # the caches of torch's that are emptied between jobs are in use until then
         over, self._round = self._round, _Round()
         for done in over.pending:
@@ -186,7 +186,7 @@ class Builds:
             get = CppPythonBindingsCodeCache.load_pybinding_async(argtypes, source_code, submit_fn=collect)
 
             def kernel(*args: Any) -> Any:
-                """A worker runs a kernel only where torch times it, if ever; then it is loaded after all."""
+                """Load the kernel after all and run it: a worker runs one only where torch times it, if ever."""
                 self.flush()
                 return get()(*args)
 
@@ -195,7 +195,7 @@ class Builds:
         return cpp_pybinding
 
     def _precompiling(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """torch remembers the header that is compiled, but two threads would both read it through before."""
+        """Let one thread at a time compile a header: torch remembers it, but two would both read it through before."""
         lock = threading.Lock()
 
         @functools.wraps(original)

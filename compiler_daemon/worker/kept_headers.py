@@ -30,7 +30,7 @@ def lend(kept: Path, into: Path) -> None:
 
 
 def is_kept(kept: Path, environment: str) -> bool:
-    """Whether a header of the environment was kept once."""
+    """Return whether a header of the environment was kept once."""
     return (kept / f"{environment}.kept").exists()
 
 

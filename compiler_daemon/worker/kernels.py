@@ -57,7 +57,7 @@ class KernelCompiler:
         self._leftovers = Leftovers(process_probes())
 
     def wait_until_warm(self) -> None:
-        """Nothing is made beforehand."""
+        """Return at once: a worker of kernels makes nothing beforehand."""
 
     def run(self, job_id: int, key: str, graph: bytes, *, replay: bool = False) -> Iterator[Message]:
         """Compile; yield progress, the blobs, and at last `done` or `refused`; `spent` where this process must end."""

@@ -45,7 +45,7 @@ class Leftovers:
 
     @property
     def watched(self) -> frozenset[str]:
-        """What is compared."""
+        """The names of what is compared."""
         return frozenset(self._probes)
 
     def found(self) -> list[str]:
@@ -66,7 +66,7 @@ class Leftovers:
 
 
 def _which(before: object, now: object) -> str:
-    """The names, for the log, where what has changed is a map."""
+    """Return the names that differ, for the log, where what has changed is a map."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return ""
     return f" ({', '.join(sorted({name for name, _ in before.items() ^ now.items()}))})"
@@ -121,7 +121,7 @@ def torch_probes() -> dict[str, Probe]:
 
 
 def _asked(of: Any, name: str) -> Probe:
-    """A function of torch's by its name: one that is not there must not keep a worker from starting."""
+    """Return a probe that calls torch's function by its name: a missing one must not keep a worker from starting."""
 
     def ask() -> object:
         return getattr(of, name)()
@@ -130,7 +130,7 @@ def _asked(of: Any, name: str) -> Probe:
 
 
 def _autocast() -> object:
-    """Nesting, and what is on: a device's dtype is set anew with each job."""
+    """Return how deep autocast is nested; a device's dtype is set anew with each job."""
     import torch
 
     torch.autocast_increment_nesting()
@@ -142,7 +142,7 @@ def _strange_threads() -> list[str]:
 
 
 def _open_files() -> list[str]:
-    """Paths of files; sockets and pipes are those of compilers under way."""
+    """Return the paths of open files; sockets and pipes are those of compilers under way."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:

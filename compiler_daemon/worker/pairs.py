@@ -1,4 +1,4 @@
-"""What a graph enters, it leaves: nodes that change a state of torch's stand in pairs, the inner ones inside the outer.
+"""Checks that a graph leaves each state of torch's that it enters: such nodes stand in pairs, one inside the other.
 
 dynamo closes every region that it opens. A graph that does not would leave its state in the worker that traces it.
 """

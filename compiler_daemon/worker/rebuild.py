@@ -237,5 +237,5 @@ def _check_text(spec: NodeSpec) -> None:
 
 
 def _is_name(name: str) -> bool:
-    """Whether it can stand for a variable in the source that fx makes of a graph, and for nothing else."""
+    """Return whether it can stand for a variable in the source that fx makes of a graph, and for nothing else."""
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)

@@ -222,7 +222,7 @@ class Shapes:
 
 
 def _texts(value: Value) -> list[str]:
-    """The text in a source's field, that of tuples in it, too; names of sources, enums and dtypes are looked up."""
+    """Return the text in a source's field and its tuples; names of sources, enums and dtypes are looked up."""
     if isinstance(value, list):
         return [] if value[0] in {"S", "E", "dt"} else [text for item in value[1:] for text in _texts(item)]
     return [value] if isinstance(value, str) else []

@@ -64,7 +64,7 @@ def check_text(value: Value) -> None:
 
 
 def check_arguments(operator: str, args: Value, kwargs: Value) -> None:
-    """As `check_text`, for what a function is called with. A message for people is the one sentence that is known."""
+    """Check what a function is called with, as `check_text` does; a message for people must be the known sentence."""
     at = MESSAGE_AT.get(operator)
     if at is not None:
         given = [args[1 + at]] if isinstance(args, list) and len(args) > 1 + at else []
@@ -109,7 +109,7 @@ def check_traced(gm: torch.fx.GraphModule) -> None:
 
 
 def _keywords(node: torch.fx.Node) -> Any:
-    """What is given by name; the names, too, where they are not those of an operator's own arguments."""
+    """Return what is given by name; the names, too, where they are not those of an operator's own arguments."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return node.kwargs
     known = {argument.name for argument in node.target._schema.arguments}

@@ -12,7 +12,7 @@ from compile_wire.errors import MalformedError
 from compile_wire.facts import decode_facts
 from compile_wire.limits import MAX_KEY_TEXT, MAX_NAME_TEXT
 from compiler_daemon.errors import RefusalReason
-from compiler_daemon.jobs import Hello
+from compiler_daemon.jobs import WorkerHello
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
 
 PHASES = frozenset({"rebuilding", "compiling", "packing"})
@@ -46,7 +46,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
+class KeyResult:
     """The key that the worker's torch gives the graph; nothing was compiled."""
 
     key: str
@@ -66,7 +66,7 @@ class RefusedFrame:
     fields: tuple[str, ...]
 
 
-def read_hello(message: Mapping[str, Any] | None) -> Hello:
+def read_hello(message: Mapping[str, Any] | None) -> WorkerHello:
     """Return a worker's introduction; raise `MalformedError` where it is anything else."""
     if message is None or message.get("type") != "hello":
         raise MalformedError("the worker did not introduce itself")
@@ -76,7 +76,7 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise MalformedError("the worker's environment is no map of text to text")
     check_environment(fields)
-    return Hello(
+    return WorkerHello(
         environment=environment_id(fields),
         fields=fields,
         facts=_facts(message),
@@ -86,7 +86,7 @@ def read_hello(message: Mapping[str, Any] | None) -> Hello:
 
 def read_reply(
     message: Mapping[str, Any] | None, job: int
-) -> Progress | BlobFrame | Done | Keyed | RefusedFrame | Warm:
+) -> Progress | BlobFrame | Done | KeyResult | RefusedFrame | Warm:
     """Return what a worker says during the job; raise `MalformedError` where it must not say that."""
     if message is None:
         raise MalformedError("the worker ended in the middle of a job")
@@ -103,7 +103,7 @@ def read_reply(
         case "done":
             return Done(_bytes(message, "manifest"), _facts(message))
         case "keyed":
-            return Keyed(_key(message))
+            return KeyResult(_key(message))
         case "refused":
             return _refused(message)
         case "warm":

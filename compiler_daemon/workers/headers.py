@@ -16,9 +16,9 @@ from compile_wire.digest import Digest
 from compile_wire.errors import WireError
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import WorkerLostError
-from compiler_daemon.jobs import Hello
+from compiler_daemon.jobs import WorkerHello
 from compiler_daemon.worker.kept_headers import is_kept
-from compiler_daemon.workers.process import Berth, WorkerProcess
+from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +34,18 @@ class HeaderMaker:
         self._worker: WorkerProcess | None = None
         self._closed = False
 
-    def wants(self, hello: Hello) -> bool:
-        """Whether a header should be made for workers like the one that said this."""
+    def wants(self, hello: WorkerHello) -> bool:
+        """Return whether a header should be made for workers like the one that said this."""
         if self._worker is not None or hello.environment in self._done:
             return False
         self._done.add(hello.environment)
         return not is_kept(self._place, hello.environment)
 
-    async def make(self, berth: Berth, like: Hello) -> None:
+    async def make(self, slot: WorkerSlot, like: WorkerHello) -> None:
         """Make it; whatever goes wrong, workers go on making their own."""
         if self._closed:
             return
-        self._worker = worker = WorkerProcess(self._config, replace(berth, log=berth.log.with_name("headers.log")))
+        self._worker = worker = WorkerProcess(self._config, replace(slot, log=slot.log.with_name("headers.log")))
         try:
             await worker.start((like.environment, like.facts) if like.facts else None, niceness=self._config.niceness)
             files = await worker.keep_headers()
@@ -64,4 +64,4 @@ class HeaderMaker:
         if (worker := self._worker) is not None:
             await worker.end(grace_s=0)
             self._worker = None
-            await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, worker.slot.scratch, ignore_errors=True)

@@ -26,11 +26,11 @@ from compile_wire.environment import differing_fields
 from compiler_daemon import metrics
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
-from compiler_daemon.jobs import Hello, Trade, WorkerView, trade_of
+from compiler_daemon.jobs import WorkerHello, WorkerKind, WorkerView, worker_kind
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
 from compiler_daemon.workers.headers import HeaderMaker
-from compiler_daemon.workers.process import Berth, WorkerProcess
+from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ class _Start:
     """Says how a worker is started: with which interpreter, and for which kind of job."""
 
     interpreter: str
-    trade: Trade
+    kind: WorkerKind
 
     def __str__(self) -> str:
-        return self.interpreter if self.trade == "graphs" else f"{self.interpreter} ({self.trade})"
+        return self.interpreter if self.kind == "graphs" else f"{self.interpreter} ({self.kind})"
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -64,7 +64,7 @@ class _Request:
 class _Known:
     """Remembers what starting a worker of an interpreter has shown: its environment, or why it did not come up."""
 
-    hello: Hello | None
+    hello: WorkerHello | None
     failure: str
     until: float
 
@@ -81,7 +81,7 @@ class Pool:
         headers: Path,
         hidden: Sequence[Path] = (),
         counters: metrics.Counters,
-        on_hello: Callable[[Hello], Awaitable[None]],
+        on_hello: Callable[[WorkerHello], Awaitable[None]],
         facts_of: Callable[[Digest], Awaitable[bytes]],
     ) -> None:
         """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing.
@@ -111,7 +111,7 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """The number of requests that wait."""
         return len(self._requests)
 
     def sandbox(self) -> str:
@@ -139,7 +139,7 @@ class Pool:
 
     def prewarm(self, environment: Digest, fields: Mapping[str, str], interpreter: str) -> None:
         """Start a worker in the background, where none is there for the environment and there is room."""
-        start = _Start(interpreter, trade_of(fields))
+        start = _Start(interpreter, worker_kind(fields))
         known = self._recall(start)
         if self._closed or not self._config.prewarm or (known and (known.failure or not _states(known, environment))):
             return
@@ -155,9 +155,9 @@ class Pool:
         fields: Mapping[str, str],
         interpreter: str,
         *,
-        on_place: Callable[[int], None],
+        on_position: Callable[[int], None],
     ) -> AsyncIterator[WorkerProcess]:
-        """Wait for a worker of the environment and have it for one job; `on_place` hears the place in the queue.
+        """Wait for a worker of the environment and have it for one job; `on_position` hears the place in the queue.
 
         Where the environment is None, for any worker of the interpreter: which environment it has, its hello says.
 
@@ -169,14 +169,14 @@ class Pool:
         request = _Request(
             environment=environment,
             fields=fields,
-            start=_Start(interpreter, trade_of(fields)),
+            start=_Start(interpreter, worker_kind(fields)),
             granted=asyncio.get_running_loop().create_future(),
         )
         self._requests.append(request)
         try:
             self._dispatch()
             while not request.granted.done():
-                on_place(self._requests.index(request))
+                on_position(self._requests.index(request))
                 await asyncio.wait({request.granted}, timeout=_CARE_S)
             worker = request.granted.result()
         except asyncio.CancelledError:
@@ -247,7 +247,7 @@ class Pool:
         request.granted.set_result(worker)
 
     def _find_idle(self, request: _Request) -> WorkerProcess | None:
-        """The worker used last, so that those not needed grow old and end."""
+        """Return the worker used last, so that those not needed grow old and end."""
         for worker in reversed(self._idle):
             if _suits(worker, request) and worker.is_usable:
                 return worker
@@ -275,7 +275,7 @@ class Pool:
         return known
 
     def _make_room(self) -> bool:
-        """Whether one more worker may start now; where none may, an idle one that the request cannot use gives way."""
+        """Return whether one more worker may start now; where none may, end an idle one that the request cannot use."""
         if self._closed:
             return False
         if self._count() < self._config.max_workers:
@@ -288,19 +288,19 @@ class Pool:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
     def _begin(self, start: _Start, environment: Digest | None) -> None:
-        worker = WorkerProcess(self._config, self._berth(start))
+        worker = WorkerProcess(self._config, self._slot(start))
         self._starting.append(worker)
         self._spawn_task(self._start(worker, environment))
 
-    def _berth(self, start: _Start) -> Berth:
-        taken = {worker.berth.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
+    def _slot(self, start: _Start) -> WorkerSlot:
+        taken = {worker.slot.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
         # Never one that another has used: a worker that somebody's graph has taken over must not prepare the next's.
         scratch = self._scratch / f"worker-{next(self._numbers)}"
         order = Order(scratch=scratch, readable=(self._headers,), hidden=self._hidden)
-        return Berth(
+        return WorkerSlot(
             interpreter=start.interpreter,
-            trade=start.trade,
+            kind=start.kind,
             scratch=scratch,
             log=free,
             headers=self._headers,
@@ -309,14 +309,14 @@ class Pool:
         )
 
     def _prepare(self, now: float) -> None:
-        """While nobody needs anything, have made what workers to come would wait for."""
+        """Make, while nobody needs anything, what workers to come would wait for."""
         if self._closed or self._starting or self._busy:
             return
         for worker in self._idle:
-            if worker.hello is None or worker.berth.trade != "graphs":
+            if worker.hello is None or worker.slot.kind != "graphs":
                 continue
             if now - worker.idle_since > self._config.headers_after_s and self._header_maker.wants(worker.hello):
-                self._spawn_task(self._header_maker.make(self._berth(_start_of(worker)), worker.hello))
+                self._spawn_task(self._header_maker.make(self._slot(_start_of(worker)), worker.hello))
                 return
 
     async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:
@@ -331,7 +331,7 @@ class Pool:
             self._starting.remove(worker)
             if hello is None or self._closed:
                 await asyncio.shield(worker.end(grace_s=0))
-                await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, worker.slot.scratch, ignore_errors=True)
         self._counters.add(metrics.WORKERS_STARTED if hello else metrics.WORKERS_FAILED)
         self._failures[start] = 0 if hello else self._failures[start] + 1
         if hello or self._failures[start] > 1:
@@ -346,7 +346,7 @@ class Pool:
         if hello:
             await self._on_hello(hello)
 
-    def _say_unconfined(self, start: _Start, hello: Hello) -> None:
+    def _say_unconfined(self, start: _Start, hello: WorkerHello) -> None:
         """Say once what nothing keeps from files and network, unless it was asked for."""
         if hello.unconfined and self._config.sandbox != "off" and start not in self._said_unconfined:
             self._said_unconfined.add(start)
@@ -375,7 +375,7 @@ class Pool:
             self._ending.remove(worker)
         self._dispatch()
         # What it compiled is in the store, and scratch must not grow for ever.
-        await asyncio.to_thread(shutil.rmtree, worker.berth.scratch, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, worker.slot.scratch, ignore_errors=True)
 
     def _spawn_task(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -384,7 +384,7 @@ class Pool:
 
 
 def _start_of(worker: WorkerProcess) -> _Start:
-    return _Start(worker.berth.interpreter, worker.berth.trade)
+    return _Start(worker.slot.interpreter, worker.slot.kind)
 
 
 def _suits(worker: WorkerProcess, request: _Request) -> bool:

@@ -27,12 +27,12 @@ from compile_wire.facts import decode_facts
 from compile_wire.limits import MAX_ARTIFACT_BYTES, MAX_BLOBS
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import JobRefusedError, WorkerLostError
-from compiler_daemon.jobs import Hello, Job, Product, Trade
+from compiler_daemon.jobs import CompileResult, Job, WorkerHello, WorkerKind
 from compiler_daemon.worker import kept_headers
 from compiler_daemon.worker.confinement import VARIABLE, Order
 from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
-from compiler_daemon.workers.frames import BlobFrame, Done, Keyed, Progress, Warm, is_spent, read_hello, read_reply
+from compiler_daemon.workers.frames import BlobFrame, Done, KeyResult, Progress, Warm, is_spent, read_hello, read_reply
 from compiler_daemon.workers.process_tree import ProcessTree
 from compiler_daemon.workers.variables import kept_variables
 
@@ -42,7 +42,7 @@ BlobSink = Callable[[Digest, bytes], object]
 _MAX_FRAMES = MAX_BLOBS + 1024
 """Of one job: its blobs and far more progress than there are phases."""
 
-_TRADES: Mapping[Trade, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
+_KINDS: Mapping[WorkerKind, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
 """What the worker's program is told."""
 
 _SPANS = {"rebuilding": "rebuild", "compiling": "compile", "packing": "pack"}
@@ -54,11 +54,11 @@ where the daemon's user names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Berth:
+class WorkerSlot:
     """Says what one worker is given: an interpreter, a folder to compile in, and a log."""
 
     interpreter: str
-    trade: Trade
+    kind: WorkerKind
     scratch: Path
     """Its own and nobody else's: what one graph made of its worker must not come near another's."""
     log: Path
@@ -95,10 +95,10 @@ class Berth:
 class WorkerProcess:
     """Runs one worker process: starts it, gives it jobs, measures and ends it."""
 
-    def __init__(self, config: PoolConfig, berth: Berth) -> None:
+    def __init__(self, config: PoolConfig, slot: WorkerSlot) -> None:
         self._config = config
-        self.berth = berth
-        self.hello: Hello | None = None
+        self.slot = slot
+        self.hello: WorkerHello | None = None
         self.job: Job | None = None
         self.job_started = 0.0
         self.jobs_done = 0
@@ -122,7 +122,7 @@ class WorkerProcess:
         """The process's number; 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    async def start(self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0) -> Hello:
+    async def start(self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0) -> WorkerHello:
         """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
 
         `known` is an environment that it may turn out to have, and its facts: it need not find those out again.
@@ -138,14 +138,14 @@ class WorkerProcess:
         self.hello, self.idle_since = hello, time.monotonic()
         return hello
 
-    async def compile(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product:
+    async def compile(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> CompileResult:
         """Have the job done.
 
         Raises `JobRefusedError` where the worker declines (it lives on) or the job broke a limit, `WorkerLostError`
         where the worker died or broke the protocol, and whatever `sink` raises. Cancelling it ends the worker.
         """
         answer = await self._have_done(job, on_phase=on_phase, sink=sink)
-        if isinstance(answer, Keyed):
+        if isinstance(answer, KeyResult):
             raise WorkerLostError("the worker told a key where an artifact was asked for")
         return answer
 
@@ -156,7 +156,7 @@ class WorkerProcess:
             raise WireError("the worker handed over a blob where a key was asked for")
 
         answer = await self._have_done(job, on_phase=lambda _phase: None, sink=refuse)
-        if not isinstance(answer, Keyed):
+        if not isinstance(answer, KeyResult):
             raise WorkerLostError("the worker compiled where a key was asked for")
         return answer.key
 
@@ -171,7 +171,9 @@ class WorkerProcess:
         async with asyncio.timeout(self._config.start_s):
             return await loop.run_in_executor(self._thread, self._have_warmed, self.hello.environment)
 
-    async def _have_done(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> Product | Keyed:
+    async def _have_done(
+        self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink
+    ) -> CompileResult | KeyResult:
         loop = asyncio.get_running_loop()
         self.job, self.job_started = job, time.monotonic()
         over_limit: list[str] = []
@@ -210,7 +212,7 @@ class WorkerProcess:
         return not self._ended and not self._spent and self.has_exited()
 
     def has_exited(self) -> bool:
-        """Whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
+        """Return whether the process has ended by itself. It is not reaped here, so that its number stays its own."""
         if self._process is None:
             return False
         try:
@@ -219,7 +221,7 @@ class WorkerProcess:
             return True
 
     async def rss_bytes(self) -> int:
-        """Resident memory of the worker and its children."""
+        """Return the resident memory of the worker and its children, in bytes."""
         return (await asyncio.to_thread(self._tree.usage)).rss_bytes if self._tree else 0
 
     async def end(self, *, grace_s: float) -> None:
@@ -229,7 +231,7 @@ class WorkerProcess:
 
     # Below: in threads.
 
-    def _greet(self, known: tuple[Digest, bytes] | None, niceness: int) -> Hello:
+    def _greet(self, known: tuple[Digest, bytes] | None, niceness: int) -> WorkerHello:
         with self._birth:
             if self._ended:
                 raise WireError("the worker was ended before it was started")
@@ -247,22 +249,22 @@ class WorkerProcess:
 
     def _leave_facts(self, environment: Digest, facts: bytes) -> None:
         with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
-            write_known(self.berth.caches, environment, decode_facts(facts))
+            write_known(self.slot.caches, environment, decode_facts(facts))
 
     def _spawn(self) -> None:
-        for directory in (self.berth.scratch, self.berth.temporary, self.berth.log.parent):
+        for directory in (self.slot.scratch, self.slot.temporary, self.slot.log.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        with theirs, open(self.berth.log, "ab", buffering=0) as log:
-            log.write(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')} {self.berth.interpreter}\n".encode())
+        with theirs, open(self.slot.log, "ab", buffering=0) as log:
+            log.write(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')} {self.slot.interpreter}\n".encode())
             self._socket = ours
             self._process = subprocess.Popen(
-                [self.berth.interpreter, *self._config.command, *_TRADES[self.berth.trade]],
+                [self.slot.interpreter, *self._config.command, *_KINDS[self.slot.kind]],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=log,
-                env=self.berth.environ(os.environ),
-                cwd=self.berth.scratch,
+                env=self.slot.environ(os.environ),
+                cwd=self.slot.scratch,
                 start_new_session=True,
             )
         self._tree = ProcessTree(self._process.pid)
@@ -278,11 +280,11 @@ class WorkerProcess:
         with self._socket.makefile("rb") as stream:
             if not isinstance(read_reply(read_frame(stream), 0), Warm):
                 raise WireError("the worker does something else than to get warm")
-        return kept_headers.keep(self.berth.temporary, self.berth.headers, environment)
+        return kept_headers.keep(self.slot.temporary, self.slot.headers, environment)
 
     def _converse(
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
-    ) -> Product | Keyed | JobRefusedError:
+    ) -> CompileResult | KeyResult | JobRefusedError:
         assert self._socket is not None
         number, started = self.jobs_done + 1, time.monotonic()
         received: dict[Digest, int] = {}
@@ -290,7 +292,7 @@ class WorkerProcess:
         with self._socket.makefile("wb") as out:
             frame = {"type": "job", "id": number, "key": job.key, "graph": job.graph}
             frame |= {"replay": True} if job.replay else {}
-            frame |= {"niceness": self._config.niceness} if job.stands_back else {}
+            frame |= {"niceness": self._config.niceness} if job.is_background else {}
             write_frame(out, frame)
         # The worker reaches no collector; how far it is it says anyway.
         spans = tracing.Elsewhere("compile-worker", self.pid, "job", parent=trace, key=job.key)
@@ -311,8 +313,8 @@ class WorkerProcess:
                         sink(sha256, data)
                     case Done(manifest, facts):
                         seconds = time.monotonic() - started
-                        return Product(manifest=manifest, blobs=received, facts=facts, seconds=seconds)
-                    case Keyed() as keyed:
+                        return CompileResult(manifest=manifest, blobs=received, facts=facts, seconds=seconds)
+                    case KeyResult() as keyed:
                         return keyed
                     case Warm():
                         raise WireError("the worker got warm in the middle of a job")
@@ -343,8 +345,8 @@ class WorkerProcess:
     def trim_log(self) -> None:
         """Cut the log when it is too long. The worker appends to it, so it goes on at the new end."""
         with contextlib.suppress(OSError):
-            if self.berth.log.stat().st_size > self._config.log_bytes:
-                os.truncate(self.berth.log, 0)
+            if self.slot.log.stat().st_size > self._config.log_bytes:
+                os.truncate(self.slot.log, 0)
 
     def _end(self, grace_s: float) -> None:
         with self._birth:
@@ -365,9 +367,9 @@ class WorkerProcess:
         self._socket.close()
 
     def _last_words(self) -> str:
-        """The last line of the worker's log, where the reason for its death usually stands."""
+        """Return the last line of the worker's log, where the reason for its death usually stands."""
         try:
-            with open(self.berth.log, "rb") as file:
+            with open(self.slot.log, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 2048))
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:

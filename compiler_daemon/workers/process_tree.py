@@ -81,7 +81,7 @@ class ProcessTree:
         return living
 
     def _session(self) -> Iterator[psutil.Process]:
-        """Processes of the leader's session: orphans that were never seen as children are still in it."""
+        """Yield the processes of the leader's session: orphans that were never seen as children are still in it."""
         for pid in psutil.pids():
             with contextlib.suppress(*_GONE, OSError):
                 if os.getsid(pid) == self._leader.pid:

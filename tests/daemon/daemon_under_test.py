@@ -6,17 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.config import DaemonConfig, FlightConfig, Place, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig
 from compiler_daemon.serve import serve_config
 
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    place = Place.resolve({}, directory=Path(settings["directory"]), address=settings.get("address"))
+    location = DaemonLocation.resolve({}, directory=Path(settings["directory"]), address=settings.get("address"))
     serve_config(
         DaemonConfig(
-            directory=place.directory,
-            address=place.address or place.default_address,
+            directory=location.directory,
+            address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
             flights=FlightConfig(**settings.get("flights", {})),
             **settings.get("daemon", {}),

@@ -29,7 +29,7 @@ from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.admin.doctor import checks as doctor
 from compiler_daemon.app import check_sandbox, serve
-from compiler_daemon.config import SANDBOX_VARIABLE, DaemonConfig, Place, PoolConfig, SandboxMode, sandbox_mode
+from compiler_daemon.config import SANDBOX_VARIABLE, DaemonConfig, DaemonLocation, PoolConfig, SandboxMode, sandbox_mode
 from compiler_daemon.errors import StartError, UsageError
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import landlock, system_calls
@@ -203,8 +203,10 @@ def test_a_machine_that_cannot_confine_serves_unless_it_must(
     monkeypatch.setattr(platform, "machine", lambda: machine)
 
     def config(mode: SandboxMode) -> DaemonConfig:
-        place = Place.resolve({}, directory=tmp_path / "d", address=None)
-        return DaemonConfig(directory=place.directory, address=place.default_address, pool=PoolConfig(sandbox=mode))
+        location = DaemonLocation.resolve({}, directory=tmp_path / "d", address=None)
+        return DaemonConfig(
+            directory=location.directory, address=location.default_address, pool=PoolConfig(sandbox=mode)
+        )
 
     with pytest.raises(StartError, match=says):
         asyncio.run(serve(config("required"), on_ready=lambda _address: None))

@@ -37,9 +37,9 @@ def verb(daemon: DaemonProcess, name: str, *arguments: str, code: int = 0) -> An
 def lose_artifacts(daemon: DaemonProcess) -> None:
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.inventory.calls import InventoryClient
-    from compiler_daemon.config import Place
+    from compiler_daemon.config import DaemonLocation
 
-    client = InventoryClient(OperatorClient.of(Place(directory=daemon.directory, address=None)))
+    client = InventoryClient(OperatorClient.of(DaemonLocation(directory=daemon.directory, address=None)))
     client.remove([row.digest for row in client.artifacts()])
 
 

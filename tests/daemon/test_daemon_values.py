@@ -15,7 +15,7 @@ from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity
 from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, TcpAddress, UnixAddress, parse_address
 from compiler_daemon.compiles.crash_quarantine import GraphQuarantine
 from compiler_daemon.compiles.interpreter import check_interpreter
-from compiler_daemon.config import DaemonConfig, Place, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, PoolConfig
 from compiler_daemon.errors import DirectoryError, JobRefusedError, RunningError, UsageError
 from compiler_daemon.metrics import Counters
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
@@ -74,9 +74,9 @@ def test_an_argument_goes_over_the_environment_and_that_over_the_default(
     address: str | None,
     expected: tuple[Path, UnixAddress | TcpAddress | None],
 ) -> None:
-    place = Place.resolve(environ, directory=directory, address=address)
+    location = DaemonLocation.resolve(environ, directory=directory, address=address)
 
-    assert (place.directory, place.address) == expected
+    assert (location.directory, location.address) == expected
 
 
 @pytest.mark.parametrize(

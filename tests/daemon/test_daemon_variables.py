@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compile_torch.key.compile_reads import VARIABLES
-from compiler_daemon.workers.process import Berth
+from compiler_daemon.workers.process import WorkerSlot
 from compiler_daemon.workers.variables import WORKER_VARIABLES, kept_variables, named_variables
 
 SECRETS = {
@@ -23,10 +23,10 @@ SECRETS = {
 NEEDED = {"PATH": "/usr/bin", "LC_ALL": "C", "CXX": "g++-13", "LD_LIBRARY_PATH": "/opt/lib", "OMP_NUM_THREADS": "2"}
 
 
-def berth(variables: tuple[str, ...] = ()) -> Berth:
-    return Berth(
+def slot(variables: tuple[str, ...] = ()) -> WorkerSlot:
+    return WorkerSlot(
         interpreter="python",
-        trade="graphs",
+        kind="graphs",
         scratch=Path("/scratch"),
         log=Path("/log"),
         headers=Path("/headers"),
@@ -36,7 +36,7 @@ def berth(variables: tuple[str, ...] = ()) -> Berth:
 
 
 def test_a_worker_gets_what_compilers_need_and_nothing_that_could_be_secret() -> None:
-    environ = berth().environ(SECRETS | NEEDED | {"TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home"})
+    environ = slot().environ(SECRETS | NEEDED | {"TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home"})
 
     assert environ.items() >= NEEDED.items()
     assert not environ.keys() & (SECRETS.keys() | {"TORCH_LOGS", "COMPILER_DAEMON_DIR"})
@@ -45,7 +45,7 @@ def test_a_worker_gets_what_compilers_need_and_nothing_that_could_be_secret() ->
 def test_a_worker_gets_what_the_daemons_user_names() -> None:
     named = named_variables({WORKER_VARIABLES: "SOMETHING_*, HF_TOKEN,"})
 
-    environ = berth(named).environ(SECRETS)
+    environ = slot(named).environ(SECRETS)
 
     assert environ.keys() & SECRETS.keys() == {"SOMETHING_OF_MINE", "HF_TOKEN"}
     assert named_variables({}) == ()
@@ -54,7 +54,7 @@ def test_a_worker_gets_what_the_daemons_user_names() -> None:
 def test_nobody_can_name_what_would_make_a_worker_a_client_or_choose_its_torchs_settings() -> None:
     shell = {"TORCH_COMPILE_CLIENT": "1", "TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home", "TRITON_INTERPRET": "1"}
 
-    assert not berth(("*",)).environ(shell).keys() & shell.keys()
+    assert not slot(("*",)).environ(shell).keys() & shell.keys()
 
 
 @pytest.mark.parametrize("name", sorted(VARIABLES))

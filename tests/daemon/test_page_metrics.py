@@ -81,9 +81,9 @@ def test_every_counter_of_the_daemon_is_exposed() -> None:
 
 
 def families_view(counters: dict[str, int]) -> list[Any]:
-    from compiler_daemon.insight.status import ConditionView
+    from compiler_daemon.insight.status import StatusView
 
-    view = ConditionView(
+    view = StatusView(
         pid=1, uptime_s=1, address="", directory="", draining=False, workers=(), queued=0, artifacts=0, blobs=0,
         store_bytes=0, store_max_bytes=1, rss_bytes=0, counters=counters, quarantined=(), sandbox="",
     )  # fmt: skip

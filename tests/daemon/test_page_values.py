@@ -6,7 +6,7 @@ from compiler_daemon import metrics
 from compiler_daemon.http import charts
 from compiler_daemon.http.time_series import SPANS, columns
 from compiler_daemon.store import FigureSample
-from compiler_daemon.text import numbers as words
+from compiler_daemon.text import numbers
 
 HOUR = SPANS["hour"]
 NOON = 1_800_000_000 // 3600 * 3600
@@ -81,18 +81,18 @@ def test_every_span_covers_its_words_and_is_drawn_within_the_picture(span: objec
     [(0, "0 s"), (0.423, "0.42 s"), (9.999, "10.0 s"), (59.96, "1 min 0 s"), (75, "1 min 15 s"), (8000, "2 h 13 min")],
 )
 def test_seconds_are_said_as_people_say_them(number: float, text: str) -> None:
-    assert words.seconds(number) == text
+    assert numbers.seconds(number) == text
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (21_474_836_480, "21.5 GB"), (5e12, "5.0 TB")]
 )
 def test_sizes_have_a_unit(number: float, text: str) -> None:
-    assert words.size(number) == text
+    assert numbers.size(number) == text
 
 
 @pytest.mark.parametrize(
     ("part", "text"), [(None, "\u2013"), (0, "0 %"), (0.001, "< 1 %"), (0.5, "50 %"), (0.9999, "> 99 %"), (1, "100 %")]
 )
 def test_a_share_is_not_rounded_to_nothing_or_all(part: float | None, text: str) -> None:
-    assert words.percent(part).replace("\u00a0", " ") == text
+    assert numbers.percent(part).replace("\u00a0", " ") == text

@@ -18,7 +18,7 @@ from compile_wire.graph.spec import encode_graph
 from compiler_daemon.admin.bundle import BundleWriter, Request, read_graphs
 from compiler_daemon.admin.connection import OperatorClient
 from compiler_daemon.admin.inventory.calls import InventoryClient
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 
@@ -43,7 +43,7 @@ def test_graphs_replayed_after_all_artifacts_have_gone_serve_the_sweep_again(lab
     alone = lab.run("swept.py", "9", "gelu", daemon=daemon)
     lab.run("guarded.py", "12", daemon=daemon)  # with a symbolic size and a guard
     verb(daemon, "export", "--graphs", str(file))
-    client = InventoryClient(OperatorClient.of(Place(directory=daemon.directory, address=None)))
+    client = InventoryClient(OperatorClient.of(DaemonLocation(directory=daemon.directory, address=None)))
     assert client.remove([row.digest for row in client.artifacts()]) == 2
 
     done = verb(daemon, "replay", str(file))

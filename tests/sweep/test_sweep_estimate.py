@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from compiler_daemon.admin.sweep.cell import CellResult, WarmResult
-from compiler_daemon.admin.sweep.estimate import Progress, Workshop, remaining_seconds
+from compiler_daemon.admin.sweep.estimate import DaemonLoad, Progress, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
 from compiler_daemon.admin.sweep.recompile_limit import warnings
 
@@ -13,26 +13,26 @@ NOTHING = Progress(waiting=0, running_s=[], done_s=[], compiles_per_cell=0)
 
 
 def test_nothing_is_said_before_anything_is_known() -> None:
-    assert remaining_seconds(replace(NOTHING, waiting=4, running_s=[3.0]), Workshop(), jobs=2) is None
+    assert remaining_seconds(replace(NOTHING, waiting=4, running_s=[3.0]), DaemonLoad(), jobs=2) is None
 
 
 def test_the_first_estimate_is_the_daemons_queue_at_its_usual_speed() -> None:
-    workshop = Workshop(compiles=6, workers=2, compile_s=10.0)
+    load = DaemonLoad(compiles=6, workers=2, compile_s=10.0)
 
-    assert remaining_seconds(replace(NOTHING, waiting=4), workshop, jobs=2) == 30.0
+    assert remaining_seconds(replace(NOTHING, waiting=4), load, jobs=2) == 30.0
 
 
 def test_trainers_or_workers_are_waited_for_whoever_takes_longer() -> None:
     progress = Progress(waiting=4, running_s=[10.0, 0.0], done_s=[10.0, 30.0], compiles_per_cell=2.0)
 
-    assert remaining_seconds(progress, Workshop(), jobs=2) == pytest.approx((10 + 20 + 4 * 20) / 2)
-    assert remaining_seconds(progress, Workshop(compiles=2, workers=1, compile_s=30.0), jobs=2) == 300.0
+    assert remaining_seconds(progress, DaemonLoad(), jobs=2) == pytest.approx((10 + 20 + 4 * 20) / 2)
+    assert remaining_seconds(progress, DaemonLoad(compiles=2, workers=1, compile_s=30.0), jobs=2) == 300.0
 
 
 def test_a_cell_that_takes_longer_than_the_others_did_is_expected_to_end_at_once() -> None:
     progress = Progress(waiting=0, running_s=[90.0], done_s=[10.0], compiles_per_cell=1.0)
 
-    assert remaining_seconds(progress, Workshop(), jobs=1) == 0.0
+    assert remaining_seconds(progress, DaemonLoad(), jobs=1) == 0.0
 
 
 def test_the_workshop_is_read_from_the_daemons_status() -> None:
@@ -42,8 +42,8 @@ def test_the_workshop_is_read_from_the_daemons_status() -> None:
         "counters": {"compile_seconds": 40, "compiles_done": 8},
     }
 
-    assert Workshop.of(state) == Workshop(compiles=4, workers=2, compile_s=5.0)
-    assert Workshop.of({"queued": 0, "workers": [], "counters": {}}) == Workshop()
+    assert DaemonLoad.of(state) == DaemonLoad(compiles=4, workers=2, compile_s=5.0)
+    assert DaemonLoad.of({"queued": 0, "workers": [], "counters": {}}) == DaemonLoad()
 
 
 def cell(name: str, *keys: str, code: str = "forward (model.py:3)", limit: int = 4, hit: bool = False) -> CellResult:

@@ -28,7 +28,7 @@ from compiler_daemon.admin.doctor.findings import note as _note
 from compiler_daemon.admin.doctor.findings import ok as _ok
 from compiler_daemon.admin.doctor.findings import problem as _problem
 from compiler_daemon.admin.doctor.key_checks import check_client, check_keys, check_tls
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.worker.confinement import in_words, why_not
 
@@ -44,13 +44,13 @@ Ask = Callable[[], tuple[str, Mapping[str, Any]]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
-def examine(place: Place, environ: Mapping[str, str], ask: Ask) -> list[Finding]:
+def examine(place: DaemonLocation, environ: Mapping[str, str], ask: Ask) -> list[Finding]:
     """Return what every check found; those that need what is not there are left out."""
     daemon = _elsewhere if is_clients(place.directory) else _daemon
     return [*daemon(place, ask), *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
 
 
-def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
+def _daemon(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
     directory = place.directory
     yield check_private(directory, "directory", 0o700)
     if os.path.isdir(directory):
@@ -76,7 +76,7 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
     yield check_room(directory, state)
 
 
-def _elsewhere(place: Place, ask: Ask) -> Iterator[Finding]:
+def _elsewhere(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
     """For a directory that `keys client` made: its daemon is on another machine, or is spoken to as if it were."""
     directory = place.directory
     yield check_private(directory, "directory", 0o700)

@@ -14,7 +14,7 @@ from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc
 from compile_wire.v1 import inventory_pb2 as pb
 from compile_wire.v1 import inventory_pb2_grpc as pb_grpc
 from compiler_daemon.admin.connection import OperatorClient
-from compiler_daemon.insight.inventory import Collected, EnvironmentView
+from compiler_daemon.insight.inventory_values import Collected, EnvironmentView
 from compiler_daemon.store import ArtifactRow, GcReport, StoredGraph
 
 _LONG_CALL_S = 600.0

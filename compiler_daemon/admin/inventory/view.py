@@ -14,7 +14,7 @@ from compile_wire.kernel.about import read_about
 from compile_wire.manifest import Manifest
 from compiler_daemon.admin.plain import plain
 from compiler_daemon.insight.graph_text import GraphText, InputText, SymbolText
-from compiler_daemon.insight.inventory import Collected
+from compiler_daemon.insight.inventory_values import Collected
 from compiler_daemon.insight.kernel_text import KernelText
 from compiler_daemon.store import ArtifactRow, StoredGraph
 from compiler_daemon.text.units import age_text, count_text, seconds_text, size_text

@@ -45,7 +45,7 @@ makes the same graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class ReplayRequest:
     """Describes one graph that was asked for once, and is to be compiled again."""
 
     environment: Digest
@@ -62,7 +62,7 @@ class Asked:
 class Outcome:
     """Says how the compile of one graph ended."""
 
-    asked: Asked
+    request: ReplayRequest
     status: Status
     environment: str = ""
     key: str = ""
@@ -71,11 +71,11 @@ class Outcome:
     why: str = ""
 
 
-def kept(client: InventoryClient, *, program: str) -> list[Asked]:
+def kept(client: InventoryClient, *, program: str) -> list[ReplayRequest]:
     """Return the graphs that the daemon keeps, newest first; of a program where one is named."""
     fields = {environment: view.fields for environment, view in client.environments().items()}
     return [
-        Asked(
+        ReplayRequest(
             environment=row.environment,
             fields=fields.get(row.environment, {}),
             key=row.key,
@@ -87,11 +87,11 @@ def kept(client: InventoryClient, *, program: str) -> list[Asked]:
     ]
 
 
-def from_file(path: Path, *, program: str) -> Iterator[Asked]:
+def from_file(path: Path, *, program: str) -> Iterator[ReplayRequest]:
     """Yield the graphs of a file that `export --graphs` wrote. Raises `BundleError` where it is not one."""
     for one in read_graphs(path):
         if program in ("", one.program):
-            yield Asked(
+            yield ReplayRequest(
                 environment=one.environment,
                 fields=one.fields,
                 key=one.key,
@@ -116,7 +116,7 @@ class Replayer:
             environment: view.fields for environment, view in InventoryClient(operator).environments().items()
         }
 
-    def run(self, graphs: Iterable[Asked], note: Callable[[Outcome], None]) -> list[Outcome]:
+    def run(self, graphs: Iterable[ReplayRequest], note: Callable[[Outcome], None]) -> list[Outcome]:
         """Replay all of them, and tell of each as it ends. A graph that is refused does not stop the others.
 
         Raises `DaemonError` where the daemon cannot be talked to. Whatever ends it, the daemon finishes what it has
@@ -128,8 +128,8 @@ class Replayer:
             pending: set[Future[Outcome]] = set()
 
             def fill() -> None:  # a few ahead of those under way: a file's graphs are not all held in memory
-                for asked in islice(source, 2 * self._jobs - len(pending)):
-                    pending.add(pool.submit(self._replay, channel, metadata, asked))
+                for request in islice(source, 2 * self._jobs - len(pending)):
+                    pending.add(pool.submit(self._replay, channel, metadata, request))
 
             try:
                 fill()
@@ -144,62 +144,62 @@ class Replayer:
                 raise
         return outcomes
 
-    def _replay(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], asked: Asked) -> Outcome:
+    def _replay(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], request: ReplayRequest) -> Outcome:
         try:
-            graph, key = self._prepared(asked)
+            graph, key = self._prepared(request)
         except WireError as error:
-            return _refused(asked, f"unsupported: {error}")
-        request = pb.ReplayGraphRequest(
-            graph=_sent(channel, metadata, graph) if graph is not None else base_pb.Graph(sha256=asked.digest),
-            environment_id=asked.environment,
+            return _refused(request, f"unsupported: {error}")
+        message = pb.ReplayGraphRequest(
+            graph=_sent(channel, metadata, graph) if graph is not None else base_pb.Graph(sha256=request.digest),
+            environment_id=request.environment,
             key=key,
-            program=asked.program,
+            program=request.program,
             interpreter=self._interpreter,
         )
-        call = pb_grpc.ReplayServiceStub(channel).ReplayGraph(request, timeout=_CALL_S, metadata=metadata)
+        call = pb_grpc.ReplayServiceStub(channel).ReplayGraph(message, timeout=_CALL_S, metadata=metadata)
         with self._lock:
             self._calls.add(call)
         try:
             for event in call:
                 if event.HasField("replayed"):
-                    return self._outcome(asked, event.replayed)
+                    return self._outcome(request, event.replayed)
                 if event.HasField("refused"):
-                    return _refused(asked, _reason(event.refused))
+                    return _refused(request, _reason(event.refused))
         except grpc.RpcError as error:
             if error.code() not in _OF_ONE_GRAPH:
                 raise
-            return _refused(asked, f"{error.code().name.lower()}: {error.details()}")
+            return _refused(request, f"{error.code().name.lower()}: {error.details()}")
         finally:
             with self._lock:
                 self._calls.discard(call)
         raise DaemonError("the daemon's answer ended without a result: look at its log")
 
-    def _prepared(self, asked: Asked) -> tuple[bytes | None, str]:
+    def _prepared(self, request: ReplayRequest) -> tuple[bytes | None, str]:
         """What to send of a graph, None for what the daemon keeps; and the key that it must have, empty for any."""
-        if self._threads is None or is_kernel_environment(asked.fields):  # a kernel knows no threads
-            return asked.data, asked.key
-        data = asked.data
+        if self._threads is None or is_kernel_environment(request.fields):  # a kernel knows no threads
+            return request.data, request.key
+        data = request.data
         if data is None:
-            data = b"".join(InventoryClient(self._operator).graph(asked.digest))
+            data = b"".join(InventoryClient(self._operator).graph(request.digest))
         spec = decode_graph(data)
         if spec.state.get("threads") == self._threads:
-            return asked.data, asked.key
+            return request.data, request.key
         return encode_graph(dataclasses.replace(spec, state={**spec.state, "threads": self._threads})), ""
 
-    def _outcome(self, asked: Asked, replayed: pb.Replayed) -> Outcome:
+    def _outcome(self, request: ReplayRequest, replayed: pb.Replayed) -> Outcome:
         return Outcome(
-            asked=asked,
+            request=request,
             status="compiled" if replayed.compiled else "there",
             environment=replayed.environment_id,
             key=replayed.key,
             compile_s=replayed.compile_s,
-            serves=self._serves(asked, replayed),
+            serves=self._serves(request, replayed),
         )
 
-    def _serves(self, asked: Asked, replayed: pb.Replayed) -> Serves:
-        if replayed.key == asked.key:
-            return "same" if replayed.environment_id == asked.environment else "here"
-        if replayed.environment_id == asked.environment:
+    def _serves(self, request: ReplayRequest, replayed: pb.Replayed) -> Serves:
+        if replayed.key == request.key:
+            return "same" if replayed.environment_id == request.environment else "here"
+        if replayed.environment_id == request.environment:
             return "settings"
         if Digest(replayed.environment_id) not in self._known:
             with self._lock:
@@ -209,7 +209,7 @@ class Replayer:
                 }
         here = self._known.get(Digest(replayed.environment_id), {})
         # torch's own key holds a digest of torch's sources: another build of the same version counts as another torch.
-        same_torch = all(here.get(name) == asked.fields.get(name) for name in ("torch", "torch_key"))
+        same_torch = all(here.get(name) == request.fields.get(name) for name in ("torch", "torch_key"))
         return "settings" if same_torch else "torch"
 
     def _hang_up(self, pending: Iterable[Future[Outcome]]) -> None:
@@ -235,8 +235,8 @@ def _sent(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], graph: b
     return base_pb.Graph(sha256=digest)
 
 
-def _refused(asked: Asked, why: str) -> Outcome:
-    return Outcome(asked=asked, status="refused", why=why)
+def _refused(request: ReplayRequest, why: str) -> Outcome:
+    return Outcome(request=request, status="refused", why=why)
 
 
 def _reason(refused: base_pb.Refused) -> str:

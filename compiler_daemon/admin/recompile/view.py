@@ -32,8 +32,8 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     table = Table("program", "graphs", "compiled", "already there", "refused", "compile seconds", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for program in sorted({outcome.asked.program for outcome in outcomes}):
-        mine = [outcome for outcome in outcomes if outcome.asked.program == program]
+    for program in sorted({outcome.request.program for outcome in outcomes}):
+        mine = [outcome for outcome in outcomes if outcome.request.program == program]
         counts = Counter(outcome.status for outcome in mine)
         table.add_row(
             plain(program or "(unknown)"),
@@ -46,7 +46,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     console.print(table)
     refused = [outcome for outcome in outcomes if outcome.status == "refused"]
     for outcome in refused[:_REASONS_SHOWN]:
-        console.print(plain(f"refused: {outcome.asked.key[:16]} of {outcome.asked.program or '?'}: {outcome.why}"))
+        console.print(plain(f"refused: {outcome.request.key[:16]} of {outcome.request.program or '?'}: {outcome.why}"))
     if len(refused) > _REASONS_SHOWN:
         console.print(f"and {len(refused) - _REASONS_SHOWN} more; --json has all of them")
     for sentence in serves_text(outcomes):
@@ -70,8 +70,8 @@ def as_document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "serves": dict(Counter(outcome.serves for outcome in outcomes if outcome.status != "refused")),
         "outcomes": [
             {
-                "program": outcome.asked.program,
-                "key": outcome.asked.key,
+                "program": outcome.request.program,
+                "key": outcome.request.key,
                 "status": outcome.status,
                 "new_key": outcome.key,
                 "environment": outcome.environment,

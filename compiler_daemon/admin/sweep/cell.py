@@ -34,7 +34,7 @@ _LAST_WORDS = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphRow:
+class WarmResult:
     """One graph of a cell, as the trainer's report has it."""
 
     key: str
@@ -53,7 +53,7 @@ class CellResult:
     failure: str = ""
     """Why the cell is not done; empty where it is."""
     skipped: bool = False
-    rows: tuple[GraphRow, ...] = ()
+    rows: tuple[WarmResult, ...] = ()
     environment: str = ""
     recompile_limit: int = 0
     hit_limit: bool = False
@@ -72,7 +72,7 @@ class CellResult:
         return len(self.rows) - self.count("repeated")
 
     @property
-    def refused(self) -> list[GraphRow]:
+    def refused(self) -> list[WarmResult]:
         """Graphs that the daemon would not compile."""
         return [row for row in self.rows if row.outcome == "refused"]
 
@@ -88,7 +88,7 @@ class CellResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spot:
+class SweepContext:
     """Holds what all cells of a warm-up share."""
 
     directory: Path
@@ -112,16 +112,16 @@ class Run:
     """Follows a cell that runs."""
 
     cell: Cell
-    spot: Spot
+    context: SweepContext
     kind: Pass
     limit_s: float
     started: float = field(default_factory=time.monotonic)
 
     def start(self, environ: Mapping[str, str]) -> Run:
         """Start the trainer; raise `OSError` where that cannot be done."""
-        log = self.spot.log_of(self.cell)
+        log = self.context.log_of(self.cell)
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=self.spot.folder))
+        self._scratch = Path(tempfile.mkdtemp(prefix="cell-", dir=self.context.folder))
         own = self._scratch / SCRATCH
         own.mkdir()
         command = [word.replace(f"{{{SCRATCH}}}", str(own)) for word in self.cell.command]
@@ -174,19 +174,19 @@ class Run:
             "TORCH_COMPILE_CLIENT": "1",
             "TORCH_COMPILE_CLIENT_REPORT": str(self._report),
             "TORCH_COMPILE_CLIENT_TIMEOUT": environ.get("TORCH_COMPILE_CLIENT_TIMEOUT", str(_GRAPH_TIMEOUT_S)),
-            "COMPILER_DAEMON_DIR": str(self.spot.directory),
+            "COMPILER_DAEMON_DIR": str(self.context.directory),
             "TORCHINDUCTOR_CACHE_DIR": str(self._scratch / "inductor"),
             "TRITON_CACHE_DIR": str(self._scratch / "triton"),
         }
         if self.kind == "ahead":
             kept["TORCH_COMPILE_CLIENT_WARM"] = "1"
-        if self.spot.address:
-            kept["COMPILER_DAEMON_ADDRESS"] = self.spot.address
+        if self.context.address:
+            kept["COMPILER_DAEMON_ADDRESS"] = self.context.address
         return kept | dict(self.cell.environment)
 
     def _read(self, seconds: float, failure: str) -> CellResult:
         reports = [_report(path) for path in sorted(self._scratch.glob("report.json*"))]
-        log = self.spot.log_of(self.cell)
+        log = self.context.log_of(self.cell)
         words = _tail(log)
         if failure:
             failure += f": {words.splitlines()[-1]}" if words.strip() else ""
@@ -216,8 +216,8 @@ def _report(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _row(row: Mapping[str, Any]) -> GraphRow:
-    return GraphRow(
+def _row(row: Mapping[str, Any]) -> WarmResult:
+    return WarmResult(
         key=str(row["key"]),
         code=str(row["code"]),
         outcome=str(row["outcome"]),

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workshop:
+class DaemonLoad:
     """Holds what the daemon says about its own speed and load."""
 
     compiles: int = 0
@@ -42,10 +42,10 @@ class Progress:
     """Of those finished."""
 
 
-def remaining_seconds(progress: Progress, workshop: Workshop, *, jobs: int) -> float | None:
+def remaining_seconds(progress: Progress, load: DaemonLoad, *, jobs: int) -> float | None:
     """Return the larger of what the trainers and what the workers have yet to do; None where nothing is known yet."""
-    compiling = workshop.compile_s * (workshop.compiles + progress.waiting * progress.compiles_per_cell)
-    compiling /= workshop.workers
+    compiling = load.compile_s * (load.compiles + progress.waiting * progress.compiles_per_cell)
+    compiling /= load.workers
     if not progress.done_s:
         # A first estimate, from the daemon's history alone: what has reached its queue so far.
         return compiling or None

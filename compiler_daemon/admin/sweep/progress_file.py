@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler_daemon.admin.sweep.cell import CellResult, Spot
+from compiler_daemon.admin.sweep.cell import CellResult, SweepContext
 from compiler_daemon.admin.sweep.plan import Cell
 
 
@@ -26,9 +26,9 @@ class Done:
     keys: Collection[str]
 
 
-def remember(spot: Spot, result: CellResult, environ: Mapping[str, str]) -> None:
+def remember(context: SweepContext, result: CellResult, environ: Mapping[str, str]) -> None:
     """Note that a cell is done, or that it is not; raise `OSError` where that cannot be written."""
-    path = _path(spot, result.cell, environ)
+    path = _path(context, result.cell, environ)
     if result.failure or result.refused or not result.graphs:
         path.unlink(missing_ok=True)
         return
@@ -45,17 +45,17 @@ def remember(spot: Spot, result: CellResult, environ: Mapping[str, str]) -> None
     draft.replace(path)
 
 
-def recall(spot: Spot, cell: Cell, environ: Mapping[str, str]) -> Done | None:
+def recall(context: SweepContext, cell: Cell, environ: Mapping[str, str]) -> Done | None:
     """Return what is known of a finished cell; None where it has to be run."""
     try:
-        document = json.loads(_path(spot, cell, environ).read_text())
+        document = json.loads(_path(context, cell, environ).read_text())
         return Done(environment=document["environment"], keys=document["keys"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _path(spot: Spot, cell: Cell, environ: Mapping[str, str]) -> Path:
-    return spot.folder / "done" / f"{cell.digest}-{_torch(cell, environ)}.json"
+def _path(context: SweepContext, cell: Cell, environ: Mapping[str, str]) -> Path:
+    return context.folder / "done" / f"{cell.digest}-{_torch(cell, environ)}.json"
 
 
 def _torch(cell: Cell, environ: Mapping[str, str]) -> str:

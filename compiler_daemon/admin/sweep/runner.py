@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compiler_daemon.admin.sweep.cell import CellResult, Pass, Run, Spot
-from compiler_daemon.admin.sweep.estimate import Progress, Workshop, remaining_seconds
+from compiler_daemon.admin.sweep.cell import CellResult, Pass, Run, SweepContext
+from compiler_daemon.admin.sweep.estimate import DaemonLoad, Progress, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
 from compiler_daemon.errors import DaemonError
 
@@ -34,32 +34,32 @@ class WarmupConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class SweepProgress:
     """Says how far a warm-up is, for who watches."""
 
     done: int
     running: Sequence[str]
     total: int
     left_s: float | None
-    workshop: Workshop
+    load: DaemonLoad
 
 
-class Warmup:
+class SweepRunner:
     """Runs all cells of a sweep once."""
 
     def __init__(
         self,
         config: WarmupConfig,
-        spot: Spot,
+        context: SweepContext,
         environ: Mapping[str, str],
         *,
         status: Callable[[], Mapping[str, Any]],
-        on_change: Callable[[Standing], None],
+        on_change: Callable[[SweepProgress], None],
         on_result: Callable[[CellResult], None],
     ) -> None:
         """`status` is the daemon's state, and may raise `DaemonError`; the others are told as things happen."""
         self._config = config
-        self._spot = spot
+        self._context = context
         self._environ = environ
         self._status = status
         self._on_change = on_change
@@ -68,13 +68,13 @@ class Warmup:
         self._running: list[Run] = []
         self._first: dict[Cell, CellResult] = {}
         self._results: list[CellResult] = []
-        self._workshop = Workshop()
+        self._load = DaemonLoad()
         self._asked = -_ASK_S
         self._total = 0
 
     def run(self, cells: Iterable[Cell]) -> list[CellResult]:
         """Run all of them; return the results in the order in which they ended."""
-        self._spot.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._context.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._waiting.extend((cell, "ahead") for cell in cells)
         self._total = len(self._waiting)
         try:
@@ -82,7 +82,7 @@ class Warmup:
                 while self._waiting and len(self._running) < self._config.jobs:
                     self._start(*self._waiting.popleft())
                 self._look()
-                self._on_change(self._standing())
+                self._on_change(self._progress())
                 if self._running:
                     time.sleep(_LOOK_S)
         finally:
@@ -91,7 +91,7 @@ class Warmup:
         return self._results
 
     def _start(self, cell: Cell, kind: Pass) -> None:
-        run = Run(cell, self._spot, kind, self._config.cell_s)
+        run = Run(cell, self._context, kind, self._config.cell_s)
         try:
             self._running.append(run.start(self._environ))
         except OSError as error:
@@ -117,14 +117,14 @@ class Warmup:
         if result.failure and not self._config.keep_going:
             self._waiting.clear()
 
-    def _standing(self) -> Standing:
+    def _progress(self) -> SweepProgress:
         now = time.monotonic()
         if now - self._asked >= _ASK_S:
             self._asked = now
             try:
-                self._workshop = Workshop.of(self._status())
+                self._load = DaemonLoad.of(self._status())
             except DaemonError:  # gone: the cells will say so, each in its own result
-                self._workshop = Workshop()
+                self._load = DaemonLoad()
         done = [result for result in self._results if not result.failure]
         progress = Progress(
             waiting=len(self._waiting),
@@ -132,12 +132,12 @@ class Warmup:
             done_s=[result.seconds for result in done],
             compiles_per_cell=sum(result.count("compiled") for result in done) / max(1, len(done)),
         )
-        return Standing(
+        return SweepProgress(
             done=len(self._results),
             running=[run.cell.label for run in self._running],
             total=self._total,
-            left_s=remaining_seconds(progress, self._workshop, jobs=self._config.jobs),
-            workshop=self._workshop,
+            left_s=remaining_seconds(progress, self._load, jobs=self._config.jobs),
+            load=self._load,
         )
 
 

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from compiler_daemon.admin.sweep.cell import CellResult
-from compiler_daemon.admin.sweep.runner import Standing
+from compiler_daemon.admin.sweep.runner import SweepProgress
 
 
 class Watcher:
@@ -24,14 +24,14 @@ class Watcher:
         self._console = console
         self._task = bar.add_task("", total=None, left="", doing="")
 
-    def change(self, standing: Standing) -> None:
+    def change(self, progress: SweepProgress) -> None:
         """Show where it stands."""
-        left = "" if standing.left_s is None else f"about {_duration(standing.left_s)} left"
-        doing = ", ".join(standing.running[:3]) + (" ..." if len(standing.running) > 3 else "")
-        if standing.workshop.compiles:
-            doing += f"; {standing.workshop.compiles} compiles under way or waiting"
+        left = "" if progress.left_s is None else f"about {_duration(progress.left_s)} left"
+        doing = ", ".join(progress.running[:3]) + (" ..." if len(progress.running) > 3 else "")
+        if progress.load.compiles:
+            doing += f"; {progress.load.compiles} compiles under way or waiting"
         self._bar.update(
-            self._task, completed=standing.done, total=standing.total, left=left, doing=escape(doing), refresh=False
+            self._task, completed=progress.done, total=progress.total, left=left, doing=escape(doing), refresh=False
         )
 
     def result(self, result: CellResult) -> None:

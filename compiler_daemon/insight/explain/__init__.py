@@ -1,4 +1,4 @@
-"""Why a graph was not there: what it differs in from the nearest known one, in words.
+"""Why a graph was a miss: what it differs in from the nearest known one, in words.
 
 Two requests, each an environment and a `GraphSpec` or `KernelSpec`, go in; sentences come out. Nothing here knows
 torch, gRPC or files.

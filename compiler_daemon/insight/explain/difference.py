@@ -36,5 +36,5 @@ class Difference:
 
     @property
     def place(self) -> int:
-        """Where it stands among others."""
+        """The rank of its kind in `ORDER`."""
         return _PLACE[self.kind]

@@ -165,7 +165,7 @@ def _aspects(a: TensorSpec, b: TensorSpec, words: Words, other_words: Words) -> 
 
 
 def _same_layout(a: TensorSpec, b: TensorSpec, words: Words, other_words: Words) -> bool:
-    """Whether strides are equal, or differ only because the shapes do: dense, in the same order of dimensions."""
+    """Return whether strides are equal, or differ only because shapes do: dense, in the same order of dimensions."""
     if words.sizes(a.stride) == other_words.sizes(b.stride):
         return True
     if len(a.shape) != len(b.shape):
@@ -221,7 +221,7 @@ def _named(item: _Input) -> str:
 
 
 def _sharing(pairs: Sequence[tuple[_Input, _Input]]) -> list[Difference]:
-    """Which inputs share memory: torch compiles another graph where they do and one is written to."""
+    """Return which inputs share memory: torch compiles another graph where they do and one is written to."""
     owners: tuple[dict[int, int], dict[int, int]] = ({}, {})
     found = []
     for place, (a, b) in enumerate(pairs):

@@ -124,7 +124,7 @@ def _argument(which: str, now: KernelArgument, before: KernelArgument) -> Differ
 
 
 def _kind(argument: KernelArgument) -> str:
-    """Triton makes a constant of a whole number that is 1, and of None: then no author wrote it as one."""
+    """Return in words what an argument is. Triton makes constants of None and of 1 where the author wrote none."""
     if argument.type == _CONSTANT:
         return f"the constant {_value(argument.constant)}"
     return f"type {_short(argument.type)}"

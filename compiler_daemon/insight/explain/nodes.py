@@ -94,7 +94,7 @@ def _signature(node: NodeSpec) -> str:
 
 
 def _aligned(mine: Sequence[str], others: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
-    """As `SequenceMatcher.get_opcodes`, with equal ends taken off first and a bound on the work."""
+    """Return what `SequenceMatcher.get_opcodes` does, with equal ends taken off first and a bound on the work."""
     start = 0
     while start < min(len(mine), len(others)) and mine[start] == others[start]:
         start += 1
@@ -211,7 +211,7 @@ class _Leaves:
             grouped.setdefault(("constant", text), []).append(node.name)
 
     def _follows(self, leaf: _Leaf) -> bool:
-        """Whether a number differs as a size of an input does: `view(16, -1)` where a batch of 16 came in."""
+        """Return whether a number differs as a size of an input does: `view(16, -1)` where a batch of 16 came in."""
         both = (leaf.ours, leaf.theirs)
         return type(leaf.ours) is type(leaf.theirs) is int and both in self._sizes
 

@@ -31,5 +31,5 @@ def read_kernel(data: bytes) -> KernelSpec | None:
 
 
 def is_readable(data: bytes) -> bool:
-    """Whether it is a graph or a kernel that can be explained later."""
+    """Return whether it is a graph or a kernel that can be explained later."""
     return read_graph(data) is not None or read_kernel(data) is not None

@@ -60,7 +60,7 @@ def _state(name: str, now_text: str, before_text: str, now: Value, before: Value
 
 
 def _autocast(now: Value, before: Value) -> tuple[str, str]:
-    """The devices on which autocast differs: off and on, or with another dtype, which matters also where it is off."""
+    """Return for both the devices on which autocast differs: on or off, or the dtype, which matters also when off."""
     ours, theirs = _by_device(now), _by_device(before)
     devices = [device for device in ours if ours[device] != theirs.get(device)]
     both_off = all(not side[device][0] for side in (ours, theirs) for device in devices if device in side)
@@ -77,7 +77,7 @@ def _device(device: str, enabled: bool, dtype: str, *, both_off: bool) -> str:
 
 
 def _by_device(value: Value) -> dict[str, tuple[bool, str]]:
-    """A graph of an older daemon has devices with a dtype where autocast is on, and no others."""
+    """Return autocast by device. Graphs of older daemons name a dtype where it is on, and no other devices."""
     if not isinstance(value, list) or len(value) < 3:
         return {}
     found = {}

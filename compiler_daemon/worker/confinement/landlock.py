@@ -73,7 +73,7 @@ def restrict(*, read: Iterable[Path], own: Iterable[Path], devices: Iterable[Pat
 
 
 def give_up_privileges() -> None:
-    """No program that is started from now on gains rights by being started. Raises `OSError`."""
+    """Keep every program that is started from now on from gaining rights by it. Raises `OSError`."""
     _checked(_libc().prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "prctl")
 
 

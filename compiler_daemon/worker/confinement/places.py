@@ -73,7 +73,7 @@ def places(
 
 
 def _interpreter() -> Iterator[Path]:
-    """The interpreter's own folders; a virtual environment's, and those of what it was made from."""
+    """Yield the interpreter's own folders; a virtual environment's, and those of what it was made from."""
     for name in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
         yield Path(name)
     for name in {sys.executable, getattr(sys, "_base_executable", "") or sys.executable}:
@@ -92,7 +92,7 @@ def _folders_of(package: str) -> Iterator[Path]:
 
 
 def _imports() -> Iterator[Path]:
-    """Where imports are looked for, beside the prefixes: user site-packages, and what is installed for editing."""
+    """Yield where imports are looked for beside the prefixes: user site-packages, and what is installed for editing."""
     for entry in sys.path:
         if os.path.isabs(entry):
             yield Path(entry)
@@ -104,7 +104,7 @@ def _imports() -> Iterator[Path]:
 
 
 def _toolchain(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Compilers and what they bring along, where they are not the system's."""
+    """Yield compilers and what they bring along, where they are not the system's."""
     named = [word for name in _TOOL_VARIABLES for word in environ.get(name, "").split()[:1]]
     for tool in (*named, *_TOOLS):
         if found := shutil.which(tool, path=environ.get("PATH")):

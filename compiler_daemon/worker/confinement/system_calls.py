@@ -153,7 +153,7 @@ _PROCESSORS = {
 
 
 def is_known_here() -> bool:
-    """Whether this processor's system calls are known."""
+    """Return whether this processor's system calls are known."""
     return platform.machine() in _PROCESSORS
 
 
@@ -209,5 +209,5 @@ def _program(processor: _Processor) -> list[tuple[int, int, int, int]]:
 
 
 def _argument(number: int) -> int:
-    """Where the lower half of an argument stands; both processors are little-endian."""
+    """Return where the lower half of an argument stands; both processors are little-endian."""
     return 16 + 8 * number

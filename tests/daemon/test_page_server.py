@@ -18,7 +18,7 @@ from page_samples import PageVisitor
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.http.login import CODE_S, SESSION_S, Access
-from compiler_daemon.http.server import Door, DoorConfig, Request, Response
+from compiler_daemon.http.server import HttpServer, HttpServerConfig, Request, Response
 
 PAGES = ["/", "/metrics", "/status.json", f"/graphs/{'0' * 64}", "/nothing"]
 
@@ -98,7 +98,7 @@ def test_who_asks_for_a_way_in_shows_the_token(page: PageVisitor) -> None:
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-# What the door takes
+# What the server takes
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
@@ -182,7 +182,13 @@ def test_every_printable_path_and_query_is_answered_without_an_error_of_ours(pag
     for _ in range(150):
         target = "/" + "".join(chance.choices(signs, k=chance.randrange(60)))
         assert page.ask(target).status in (200, 400, 401, 404), target
-    for target in ("/graphs/../token", "/static/../door.py", "/static/%2e%2e/door.py", "//etc/passwd", "/?span=%ff"):
+    for target in (
+        "/graphs/../token",
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "//etc/passwd",
+        "/?span=%ff",
+    ):
         assert page.ask(target).status in (200, 400, 404)
 
 
@@ -194,7 +200,7 @@ def test_requests_sent_at_once_are_answered_one_after_the_other(page: PageVisito
     assert answer.count(b"HTTP/1.1 200") == 4
 
 
-# A door of its own, with short limits
+# A server of its own, with short limits
 
 
 async def hello(_request: Request) -> Response:
@@ -207,8 +213,8 @@ def plain(status: int, text: str) -> Response:
 
 @pytest.mark.asyncio
 async def test_who_sends_a_byte_at_a_time_is_cut_off() -> None:
-    door = Door(hello, plain, DoorConfig(head_s=0.3))
-    port = await door.listen(0)
+    server = HttpServer(hello, plain, HttpServerConfig(head_s=0.3))
+    port = await server.listen(0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     started = time.monotonic()
     async with asyncio.timeout(DEADLINE_S):
@@ -220,7 +226,7 @@ async def test_who_sends_a_byte_at_a_time_is_cut_off() -> None:
         except ConnectionError:
             pass
     writer.close()
-    await door.close()
+    await server.close()
 
     assert time.monotonic() - started >= 0.25
 
@@ -238,8 +244,8 @@ async def _asked(port: int) -> bytes:
 
 @pytest.mark.asyncio
 async def test_silent_connections_give_way_to_whoever_asks_and_the_oldest_first() -> None:
-    door = Door(hello, plain, DoorConfig(max_connections=4, head_s=30))
-    port = await door.listen(0)
+    server = HttpServer(hello, plain, HttpServerConfig(max_connections=4, head_s=30))
+    port = await server.listen(0)
     silent = []
     for _ in range(40):
         silent.append(await asyncio.open_connection("127.0.0.1", port))
@@ -248,7 +254,7 @@ async def test_silent_connections_give_way_to_whoever_asks_and_the_oldest_first(
     ended = [reader.at_eof() or reader.exception() is not None for reader, _ in silent]
     for _, writer in silent:
         writer.close()
-    await door.close()
+    await server.close()
 
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     assert all(ended[:36])
@@ -263,14 +269,14 @@ async def test_who_has_asked_is_not_dropped_for_somebody_new() -> None:
         await go.wait()
         return Response(body=b"hello")
 
-    door = Door(slow, plain, DoorConfig(max_connections=3, head_s=30))
-    port = await door.listen(0)
+    server = HttpServer(slow, plain, HttpServerConfig(max_connections=3, head_s=30))
+    port = await server.listen(0)
     asking = [asyncio.create_task(_asked(port)) for _ in range(3)]
     await asyncio.sleep(0.2)
     late = await _asked(port)
     go.set()
     answers = await asyncio.gather(*asking)
-    await door.close()
+    await server.close()
 
     assert late == b""
     assert all(answer.endswith(b"hello") for answer in answers)
@@ -281,16 +287,16 @@ async def test_an_answer_that_nobody_reads_is_given_up() -> None:
     async def large(_request: Request) -> Response:
         return Response(body=bytes(64 * 2**20))
 
-    door = Door(large, plain, DoorConfig(answer_s=0.3))
-    port = await door.listen(0)
+    server = HttpServer(large, plain, HttpServerConfig(answer_s=0.3))
+    port = await server.listen(0)
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
         async with asyncio.timeout(DEADLINE_S):
-            while not door._connections:  # noqa: ASYNC110  # as above
+            while not server._connections:  # noqa: ASYNC110  # as above
                 await asyncio.sleep(0.01)
-            while door._connections:  # noqa: ASYNC110  # as above
+            while server._connections:  # noqa: ASYNC110  # as above
                 await asyncio.sleep(0.01)
-    await door.close()
+    await server.close()
 
 
 @pytest.mark.asyncio
@@ -298,13 +304,13 @@ async def test_a_page_that_fails_is_an_error_without_details() -> None:
     async def fails(_request: Request) -> Response:
         raise RuntimeError("secret detail")
 
-    door = Door(fails, plain, DoorConfig())
-    port = await door.listen(0)
+    server = HttpServer(fails, plain, HttpServerConfig())
+    port = await server.listen(0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
-    await door.close()
+    await server.close()
 
     assert answer.startswith(b"HTTP/1.1 500")
     assert b"secret detail" not in answer

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from compiler_daemon import metrics
-from compiler_daemon.insight.status import Condition
+from compiler_daemon.insight.status import DaemonStatus
 
 
 class SlowStore:
@@ -43,15 +43,15 @@ class NoPool:
 
 def test_a_total_never_falls_while_counts_are_being_saved(tmp_path: Path) -> None:
     store, counters = SlowStore(), metrics.Counters()
-    stand_ins: dict[str, Any] = {"store": store, "pool": NoPool(), "flights": SimpleNamespace(quarantined=list)}
+    stand_ins: dict[str, Any] = {"store": store, "pool": NoPool(), "single_flight": SimpleNamespace(quarantined=list)}
 
     async def look_meanwhile() -> int:
-        condition = Condition(**stand_ins, counters=counters, directory=tmp_path)
+        status = DaemonStatus(**stand_ins, counters=counters, directory=tmp_path)
         counters.add(metrics.LOOKUPS, 3)
-        saving = asyncio.create_task(condition.save())
+        saving = asyncio.create_task(status.save())
         await asyncio.to_thread(store.writing.wait, 20)
-        looking = asyncio.create_task(condition.look())
-        await asyncio.wait([looking], timeout=0.1)  # a look that does not wait for the disk has ended by now
+        looking = asyncio.create_task(status.snapshot())
+        await asyncio.wait([looking], timeout=0.1)  # a snapshot that does not wait for the disk has ended by now
         store.disk.set()
         await saving
         return (await looking).counters[metrics.LOOKUPS]

@@ -1,0 +1,197 @@
+"""Wiring: builds every part of a daemon and passes each what it needs. Nothing is started here, and nothing decided."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from compiler_daemon import __version__
+from compiler_daemon.access.descriptors import max_connections, raise_limit
+from compiler_daemon.access.directory import Identity
+from compiler_daemon.access.register import Keyring
+from compiler_daemon.compiles.cache import Cache
+from compiler_daemon.compiles.environments import Environments
+from compiler_daemon.compiles.handshake import Handshakes
+from compiler_daemon.compiles.recompile import Recompiler
+from compiler_daemon.compiles.rights import Rights
+from compiler_daemon.compiles.single_flight import SingleFlight
+from compiler_daemon.compiles.transfers import Transfers
+from compiler_daemon.config import DaemonConfig
+from compiler_daemon.insight.explanations import Explanations
+from compiler_daemon.insight.inventory import Inventory
+from compiler_daemon.insight.run_intake import RunIntake
+from compiler_daemon.insight.runs import RunLog
+from compiler_daemon.insight.statistics import StatisticsCollector
+from compiler_daemon.insight.status import DaemonStatus
+from compiler_daemon.metrics import Counters
+from compiler_daemon.rpc.admin_service import AdminServicer
+from compiler_daemon.rpc.compile_service import CompileServicer
+from compiler_daemon.rpc.inventory_service import InventoryServicer
+from compiler_daemon.rpc.kernels_service import KernelServicer
+from compiler_daemon.rpc.page_service import PageServicer
+from compiler_daemon.rpc.replay_service import ReplayServicer
+from compiler_daemon.rpc.run_service import RunServicer
+from compiler_daemon.rpc.server import RpcServer
+from compiler_daemon.rpc.service import Service
+from compiler_daemon.store import Store, StoreConfig
+from compiler_daemon.workers.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """Holds what the services are made of."""
+
+    keyring: Keyring
+    counters: Counters
+    store: Store
+    runs: RunLog
+    reading: ThreadPoolExecutor
+    intake: RunIntake
+    environments: Environments
+    pool: Pool
+    rights: Rights
+    cache: Cache
+    transfers: Transfers
+    single_flight: SingleFlight
+    status: DaemonStatus
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Daemon:
+    """Holds a whole daemon, wired and not yet started."""
+
+    config: DaemonConfig
+    parts: Parts
+    page_service: PageServicer
+    server: RpcServer
+
+
+async def build(config: DaemonConfig, scope: contextlib.AsyncExitStack, *, shutdown: Callable[[], None]) -> Daemon:
+    """Open what is kept and wire all parts; `scope` closes what was opened, and `shutdown` is for an operator's call.
+
+    Raises `StartError` or `StoreError` where something cannot be opened.
+    """
+    parts = await _build_parts(config, scope)
+    page_service = PageServicer()
+    server = RpcServer(
+        _services(config, parts, page_service, shutdown=shutdown),
+        keyring=parts.keyring,
+        status=parts.status,
+        counters=parts.counters,
+        with_reflection=config.reflection,
+        max_connections=max_connections(raise_limit()),
+    )
+    return Daemon(config=config, parts=parts, page_service=page_service, server=server)
+
+
+async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> Parts:
+    identity = Identity.open(config.directory)
+    keyring = Keyring(config.directory, token=identity.token)
+    counters = Counters()
+    store = await asyncio.to_thread(Store.open, _store_config(config))
+    scope.push_async_callback(asyncio.to_thread, store.close)
+    runs = await asyncio.to_thread(RunLog, config.runs)
+    scope.push_async_callback(asyncio.to_thread, runs.close)
+    reading = scope.enter_context(_reader())
+    intake = RunIntake(runs, store, reading=reading, counters=counters)
+    environments = Environments(store, secret=identity.secret)
+    await environments.load()
+    pool = Pool(
+        config.pool,
+        scratch=config.scratch,
+        logs=config.logs,
+        headers=config.headers,
+        hidden=[config.directory],
+        counters=counters,
+        on_hello=environments.note_hello,
+        facts_of=environments.known_facts,
+    )
+    cache = Cache(store, environments, secret=identity.secret, counters=counters)
+    single_flight = SingleFlight(
+        config.flights,
+        cache=cache,
+        environments=environments,
+        pool=pool,
+        counters=counters,
+        on_refused=intake.keep_refused,
+    )
+    return Parts(
+        keyring=keyring,
+        counters=counters,
+        store=store,
+        runs=runs,
+        reading=reading,
+        intake=intake,
+        environments=environments,
+        pool=pool,
+        rights=Rights(environments, allow_publish=config.allow_publish),
+        cache=cache,
+        transfers=Transfers(store, environments, cache=cache, counters=counters),
+        single_flight=single_flight,
+        status=DaemonStatus(
+            store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
+        ),
+    )
+
+
+def _services(
+    config: DaemonConfig, parts: Parts, page_service: PageServicer, *, shutdown: Callable[[], None]
+) -> list[Service]:
+    servicers = (
+        CompileServicer(
+            handshakes=Handshakes(parts.environments, parts.pool, counters=parts.counters),
+            cache=parts.cache,
+            transfers=parts.transfers,
+            rights=parts.rights,
+            single_flight=parts.single_flight,
+            interpreter=config.pool.interpreter,
+            server_version=__version__,
+        ),
+        AdminServicer(status=parts.status, shutdown=shutdown, server_version=__version__),
+        InventoryServicer(
+            inventory=Inventory(parts.store, parts.environments, counters=parts.counters), transfers=parts.transfers
+        ),
+        page_service,
+        KernelServicer(
+            transfers=parts.transfers,
+            rights=parts.rights,
+            single_flight=parts.single_flight,
+            interpreter=config.pool.interpreter,
+        ),
+        RunServicer(
+            intake=parts.intake,
+            explanations=Explanations(parts.runs, parts.store, environments=parts.environments, reading=parts.reading),
+            statistics=StatisticsCollector(parts.store, parts.runs, counters=parts.counters),
+            single_flight=parts.single_flight,
+        ),
+        ReplayServicer(
+            transfers=parts.transfers,
+            recompiler=Recompiler(
+                cache=parts.cache,
+                environments=parts.environments,
+                single_flight=parts.single_flight,
+                pool=parts.pool,
+                counters=parts.counters,
+            ),
+            rights=parts.rights,
+            interpreter=config.pool.interpreter,
+        ),
+    )
+    return [servicer.service() for servicer in servicers]
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[ThreadPoolExecutor]:
+    """Keep a thread in which graphs are read, one after the other."""
+    thread = ThreadPoolExecutor(1, "reading")
+    try:
+        yield thread
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _store_config(config: DaemonConfig) -> StoreConfig:
+    return StoreConfig(root=config.store_root, max_bytes=config.store_max_bytes, address=str(config.address))
