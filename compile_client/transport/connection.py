@@ -32,9 +32,15 @@ from compile_client.errors import (
     TlsError,
     UnavailableError,
 )
-from compile_client.transport.address import Address, find_address, probe
-from compile_client.transport.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.transport.deadline import Deadline
+from compile_client.transport.endpoint import (
+    Address,
+    Credentials,
+    find_address,
+    has_tls_keys,
+    probe,
+    read_credentials,
+)
 from compile_client.transport.messages import Artifact, CompileEvent, LocalCompile, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, RunPart
 from compile_client.transport.verify import verified_blob, verified_facts, verified_manifest

@@ -12,11 +12,10 @@ from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
 from compile_client.errors import FullError, LateError, OverdueError, UnavailableError
-from compile_client.transport.address import Address
 from compile_client.transport.circuit_breaker import CircuitBreaker
 from compile_client.transport.connection import Connection
-from compile_client.transport.credentials import Credentials
 from compile_client.transport.deadline import Deadline
+from compile_client.transport.endpoint import Address, Credentials
 from compile_client.transport.reconnect import Link
 from compile_client.transport.rpc import Rpc
 

@@ -88,7 +88,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
 
 
 def test_nothing_that_holds_a_secret_shows_it_when_printed(tmp_path: Path) -> None:
-    from compile_client.transport.credentials import read_credentials
+    from compile_client.transport.endpoint import read_credentials
     from compiler_daemon.access.directory import Identity
     from compiler_daemon.access.register import KeyFiles
     from compiler_daemon.admin.credentials import read_operator_keys

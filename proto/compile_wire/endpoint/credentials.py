@@ -19,7 +19,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compile_client.errors import CredentialsError, UnsafeError
+from compile_wire.errors import CredentialsError, UnsafeError
 from compile_wire.signature import SECRET_BYTES
 
 _MAX_TOKEN_BYTES = 512

@@ -6,14 +6,30 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_daemon import RawListener
 
-from compile_client.errors import AbsentError, AddressError, CredentialsError, UnsafeError
-from compile_client.transport.address import Address, find_address, parse_address, probe
-from compile_client.transport.credentials import Credentials, has_tls_keys, read_credentials
+from compile_wire.endpoint.address import Address, find_address, parse_address, probe
+from compile_wire.endpoint.credentials import Credentials, has_tls_keys, read_credentials
+from compile_wire.errors import AbsentError, AddressError, CredentialsError, UnsafeError
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """The daemon's directory: a socket's path must be short, and the directory private."""
+    path = tmp_path / "d"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen(8)
+        yield
 
 
 @pytest.fixture
@@ -70,14 +86,14 @@ def test_a_note_that_cannot_be_read_is_no_note(directory: Path, text: str) -> No
 
 
 def test_a_listener_of_this_user_is_found(directory: Path) -> None:
-    with RawListener(directory / "s", greeting=None):
+    with listening(directory / "s"):
         probe(Address(path=f"{directory}/s"), 0.2)
 
 
 def test_a_listener_of_another_user_is_unsafe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compile_client.transport.address.os.geteuid", lambda: 12345)
+    monkeypatch.setattr("compile_wire.endpoint.address.os.geteuid", lambda: 12345)
 
-    with RawListener(directory / "s", greeting=None), pytest.raises(UnsafeError, match="served by user"):
+    with listening(directory / "s"), pytest.raises(UnsafeError, match="served by user"):
         probe(Address(path=f"{directory}/s"), 0.2)
 
 
@@ -144,7 +160,7 @@ def test_a_file_behind_a_link_is_not_read(credentials: Path, name: str) -> None:
 
 
 def test_what_belongs_to_another_user_is_unsafe(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compile_client.transport.credentials.os.geteuid", lambda: 12345)
+    monkeypatch.setattr("compile_wire.endpoint.credentials.os.geteuid", lambda: 12345)
 
     with pytest.raises(UnsafeError, match="belongs to user"):
         read_credentials(credentials)

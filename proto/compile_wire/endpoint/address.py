@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from compile_client.errors import AbsentError, AddressError, UnavailableError, UnsafeError
+from compile_wire.errors import AbsentError, AddressError, SilentError, UnsafeError
 
 _MAX_DAEMON_FILE_BYTES = 64 * 1024
 _MAX_HOST_TEXT = 255
@@ -112,7 +112,7 @@ def probe(address: Address, timeout_s: float) -> None:
         if address.is_local:
             raise AbsentError(f"no daemon at {address} ({error})") from error
         # Looking again costs as long each time, unlike with a daemon of this machine that is not there.
-        raise UnavailableError(f"nobody answers at {address} within {timeout_s:g} s") from error
+        raise SilentError(f"nobody answers at {address} within {timeout_s:g} s") from error
     except OSError as error:  # not there, refused, a full backlog, a path too long for a socket
         raise AbsentError(f"no daemon at {address} ({error.strerror or error})") from error
 
