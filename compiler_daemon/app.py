@@ -18,12 +18,12 @@ from pathlib import Path
 
 import grpc
 
+from compile_wire.endpoint.address import Address, TcpAddress, UnixAddress
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import let_silent_go, max_connections, raise_limit
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity, prepare_directory
 from compiler_daemon.access.register import Keyring
 from compiler_daemon.access.socket import clear_socket
-from compiler_daemon.address import Address, TcpAddress, UnixAddress
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.compiles.handshake import Handshakes

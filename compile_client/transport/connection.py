@@ -36,6 +36,8 @@ from compile_client.transport.deadline import Deadline
 from compile_client.transport.endpoint import (
     Address,
     Credentials,
+    TcpAddress,
+    UnixAddress,
     find_address,
     has_tls_keys,
     probe,
@@ -94,7 +96,7 @@ class Connection:
         self._environment = environment
         self._program = program
         # A path of ours means something to the daemon only where both are one user on one host.
-        self._interpreter = sys.executable or "" if address.is_unix else ""
+        self._interpreter = sys.executable or "" if isinstance(address, UnixAddress) else ""
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
@@ -112,9 +114,10 @@ class Connection:
         """
         secured = has_tls_keys(config.directory)
         address = find_address(config.address, config.directory, secured=secured)
-        if address.is_unix or address.is_number:  # a name is left to gRPC, which looks it up within the deadline
+        # A name is left to gRPC, which looks it up within the deadline.
+        if isinstance(address, UnixAddress) or address.is_number:
             probe(address, deadline.within(config.remote_connect_s if secured else config.connect_s))
-        credentials = read_credentials(config.directory, tls=secured and not address.is_unix)
+        credentials = read_credentials(config.directory, tls=secured and isinstance(address, TcpAddress))
         try:
             fields = dict(environment())
             check_environment(fields)
@@ -382,7 +385,7 @@ class Connection:
 
 def _explained(error: ClientError, address: Address, credentials: Credentials, timeout_s: float) -> ClientError:
     """Return what is wrong with a connection that did not come about; over TLS gRPC itself cannot tell."""
-    if (keys := credentials.tls) is None:
+    if (keys := credentials.tls) is None or not isinstance(address, TcpAddress):
         return error
     from compile_wire.endpoint.tls_diagnosis import explain  # for those in trouble only
 

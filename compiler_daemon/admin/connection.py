@@ -16,14 +16,13 @@ import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
+from compile_wire.endpoint.address import Address, TcpAddress, UnixAddress
+from compile_wire.endpoint.credentials import Keys, has_keys, has_tls_keys
 from compile_wire.endpoint.tls_diagnosis import explain
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.access.directory import SECRET_NAME, DaemonNote, read_private
-from compiler_daemon.access.socket import check_peer
-from compiler_daemon.address import TcpAddress, UnixAddress, parse_address
-from compiler_daemon.admin.credentials import OperatorKeys, read_operator_keys, written_address
+from compiler_daemon import endpoint
 from compiler_daemon.config import Place
 from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 
@@ -34,8 +33,8 @@ _CALL_S = 10.0
 class OperatorClient:
     """Calls the daemon of a directory on an operator's behalf."""
 
-    address: str
-    keys: OperatorKeys
+    address: Address
+    keys: Keys
     call_s: float = _CALL_S
 
     @classmethod
@@ -44,12 +43,15 @@ class OperatorClient:
 
         Raises `NotRunningError` where the directory has never been a daemon's.
         """
-        note = DaemonNote.read(place.directory)
-        address = str(place.address) if place.address else note.address if note else str(place.default_address)
-        if not (place.address or note):
-            address = written_address(place.directory) or address
-        keys = read_operator_keys(place.directory, tls=isinstance(parse_address(address), TcpAddress))
-        return cls(address, keys, call_s)
+        directory = place.directory
+        written = "" if place.address else endpoint.written_address(directory)
+        address = endpoint.read_address(written) if written else place.address or place.default_address
+        if not has_keys(directory):
+            raise NotRunningError(
+                f"no daemon runs on {directory}: start one with `compiler-daemon serve`, or name another with --dir"
+            )
+        tls = isinstance(address, TcpAddress) and has_tls_keys(directory)
+        return cls(address, endpoint.read_keys(directory, tls=tls), call_s)
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's state, as JSON would have it."""
@@ -84,30 +86,30 @@ class OperatorClient:
                 raise self._explained(error) from error
 
     def _channel(self) -> grpc.Channel:
-        address, keys = parse_address(self.address), self.keys
+        address, tls = self.address, self.keys.tls
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
         if isinstance(address, UnixAddress):
-            check_peer(address)
-            return grpc.insecure_channel(self.address, options=options)
-        if keys.authority:
-            credentials = grpc.ssl_channel_credentials(keys.authority, keys.key or None, keys.certificate or None)
-            return grpc.secure_channel(self.address, credentials, options=options)
-        if address.is_loopback:
-            return grpc.insecure_channel(self.address, options=options)
+            endpoint.check_peer(address)
+            return grpc.insecure_channel(str(address), options=options)
+        if tls is not None:
+            credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+            return grpc.secure_channel(str(address), credentials, options=options)
+        if address.is_local:
+            return grpc.insecure_channel(str(address), options=options)
         raise UsageError(
             f"{address} is another machine, and this directory has no keys for TLS: name with --dir one that "
             "`compiler-daemon keys client NAME --operator` made there"
         )
 
     def _explained(self, error: grpc.RpcError) -> DaemonError:
-        address, keys = parse_address(self.address), self.keys
-        if error.code() is grpc.StatusCode.UNAVAILABLE and keys.authority and isinstance(address, TcpAddress):
+        address, tls = self.address, self.keys.tls
+        if error.code() is grpc.StatusCode.UNAVAILABLE and tls is not None and isinstance(address, TcpAddress):
             finding = explain(
                 address.host,
                 address.port,
-                authority=keys.authority_path,
-                certificate=keys.certificate_path,
-                expires=keys.expires,
+                authority=tls.authority_path,
+                certificate=tls.certificate_path,
+                expires=tls.expires,
                 timeout_s=self.call_s,
             )
             if finding.cause in {"tls", "refused"}:
@@ -118,12 +120,12 @@ class OperatorClient:
 def read_secret(directory: Path) -> bytes:
     """Return the signing secret of a daemon's directory. Raises `DaemonError` where it cannot be read."""
     try:
-        return read_private(directory / SECRET_NAME)
+        return endpoint.read_secret(directory)
     except OSError as error:
         raise DaemonError(f"the secret of {directory} cannot be read: {error.strerror}") from error
 
 
-def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
+def _explain(error: grpc.RpcError, address: Address, call_s: float) -> DaemonError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
             return NotRunningError(f"no daemon answers at {address}: start one with `compiler-daemon serve`")

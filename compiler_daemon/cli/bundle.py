@@ -88,18 +88,18 @@ def import_(
 
     Example: compiler-daemon import sweep.bundle --dry-run
     """
-    from compiler_daemon.access.directory import read_private
     from compiler_daemon.admin.bundle import Bundle
     from compiler_daemon.admin.bundle.import_ import Importer
     from compiler_daemon.admin.connection import OperatorClient, read_secret
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.cli.terminal import counting
+    from compiler_daemon.endpoint import read_secret_file
     from compiler_daemon.text.units import count_text, size_text
 
     place = Place.resolve(os.environ, directory=directory, address=address)
     operator = OperatorClient.of(place)
     try:
-        secret = read_private(secret_file) if secret_file else read_secret(place.directory)
+        secret = read_secret_file(secret_file) if secret_file else read_secret(place.directory)
     except OSError as error:
         raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
     with Bundle.open(file, kind="artifacts") as bundle:

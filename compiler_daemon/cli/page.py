@@ -45,7 +45,7 @@ def _open(directory: Path, url: str) -> None:
     """Open a file that leads on: a browser's command line can be read by every user of the machine, the file cannot."""
     import webbrowser
 
-    from compiler_daemon.access.directory import write_private
+    from compiler_daemon.endpoint import write_private
 
     file = directory / _LOGIN_NAME
     write_private(file, f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">\n'.encode())

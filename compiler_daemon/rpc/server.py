@@ -6,6 +6,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
 from compile_wire import tracing
+from compile_wire.endpoint.address import Address, TcpAddress
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
@@ -20,7 +21,6 @@ from compile_wire.v1 import runs_pb2 as runs_pb
 from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 from compiler_daemon import metrics
 from compiler_daemon.access.register import Keyring
-from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.errors import AddressError
 from compiler_daemon.insight.status import Condition
 from compiler_daemon.rpc.access_log import log_access

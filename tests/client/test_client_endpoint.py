@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +12,13 @@ import pytest
 from fake_daemon import RawListener
 
 from compile_client.errors import AbsentError, AddressError, CredentialsError, UnsafeError
-from compile_client.transport.endpoint import Address, find_address, probe, read_credentials
+from compile_client.transport.endpoint import UnixAddress, find_address, probe, read_credentials
 
 
 @pytest.fixture
-def listener(directory: Path) -> Iterator[Address]:
+def listener(directory: Path) -> Iterator[UnixAddress]:
     with RawListener(directory / "s", greeting=None):
-        yield Address(path=f"{directory}/s")
+        yield UnixAddress(directory / "s")
 
 
 @pytest.mark.parametrize("text", ["here", "unix:", "127.0.0.1:0", "a b:80", "10.0.0.1:80", "example.org:80"])
@@ -30,10 +32,38 @@ def test_what_is_no_address_is_the_clients_trouble_with_its_advice(directory: Pa
 @pytest.mark.parametrize("name", ["missing", "x" * 200])
 def test_nobody_there_is_absent(directory: Path, name: str) -> None:
     with pytest.raises(AbsentError, match="no daemon at"):
-        probe(Address(path=f"{directory}/{name}"), 0.2)
+        probe(UnixAddress(directory / name), 0.2)
 
 
-def test_a_stranger_behind_the_socket_is_unsafe(listener: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listener_of_this_machine_that_accepts_nobody_is_absent_within_the_time(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as first:
+        sock.bind(f"{directory}/full")
+        sock.listen(0)
+        first.connect(f"{directory}/full")
+        start = time.monotonic()
+        with pytest.raises(AbsentError):
+            probe(UnixAddress(directory / "full"), 0.1)
+
+    assert time.monotonic() - start < 2
+
+
+def test_the_given_address_wins_over_the_one_written_down(directory: Path) -> None:
+    (directory / "daemon.json").touch(mode=0o600)
+    (directory / "daemon.json").write_text('{"address": "127.0.0.1:7"}')
+
+    assert str(find_address("unix:/s", directory)) == "unix:/s"
+    assert str(find_address("", directory)) == "127.0.0.1:7"
+
+
+def test_an_address_that_others_could_have_written_is_unsafe(directory: Path) -> None:
+    (directory / "daemon.json").touch(mode=0o600)
+    (directory / "daemon.json").chmod(0o660)
+
+    with pytest.raises(UnsafeError, match="chmod 600"):
+        find_address("", directory)
+
+
+def test_a_stranger_behind_the_socket_is_unsafe(listener: UnixAddress, monkeypatch: pytest.MonkeyPatch) -> None:
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
 

@@ -11,24 +11,27 @@ import os
 import shutil
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from compile_wire.endpoint.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress
+from compile_wire.endpoint.credentials import is_clients
+from compile_wire.endpoint.peer import probe
+from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.errors import PeerError
 from compile_wire.signature import SECRET_BYTES
-from compiler_daemon.access.directory import SECRET_NAME, TOKEN_NAME, DaemonNote, DirectoryLock
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.access.register import KeyFiles
-from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress, parse_address
-from compiler_daemon.admin.credentials import is_clients, written_address
 from compiler_daemon.admin.doctor.findings import Finding, check_private
 from compiler_daemon.admin.doctor.findings import note as _note
 from compiler_daemon.admin.doctor.findings import ok as _ok
 from compiler_daemon.admin.doctor.findings import problem as _problem
 from compiler_daemon.admin.doctor.key_checks import check_client, check_keys, check_tls
 from compiler_daemon.config import Place
+from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.worker.confinement import in_words, why_not
 
@@ -38,7 +41,6 @@ OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
 _ENTRY_POINT = "compile_client:_activate"
 _CONNECT_S = 2.0
 _LITTLE_ROOM_BYTES = 256 * 2**20
-_PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 Ask = Callable[[], tuple[str, Mapping[str, Any]]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
@@ -60,7 +62,7 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
     state: Mapping[str, Any] | None = None
     try:
         note, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
-        address = place.address or parse_address(note.address if note else str(place.default_address))
+        address = place.address or read_address(note.address if note else str(place.default_address))
     except (DaemonError, OSError) as error:
         yield _problem("daemon", str(error))
     else:
@@ -84,7 +86,7 @@ def _elsewhere(place: Place, ask: Ask) -> Iterator[Finding]:
     yield from check_client(directory)
     try:
         named = str(place.address or written_address(directory))
-        address = parse_address(named) if named else None
+        address = read_address(named) if named else None
     except (DaemonError, OSError) as error:
         yield _problem("address", str(error))
         return
@@ -121,7 +123,7 @@ def check_address(address: Address, *, secured: bool = False) -> Finding:
         return _ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
     if secured:
         return _ok("address", f"{address}, with TLS")
-    if not address.is_loopback:
+    if not address.is_local:
         return _problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
     return _note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
 
@@ -133,10 +135,7 @@ def check_connection(address: Address, *, held: bool) -> Finding:
     try:
         if not stat.S_ISSOCK(address.path.lstat().st_mode):
             return _problem("socket", f"{address.path} is no socket: remove it, or choose another --address")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(_CONNECT_S)
-            probe.connect(str(address.path))
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        peer = probe(address, _CONNECT_S)
     except FileNotFoundError:
         if held:
             return _problem("socket", f"a daemon runs, and {address.path} is not there: stop and start it")
@@ -145,15 +144,15 @@ def check_connection(address: Address, *, held: bool) -> Finding:
         return _note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
     except OSError as error:
         return _problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
-    pid, user, _ = _PEER_CREDENTIALS.unpack(credentials)
-    if user != os.geteuid():
-        whose = f"process {pid} of user {user}, not of user {os.geteuid()}"
-        return _problem("socket", f"{address.path} is served by {whose}: clients refuse it; choose another --dir")
-    return _ok("socket", f"process {pid} of your own listens")
+    except PeerError as error:
+        text = f"{address.path} is served by {error.whose}: clients refuse it; choose another --dir"
+        return _problem("socket", text)
+    who = f"process {peer.pid}" if peer else "a process"
+    return _ok("socket", f"{who} of your own listens")
 
 
 def _check_port(address: TcpAddress, *, held: bool) -> Finding:
-    if not (address.is_loopback and held):
+    if not (address.is_local and held):
         # Whoever has the port would be shown the token.
         return _note("socket", f"{address} is not tried: only loopback is, while a daemon serves the directory")
     try:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from compile_wire.endpoint.address import TcpAddress
+from compile_wire.endpoint.credentials import AUTHORITY_NAME, CERTIFICATE_NAME
+from compile_wire.endpoint.private_files import TOKEN_NAME, split_pem
 from compile_wire.endpoint.tls_diagnosis import explain
-from compiler_daemon.access.directory import TOKEN_NAME, read_private
-from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register, split_pem
-from compiler_daemon.address import TcpAddress
-from compiler_daemon.admin.credentials import AUTHORITY_NAME, CERTIFICATE_NAME, read_operator_keys
+from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register
 from compiler_daemon.admin.doctor.findings import Finding, check_private, note, ok, problem
+from compiler_daemon.endpoint import read_keys, read_private
 from compiler_daemon.errors import DaemonError
 
 SOON_S = 30 * 86400.0
@@ -60,9 +61,11 @@ def check_client(directory: Path) -> Iterator[Finding]:
 def check_tls(directory: Path, address: TcpAddress) -> Finding:
     """Whether a TLS handshake with the daemon succeeds from here; no token is sent."""
     try:
-        keys = read_operator_keys(directory, tls=True)
+        keys = read_keys(directory, tls=True).tls
     except DaemonError as error:
         return problem("tls", str(error))
+    if keys is None:
+        return problem("tls", f"there are no keys for TLS in {directory}: {_RENEW}")
     found = explain(
         "127.0.0.1" if address.host == "0.0.0.0" else address.host,  # noqa: S104  # as its own machine reaches it
         address.port,

@@ -1,36 +1,44 @@
-"""What opens the daemon, and the secret that its signatures are checked with.
+"""What opens the daemon, and the secret that its signatures are checked with: for trainers and operators' commands.
 
 All are files of one directory: the daemon's own, or one that `compiler-daemon keys client` made for a client elsewhere.
-They are read only from a directory and from files that belong to this user and that nobody else can read or write:
-whoever can write the secret, or the authority's certificate, can make this process run code.
+They are read only from a directory and from files that belong to this user and that nobody else can reach: whoever can
+write the secret, or the authority's certificate, can make a process run code.
 
     secret                     of both
     token                      of the daemon's own directory, and of a client that shows a token
     ca.pem, client.pem         of a client elsewhere: the authority; key and certificate, if it shows a certificate
+    client.json                of a client elsewhere: the daemon's address, and when the certificate ends
     keys/ca.pem                of the daemon's own directory, where it has keys for TLS
+
+`OSError` is raised as it is where one that is needed cannot be opened.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compile_wire.errors import CredentialsError, UnsafeError
+from compile_wire.endpoint.address import CARD_NAME, read_note
+from compile_wire.endpoint.private_files import (
+    SECRET_NAME,
+    TOKEN_NAME,
+    check_private_directory,
+    read_private,
+    split_pem,
+)
+from compile_wire.errors import UnusableFileError
 from compile_wire.signature import SECRET_BYTES
 
+AUTHORITY_NAME = "ca.pem"
+CERTIFICATE_NAME = "client.pem"
+
+_AUTHORITIES = (AUTHORITY_NAME, f"keys/{AUTHORITY_NAME}")
 _MAX_TOKEN_BYTES = 512
-_MAX_PEM_BYTES = 64 * 1024
-_AUTHORITIES = ("ca.pem", "keys/ca.pem")
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class TlsKeys:
-    """Holds what TLS needs at this end, PEM as gRPC takes it."""
+    """Holds what TLS needs at a client's end, PEM as gRPC takes it."""
 
     authority: bytes
     certificate: bytes | None = None
@@ -44,16 +52,20 @@ class TlsKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """Holds the token to talk to the daemon and the secret to believe it.
-
-    Neither shows in a repr, so neither reaches a log.
-    """
+class Keys:
+    """Holds what is shown to a daemon; neither token nor key shows in a repr, so neither reaches a log."""
 
     token: str = field(repr=False)
-    secret: bytes = field(repr=False)
+    """Empty where a certificate takes its place."""
     tls: TlsKeys | None = None
     """Where TLS is to be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials(Keys):
+    """Holds beside the keys the secret that the daemon's signatures are checked with; it does not show either."""
+
+    secret: bytes = field(kw_only=True, repr=False)
 
 
 def has_tls_keys(directory: Path) -> bool:
@@ -61,67 +73,64 @@ def has_tls_keys(directory: Path) -> bool:
     return any((directory / name).exists() for name in _AUTHORITIES)
 
 
+def has_keys(directory: Path) -> bool:
+    """Whether there is anything to show to a daemon: the directory is a daemon's, or a client's."""
+    return any((directory / name).exists() for name in (TOKEN_NAME, CERTIFICATE_NAME))
+
+
+def is_clients(directory: Path) -> bool:
+    """Whether the directory was made for a client elsewhere: no daemon serves it."""
+    return (directory / CARD_NAME).exists()
+
+
 def read_credentials(directory: Path, *, tls: bool = False) -> Credentials:
-    """Return what is in the directory; raise `UnsafeError` or `CredentialsError` where it is unusable."""
-    try:
-        _check_private(directory.stat(), directory, "directory")
-    except OSError as error:
-        raise CredentialsError(f"the daemon's directory {directory} cannot be read ({error.strerror})") from error
+    """Return keys and secret; raise `UnsafeError` or `UnusableFileError` where one of them must not be used."""
+    keys = read_keys(directory, tls=tls)
+    return Credentials(keys.token, keys.tls, secret=read_secret(directory))
+
+
+def read_keys(directory: Path, *, tls: bool = False) -> Keys:
+    """Return what is shown to a daemon, with `tls` over TLS: then there must be an authority.
+
+    Raises `UnsafeError` or `UnusableFileError` where it must not be used.
+    """
+    check_private_directory(directory)
     keys = _read_tls(directory) if tls else None
     # A certificate takes the place of the token; with both, the daemon goes by the certificate.
-    needs_token = keys is None or keys.certificate is None or (directory / "token").exists()
-    token = _read_private(directory / "token", _MAX_TOKEN_BYTES).strip() if needs_token else b""
-    secret = _read_private(directory / "secret", SECRET_BYTES)
-    if needs_token and (not token.isascii() or not token.decode("latin-1").isprintable() or not token):
-        raise CredentialsError(f"{directory / 'token'} holds no token")
+    needs_token = keys is None or keys.certificate is None or (directory / TOKEN_NAME).exists()
+    return Keys(read_token(directory) if needs_token else "", keys)
+
+
+def read_token(directory: Path) -> str:
+    """Return the token of a directory; raise `UnsafeError` or `UnusableFileError` where it must not be used."""
+    token = read_private(directory / TOKEN_NAME, _MAX_TOKEN_BYTES).strip()
+    if not token or not token.isascii() or not token.decode().isprintable():
+        raise UnusableFileError(f"{directory / TOKEN_NAME} holds no token", directory / TOKEN_NAME)
+    return token.decode()
+
+
+def read_secret(directory: Path) -> bytes:
+    """Return the signing secret of a directory, with the errors of `read_token`."""
+    return read_secret_file(directory / SECRET_NAME)
+
+
+def read_secret_file(path: Path) -> bytes:
+    """Return the signing secret in a file, with the errors of `read_token`."""
+    secret = read_private(path)
     if len(secret) != SECRET_BYTES:
-        raise CredentialsError(f"{directory / 'secret'} has {len(secret)} bytes, not {SECRET_BYTES}")
-    return Credentials(token.decode(), secret, keys)
+        raise UnusableFileError(f"{path} has {len(secret)} bytes, not {SECRET_BYTES}", path)
+    return secret
 
 
 def _read_tls(directory: Path) -> TlsKeys:
-    path = next((directory / name for name in _AUTHORITIES if (directory / name).exists()), directory / _AUTHORITIES[0])
-    authority = _read_private(path, _MAX_PEM_BYTES)
-    own = directory / "client.pem"
+    paths = [directory / name for name in _AUTHORITIES]
+    path = next((path for path in paths if path.exists()), paths[0])
+    authority = read_private(path)
+    own = directory / CERTIFICATE_NAME
     if not own.exists():
         return TlsKeys(authority, authority_path=path)
-    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(_read_private(own, _MAX_PEM_BYTES))]
-    key = b"".join(block for label, block in blocks if label.endswith(b"PRIVATE KEY"))
-    certificate = b"".join(block for label, block in blocks if label == b"CERTIFICATE")
+    key, certificate = split_pem(read_private(own))
     if not key or not certificate:
-        raise CredentialsError(f"{own} must hold a certificate and its private key")
-    return TlsKeys(authority, certificate, key, path, own, _expires(directory))
-
-
-def _expires(directory: Path) -> float:
-    try:
-        expires = json.loads((directory / "client.json").read_bytes()[:_MAX_PEM_BYTES])["expires"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0.0
-    return float(expires) if isinstance(expires, int | float) else 0.0
-
-
-def _read_private(path: Path, max_bytes: int) -> bytes:
-    """Read at most one byte more than `max_bytes`, from the very file that was checked, never through a link."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise CredentialsError(f"{path} cannot be read ({error.strerror})") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafeError(f"{path} is not a plain file")
-        _check_private(status, path, "file")
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise CredentialsError(f"{path} is longer than {max_bytes} bytes")
-    return data
-
-
-def _check_private(status: os.stat_result, path: Path, what: str) -> None:
-    if status.st_uid != os.geteuid():
-        raise UnsafeError(f"the {what} {path} belongs to user {status.st_uid}, not to user {os.geteuid()}")
-    if status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
-        right = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        raise UnsafeError(f"others can reach the {what} {path} (mode {mode:o}); `chmod {right} {path}` mends it")
+        raise UnusableFileError(f"{own} must hold a certificate and its private key", own)
+    expires = read_note(directory / CARD_NAME).get("expires")
+    return TlsKeys(authority, certificate, key, path, own, float(expires) if isinstance(expires, int | float) else 0.0)
