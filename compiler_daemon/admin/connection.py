@@ -1,16 +1,18 @@
 """The operator's calls to a running daemon, for `status`, `stop`, `doctor` and the verbs about what is stored.
 
 Guarantees: the token is shown to no other user behind a Unix socket, and over TCP to nobody without TLS, except on the
-loopback interface where the directory has no keys.
+loopback interface where the directory has no keys. A command's calls go over one channel, which ends with the command;
+after a call that nobody answered, the next one opens another, and asks again who listens.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 from google.protobuf import json_format
@@ -28,14 +30,24 @@ from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 
 _CALL_S = 10.0
 
+_NOBODY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""What a call ends with whose connection may be dead: a channel would wait longer and longer before it tries again."""
 
-@dataclass(frozen=True, slots=True)
+
 class OperatorClient:
-    """Calls the daemon of a directory on an operator's behalf."""
+    """Calls the daemon of a directory on an operator's behalf; a context manager, which ends its channel.
 
-    address: Address
-    keys: Keys
-    call_s: float = _CALL_S
+    Safe to call from any thread.
+    """
+
+    def __init__(self, address: Address, keys: Keys, call_s: float = _CALL_S) -> None:
+        """`call_s` is the deadline of short calls, in seconds."""
+        self.address = address
+        self.call_s = call_s
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._opened: list[grpc.Channel] = []
 
     @classmethod
     def of(cls, place: Place, *, call_s: float = _CALL_S) -> OperatorClient:
@@ -78,16 +90,48 @@ class OperatorClient:
 
     @contextmanager
     def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
-        """A channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
-        with self._channel() as channel:
-            try:
-                yield channel, (("authorization", f"Bearer {self.keys.token}"),) if self.keys.token else ()
-            except grpc.RpcError as error:
-                raise self._explained(error) from error
+        """The channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
+        with self._lock:
+            if self._channel is None:
+                self._channel = self._open()
+                self._opened.append(self._channel)
+            channel = self._channel
+        try:
+            yield channel, (("authorization", f"Bearer {self._keys.token}"),) if self._keys.token else ()
+        except grpc.RpcError as error:
+            if error.code() in _NOBODY:
+                self._leave(channel)
+            raise self._explained(error) from error
 
-    def _channel(self) -> grpc.Channel:
-        address, tls = self.address, self.keys.tls
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+    def close(self) -> None:
+        """End the channel; calls under way are cut off."""
+        with self._lock:
+            opened, self._opened, self._channel = self._opened, [], None
+        for channel in opened:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _leave(self, channel: grpc.Channel) -> None:
+        """Have the next call open another channel. This one stays open for those who wait for answers on it."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+
+    def _open(self) -> grpc.Channel:
+        address, tls = self.address, self._keys.tls
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.enable_http_proxy", 0),
+            # Else a channel that takes the place of another shares its dead connection, and its wait for a new one.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         if isinstance(address, UnixAddress):
             endpoint.check_peer(address)
             return grpc.insecure_channel(str(address), options=options)
@@ -102,7 +146,7 @@ class OperatorClient:
         )
 
     def _explained(self, error: grpc.RpcError) -> DaemonError:
-        address, tls = self.address, self.keys.tls
+        address, tls = self.address, self._keys.tls
         if error.code() is grpc.StatusCode.UNAVAILABLE and tls is not None and isinstance(address, TcpAddress):
             finding = explain(
                 address.host,

@@ -47,9 +47,8 @@ def export(
     if keys and program:
         raise UsageError("name keys or a --program, not both")
     place = Place.resolve(os.environ, directory=directory, address=address)
-    client = InventoryClient(OperatorClient.of(place))
-    with counting("exporting") as progress:
-        exporter = Exporter(client, progress)
+    with OperatorClient.of(place) as operator, counting("exporting") as progress:
+        exporter = Exporter(InventoryClient(operator), progress)
         if graphs:
             done = exporter.graphs(file, program=program, names=keys or ())
         else:
@@ -97,12 +96,11 @@ def import_(
     from compiler_daemon.text.units import count_text, size_text
 
     place = Place.resolve(os.environ, directory=directory, address=address)
-    operator = OperatorClient.of(place)
-    try:
-        secret = read_secret_file(secret_file) if secret_file else read_secret(place.directory)
-    except OSError as error:
-        raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
-    with Bundle.open(file, kind="artifacts") as bundle:
+    with OperatorClient.of(place) as operator, Bundle.open(file, kind="artifacts") as bundle:
+        try:
+            secret = read_secret_file(secret_file) if secret_file else read_secret(place.directory)
+        except OSError as error:
+            raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
         importer = Importer(InventoryClient(operator), bundle, secret=secret)
         preflight = importer.preflight
         if not as_json:

@@ -97,8 +97,8 @@ def status(
     from compiler_daemon.admin.insight.calls import RunClient
     from compiler_daemon.admin.status.page import find_page
 
-    operator = OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address))
-    state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
+    with OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)) as operator:
+        state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
     if as_json:
         print_result(json.dumps(state))
     else:
@@ -121,7 +121,8 @@ def stop(
     place = Place.resolve(os.environ, directory=directory, address=address)
     lock = DirectoryLock(place.directory)
     try:
-        OperatorClient.of(place).shutdown()
+        with OperatorClient.of(place) as operator:
+            operator.shutdown()
     except NotRunningError as error:
         if lock.is_held():
             # It drains already, and answers no more.

@@ -29,8 +29,8 @@ def doctor(
     place = Place.resolve(os.environ, directory=directory, address=address)
 
     def ask() -> tuple[str, dict[str, Any]]:
-        client = OperatorClient.of(place, call_s=_DOCTOR_CALL_S)
-        return client.health(), client.status()
+        with OperatorClient.of(place, call_s=_DOCTOR_CALL_S) as client:
+            return client.health(), client.status()
 
     findings = examine(place, os.environ, ask)
     problems = sum(finding.level == "problem" for finding in findings)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -32,8 +33,8 @@ def explain(
 
     if key and program:
         raise UsageError("name a key or a --program, not both")
-    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
-    answer = client.explain(key=key, program=program)
+    with OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)) as operator:
+        answer = RunClient(operator).explain(key=key, program=program)
     if as_json:
         print_result(json.dumps(answer))
     else:
@@ -57,18 +58,19 @@ def stats(
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
 
-    client = RunClient(OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)))
-    if watch:
-        try:
-            _watch(client.statistics, every, as_json=as_json)
-        except KeyboardInterrupt:
+    with OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)) as operator:
+        client = RunClient(operator)
+        if watch:
+            with suppress(KeyboardInterrupt):
+                _watch(client.statistics, every, as_json=as_json)
             return
-    elif as_json:
-        print_result(json.dumps(client.statistics()))
+        figures = client.statistics()
+    if as_json:
+        print_result(json.dumps(figures))
     else:
         from compiler_daemon.admin.insight.statistics_view import print_statistics
 
-        print_statistics(client.statistics())
+        print_statistics(figures)
 
 
 def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:

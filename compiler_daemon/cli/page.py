@@ -28,10 +28,12 @@ def page(
     Example: `compiler-daemon page --open`. From another machine: `ssh -L 8321:127.0.0.1:8321 HOST compiler-daemon page`
     where the daemon was started with `serve --page-port 8321`.
     """
+    from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.status.page import open_page
 
     place = Place.resolve(os.environ, directory=directory, address=address)
-    url = open_page(place)
+    with OperatorClient.of(place) as operator:
+        url = open_page(operator)
     if as_json:
         print_result(json.dumps({"url": url}))
         return

@@ -28,7 +28,8 @@ def pin(
 
     Example: compiler-daemon pin 3fa9
     """
-    _pin(inventory_of(directory, address), keys or [], pinned=True, as_json=as_json)
+    with inventory_of(directory, address) as client:
+        _pin(client, keys or [], pinned=True, as_json=as_json)
 
 
 @cli.command()
@@ -39,7 +40,8 @@ def unpin(
 
     Example: compiler-daemon unpin 3fa9
     """
-    _pin(inventory_of(directory, address), keys or [], pinned=False, as_json=as_json)
+    with inventory_of(directory, address) as client:
+        _pin(client, keys or [], pinned=False, as_json=as_json)
 
 
 @cli.command(name="rm")
@@ -65,16 +67,16 @@ def remove(
 
     if sum([bool(keys), bool(program), everything]) != 1:
         raise UsageError("say what to remove: keys, a --program, or --all")
-    client = inventory_of(directory, address)
-    rows = _named(client, keys) if keys else client.artifacts(program=program)
-    size = sum(row.bytes for row in rows)
-    if rows and not yes:
-        if not may_ask():
-            raise UsageError(f"this removes {count_text(len(rows), 'artifact')}, and nobody is there to ask: add --yes")
-        question = f"Remove {count_text(len(rows), 'artifact')}, {size_text(size)}?"
-        if not typer.confirm(question, err=True):
-            raise typer.Exit(1)
-    removed = client.remove([row.digest for row in rows])
+    with inventory_of(directory, address) as client:
+        rows = _named(client, keys) if keys else client.artifacts(program=program)
+        size = sum(row.bytes for row in rows)
+        what = count_text(len(rows), "artifact")
+        if rows and not yes:
+            if not may_ask():
+                raise UsageError(f"this removes {what}, and nobody is there to ask: add --yes")
+            if not typer.confirm(f"Remove {what}, {size_text(size)}?", err=True):
+                raise typer.Exit(1)
+        removed = client.remove([row.digest for row in rows])
     if as_json:
         print_result(json.dumps({"removed": removed, "bytes": size, "digests": [row.digest for row in rows]}))
     else:
@@ -108,12 +110,13 @@ def collect(
     except ValueError as error:
         raise UsageError(str(error)) from error
     max_bytes = int(max_gib * _GIB) if max_gib is not None else None
-    client = inventory_of(directory, address)
-    done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+    with inventory_of(directory, address) as client:
+        done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+        kinds = {} if as_json else client.kinds(done.artifacts)
     if as_json:
         print_result(json.dumps({**asdict(done.report), "listed": [asdict(row) for row in done.artifacts]}))
     else:
-        print_collected(done, client.kinds(done.artifacts))
+        print_collected(done, kinds)
 
 
 def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: bool) -> None:
