@@ -25,6 +25,7 @@ from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon import endpoint
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.config import Place
 from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 
@@ -65,15 +66,15 @@ class OperatorClient:
         tls = isinstance(address, TcpAddress) and has_tls_keys(directory)
         return cls(address, endpoint.read_keys(directory, tls=tls), call_s)
 
-    def status(self) -> dict[str, Any]:
-        """Return the daemon's state, as JSON would have it."""
+    def status(self) -> DaemonState:
+        """Return the daemon's state."""
         with self.calls() as (channel, metadata):
             stub = pb_grpc.AdminServiceStub(channel)
             response = stub.GetStatus(pb.GetStatusRequest(), timeout=self.call_s, metadata=metadata)
         fields: dict[str, Any] = json_format.MessageToDict(
             response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        return {name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()}
+        return DaemonState.of({name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()})
 
     def health(self) -> str:
         """Return `SERVING`, or what else the health service says of the daemon as a whole."""

@@ -113,7 +113,7 @@ def import_(
         if not (preflight.fitting or everything):
             raise DaemonError("nothing of it fits this machine, and nothing was imported: --all takes it all the same")
         status = operator.status()
-        free = status["store_max_bytes"] - status["store_bytes"]
+        free = status.store_max_bytes - status.store_bytes
         if room > free:
             raise DaemonError(
                 f"the import needs {size_text(room)} and the store has {size_text(max(free, 0))} left: serve with a "

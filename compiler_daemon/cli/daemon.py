@@ -98,13 +98,14 @@ def status(
     from compiler_daemon.admin.status.page import find_page
 
     with OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)) as operator:
-        state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
+        state, flights, url = operator.status(), RunClient(operator).flights(), find_page(operator)
     if as_json:
-        print_result(json.dumps(state))
+        in_flight = [flight.document for flight in flights]
+        print_result(json.dumps({**state.document, "in_flight": in_flight, "page": url}))
     else:
         from compiler_daemon.admin.status.view import print_status
 
-        print_status(state)
+        print_status(state, flights, url)
 
 
 @cli.command()

@@ -7,13 +7,18 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import Place
 from compiler_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiler_daemon.admin.answers import Figures
 
 
 @cli.command()
@@ -36,7 +41,7 @@ def explain(
     with OperatorClient.of(Place.resolve(os.environ, directory=directory, address=address)) as operator:
         answer = RunClient(operator).explain(key=key, program=program)
     if as_json:
-        print_result(json.dumps(answer))
+        print_result(json.dumps(answer.document))
     else:
         from compiler_daemon.admin.insight.explain_view import print_explanation
 
@@ -66,20 +71,20 @@ def stats(
             return
         figures = client.statistics()
     if as_json:
-        print_result(json.dumps(figures))
+        print_result(json.dumps(figures.document))
     else:
         from compiler_daemon.admin.insight.statistics_view import print_statistics
 
         print_statistics(figures)
 
 
-def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:
+def _watch(ask: Callable[[], Figures], every_s: float, *, as_json: bool) -> None:
     from compiler_daemon.admin.insight.statistics_view import statistics_line, statistics_view
 
     if as_json or not sys.stdout.isatty():
         while True:
             now = ask()
-            print_result(json.dumps(now) if as_json else f"{time.strftime('%H:%M:%S')} {statistics_line(now)}")
+            print_result(json.dumps(now.document) if as_json else f"{time.strftime('%H:%M:%S')} {statistics_line(now)}")
             time.sleep(every_s)
     from rich.live import Live
 

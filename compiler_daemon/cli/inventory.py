@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compile_wire.digest import Digest
 from compile_wire.plain import plain
 from compiler_daemon.cli.completion import KeyArgument, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
@@ -142,7 +143,7 @@ def show(
         described, requests = client.describe(key)
         artifacts = [(one.row, decode_manifest(one.manifest)) for one in described]
         environments = {environment: view.fields for environment, view in client.environments().items()}
-        graphs: dict[Any, tuple[int, GraphText | KernelText]] = {}
+        graphs: dict[Digest, tuple[int, GraphText | KernelText]] = {}
         for digest, environment in {one.graph: one.environment for one in requests}.items():
             try:
                 data = b"".join(client.graph(digest))

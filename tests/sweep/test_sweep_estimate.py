@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from compiler_daemon.admin.answers import DaemonState, WorkerState
 from compiler_daemon.admin.sweep.cell import CellResult, GraphRow
 from compiler_daemon.admin.sweep.estimate import Progress, Workshop, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
@@ -36,14 +37,14 @@ def test_a_cell_that_takes_longer_than_the_others_did_is_expected_to_end_at_once
 
 
 def test_the_workshop_is_read_from_the_daemons_status() -> None:
-    state = {
-        "queued": 3,
-        "workers": [{"state": "busy"}, {"state": "idle"}],
-        "counters": {"compile_seconds": 40, "compiles_done": 8},
-    }
+    state = DaemonState(
+        queued=3,
+        workers=(WorkerState(state="busy"), WorkerState(state="idle")),
+        counters={"compile_seconds": 40, "compiles_done": 8},
+    )
 
     assert Workshop.of(state) == Workshop(compiles=4, workers=2, compile_s=5.0)
-    assert Workshop.of({"queued": 0, "workers": [], "counters": {}}) == Workshop()
+    assert Workshop.of(DaemonState()) == Workshop()
 
 
 def cell(name: str, *keys: str, code: str = "forward (model.py:3)", limit: int = 4, hit: bool = False) -> CellResult:

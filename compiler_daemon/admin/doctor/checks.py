@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from compile_wire.endpoint.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress
 from compile_wire.endpoint.credentials import is_clients
@@ -25,6 +24,7 @@ from compile_wire.errors import PeerError
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.access.register import KeyFiles
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.doctor.findings import Finding, check_private
 from compiler_daemon.admin.doctor.findings import note as _note
 from compiler_daemon.admin.doctor.findings import ok as _ok
@@ -42,7 +42,7 @@ _ENTRY_POINT = "compile_client:_activate"
 _CONNECT_S = 2.0
 _LITTLE_ROOM_BYTES = 256 * 2**20
 
-Ask = Callable[[], tuple[str, Mapping[str, Any]]]
+Ask = Callable[[], tuple[str, DaemonState]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
@@ -59,7 +59,7 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
         yield check_private(directory / TOKEN_NAME, "token", 0o600)
         yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
         yield from check_keys(directory)
-    state: Mapping[str, Any] | None = None
+    state: DaemonState | None = None
     try:
         note, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
         address = place.address or read_address(note.address if note else str(place.default_address))
@@ -162,7 +162,7 @@ def _check_port(address: TcpAddress, *, held: bool) -> Finding:
     return _ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
 
 
-def check_answers(ask: Ask) -> tuple[Finding, Mapping[str, Any] | None]:
+def check_answers(ask: Ask) -> tuple[Finding, DaemonState | None]:
     """Health and status of a daemon that accepts connections."""
     try:
         health, state = ask()
@@ -170,13 +170,13 @@ def check_answers(ask: Ask) -> tuple[Finding, Mapping[str, Any] | None]:
         return _problem("answers", str(error)), None
     if health != "SERVING":
         return _note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
-    return _ok("answers", f"health and status in time, version {state['server_version']}"), state
+    return _ok("answers", f"health and status in time, version {state.server_version}"), state
 
 
-def check_sandbox(state: Mapping[str, Any] | None) -> Finding:
+def check_sandbox(state: DaemonState | None) -> Finding:
     """Whether a worker that is taken over is kept from files and network: as a daemon says, or as would be here."""
     if state is not None:
-        said = str(state.get("sandbox", ""))
+        said = state.sandbox
         if said.startswith("in force"):
             return _ok("sandbox", said)
         return _note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
@@ -198,7 +198,7 @@ def check_store(root: Path) -> Iterator[Finding]:
         yield _ok("quarantine", "no damaged blob was set aside")
 
 
-def check_room(directory: Path, state: Mapping[str, Any] | None) -> Finding:
+def check_room(directory: Path, state: DaemonState | None) -> Finding:
     """Whether the disk has the room that the store may take."""
     there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
@@ -207,7 +207,7 @@ def check_room(directory: Path, state: Mapping[str, Any] | None) -> Finding:
     said = f"{free / 2**30:.1f} GiB are free at {there}"
     if state is None:
         return _ok("room", f"{said}; the store's limit is known where a daemon answers")
-    limit, used = state["store_max_bytes"], state["store_bytes"]
+    limit, used = state.store_max_bytes, state.store_bytes
     said += f", the store has {used / 2**30:.1f} of {limit / 2**30:.1f} GiB"
     if free < limit - used:
         return _note("room", f"{said}: the disk fills first; lower --store-gib")
