@@ -25,11 +25,16 @@ from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.admin.answers import DaemonState
-from compiler_daemon.admin.doctor.findings import Finding, check_private
-from compiler_daemon.admin.doctor.findings import note as _note
-from compiler_daemon.admin.doctor.findings import ok as _ok
-from compiler_daemon.admin.doctor.findings import problem as _problem
-from compiler_daemon.admin.doctor.key_checks import check_client, check_keys, check_tls
+from compiler_daemon.admin.doctor.key_checks import (
+    Finding,
+    check_client,
+    check_keys,
+    check_private,
+    check_tls,
+    note,
+    ok,
+    problem,
+)
 from compiler_daemon.config import Place
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
@@ -61,12 +66,12 @@ def _daemon(place: Place, ask: Ask) -> Iterator[Finding]:
         yield from check_keys(directory)
     state: DaemonState | None = None
     try:
-        note, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
-        address = place.address or read_address(note.address if note else str(place.default_address))
+        written, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
+        address = place.address or read_address(written.address if written else str(place.default_address))
     except (DaemonError, OSError) as error:
-        yield _problem("daemon", str(error))
+        yield problem("daemon", str(error))
     else:
-        yield check_running(note, held=held)
+        yield check_running(written, held=held)
         secured = KeyFiles(directory).exist()
         yield check_address(address, secured=secured)
         yield (connected := _connection(directory, address, secured=secured, held=held))
@@ -88,10 +93,10 @@ def _elsewhere(place: Place, ask: Ask) -> Iterator[Finding]:
         named = str(place.address or written_address(directory))
         address = read_address(named) if named else None
     except (DaemonError, OSError) as error:
-        yield _problem("address", str(error))
+        yield problem("address", str(error))
         return
     if address is None:
-        yield _problem("address", "none is written in this directory: name one with COMPILER_DAEMON_ADDRESS=HOST:PORT")
+        yield problem("address", "none is written in this directory: name one with COMPILER_DAEMON_ADDRESS=HOST:PORT")
         return
     yield check_address(address, secured=True)
     yield (connected := _connection(directory, address, secured=True, held=True))
@@ -105,27 +110,27 @@ def _connection(directory: Path, address: Address, *, secured: bool, held: bool)
     return check_connection(address, held=held)
 
 
-def check_running(note: DaemonNote | None, *, held: bool) -> Finding:
+def check_running(written: DaemonNote | None, *, held: bool) -> Finding:
     """Whether a daemon serves the directory: it holds the lock, and it has written where it is."""
-    if held and note:
-        return _ok("daemon", f"process {note.pid} serves at {note.address}")
+    if held and written:
+        return ok("daemon", f"process {written.pid} serves at {written.address}")
     if held:
-        return _note("daemon", "one starts or stops at this moment: ask again")
-    if note:
-        return _problem("daemon", f"process {note.pid} was killed; what it stored is kept: `compiler-daemon serve`")
-    return _problem("daemon", "none runs: start one with `compiler-daemon serve`")
+        return note("daemon", "one starts or stops at this moment: ask again")
+    if written:
+        return problem("daemon", f"process {written.pid} was killed; what it stored is kept: `compiler-daemon serve`")
+    return problem("daemon", "none runs: start one with `compiler-daemon serve`")
 
 
 def check_address(address: Address, *, secured: bool = False) -> Finding:
     """Whether client and daemon can use the address at all."""
     if isinstance(address, UnixAddress):
         length = len(os.fsencode(address.path))
-        return _ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
+        return ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
     if secured:
-        return _ok("address", f"{address}, with TLS")
+        return ok("address", f"{address}, with TLS")
     if not address.is_local:
-        return _problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
-    return _note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
+        return problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
+    return note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
 
 
 def check_connection(address: Address, *, held: bool) -> Finding:
@@ -134,32 +139,32 @@ def check_connection(address: Address, *, held: bool) -> Finding:
         return _check_port(address, held=held)
     try:
         if not stat.S_ISSOCK(address.path.lstat().st_mode):
-            return _problem("socket", f"{address.path} is no socket: remove it, or choose another --address")
+            return problem("socket", f"{address.path} is no socket: remove it, or choose another --address")
         peer = probe(address, _CONNECT_S)
     except FileNotFoundError:
         if held:
-            return _problem("socket", f"a daemon runs, and {address.path} is not there: stop and start it")
-        return _note("socket", f"{address.path} is not there, as no daemon runs")
+            return problem("socket", f"a daemon runs, and {address.path} is not there: stop and start it")
+        return note("socket", f"{address.path} is not there, as no daemon runs")
     except ConnectionRefusedError:
-        return _note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
+        return note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
     except OSError as error:
-        return _problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
+        return problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
     except PeerError as error:
         text = f"{address.path} is served by {error.whose}: clients refuse it; choose another --dir"
-        return _problem("socket", text)
+        return problem("socket", text)
     who = f"process {peer.pid}" if peer else "a process"
-    return _ok("socket", f"{who} of your own listens")
+    return ok("socket", f"{who} of your own listens")
 
 
 def _check_port(address: TcpAddress, *, held: bool) -> Finding:
     if not (address.is_local and held):
         # Whoever has the port would be shown the token.
-        return _note("socket", f"{address} is not tried: only loopback is, while a daemon serves the directory")
+        return note("socket", f"{address} is not tried: only loopback is, while a daemon serves the directory")
     try:
         socket.create_connection((address.host, address.port), timeout=_CONNECT_S).close()
     except OSError as error:
-        return _problem("socket", f"{address} does not take connections ({error}): restart the daemon")
-    return _ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
+        return problem("socket", f"{address} does not take connections ({error}): restart the daemon")
+    return ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
 
 
 def check_answers(ask: Ask) -> tuple[Finding, DaemonState | None]:
@@ -167,10 +172,10 @@ def check_answers(ask: Ask) -> tuple[Finding, DaemonState | None]:
     try:
         health, state = ask()
     except DaemonError as error:
-        return _problem("answers", str(error)), None
+        return problem("answers", str(error)), None
     if health != "SERVING":
-        return _note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
-    return _ok("answers", f"health and status in time, version {state.server_version}"), state
+        return note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
+    return ok("answers", f"health and status in time, version {state.server_version}"), state
 
 
 def check_sandbox(state: DaemonState | None) -> Finding:
@@ -178,11 +183,11 @@ def check_sandbox(state: DaemonState | None) -> Finding:
     if state is not None:
         said = state.sandbox
         if said.startswith("in force"):
-            return _ok("sandbox", said)
-        return _note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
+            return ok("sandbox", said)
+        return note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
     if reason := why_not():
-        return _note("sandbox", f"workers would not be confined: {reason}")
-    return _ok("sandbox", f"workers would be confined: {in_words()}")
+        return note("sandbox", f"workers would not be confined: {reason}")
+    return ok("sandbox", f"workers would be confined: {in_words()}")
 
 
 def check_store(root: Path) -> Iterator[Finding]:
@@ -193,9 +198,9 @@ def check_store(root: Path) -> Iterator[Finding]:
     folder = root / "quarantine"
     if damaged := len(os.listdir(folder)) if os.access(folder, os.R_OK) else 0:
         what = f"{damaged} damaged blobs or records were set aside in {folder}"
-        yield _note("quarantine", f"{what}: check the disk, and who can write to it, then delete them")
+        yield note("quarantine", f"{what}: check the disk, and who can write to it, then delete them")
     else:
-        yield _ok("quarantine", "no damaged blob was set aside")
+        yield ok("quarantine", "no damaged blob was set aside")
 
 
 def check_room(directory: Path, state: DaemonState | None) -> Finding:
@@ -203,15 +208,15 @@ def check_room(directory: Path, state: DaemonState | None) -> Finding:
     there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     if free < _LITTLE_ROOM_BYTES:
-        return _problem("room", f"{free / 2**20:.0f} MiB are free at {there}: nothing large can be stored")
+        return problem("room", f"{free / 2**20:.0f} MiB are free at {there}: nothing large can be stored")
     said = f"{free / 2**30:.1f} GiB are free at {there}"
     if state is None:
-        return _ok("room", f"{said}; the store's limit is known where a daemon answers")
+        return ok("room", f"{said}; the store's limit is known where a daemon answers")
     limit, used = state.store_max_bytes, state.store_bytes
     said += f", the store has {used / 2**30:.1f} of {limit / 2**30:.1f} GiB"
     if free < limit - used:
-        return _note("room", f"{said}: the disk fills first; lower --store-gib")
-    return _ok("room", said)
+        return note("room", f"{said}: the disk fills first; lower --store-gib")
+    return ok("room", said)
 
 
 def _tools(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -219,7 +224,7 @@ def _tools(environ: Mapping[str, str]) -> Iterator[Finding]:
     for program, needed in ((compiler, "torch builds CPU kernels with it"), ("strip", "it shortens shared objects")):
         found = shutil.which(program, path=environ.get("PATH"))
         missing = f"`{program}` is not on PATH, and {needed}: install g++ and binutils"
-        yield _ok("tools", f"{program} is {found}") if found else _problem("tools", missing)
+        yield ok("tools", f"{program} is {found}") if found else problem("tools", missing)
 
 
 def check_torch() -> Finding:
@@ -228,31 +233,31 @@ def check_torch() -> Finding:
     try:
         text = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        return _problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
+        return problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
     numbers = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
     if OLDEST_TORCH <= tuple(numbers) <= NEWEST_TORCH:
-        return _ok("torch", f"torch {text} in {sys.executable}")
-    return _problem("torch", f"torch {text} is not known: the client stays off; {oldest} to {newest} are")
+        return ok("torch", f"torch {text} in {sys.executable}")
+    return problem("torch", f"torch {text} is not known: the client stays off; {oldest} to {newest} are")
 
 
 def check_entry_point() -> Finding:
     """Whether `import torch` finds the client in this interpreter."""
     if any(point.value == _ENTRY_POINT for point in importlib.metadata.entry_points(group="torch.backends")):
-        return _ok("client", "its entry point `torch.backends` is installed")
-    return _problem("client", f"no entry point `torch.backends`: install compiler-daemon in {sys.executable}")
+        return ok("client", "its entry point `torch.backends` is installed")
+    return problem("client", f"no entry point `torch.backends`: install compiler-daemon in {sys.executable}")
 
 
 def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Variables of this shell that decide whether a trainer started from it uses the daemon."""
     if (value := environ.get(name := "TORCH_DEVICE_BACKEND_AUTOLOAD", "1")) != "1":
-        yield _problem("environment", f"{name}={value[:40]} keeps torch from finding the client: unset it")
+        yield problem("environment", f"{name}={value[:40]} keeps torch from finding the client: unset it")
     for name in ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCH_COMPILE_FORCE_DISABLE_CACHES"):
         if environ.get(name) == "1":
-            yield _problem("environment", f"{name}=1 switches the client off: unset it")
+            yield problem("environment", f"{name}=1 switches the client off: unset it")
     match environ.get(name := "TORCH_COMPILE_CLIENT", ""):
         case "1":
-            yield _ok("environment", f"{name}=1: trainers from this shell use the daemon")
+            yield ok("environment", f"{name}=1: trainers from this shell use the daemon")
         case "" | "0":
-            yield _note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
+            yield note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
         case other:
-            yield _problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")
+            yield problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")
