@@ -63,24 +63,24 @@ def remove(
     Example: compiler-daemon rm 3fa9 --yes
     """
     from compiler_daemon.cli.terminal import may_ask
-    from compiler_daemon.text.units import count_text, size_text
+    from compiler_daemon.text import numbers
 
     if sum([bool(keys), bool(program), everything]) != 1:
         raise UsageError("say what to remove: keys, a --program, or --all")
     with inventory_of(directory, address) as client:
         rows = _named(client, keys) if keys else client.artifacts(program=program)
         size = sum(row.bytes for row in rows)
-        what = count_text(len(rows), "artifact")
+        what = numbers.counted(len(rows), "artifact")
         if rows and not yes:
             if not may_ask():
                 raise UsageError(f"this removes {what}, and nobody is there to ask: add --yes")
-            if not typer.confirm(f"Remove {what}, {size_text(size)}?", err=True):
+            if not typer.confirm(f"Remove {what}, {numbers.size(size)}?", err=True):
                 raise typer.Exit(1)
         removed = client.remove([row.digest for row in rows])
     if as_json:
         print_result(json.dumps({"removed": removed, "bytes": size, "digests": [row.digest for row in rows]}))
     else:
-        print_result(f"removed {count_text(removed, 'artifact')}, {size_text(size)}")
+        print_result(f"removed {numbers.counted(removed, 'artifact')}, {numbers.size(size)}")
 
 
 @cli.command(name="gc")
@@ -103,10 +103,10 @@ def collect(
     Example: compiler-daemon gc --dry-run --older-than 30d
     """
     from compiler_daemon.admin.inventory.view import print_collected
-    from compiler_daemon.text.units import parse_duration
+    from compiler_daemon.text import numbers
 
     try:
-        unused_s = parse_duration(older_than) if older_than is not None else None
+        unused_s = numbers.parse_duration(older_than) if older_than is not None else None
     except ValueError as error:
         raise UsageError(str(error)) from error
     max_bytes = int(max_gib * _GIB) if max_gib is not None else None
@@ -127,9 +127,9 @@ def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: boo
     if as_json:
         print_result(json.dumps({"pinned": pinned, "count": changed, "digests": [row.digest for row in rows]}))
     else:
-        from compiler_daemon.text.units import count_text
+        from compiler_daemon.text import numbers
 
-        print_result(f"{'pinned' if pinned else 'unpinned'} {count_text(changed, 'artifact')}")
+        print_result(f"{'pinned' if pinned else 'unpinned'} {numbers.counted(changed, 'artifact')}")
 
 
 def _named(client: InventoryClient, keys: list[str]) -> list[ArtifactRow]:

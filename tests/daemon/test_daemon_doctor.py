@@ -67,7 +67,7 @@ def test_a_healthy_daemon_has_no_problem_and_its_process_and_address_are_named(d
     assert found.said("daemon", "ok") == f"process {daemon.process.pid} serves at {daemon.address}"
     assert str(daemon.process.pid) in found.said("socket", "ok")
     assert "health and status" in found.said("answers", "ok")
-    assert "GiB are free" in found.said("room", "ok") + found.said("room", "note")
+    assert "B are free" in found.said("room", "ok") + found.said("room", "note")
 
 
 def test_the_words_are_a_line_for_each_check_and_hold_neither_token_nor_secret(daemon: DaemonProcess) -> None:

@@ -38,6 +38,7 @@ from compiler_daemon.admin.doctor.key_checks import (
 from compiler_daemon.config import Place
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
+from compiler_daemon.text import numbers
 from compiler_daemon.worker.confinement import in_words, why_not
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
@@ -208,12 +209,12 @@ def check_room(directory: Path, state: DaemonState | None) -> Finding:
     there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     if free < _LITTLE_ROOM_BYTES:
-        return problem("room", f"{free / 2**20:.0f} MiB are free at {there}: nothing large can be stored")
-    said = f"{free / 2**30:.1f} GiB are free at {there}"
+        return problem("room", f"{numbers.size(free)} are free at {there}: nothing large can be stored")
+    said = f"{numbers.size(free)} are free at {there}"
     if state is None:
         return ok("room", f"{said}; the store's limit is known where a daemon answers")
     limit, used = state.store_max_bytes, state.store_bytes
-    said += f", the store has {used / 2**30:.1f} of {limit / 2**30:.1f} GiB"
+    said += f", the store has {numbers.size(used)} of {numbers.size(limit)}"
     if free < limit - used:
         return note("room", f"{said}: the disk fills first; lower --store-gib")
     return ok("room", said)
@@ -234,8 +235,8 @@ def check_torch() -> Finding:
         text = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
-    numbers = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
-    if OLDEST_TORCH <= tuple(numbers) <= NEWEST_TORCH:
+    parts = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
+    if OLDEST_TORCH <= tuple(parts) <= NEWEST_TORCH:
         return ok("torch", f"torch {text} in {sys.executable}")
     return problem("torch", f"torch {text} is not known: the client stays off; {oldest} to {newest} are")
 

@@ -21,6 +21,7 @@ from compile_wire.endpoint.tls_diagnosis import explain
 from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register
 from compiler_daemon.endpoint import read_keys, read_private
 from compiler_daemon.errors import DaemonError
+from compiler_daemon.text import numbers
 
 Level = Literal["ok", "note", "problem"]
 
@@ -177,7 +178,7 @@ def _ends(what: str, path: Path, mend: str) -> Iterator[Finding]:
     elif left <= 0:
         yield problem(what, f"{named} has ended on {_day(seen.not_after)}: {mend}")
     elif left < SOON_S:
-        yield note(what, f"{named} ends in {left / 86400:.0f} days: {mend}")
+        yield note(what, f"{named} ends in {numbers.seconds(left)}: {mend}")
     else:
         yield ok(what, f"{named}, in force until {_day(seen.not_after)}")
 

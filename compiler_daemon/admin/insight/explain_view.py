@@ -7,6 +7,7 @@ from rich.tree import Tree
 
 from compiler_daemon.admin.answers import Explanation, MissedGraph, NearestKnown, RunSummary
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.text import numbers
 
 _OUTCOMES = {
     "compiled_by_daemon": "compiled by the daemon",
@@ -50,7 +51,7 @@ def _heading(answer: Explanation) -> str:
 def _count(word: str, run: RunSummary) -> str:
     there = run.hits + run.hits_local
     total = there + run.compiled_by_daemon + run.compiled_here
-    saved = f", {run.seconds_saved:.0f} s saved" if run.seconds_saved else ""
+    saved = f", {numbers.seconds(run.seconds_saved)} saved" if run.seconds_saved else ""
     return f"{total} {word}{'' if total == 1 else 's'}, {there} of them there{saved}"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from rich.console import Console, Group, RenderableType
-from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
 from compiler_daemon.admin.answers import Figures
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.text import numbers
 
 _MAX_PROGRAMS = 20
 _LINE = 200
@@ -26,8 +26,9 @@ def statistics_line(now: Figures) -> str:
     """Return the most important figures in one line, for a log."""
     return (
         f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, "
-        f"published {now.published}, saved {now.seconds_saved:.0f} s, spent {now.seconds_spent:.0f} s, "
-        f"{now.artifacts} artifacts, {decimal(now.store_bytes)}"
+        f"published {now.published}, saved {numbers.seconds(now.seconds_saved)}, "
+        f"spent {numbers.seconds(now.seconds_spent)}, "
+        f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"
     )
 
 
@@ -52,10 +53,10 @@ def _overview(now: Figures) -> Table:
         "hits": f"{now.hits}{share}",
         "misses": str(now.misses),
         "merged requests": str(now.merged),
-        "compiled by workers": f"{now.compiled}, {now.seconds_spent:.0f} s",
-        "compiled in trainers": f"{now.published} published, {now.seconds_spent_here:.0f} s reported",
-        "seconds saved": f"{now.seconds_saved:.0f} s",
-        "store": f"{now.artifacts} artifacts, {decimal(now.store_bytes)} of {decimal(now.store_max_bytes)}",
+        "compiled by workers": f"{now.compiled}, {numbers.seconds(now.seconds_spent)}",
+        "compiled in trainers": f"{now.published} published, {numbers.seconds(now.seconds_spent_here)} reported",
+        "seconds saved": numbers.seconds(now.seconds_saved),
+        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)} of {numbers.size(now.store_max_bytes)}",
         "runs reported": str(now.runs),
     }
     for name, value in rows.items():
@@ -103,9 +104,9 @@ def _programs(now: Figures) -> Table:
             str(program.hits_local),
             str(program.compiled_by_daemon),
             str(program.compiled_here),
-            f"{program.seconds_saved:.0f} s",
-            f"{program.seconds_waited:.0f} s",
-            f"{max(0.0, time.time() - program.seen) / 60:.0f} min ago",
+            numbers.seconds(program.seconds_saved),
+            numbers.seconds(program.seconds_waited),
+            numbers.ago(program.seen, time.time()),
         )
     return table
 
@@ -116,9 +117,9 @@ def _slowest(now: Figures) -> Table:
         table.add_row(
             plain(graph.key[:16]),
             plain(graph.program or "(no name)"),
-            f"{graph.compile_s:.1f} s",
+            numbers.seconds(graph.compile_s),
             plain(graph.origin),
             str(graph.hits),
-            decimal(graph.bytes),
+            numbers.size(graph.bytes),
         )
     return table

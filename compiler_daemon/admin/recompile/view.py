@@ -13,6 +13,7 @@ from rich.table import Table
 from compiler_daemon.admin.plain import plain
 from compiler_daemon.admin.recompile.run import Outcome, Serves
 from compiler_daemon.store import ArtifactRow
+from compiler_daemon.text import numbers
 
 _SERVES: dict[Serves, str] = {
     "same": "{n} serve the same trainers as before: same environment, same key",
@@ -30,7 +31,7 @@ _REASONS_SHOWN = 20
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print a line for each program, the refusals with their reasons, and whom the rest serves."""
     console = Console()
-    table = Table("program", "graphs", "compiled", "already there", "refused", "compile seconds", box=None)
+    table = Table("program", "graphs", "compiled", "already there", "refused", "compiling", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for program in sorted({outcome.asked.program for outcome in outcomes}):
@@ -42,7 +43,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             str(counts["compiled"]),
             str(counts["there"]),
             str(counts["refused"]),
-            f"{sum(outcome.compile_s for outcome in mine):.1f}",
+            numbers.seconds(sum(outcome.compile_s for outcome in mine)),
         )
     console.print(table)
     refused = [outcome for outcome in outcomes if outcome.status == "refused"]
@@ -107,5 +108,5 @@ class Served:
         """The same in words."""
         return (
             f"{self.served} of {self.replayed} artifacts that `replay` made have served a trainer, "
-            f"{self.hits} times in all, and saved {self.seconds_saved:.0f} s of compiling"
+            f"{self.hits} times in all, and saved {numbers.seconds(self.seconds_saved)} of compiling"
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 
 from compiler_daemon.admin.answers import CompileState, DaemonState, RefusedGraph, WorkerState
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.text import numbers
 
 
 def print_status(state: DaemonState, flights: Sequence[CompileState], page: str) -> None:
@@ -32,10 +32,10 @@ def _overview(state: DaemonState, page: str) -> Table:
         "daemon": f"{state.server_version}, process {state.pid}" + (", draining" if state.draining else ""),
         "address": state.address,
         "directory": state.directory,
-        "up": f"{state.uptime_s:.0f} s",
-        "memory": decimal(state.rss_bytes),
+        "up": numbers.seconds(state.uptime_s),
+        "memory": numbers.size(state.rss_bytes),
         "store": f"{state.artifacts} artifacts, {state.blobs} blobs, "
-        f"{decimal(state.store_bytes)} of {decimal(state.store_max_bytes)}",
+        f"{numbers.size(state.store_bytes)} of {numbers.size(state.store_max_bytes)}",
         "sandbox": state.sandbox or "unknown: the daemon is older than this command",
         "waiting": f"{state.queued} graphs",
         "page": f"{page} (compiler-daemon page --open)" if page else "none (serve --page-port 0)",
@@ -53,9 +53,9 @@ def _workers(workers: Sequence[WorkerState]) -> Table:
             plain(worker.state),
             plain(worker.environment_id[:12]),
             plain(worker.key[:16]),
-            f"{worker.elapsed_s:.1f} s" if worker.key else "",
+            numbers.seconds(worker.elapsed_s) if worker.key else "",
             str(worker.jobs_done),
-            decimal(worker.rss_bytes),
+            numbers.size(worker.rss_bytes),
         )
     return table
 
@@ -68,8 +68,8 @@ def _flights(flights: Sequence[CompileState]) -> Table:
             plain(flight.key[:16]),
             plain(flight.program),
             plain(f"waiting, {flight.position} before it" if waiting else flight.phase),
-            f"{flight.waited_s if waiting else flight.elapsed_s:.0f} s",
-            "unknown" if flight.eta_s is None else f"about {flight.eta_s:.0f} s",
+            numbers.seconds(flight.waited_s if waiting else flight.elapsed_s),
+            "unknown" if flight.eta_s is None else f"about {numbers.seconds(flight.eta_s)}",
             str(flight.waiters),
         )
     return table
@@ -78,7 +78,7 @@ def _flights(flights: Sequence[CompileState]) -> Table:
 def _quarantined(graphs: Sequence[RefusedGraph]) -> Table:
     table = Table("refused graph", "for", "because", box=None)
     for graph in graphs:
-        table.add_row(plain(graph.key[:16]), f"{graph.left_s:.0f} s", plain(graph.reason))
+        table.add_row(plain(graph.key[:16]), numbers.seconds(graph.left_s), plain(graph.reason))
     return table
 
 
