@@ -17,11 +17,11 @@ from pathlib import Path
 
 import grpc
 
+from compile_wire.endpoint.address import Address, TcpAddress, UnixAddress
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import let_silent_go
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_directory
 from compiler_daemon.access.socket import clear_socket
-from compiler_daemon.address import Address, TcpAddress, UnixAddress
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError

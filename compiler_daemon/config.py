@@ -14,13 +14,13 @@ from typing import Literal, cast, get_args
 
 import psutil
 
-from compiler_daemon.address import Address, TcpAddress, parse_address
+from compile_wire.endpoint.address import SOCKET_NAME, Address, TcpAddress
+from compiler_daemon.endpoint import read_address
 from compiler_daemon.errors import UsageError
 
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
 SANDBOX_VARIABLE = "COMPILER_DAEMON_SANDBOX"
-SOCKET_NAME = "daemon.sock"
 
 ClientAuth = Literal["certificate", "token"]
 """What a client shows over TLS: TLS itself cannot ask for one or the other."""
@@ -132,7 +132,7 @@ class DaemonConfig:
     flights: FlightConfig = field(default_factory=FlightConfig)
 
     def __post_init__(self) -> None:
-        if self.insecure_loopback and isinstance(self.address, TcpAddress) and not self.address.is_loopback:
+        if self.insecure_loopback and isinstance(self.address, TcpAddress) and not self.address.is_local:
             raise UsageError(
                 f"{self.address} is no loopback address, and plain TCP would carry token and artifacts unprotected: "
                 "leave --insecure-loopback out, and `compiler-daemon keys init` makes what TLS needs"
@@ -148,7 +148,7 @@ class DaemonConfig:
     @property
     def local_address(self) -> Address:
         """Where the directory's own user connects: over TLS, too, there is the Unix socket."""
-        return parse_address(f"unix:{self.directory / SOCKET_NAME}") if self.uses_tls else self.address
+        return read_address(f"unix:{self.directory / SOCKET_NAME}") if self.uses_tls else self.address
 
     @property
     def store_root(self) -> Path:
@@ -193,13 +193,13 @@ class DaemonLocation:
         named = address or environ.get(ADDRESS_VARIABLE)
         return cls(
             directory=_resolve_directory(environ, directory),
-            address=parse_address(named) if named else None,
+            address=read_address(named) if named else None,
         )
 
     @property
     def default_address(self) -> Address:
         """Where a daemon of this directory listens unless told otherwise."""
-        return parse_address(f"unix:{self.directory / SOCKET_NAME}")
+        return read_address(f"unix:{self.directory / SOCKET_NAME}")
 
 
 def _resolve_directory(environ: Mapping[str, str], argument: Path | None) -> Path:

@@ -33,9 +33,17 @@ from compile_client.errors import (
     TlsError,
     UnavailableError,
 )
-from compile_client.transport.address import Address, find_address, probe
-from compile_client.transport.credentials import Credentials, has_tls_keys, read_credentials
 from compile_client.transport.deadline import Deadline
+from compile_client.transport.endpoint import (
+    Address,
+    Credentials,
+    TcpAddress,
+    UnixAddress,
+    find_address,
+    has_tls_keys,
+    probe,
+    read_credentials,
+)
 from compile_client.transport.messages import Artifact, CompileEvent, CompileRequest, LocalCompile, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, RunPart
 from compile_client.transport.verify import verified_blob, verified_facts, verified_manifest
@@ -106,7 +114,7 @@ class Connection:
         self._environment = environment
         self._program = program
         # A path of ours means something to the daemon only where both are one user on one host.
-        self._interpreter = sys.executable or "" if address.is_unix else ""
+        self._interpreter = sys.executable or "" if isinstance(address, UnixAddress) else ""
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
@@ -124,9 +132,10 @@ class Connection:
         """
         secured = has_tls_keys(config.directory)
         address = find_address(config.address, config.directory, secured=secured)
-        if address.is_unix or address.is_number:  # a name is left to gRPC, which looks it up within the deadline
+        # A name is left to gRPC, which looks it up within the deadline.
+        if isinstance(address, UnixAddress) or address.is_number:
             probe(address, deadline.within(config.remote_connect_s if secured else config.connect_s))
-        credentials = read_credentials(config.directory, tls=secured and not address.is_unix)
+        credentials = read_credentials(config.directory, tls=secured and isinstance(address, TcpAddress))
         try:
             fields = dict(environment())
             check_environment(fields)
@@ -345,7 +354,7 @@ class Connection:
 
 def _explained(error: ClientError, address: Address, credentials: Credentials, timeout_s: float) -> ClientError:
     """Return what is wrong with a connection that did not come about; over TLS gRPC itself cannot tell."""
-    if (keys := credentials.tls) is None:
+    if (keys := credentials.tls) is None or not isinstance(address, TcpAddress):
         return error
     from compile_wire.endpoint.tls_diagnosis import explain  # after a failure only
 

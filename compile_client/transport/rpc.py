@@ -31,7 +31,7 @@ from compile_client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from compile_client.transport.credentials import TlsKeys
+from compile_client.transport.endpoint import TlsKeys
 from compile_client.transport.messages import CompileEvent, CompileRequest, Queued, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, Outcome, RunPart
 from compile_client.transport.stream_timeout import stream_with_timeout

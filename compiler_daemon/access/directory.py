@@ -7,25 +7,22 @@ Neither token nor secret is ever logged.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import secrets
 import stat
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from compile_wire.endpoint.address import NOTE_NAME
+from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
 from compile_wire.signature import SECRET_BYTES
+from compiler_daemon.endpoint import read_note, read_secret, read_token, write_private
 from compiler_daemon.errors import DirectoryError, RunningError
 
-TOKEN_NAME = "token"  # noqa: S105  # the file's name, not a token
-SECRET_NAME = "secret"  # noqa: S105  # the file's name, not a secret
-NOTE_NAME = "daemon.json"
 LOCK_NAME = "daemon.lock"
-
-_MAX_FILE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +35,12 @@ class Identity:
     @classmethod
     def open(cls, directory: Path) -> Identity:
         """Read both from a prepared directory; make what is not there yet."""
-        token = _read_or_make(directory / TOKEN_NAME, secrets.token_hex(32).encode())
-        secret = _read_or_make(directory / SECRET_NAME, secrets.token_bytes(SECRET_BYTES))
-        if len(secret) != SECRET_BYTES:
-            raise DirectoryError(
-                f"{directory / SECRET_NAME} has {len(secret)} bytes, not {SECRET_BYTES}: move it away and start again; "
-                "artifacts signed with the old one will be compiled anew"
-            )
-        return cls(token=token.decode("ascii", "replace").strip(), secret=secret)
+        _make(directory / TOKEN_NAME, secrets.token_hex(32).encode())
+        _make(directory / SECRET_NAME, secrets.token_bytes(SECRET_BYTES))
+        try:
+            return cls(token=read_token(directory), secret=read_secret(directory))
+        except OSError as error:
+            raise DirectoryError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +59,10 @@ class DaemonNote:
     @classmethod
     def read(cls, directory: Path) -> DaemonNote | None:
         """Return the directory's note; None where there is none that can be read."""
+        fields: dict[str, Any] = read_note(directory / NOTE_NAME)
         try:
-            fields = json.loads(read_private(directory / NOTE_NAME))
             return cls(address=str(fields["address"]), pid=int(fields["pid"]), started=float(fields["started"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     @staticmethod
@@ -90,19 +85,6 @@ def prepare_directory(directory: Path) -> None:
     if status.st_mode & 0o077:
         # Readable by others is repaired: nothing can have been put in, and the secrets inside are 0600 themselves.
         directory.chmod(0o700)
-
-
-def read_private(path: Path, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
-    """Return the bytes of one of our small files; raise `DirectoryError` where others could have written or read it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise DirectoryError(f"{path} is not ours alone: `chmod 600 {path}`, or move it away if it may be known")
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise DirectoryError(f"{path} is longer than {max_bytes} bytes: it is none of ours, move it away")
-    return data
 
 
 class DirectoryLock:
@@ -154,25 +136,6 @@ class DirectoryLock:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _read_or_make(path: Path, fresh: bytes) -> bytes:
+def _make(path: Path, fresh: bytes) -> None:
     if not path.exists():
         write_private(path, fresh)
-    try:
-        return read_private(path)
-    except OSError as error:
-        raise DirectoryError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a 0600 file, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise DirectoryError(f"{path} cannot be written: {error.strerror}") from error

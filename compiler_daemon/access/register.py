@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from compiler_daemon.access.directory import TOKEN_NAME, read_private, write_private
+from compile_wire.endpoint.private_files import TOKEN_NAME, split_pem
+from compiler_daemon.endpoint import read_private, read_token, write_private
 from compiler_daemon.errors import DirectoryError, KeysError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ MAX_CLIENTS = 512
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_ACCESS_BYTES = 1024 * 1024
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +163,7 @@ class Keyring:
                 logger.error("nobody but the owner is let in: %s", error)  # noqa: TRY400  # no traceback
                 self._register = Register()
             try:
-                self._token = _sha256(read_private(self._directory / TOKEN_NAME).strip())
+                self._token = token_sha256(read_token(self._directory))
             except (OSError, DirectoryError) as error:
                 logger.error("the token in use is kept: %s", error)  # noqa: TRY400  # as above
         return self._register
@@ -258,13 +258,6 @@ def check_folder(folder: Path) -> None:
             f"others can reach {folder}: `chmod 700 {folder}`, and if somebody may have seen the keys "
             "`compiler-daemon keys rotate --ca --overlap-days 0`"
         )
-
-
-def split_pem(data: bytes) -> tuple[bytes, bytes]:
-    """Return the private key and the certificates of a PEM file; empty where there is none."""
-    blocks = [(match[1], match[0].rstrip() + b"\n") for match in _PEM_BLOCK.finditer(data)]
-    keys = [block for label, block in blocks if label.endswith(b"PRIVATE KEY")]
-    return b"".join(keys[:1]), b"".join(block for label, block in blocks if label == b"CERTIFICATE")
 
 
 def check_name(name: str) -> str:

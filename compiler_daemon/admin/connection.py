@@ -1,42 +1,54 @@
 """The operator's calls to a running daemon, for `status`, `stop`, `doctor` and the verbs about what is stored.
 
 Guarantees: the token is shown to no other user behind a Unix socket, and over TCP to nobody without TLS, except on the
-loopback interface where the directory has no keys.
+loopback interface where the directory has no keys. A command's calls go over one channel, which ends with the command;
+after a call that nobody answered, the next one opens another, and asks again who listens.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
+from compile_wire.endpoint.address import Address, TcpAddress, UnixAddress
+from compile_wire.endpoint.credentials import Keys, has_keys, has_tls_keys
 from compile_wire.endpoint.tls_diagnosis import explain
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.access.directory import SECRET_NAME, DaemonNote, read_private
-from compiler_daemon.access.socket import check_peer
-from compiler_daemon.address import TcpAddress, UnixAddress, parse_address
-from compiler_daemon.admin.credentials import OperatorKeys, read_operator_keys, written_address
+from compiler_daemon import endpoint
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
 
 _CALL_S = 10.0
 
+_NOBODY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""What a call ends with whose connection may be dead: a channel would wait longer and longer before it tries again."""
 
-@dataclass(frozen=True, slots=True)
+
 class OperatorClient:
-    """Calls the daemon of a directory on an operator's behalf."""
+    """Calls the daemon of a directory on an operator's behalf; a context manager, which ends its channel.
 
-    address: str
-    keys: OperatorKeys
-    call_s: float = _CALL_S
+    Safe to call from any thread.
+    """
+
+    def __init__(self, address: Address, keys: Keys, call_s: float = _CALL_S) -> None:
+        """`call_s` is the deadline of short calls, in seconds."""
+        self.address = address
+        self.call_s = call_s
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._opened: list[grpc.Channel] = []
 
     @classmethod
     def of(cls, place: DaemonLocation, *, call_s: float = _CALL_S) -> OperatorClient:
@@ -44,22 +56,25 @@ class OperatorClient:
 
         Raises `NotRunningError` where the directory has never been a daemon's.
         """
-        note = DaemonNote.read(place.directory)
-        address = str(place.address) if place.address else note.address if note else str(place.default_address)
-        if not (place.address or note):
-            address = written_address(place.directory) or address
-        keys = read_operator_keys(place.directory, tls=isinstance(parse_address(address), TcpAddress))
-        return cls(address, keys, call_s)
+        directory = place.directory
+        written = "" if place.address else endpoint.written_address(directory)
+        address = endpoint.read_address(written) if written else place.address or place.default_address
+        if not has_keys(directory):
+            raise NotRunningError(
+                f"no daemon runs on {directory}: start one with `compiler-daemon serve`, or name another with --dir"
+            )
+        tls = isinstance(address, TcpAddress) and has_tls_keys(directory)
+        return cls(address, endpoint.read_keys(directory, tls=tls), call_s)
 
-    def status(self) -> dict[str, Any]:
-        """Return the daemon's state, as JSON would have it."""
+    def status(self) -> DaemonState:
+        """Return the daemon's state."""
         with self.calls() as (channel, metadata):
             stub = pb_grpc.AdminServiceStub(channel)
             response = stub.GetStatus(pb.GetStatusRequest(), timeout=self.call_s, metadata=metadata)
         fields: dict[str, Any] = json_format.MessageToDict(
             response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        return {name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()}
+        return DaemonState.of({name: _numbers(part) if name not in _TEXTS else part for name, part in fields.items()})
 
     def health(self) -> str:
         """Return `SERVING`, or what else the health service says of the daemon as a whole."""
@@ -76,38 +91,70 @@ class OperatorClient:
 
     @contextmanager
     def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
-        """A channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
-        with self._channel() as channel:
-            try:
-                yield channel, (("authorization", f"Bearer {self.keys.token}"),) if self.keys.token else ()
-            except grpc.RpcError as error:
-                raise self._explained(error) from error
+        """The channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
+        with self._lock:
+            if self._channel is None:
+                self._channel = self._open()
+                self._opened.append(self._channel)
+            channel = self._channel
+        try:
+            yield channel, (("authorization", f"Bearer {self._keys.token}"),) if self._keys.token else ()
+        except grpc.RpcError as error:
+            if error.code() in _NOBODY:
+                self._leave(channel)
+            raise self._explained(error) from error
 
-    def _channel(self) -> grpc.Channel:
-        address, keys = parse_address(self.address), self.keys
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+    def close(self) -> None:
+        """End the channel; calls under way are cut off."""
+        with self._lock:
+            opened, self._opened, self._channel = self._opened, [], None
+        for channel in opened:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _leave(self, channel: grpc.Channel) -> None:
+        """Have the next call open another channel. This one stays open for those who wait for answers on it."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+
+    def _open(self) -> grpc.Channel:
+        address, tls = self.address, self._keys.tls
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.enable_http_proxy", 0),
+            # Else a channel that takes the place of another shares its dead connection, and its wait for a new one.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         if isinstance(address, UnixAddress):
-            check_peer(address)
-            return grpc.insecure_channel(self.address, options=options)
-        if keys.authority:
-            credentials = grpc.ssl_channel_credentials(keys.authority, keys.key or None, keys.certificate or None)
-            return grpc.secure_channel(self.address, credentials, options=options)
-        if address.is_loopback:
-            return grpc.insecure_channel(self.address, options=options)
+            endpoint.check_peer(address)
+            return grpc.insecure_channel(str(address), options=options)
+        if tls is not None:
+            credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+            return grpc.secure_channel(str(address), credentials, options=options)
+        if address.is_local:
+            return grpc.insecure_channel(str(address), options=options)
         raise UsageError(
             f"{address} is another machine, and this directory has no keys for TLS: name with --dir one that "
             "`compiler-daemon keys client NAME --operator` made there"
         )
 
     def _explained(self, error: grpc.RpcError) -> DaemonError:
-        address, keys = parse_address(self.address), self.keys
-        if error.code() is grpc.StatusCode.UNAVAILABLE and keys.authority and isinstance(address, TcpAddress):
+        address, tls = self.address, self._keys.tls
+        if error.code() is grpc.StatusCode.UNAVAILABLE and tls is not None and isinstance(address, TcpAddress):
             finding = explain(
                 address.host,
                 address.port,
-                authority=keys.authority_path,
-                certificate=keys.certificate_path,
-                expires=keys.expires,
+                authority=tls.authority_path,
+                certificate=tls.certificate_path,
+                expires=tls.expires,
                 timeout_s=self.call_s,
             )
             if finding.cause in {"tls", "refused"}:
@@ -118,12 +165,12 @@ class OperatorClient:
 def read_secret(directory: Path) -> bytes:
     """Return the signing secret of a daemon's directory. Raises `DaemonError` where it cannot be read."""
     try:
-        return read_private(directory / SECRET_NAME)
+        return endpoint.read_secret(directory)
     except OSError as error:
         raise DaemonError(f"the secret of {directory} cannot be read: {error.strerror}") from error
 
 
-def _explain(error: grpc.RpcError, address: str, call_s: float) -> DaemonError:
+def _explain(error: grpc.RpcError, address: Address, call_s: float) -> DaemonError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
             return NotRunningError(f"no daemon answers at {address}: start one with `compiler-daemon serve`")

@@ -42,14 +42,13 @@ def export(
     from compiler_daemon.admin.connection import OperatorClient, read_secret
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.cli.terminal import counting
-    from compiler_daemon.text.units import count_text, size_text
+    from compiler_daemon.text import numbers
 
     if keys and program:
         raise UsageError("name keys or a --program, not both")
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    client = InventoryClient(OperatorClient.of(place))
-    with counting("exporting") as progress:
-        exporter = Exporter(client, progress)
+    with OperatorClient.of(place) as operator, counting("exporting") as progress:
+        exporter = Exporter(InventoryClient(operator), progress)
         if graphs:
             done = exporter.graphs(file, program=program, names=keys or ())
         else:
@@ -60,11 +59,13 @@ def export(
         print_result(json.dumps({"file": str(file), **asdict(done)}))
     else:
         what = (
-            f"{count_text(done.graphs, 'graph')}"
+            f"{numbers.counted(done.graphs, 'graph')}"
             if graphs
-            else f"{count_text(done.artifacts, 'artifact')} and {count_text(done.graphs, 'graph')}"
+            else f"{numbers.counted(done.artifacts, 'artifact')} and {numbers.counted(done.graphs, 'graph')}"
         )
-        print_result(f"{file}: {what} of {count_text(done.environments, 'environment')}, {size_text(done.bytes)}")
+        print_result(
+            f"{file}: {what} of {numbers.counted(done.environments, 'environment')}, {numbers.size(done.bytes)}"
+        )
     if done.left_out:
         raise typer.Exit(1)
 
@@ -88,21 +89,20 @@ def import_(
 
     Example: compiler-daemon import sweep.bundle --dry-run
     """
-    from compiler_daemon.access.directory import read_private
     from compiler_daemon.admin.bundle import Bundle
     from compiler_daemon.admin.bundle.import_ import Importer
     from compiler_daemon.admin.connection import OperatorClient, read_secret
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.cli.terminal import counting
-    from compiler_daemon.text.units import count_text, size_text
+    from compiler_daemon.endpoint import read_secret_file
+    from compiler_daemon.text import numbers
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    operator = OperatorClient.of(place)
-    try:
-        secret = read_private(secret_file) if secret_file else read_secret(place.directory)
-    except OSError as error:
-        raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
-    with Bundle.open(file, kind="artifacts") as bundle:
+    with OperatorClient.of(place) as operator, Bundle.open(file, kind="artifacts") as bundle:
+        try:
+            secret = read_secret_file(secret_file) if secret_file else read_secret(place.directory)
+        except OSError as error:
+            raise UsageError(f"{secret_file} cannot be read: {error.strerror}") from error
         importer = Importer(InventoryClient(operator), bundle, secret=secret)
         preflight = importer.preflight
         if not as_json:
@@ -110,23 +110,23 @@ def import_(
         room = importer.missing_bytes(everything=everything)
         result = {"preflight": asdict(preflight), "new_bytes": room, "dry_run": dry_run}
         if dry_run:
-            print_result(json.dumps(result) if as_json else f"an import would add {size_text(room)}")
+            print_result(json.dumps(result) if as_json else f"an import would add {numbers.size(room)}")
             return
         if not (preflight.fitting or everything):
             raise DaemonError("nothing of it fits this machine, and nothing was imported: --all takes it all the same")
         status = operator.status()
-        free = status["store_max_bytes"] - status["store_bytes"]
+        free = status.store_max_bytes - status.store_bytes
         if room > free:
             raise DaemonError(
-                f"the import needs {size_text(room)} and the store has {size_text(max(free, 0))} left: serve with a "
-                "larger --store-gib, or make room with `compiler-daemon gc --max-gib`; nothing was imported"
+                f"the import needs {numbers.size(room)} and the store has {numbers.size(max(free, 0))} left: serve "
+                "with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`; nothing was imported"
             )
         with counting("importing") as progress:
             done = importer.run(everything=everything, progress=progress)
     if as_json:
         print_result(json.dumps({**result, **asdict(done)}))
         return
-    told = f"imported {count_text(done.imported, 'artifact')}, {size_text(done.bytes)}"
+    told = f"imported {numbers.counted(done.imported, 'artifact')}, {numbers.size(done.bytes)}"
     if done.present:
         told += f"; {done.present} were there already"
     if done.passed_over:

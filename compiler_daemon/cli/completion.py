@@ -58,7 +58,8 @@ def _rows(context: typer.Context) -> list[ArtifactRow]:
         place = DaemonLocation.resolve(
             os.environ, directory=Path(directory) if directory else None, address=given.get("address")
         )
-        return InventoryClient(OperatorClient.of(place, call_s=_CALL_S), call_s=_CALL_S).artifacts()
+        with OperatorClient.of(place, call_s=_CALL_S) as operator:
+            return InventoryClient(operator, call_s=_CALL_S).artifacts()
     except (DaemonError, OSError, ValueError):
         return []
 

@@ -97,14 +97,15 @@ def status(
     from compiler_daemon.admin.insight.calls import RunClient
     from compiler_daemon.admin.status.page import find_page
 
-    operator = OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address))
-    state = {**operator.status(), "in_flight": RunClient(operator).flights(), "page": find_page(operator)}
+    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+        state, flights, url = operator.status(), RunClient(operator).flights(), find_page(operator)
     if as_json:
-        print_result(json.dumps(state))
+        in_flight = [flight.document for flight in flights]
+        print_result(json.dumps({**state.document, "in_flight": in_flight, "page": url}))
     else:
         from compiler_daemon.admin.status.view import print_status
 
-        print_status(state)
+        print_status(state, flights, url)
 
 
 @cli.command()
@@ -121,7 +122,8 @@ def stop(
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     lock = DirectoryLock(place.directory)
     try:
-        OperatorClient.of(place).shutdown()
+        with OperatorClient.of(place) as operator:
+            operator.shutdown()
     except NotRunningError as error:
         if lock.is_held():
             # It drains already, and answers no more.

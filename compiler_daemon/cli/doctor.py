@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import DaemonLocation
+
+if TYPE_CHECKING:
+    from compiler_daemon.admin.answers import DaemonState
 
 _DOCTOR_CALL_S = 3.0
 """Three times what the daemon of a busy machine needs; whoever asks a doctor waits for the answer."""
@@ -28,9 +31,9 @@ def doctor(
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
 
-    def ask() -> tuple[str, dict[str, Any]]:
-        client = OperatorClient.of(place, call_s=_DOCTOR_CALL_S)
-        return client.health(), client.status()
+    def ask() -> tuple[str, DaemonState]:
+        with OperatorClient.of(place, call_s=_DOCTOR_CALL_S) as client:
+            return client.health(), client.status()
 
     findings = examine(place, os.environ, ask)
     problems = sum(finding.level == "problem" for finding in findings)

@@ -6,13 +6,19 @@ import json
 import os
 import sys
 import time
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compiler_daemon.admin.answers import Figures
 
 
 @cli.command()
@@ -32,10 +38,10 @@ def explain(
 
     if key and program:
         raise UsageError("name a key or a --program, not both")
-    client = RunClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
-    answer = client.explain(key=key, program=program)
+    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+        answer = RunClient(operator).explain(key=key, program=program)
     if as_json:
-        print_result(json.dumps(answer))
+        print_result(json.dumps(answer.document))
     else:
         from compiler_daemon.admin.insight.explain_view import print_explanation
 
@@ -57,27 +63,28 @@ def stats(
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
 
-    client = RunClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
-    if watch:
-        try:
-            _watch(client.statistics, every, as_json=as_json)
-        except KeyboardInterrupt:
+    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+        client = RunClient(operator)
+        if watch:
+            with suppress(KeyboardInterrupt):
+                _watch(client.statistics, every, as_json=as_json)
             return
-    elif as_json:
-        print_result(json.dumps(client.statistics()))
+        figures = client.statistics()
+    if as_json:
+        print_result(json.dumps(figures.document))
     else:
         from compiler_daemon.admin.insight.statistics_view import print_statistics
 
-        print_statistics(client.statistics())
+        print_statistics(figures)
 
 
-def _watch(ask: Any, every_s: float, *, as_json: bool) -> None:
+def _watch(ask: Callable[[], Figures], every_s: float, *, as_json: bool) -> None:
     from compiler_daemon.admin.insight.statistics_view import statistics_line, statistics_view
 
     if as_json or not sys.stdout.isatty():
         while True:
             now = ask()
-            print_result(json.dumps(now) if as_json else f"{time.strftime('%H:%M:%S')} {statistics_line(now)}")
+            print_result(json.dumps(now.document) if as_json else f"{time.strftime('%H:%M:%S')} {statistics_line(now)}")
             time.sleep(every_s)
     from rich.live import Live
 

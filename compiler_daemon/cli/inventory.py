@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compile_wire.digest import Digest
 from compile_wire.plain import plain
 from compiler_daemon.cli.completion import KeyArgument, complete_program
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
@@ -56,12 +59,14 @@ _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
 }
 
 
-def inventory_of(directory: Any, address: str | None) -> InventoryClient:
-    """Return the calls to the daemon that these options name."""
+@contextmanager
+def inventory_of(directory: Path | None, address: str | None) -> Iterator[InventoryClient]:
+    """Yield the calls to the daemon that these options name; they go over one connection, which ends with the block."""
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.inventory.calls import InventoryClient
 
-    return InventoryClient(OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)))
+    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+        yield InventoryClient(operator)
 
 
 @cli.command(name="ls")
@@ -84,9 +89,9 @@ def list_artifacts(
 
     Example: compiler-daemon ls --program benches.multires --sort size
     """
-    client = inventory_of(directory, address)
-    rows = client.artifacts(environment=environment, program=program, origin=origin or "", pinned_only=pinned)
-    kinds = client.kinds(rows)
+    with inventory_of(directory, address) as client:
+        rows = client.artifacts(environment=environment, program=program, origin=origin or "", pinned_only=pinned)
+        kinds = client.kinds(rows)
     rows = [row for row in rows if kind in (None, kinds[row.digest])]
     rows.sort(key=_ORDER[sort], reverse=True)
     from compiler_daemon.admin.inventory.view import print_artifacts, short_ids
@@ -134,19 +139,19 @@ def show(
     from compiler_daemon.insight.graph_text import GraphText
     from compiler_daemon.insight.kernel_text import KernelText
 
-    client = inventory_of(directory, address)
-    described, requests = client.describe(key)
-    artifacts = [(one.row, decode_manifest(one.manifest)) for one in described]
-    environments = {environment: view.fields for environment, view in client.environments().items()}
-    graphs: dict[Any, tuple[int, GraphText | KernelText]] = {}
-    for digest, environment in {one.graph: one.environment for one in requests}.items():
-        try:
-            data = b"".join(client.graph(digest))
-            is_kernel = is_kernel_environment(environments.get(environment, {}))
-            text = KernelText(decode_kernel(data)) if is_kernel else GraphText(decode_graph(data))
-            graphs[digest] = (len(data), text)
-        except (DaemonError, ValueError) as error:
-            typer.echo(f"graph {digest[:12]} cannot be shown: {plain(str(error))}", err=True)
+    with inventory_of(directory, address) as client:
+        described, requests = client.describe(key)
+        artifacts = [(one.row, decode_manifest(one.manifest)) for one in described]
+        environments = {environment: view.fields for environment, view in client.environments().items()}
+        graphs: dict[Digest, tuple[int, GraphText | KernelText]] = {}
+        for digest, environment in {one.graph: one.environment for one in requests}.items():
+            try:
+                data = b"".join(client.graph(digest))
+                is_kernel = is_kernel_environment(environments.get(environment, {}))
+                text = KernelText(decode_kernel(data)) if is_kernel else GraphText(decode_graph(data))
+                graphs[digest] = (len(data), text)
+            except (DaemonError, ValueError) as error:
+                typer.echo(f"graph {digest[:12]} cannot be shown: {plain(str(error))}", err=True)
     if as_json:
         named = {row.environment for row, _ in artifacts} | {one.environment for one in requests}
         print_result(

@@ -101,12 +101,13 @@ def client(
 
     Example: compiler-daemon keys client alice --out alice-keys --address gpu7.example.org:7443
     """
-    from compiler_daemon.address import TcpAddress, parse_address
+    from compile_wire.endpoint.address import TcpAddress
     from compiler_daemon.admin.keys import commands as work
+    from compiler_daemon.endpoint import read_address
 
     if read_only and operator:
         raise UsageError("a client is either --read-only or --operator")
-    if address and not isinstance(parse_address(address), TcpAddress):
+    if address and not isinstance(read_address(address), TcpAddress):
         raise UsageError(f"{address!r} is no HOST:PORT: a client on another machine needs one")
     change = work.make_client(
         _directory(directory),

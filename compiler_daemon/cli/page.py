@@ -28,10 +28,12 @@ def page(
     Example: `compiler-daemon page --open`. From another machine: `ssh -L 8321:127.0.0.1:8321 HOST compiler-daemon page`
     where the daemon was started with `serve --page-port 8321`.
     """
+    from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.status.page import open_page
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    url = open_page(place)
+    with OperatorClient.of(place) as operator:
+        url = open_page(operator)
     if as_json:
         print_result(json.dumps({"url": url}))
         return
@@ -45,7 +47,7 @@ def _open(directory: Path, url: str) -> None:
     """Open a file that leads on: a browser's command line can be read by every user of the machine, the file cannot."""
     import webbrowser
 
-    from compiler_daemon.access.directory import write_private
+    from compiler_daemon.endpoint import write_private
 
     file = directory / _LOGIN_NAME
     write_private(file, f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">\n'.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,14 +59,15 @@ def replay(
     chosen = file is not None or everything or bool(program)
     if served == chosen or (file is not None and everything):
         raise UsageError("name a FILE of graphs, or --all or --program for the daemon's own, or --served: one of them")
-    operator = OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address))
-    if served:
-        from compiler_daemon.admin.recompile.view import served_document, served_text
+    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+        if served:
+            from compiler_daemon.admin.recompile.view import Served
 
-        document = served_document(InventoryClient(operator).artifacts(origin="replay"))
-        print_result(json.dumps(document) if as_json else served_text(document))
-        return
-    outcomes = _replayed(operator, file, program=program, python=python or sys.executable, threads=threads, jobs=jobs)
+            counted = Served.of(InventoryClient(operator).artifacts(origin="replay"))
+            print_result(json.dumps(asdict(counted)) if as_json else counted.sentence)
+            return
+        python = python or sys.executable
+        outcomes = _replayed(operator, file, program=program, python=python, threads=threads, jobs=jobs)
     from compiler_daemon.admin.recompile.view import as_document, print_outcomes
 
     if as_json:

@@ -28,7 +28,8 @@ def pin(
 
     Example: compiler-daemon pin 3fa9
     """
-    _pin(inventory_of(directory, address), keys or [], pinned=True, as_json=as_json)
+    with inventory_of(directory, address) as client:
+        _pin(client, keys or [], pinned=True, as_json=as_json)
 
 
 @cli.command()
@@ -39,7 +40,8 @@ def unpin(
 
     Example: compiler-daemon unpin 3fa9
     """
-    _pin(inventory_of(directory, address), keys or [], pinned=False, as_json=as_json)
+    with inventory_of(directory, address) as client:
+        _pin(client, keys or [], pinned=False, as_json=as_json)
 
 
 @cli.command(name="rm")
@@ -61,24 +63,24 @@ def remove(
     Example: compiler-daemon rm 3fa9 --yes
     """
     from compiler_daemon.cli.terminal import may_ask
-    from compiler_daemon.text.units import count_text, size_text
+    from compiler_daemon.text import numbers
 
     if sum([bool(keys), bool(program), everything]) != 1:
         raise UsageError("say what to remove: keys, a --program, or --all")
-    client = inventory_of(directory, address)
-    rows = _named(client, keys) if keys else client.artifacts(program=program)
-    size = sum(row.bytes for row in rows)
-    if rows and not yes:
-        if not may_ask():
-            raise UsageError(f"this removes {count_text(len(rows), 'artifact')}, and nobody is there to ask: add --yes")
-        question = f"Remove {count_text(len(rows), 'artifact')}, {size_text(size)}?"
-        if not typer.confirm(question, err=True):
-            raise typer.Exit(1)
-    removed = client.remove([row.digest for row in rows])
+    with inventory_of(directory, address) as client:
+        rows = _named(client, keys) if keys else client.artifacts(program=program)
+        size = sum(row.bytes for row in rows)
+        what = numbers.counted(len(rows), "artifact")
+        if rows and not yes:
+            if not may_ask():
+                raise UsageError(f"this removes {what}, and nobody is there to ask: add --yes")
+            if not typer.confirm(f"Remove {what}, {numbers.size(size)}?", err=True):
+                raise typer.Exit(1)
+        removed = client.remove([row.digest for row in rows])
     if as_json:
         print_result(json.dumps({"removed": removed, "bytes": size, "digests": [row.digest for row in rows]}))
     else:
-        print_result(f"removed {count_text(removed, 'artifact')}, {size_text(size)}")
+        print_result(f"removed {numbers.counted(removed, 'artifact')}, {numbers.size(size)}")
 
 
 @cli.command(name="gc")
@@ -101,19 +103,20 @@ def collect(
     Example: compiler-daemon gc --dry-run --older-than 30d
     """
     from compiler_daemon.admin.inventory.view import print_collected
-    from compiler_daemon.text.units import parse_duration
+    from compiler_daemon.text import numbers
 
     try:
-        unused_s = parse_duration(older_than) if older_than is not None else None
+        unused_s = numbers.parse_duration(older_than) if older_than is not None else None
     except ValueError as error:
         raise UsageError(str(error)) from error
     max_bytes = int(max_gib * _GIB) if max_gib is not None else None
-    client = inventory_of(directory, address)
-    done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+    with inventory_of(directory, address) as client:
+        done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+        kinds = {} if as_json else client.kinds(done.artifacts)
     if as_json:
         print_result(json.dumps({**asdict(done.report), "listed": [asdict(row) for row in done.artifacts]}))
     else:
-        print_collected(done, client.kinds(done.artifacts))
+        print_collected(done, kinds)
 
 
 def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: bool) -> None:
@@ -124,9 +127,9 @@ def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: boo
     if as_json:
         print_result(json.dumps({"pinned": pinned, "count": changed, "digests": [row.digest for row in rows]}))
     else:
-        from compiler_daemon.text.units import count_text
+        from compiler_daemon.text import numbers
 
-        print_result(f"{'pinned' if pinned else 'unpinned'} {count_text(changed, 'artifact')}")
+        print_result(f"{'pinned' if pinned else 'unpinned'} {numbers.counted(changed, 'artifact')}")
 
 
 def _named(client: InventoryClient, keys: list[str]) -> list[ArtifactRow]:

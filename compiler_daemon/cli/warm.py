@@ -84,8 +84,6 @@ def warm(
         _print_cells(cells, as_json=as_json)
         return
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    client = OperatorClient.of(place, call_s=_STATUS_S)
-    client.status()  # without a daemon there is nothing to warm, and this says so
     from compiler_daemon.admin.sweep.cell import SweepContext
     from compiler_daemon.admin.sweep.runner import WarmupConfig
 
@@ -93,7 +91,9 @@ def warm(
     config = WarmupConfig(
         jobs=jobs or _default_jobs(), keep_going=keep_going, cell_s=cell_seconds, ordinary_run=ordinary_run
     )
-    results = _run(cells, config, context, client, resume=resume)
+    with OperatorClient.of(place, call_s=_STATUS_S) as client:
+        client.status()  # without a daemon there is nothing to warm, and this says so
+        results = _run(cells, config, context, client, resume=resume)
     _print_results(results, as_json=as_json)
     if any(result.failure for result in results) or len(results) < len(cells):
         raise typer.Exit(1)

@@ -8,10 +8,10 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # its stubs are a package apart
 
 from compile_wire import tracing
+from compile_wire.endpoint.address import Address, TcpAddress
 from compile_wire.limits import MAX_MESSAGE_BYTES
 from compiler_daemon import metrics
 from compiler_daemon.access.register import Keyring
-from compiler_daemon.address import Address, TcpAddress
 from compiler_daemon.errors import AddressError
 from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.rpc.access_log import log_access, trace_calls

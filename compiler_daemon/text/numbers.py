@@ -1,13 +1,25 @@
-"""Numbers as people read them."""
+"""Numbers as people read them on a terminal and on the page: one way to write bytes, seconds and counts.
+
+Limits that somebody has set are told as they were set; axes of charts have marks of their own.
+"""
 
 from __future__ import annotations
 
+import re
 import time
+
+_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([ywdhms])")
 
 
 def count(number: float) -> str:
     """12345 -> `12 345`, with narrow spaces that do not break."""
     return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def counted(number: int, thing: str) -> str:
+    """2, artifact -> `2 artifacts`, and 1 -> `1 artifact`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def seconds(number: float) -> str:
@@ -65,3 +77,11 @@ def stretch(start: float, end: float) -> str:
         day = "" if first.tm_yday == time.localtime().tm_yday else time.strftime("%d %b ", first)
         return f"{day}{time.strftime('%H:%M', first)} to {time.strftime('%H:%M', last)}"
     return f"{time.strftime('%d %b', first)} to {time.strftime('%d %b', last)}"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `30d`, `12h`, `1.5w`; raise `ValueError` where it is nothing of the kind."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not (number := float(match[1]) * _UNITS[match[2]]):
+        raise ValueError(f"{text!r} is no duration: write 30d, 12h or 2w")
+    return number

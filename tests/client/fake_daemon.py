@@ -141,6 +141,7 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         server.add_insecure_port(f"unix:{self.socket}")
         server.start()
         note = {"address": f"unix:{self.socket}", "pid": os.getpid(), "started": 0.0}
+        (self.directory / "daemon.json").touch(mode=0o600)
         (self.directory / "daemon.json").write_text(json.dumps(note))
         self._server = server
 

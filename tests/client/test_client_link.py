@@ -12,11 +12,10 @@ from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
 from compile_client.errors import FullError, LateError, OverdueError, UnavailableError
-from compile_client.transport.address import Address
 from compile_client.transport.circuit_breaker import CircuitBreaker
 from compile_client.transport.connection import Connection
-from compile_client.transport.credentials import Credentials
 from compile_client.transport.deadline import Deadline
+from compile_client.transport.endpoint import Credentials, UnixAddress
 from compile_client.transport.reconnect import ReconnectingChannel
 from compile_client.transport.rpc import Rpc
 
@@ -39,7 +38,8 @@ def rpc() -> Closable:
 @pytest.fixture
 def connection(rpc: Closable) -> Connection:
     config = ClientConfig(directory=Path("/nonexistent"))
-    return Connection(config, Address(path="/s"), cast("Rpc", rpc), Credentials("t", bytes(32)), ENVIRONMENT, "test")
+    address, credentials = UnixAddress(Path("/s")), Credentials("t", secret=bytes(32))
+    return Connection(config, address, cast("Rpc", rpc), credentials, ENVIRONMENT, "test")
 
 
 @pytest.fixture

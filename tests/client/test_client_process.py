@@ -15,12 +15,11 @@ from client_samples import ENVIRONMENT, KEY
 from fake_daemon import FakeDaemon
 
 LIGHT = [
-    "transport.address",
+    "transport.endpoint",
     "transport.messages",
     "transport.circuit_breaker",
     "config",
     "transport.connection",
-    "transport.credentials",
     "transport.deadline",
     "errors",
     "reporting.explanation",

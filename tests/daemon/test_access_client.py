@@ -21,11 +21,11 @@ from tls_daemon import TlsDaemon, run
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
 from compile_client.transport.messages import LocalCompile, Part
+from compile_wire.endpoint.address import UnixAddress
 from compiler_daemon.access.register import KeyFiles
-from compiler_daemon.access.socket import check_peer
-from compiler_daemon.address import UnixAddress
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import issue_client, issue_server, make_authority
+from compiler_daemon.endpoint import check_peer
 from compiler_daemon.errors import PeerError
 
 Make = Callable[..., DaemonClient]
@@ -271,7 +271,7 @@ def test_an_operator_shows_the_token_to_no_other_user(
     address = UnixAddress(daemon.directory / "daemon.sock")
     check_peer(address)
     user = os.geteuid()
-    monkeypatch.setattr("compiler_daemon.access.socket.os.geteuid", lambda: user + 1)
+    monkeypatch.setattr("compile_wire.endpoint.peer.os.geteuid", lambda: user + 1)
 
     with pytest.raises(PeerError, match=f"process {daemon.process.pid} of user {user}"):
         check_peer(address)
@@ -359,7 +359,7 @@ def test_doctor_tells_who_will_soon_not_get_in(directory: Path, tmp_path: Path) 
 
 
 def _authority(directory: Path) -> tuple[bytes, bytes]:
-    from compiler_daemon.access.register import split_pem
+    from compile_wire.endpoint.private_files import split_pem
 
     return split_pem(KeyFiles(directory).authority_key.read_bytes())
 

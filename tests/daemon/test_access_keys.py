@@ -18,7 +18,8 @@ import compile_wire.signature
 import compiler_daemon.access.register
 import compiler_daemon.http.login
 import compiler_daemon.rpc.auth
-from compiler_daemon.access.register import OWNER, Caller, KeyFiles, Keyring, Register, split_pem
+from compile_wire.endpoint.private_files import split_pem
+from compiler_daemon.access.register import OWNER, Caller, KeyFiles, Keyring, Register
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import (
     issue_server,

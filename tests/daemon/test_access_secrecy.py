@@ -13,7 +13,7 @@ from tls_daemon import Remote, TlsDaemon, refusal, run
 
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
-from compiler_daemon.access.register import split_pem
+from compile_wire.endpoint.private_files import split_pem
 from compiler_daemon.admin.keys import commands as keys
 
 
@@ -88,10 +88,10 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
 
 
 def test_nothing_that_holds_a_secret_shows_it_when_printed(tmp_path: Path) -> None:
-    from compile_client.transport.credentials import read_credentials
+    from compile_client.transport.endpoint import read_credentials
+    from compile_wire.endpoint.credentials import read_keys
     from compiler_daemon.access.directory import Identity
     from compiler_daemon.access.register import KeyFiles
-    from compiler_daemon.admin.credentials import read_operator_keys
     from compiler_daemon.admin.keys.certificates import make_authority
 
     keys.init(tmp_path / "d", ())
@@ -101,8 +101,8 @@ def test_nothing_that_holds_a_secret_shows_it_when_printed(tmp_path: Path) -> No
     shown = [
         repr(KeyFiles(tmp_path / "d").material(0)),
         repr(Identity.open(tmp_path / "d")),
-        repr(read_operator_keys(tmp_path / "a", tls=True)),
-        repr(read_operator_keys(tmp_path / "t", tls=True)),
+        repr(read_keys(tmp_path / "a", tls=True)),
+        repr(read_keys(tmp_path / "t", tls=True)),
         repr(read_credentials(tmp_path / "a", tls=True)),
         repr(read_credentials(tmp_path / "t", tls=True)),
         repr(authority),

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from daemon_process import DEADLINE_S, DaemonProcess
 from typer.testing import CliRunner
 
 from compile_torch import versions
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.doctor import checks as doctor
 from compiler_daemon.cli import cli
 from compiler_daemon.errors import DaemonError
@@ -67,7 +67,7 @@ def test_a_healthy_daemon_has_no_problem_and_its_process_and_address_are_named(d
     assert found.said("daemon", "ok") == f"process {daemon.process.pid} serves at {daemon.address}"
     assert str(daemon.process.pid) in found.said("socket", "ok")
     assert "health and status" in found.said("answers", "ok")
-    assert "GiB are free" in found.said("room", "ok") + found.said("room", "note")
+    assert "B are free" in found.said("room", "ok") + found.said("room", "note")
 
 
 def test_the_words_are_a_line_for_each_check_and_hold_neither_token_nor_secret(daemon: DaemonProcess) -> None:
@@ -257,7 +257,7 @@ def test_a_store_that_others_may_write_to_is_a_problem(prepared: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "level"), [(2**20, "ok"), (2**60, "note")])
 def test_a_disk_that_fills_before_the_store_does_is_noted(tmp_path: Path, limit: int, level: str) -> None:
-    assert doctor.check_room(tmp_path, {"store_max_bytes": limit, "store_bytes": 0}).level == level
+    assert doctor.check_room(tmp_path, DaemonState(store_max_bytes=limit)).level == level
 
 
 # This interpreter and this shell
@@ -328,7 +328,7 @@ def test_an_address_that_is_none_is_wrong_use(prepared: Path) -> None:
 
 
 def test_what_the_daemon_answers_wrongly_is_said_in_its_words() -> None:
-    def ask() -> tuple[str, dict[str, Any]]:
+    def ask() -> tuple[str, DaemonState]:
         raise DaemonError("the daemon has another token")
 
     finding, state = doctor.check_answers(ask)

@@ -25,6 +25,7 @@ from compile_wire.environment import environment_id
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.plain import is_plain, plain
 from compile_wire.v1 import compiler_daemon_pb2, inventory_pb2, kernels_pb2, page_pb2, replay_pb2, runs_pb2
+from compiler_daemon.admin.answers import CompileState, DaemonState, Explanation, Figures
 from compiler_daemon.admin.insight.explain_view import print_explanation
 from compiler_daemon.admin.insight.statistics_view import print_statistics
 from compiler_daemon.admin.status.view import print_status
@@ -240,6 +241,10 @@ def test_what_was_said_of_hostile_programs_is_shown_plainly(daemon: DaemonProces
         assert [line for line in done.stdout.split("\n") if not is_plain(line)] == [], command
 
 
+def _print_status(told: dict[str, Any]) -> None:
+    print_status(DaemonState.of(told), [CompileState.of(flight) for flight in told["in_flight"]], told["page"])
+
+
 def _shown(show: Callable[[Any], None], told: Any) -> str:
     out = io.StringIO()
     with redirect_stdout(out):
@@ -277,9 +282,9 @@ def test_views_clean_what_an_older_daemon_has_let_in(text: str) -> None:
         **{"run": "1", "program": text, "pid": 1, "ended": True, "fallbacks": {text: 1}},
     }
     told: list[tuple[Callable[[Any], None], Any]] = [
-        (print_status, status),
-        (print_statistics, figures),
-        (print_explanation, {"run": run, "graphs": [explained], "more": 0}),
+        (_print_status, status),
+        (lambda told: print_statistics(Figures.of(told)), figures),
+        (lambda told: print_explanation(Explanation.of(told)), {"run": run, "graphs": [explained], "more": 0}),
     ]
 
     for show, what in told:
@@ -297,7 +302,7 @@ def test_markup_in_a_name_is_shown_and_not_obeyed_and_so_is_the_place_in_the_que
         "in_flight": [{**flight, "elapsed_s": 0, "waiters": 1}],
     }
 
-    shown = _shown(print_status, state)
+    shown = _shown(_print_status, state)
 
     assert "[bold]train[/bold].py" in shown
     assert "waiting, 3 before it" in shown

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from daemon_process import ENVIRONMENT, FIELDS, process_lives, wait_until
 
+from compile_wire.endpoint.address import MAX_SOCKET_PATH_BYTES, TcpAddress, UnixAddress
 from compile_wire.errors import MalformedError
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, Identity, prepare_directory
-from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, TcpAddress, UnixAddress, parse_address
 from compiler_daemon.compiles.crash_quarantine import GraphQuarantine
 from compiler_daemon.compiles.interpreter import check_interpreter
 from compiler_daemon.config import DaemonConfig, DaemonLocation, PoolConfig
+from compiler_daemon.endpoint import read_address
 from compiler_daemon.errors import DirectoryError, JobRefusedError, RunningError, UsageError
 from compiler_daemon.metrics import Counters
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
@@ -38,22 +39,22 @@ HOME = Path.home()
     ],
 )
 def test_an_address_is_read_and_written_in_one_form(text: str, address: UnixAddress | TcpAddress) -> None:
-    assert parse_address(text) == address
-    assert parse_address(str(address)) == address
+    assert read_address(text) == address
+    assert read_address(str(address)) == address
 
 
 @pytest.mark.parametrize("text", ["", "unix:", "host", "host:", ":1", "host:70000", "host:-1", "host:¹", "unix:a\0b"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_address(text)
+        read_address(text)
 
 
 def test_a_sockets_path_may_be_as_long_as_the_system_allows_and_no_longer() -> None:
     longest = "/" + "x" * (MAX_SOCKET_PATH_BYTES - 1)
 
-    parse_address(f"unix:{longest}")
+    read_address(f"unix:{longest}")
     with pytest.raises(UsageError, match="--address"):
-        parse_address(f"unix:{longest}x")
+        read_address(f"unix:{longest}x")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_an_argument_goes_over_the_environment_and_that_over_the_default(
 )
 def test_plain_tcp_is_refused_unless_it_is_loopback_and_asked_for(address: str, allowed: bool, good: bool) -> None:
     def configure() -> DaemonConfig:
-        return DaemonConfig(directory=Path("/d"), address=parse_address(address), insecure_loopback=allowed)
+        return DaemonConfig(directory=Path("/d"), address=read_address(address), insecure_loopback=allowed)
 
     if good:
         configure()
@@ -103,10 +104,10 @@ def test_plain_tcp_is_refused_unless_it_is_loopback_and_asked_for(address: str, 
 
 @pytest.mark.parametrize(("address", "tls"), [("127.0.0.1:1", True), ("gpu7:1", True), ("unix:/d/s", False)])
 def test_tcp_is_tls_unless_the_loopback_is_asked_for_in_the_clear(address: str, tls: bool) -> None:
-    config = DaemonConfig(directory=Path("/d"), address=parse_address(address))
+    config = DaemonConfig(directory=Path("/d"), address=read_address(address))
 
     assert config.uses_tls == tls
-    assert not DaemonConfig(directory=Path("/d"), address=parse_address("[::1]:1"), insecure_loopback=True).uses_tls
+    assert not DaemonConfig(directory=Path("/d"), address=read_address("[::1]:1"), insecure_loopback=True).uses_tls
 
 
 def test_there_is_at_least_one_worker() -> None:

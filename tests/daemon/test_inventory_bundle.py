@@ -98,7 +98,7 @@ def test_a_daemon_reads_its_own_bundle_without_being_told_a_secret(start_daemon:
     assert done(daemon.directory, "import", str(tmp_path / "b")).splitlines() == [
         "1 of 1 entry fits this machine",
         # Its blob was not collected yet.
-        "imported 1 artifact, 0 bytes",
+        "imported 1 artifact, 0 B",
     ]
     assert len(daemon.lookup("alpha")) == 1
 

@@ -64,8 +64,8 @@ def test_ls_filters_and_sorts(filled: DaemonProcess):
 def test_ls_prints_a_table_that_a_person_can_read(filled: DaemonProcess):
     lines = done(filled.directory, "ls").splitlines()
     assert lines[0].split() == ["id", "kind", "key", "program", "origin", "size", "cost", "hits", "used", "made", "pin"]
-    assert re.match(r"[0-9a-f]{12}\s+graph\s+gamma\s+other\s+trainer\s+5\.0 kB\s+1\.5 s\s+0\s+never", lines[1])
-    assert lines[-1] == "3 artifacts of 3 graphs, 5.0 kB; 4.5 s to compile, 3.0 s saved"
+    assert re.match(r"[0-9a-f]{12}\s+graph\s+gamma\s+other\s+trainer\s+5\.0 kB\s+1\.50 s\s+0\s+never", lines[1])
+    assert lines[-1] == "3 artifacts of 3 graphs, 5.0 kB; 4.50 s to compile, 3.00 s saved"
 
 
 def test_ls_says_what_is_a_graph_a_kernel_and_a_tuning(filled: DaemonProcess):

@@ -17,7 +17,7 @@ from compile_wire.kernel.environment import KIND, KIND_FIELD
 from compiler_daemon.admin.bundle.preflight import judge, reason_of
 from compiler_daemon.insight.explain.words import Words
 from compiler_daemon.insight.graph_text import GraphText
-from compiler_daemon.text.units import age_text, parse_duration, seconds_text, size_text
+from compiler_daemon.text import numbers
 
 PLAIN: dict[str, Any] = {"attributes": [], "scalars": ["d"], "tensors": [], "training": True}
 HERE = {
@@ -193,15 +193,17 @@ def test_reasons_are_taken_from_the_nearest_environment():
 
 
 def test_sizes_durations_and_ages_are_short():
-    assert [size_text(size) for size in (0, 999, 1000, 1_234_567, 5 * 10**9)] == [
-        "0 bytes", "999 bytes", "1.0 kB", "1.2 MB", "5.0 GB",
+    assert [numbers.size(size) for size in (0, 999, 1000, 1_234_567, 5 * 10**9)] == [
+        "0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 GB",
     ]  # fmt: skip
-    assert [seconds_text(seconds) for seconds in (0, 1.24, 43, 90, 7200, 86400 * 12)] == [
-        "0 s", "1.2 s", "43 s", "1.5 min", "2.0 h", "12 d",
+    assert [numbers.seconds(seconds) for seconds in (0, 1.24, 43, 90, 7200, 86400 * 12)] == [
+        "0 s", "1.24 s", "43.0 s", "1 min 30 s", "2 h 0 min", "12 d 0 h",
     ]  # fmt: skip
-    assert age_text(time.time() - 3 * 3600 - 5) == "3.0 h ago"
-    assert age_text(time.time() + 100) == "now"
-    assert [parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2m")] == [2592000, 43200, 907200, 90, 120]
+    assert [numbers.counted(number, "artifact") for number in (0, 1, 2)] == ["0 artifacts", "1 artifact", "2 artifacts"]
+    assert numbers.ago(0.0, 3 * 3600 + 5.0) == "3 h ago"
+    assert numbers.ago(100.0, 0.0) == "just now"
+    durations = [numbers.parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2m")]
+    assert durations == [2592000, 43200, 907200, 90, 120]
 
 
 def test_explaining_a_graph_that_shares_its_parts_without_end_takes_no_time():

@@ -15,10 +15,11 @@ from daemon_process import DEADLINE_S, FIELDS, DaemonProcess
 from grpc_health.v1 import health_pb2_grpc
 
 from compile_wire.digest import digest_of
+from compile_wire.endpoint.private_files import split_pem
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
-from compiler_daemon.access.register import KeyFiles, split_pem
+from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import Issued
 

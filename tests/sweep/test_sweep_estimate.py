@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from compiler_daemon.admin.answers import DaemonState, WorkerState
 from compiler_daemon.admin.sweep.cell import CellResult, WarmResult
 from compiler_daemon.admin.sweep.estimate import DaemonLoad, Progress, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
@@ -36,14 +37,14 @@ def test_a_cell_that_takes_longer_than_the_others_did_is_expected_to_end_at_once
 
 
 def test_the_workshop_is_read_from_the_daemons_status() -> None:
-    state = {
-        "queued": 3,
-        "workers": [{"state": "busy"}, {"state": "idle"}],
-        "counters": {"compile_seconds": 40, "compiles_done": 8},
-    }
+    state = DaemonState(
+        queued=3,
+        workers=(WorkerState(state="busy"), WorkerState(state="idle")),
+        counters={"compile_seconds": 40, "compiles_done": 8},
+    )
 
     assert DaemonLoad.of(state) == DaemonLoad(compiles=4, workers=2, compile_s=5.0)
-    assert DaemonLoad.of({"queued": 0, "workers": [], "counters": {}}) == DaemonLoad()
+    assert DaemonLoad.of(DaemonState()) == DaemonLoad()
 
 
 def cell(name: str, *keys: str, code: str = "forward (model.py:3)", limit: int = 4, hit: bool = False) -> CellResult:

@@ -11,25 +11,34 @@ import os
 import shutil
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from compile_wire.endpoint.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress
+from compile_wire.endpoint.credentials import is_clients
+from compile_wire.endpoint.peer import probe
+from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.errors import PeerError
 from compile_wire.signature import SECRET_BYTES
-from compiler_daemon.access.directory import SECRET_NAME, TOKEN_NAME, DaemonNote, DirectoryLock
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.access.register import KeyFiles
-from compiler_daemon.address import MAX_SOCKET_PATH_BYTES, Address, TcpAddress, UnixAddress, parse_address
-from compiler_daemon.admin.credentials import is_clients, written_address
-from compiler_daemon.admin.doctor.findings import Finding, check_private
-from compiler_daemon.admin.doctor.findings import note as _note
-from compiler_daemon.admin.doctor.findings import ok as _ok
-from compiler_daemon.admin.doctor.findings import problem as _problem
-from compiler_daemon.admin.doctor.key_checks import check_client, check_keys, check_tls
+from compiler_daemon.admin.answers import DaemonState
+from compiler_daemon.admin.doctor.key_checks import (
+    Finding,
+    check_client,
+    check_keys,
+    check_private,
+    check_tls,
+    note,
+    ok,
+    problem,
+)
 from compiler_daemon.config import DaemonLocation
+from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
+from compiler_daemon.text import numbers
 from compiler_daemon.worker.confinement import in_words, why_not
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
@@ -38,9 +47,8 @@ OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)
 _ENTRY_POINT = "compile_client:_activate"
 _CONNECT_S = 2.0
 _LITTLE_ROOM_BYTES = 256 * 2**20
-_PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
-Ask = Callable[[], tuple[str, Mapping[str, Any]]]
+Ask = Callable[[], tuple[str, DaemonState]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
@@ -57,14 +65,14 @@ def _daemon(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
         yield check_private(directory / TOKEN_NAME, "token", 0o600)
         yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
         yield from check_keys(directory)
-    state: Mapping[str, Any] | None = None
+    state: DaemonState | None = None
     try:
-        note, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
-        address = place.address or parse_address(note.address if note else str(place.default_address))
+        written, held = DaemonNote.read(directory), DirectoryLock(directory).is_held()
+        address = place.address or read_address(written.address if written else str(place.default_address))
     except (DaemonError, OSError) as error:
-        yield _problem("daemon", str(error))
+        yield problem("daemon", str(error))
     else:
-        yield check_running(note, held=held)
+        yield check_running(written, held=held)
         secured = KeyFiles(directory).exist()
         yield check_address(address, secured=secured)
         yield (connected := _connection(directory, address, secured=secured, held=held))
@@ -84,12 +92,12 @@ def _elsewhere(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
     yield from check_client(directory)
     try:
         named = str(place.address or written_address(directory))
-        address = parse_address(named) if named else None
+        address = read_address(named) if named else None
     except (DaemonError, OSError) as error:
-        yield _problem("address", str(error))
+        yield problem("address", str(error))
         return
     if address is None:
-        yield _problem("address", "none is written in this directory: name one with COMPILER_DAEMON_ADDRESS=HOST:PORT")
+        yield problem("address", "none is written in this directory: name one with COMPILER_DAEMON_ADDRESS=HOST:PORT")
         return
     yield check_address(address, secured=True)
     yield (connected := _connection(directory, address, secured=True, held=True))
@@ -103,27 +111,27 @@ def _connection(directory: Path, address: Address, *, secured: bool, held: bool)
     return check_connection(address, held=held)
 
 
-def check_running(note: DaemonNote | None, *, held: bool) -> Finding:
+def check_running(written: DaemonNote | None, *, held: bool) -> Finding:
     """Whether a daemon serves the directory: it holds the lock, and it has written where it is."""
-    if held and note:
-        return _ok("daemon", f"process {note.pid} serves at {note.address}")
+    if held and written:
+        return ok("daemon", f"process {written.pid} serves at {written.address}")
     if held:
-        return _note("daemon", "one starts or stops at this moment: ask again")
-    if note:
-        return _problem("daemon", f"process {note.pid} was killed; what it stored is kept: `compiler-daemon serve`")
-    return _problem("daemon", "none runs: start one with `compiler-daemon serve`")
+        return note("daemon", "one starts or stops at this moment: ask again")
+    if written:
+        return problem("daemon", f"process {written.pid} was killed; what it stored is kept: `compiler-daemon serve`")
+    return problem("daemon", "none runs: start one with `compiler-daemon serve`")
 
 
 def check_address(address: Address, *, secured: bool = False) -> Finding:
     """Whether client and daemon can use the address at all."""
     if isinstance(address, UnixAddress):
         length = len(os.fsencode(address.path))
-        return _ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
+        return ok("address", f"{address}, {length} of at most {MAX_SOCKET_PATH_BYTES} bytes")
     if secured:
-        return _ok("address", f"{address}, with TLS")
-    if not address.is_loopback:
-        return _problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
-    return _note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
+        return ok("address", f"{address}, with TLS")
+    if not address.is_local:
+        return problem("address", f"{address} is no loopback address: `compiler-daemon keys init`, or use unix:PATH")
+    return note("address", f"{address} can be reached by every user of this machine: unix:PATH cannot")
 
 
 def check_connection(address: Address, *, held: bool) -> Finding:
@@ -132,58 +140,55 @@ def check_connection(address: Address, *, held: bool) -> Finding:
         return _check_port(address, held=held)
     try:
         if not stat.S_ISSOCK(address.path.lstat().st_mode):
-            return _problem("socket", f"{address.path} is no socket: remove it, or choose another --address")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(_CONNECT_S)
-            probe.connect(str(address.path))
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+            return problem("socket", f"{address.path} is no socket: remove it, or choose another --address")
+        peer = probe(address, _CONNECT_S)
     except FileNotFoundError:
         if held:
-            return _problem("socket", f"a daemon runs, and {address.path} is not there: stop and start it")
-        return _note("socket", f"{address.path} is not there, as no daemon runs")
+            return problem("socket", f"a daemon runs, and {address.path} is not there: stop and start it")
+        return note("socket", f"{address.path} is not there, as no daemon runs")
     except ConnectionRefusedError:
-        return _note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
+        return note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
     except OSError as error:
-        return _problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
-    pid, user, _ = _PEER_CREDENTIALS.unpack(credentials)
-    if user != os.geteuid():
-        whose = f"process {pid} of user {user}, not of user {os.geteuid()}"
-        return _problem("socket", f"{address.path} is served by {whose}: clients refuse it; choose another --dir")
-    return _ok("socket", f"process {pid} of your own listens")
+        return problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
+    except PeerError as error:
+        text = f"{address.path} is served by {error.whose}: clients refuse it; choose another --dir"
+        return problem("socket", text)
+    who = f"process {peer.pid}" if peer else "a process"
+    return ok("socket", f"{who} of your own listens")
 
 
 def _check_port(address: TcpAddress, *, held: bool) -> Finding:
-    if not (address.is_loopback and held):
+    if not (address.is_local and held):
         # Whoever has the port would be shown the token.
-        return _note("socket", f"{address} is not tried: only loopback is, while a daemon serves the directory")
+        return note("socket", f"{address} is not tried: only loopback is, while a daemon serves the directory")
     try:
         socket.create_connection((address.host, address.port), timeout=_CONNECT_S).close()
     except OSError as error:
-        return _problem("socket", f"{address} does not take connections ({error}): restart the daemon")
-    return _ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
+        return problem("socket", f"{address} does not take connections ({error}): restart the daemon")
+    return ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
 
 
-def check_answers(ask: Ask) -> tuple[Finding, Mapping[str, Any] | None]:
+def check_answers(ask: Ask) -> tuple[Finding, DaemonState | None]:
     """Health and status of a daemon that accepts connections."""
     try:
         health, state = ask()
     except DaemonError as error:
-        return _problem("answers", str(error)), None
+        return problem("answers", str(error)), None
     if health != "SERVING":
-        return _note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
-    return _ok("answers", f"health and status in time, version {state['server_version']}"), state
+        return note("answers", f"health is {health}: the daemon stops, and takes no new work"), state
+    return ok("answers", f"health and status in time, version {state.server_version}"), state
 
 
-def check_sandbox(state: Mapping[str, Any] | None) -> Finding:
+def check_sandbox(state: DaemonState | None) -> Finding:
     """Whether a worker that is taken over is kept from files and network: as a daemon says, or as would be here."""
     if state is not None:
-        said = str(state.get("sandbox", ""))
+        said = state.sandbox
         if said.startswith("in force"):
-            return _ok("sandbox", said)
-        return _note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
+            return ok("sandbox", said)
+        return note("sandbox", f"{said or 'this daemon is too old to have one'}: a graph's worker has all you have")
     if reason := why_not():
-        return _note("sandbox", f"workers would not be confined: {reason}")
-    return _ok("sandbox", f"workers would be confined: {in_words()}")
+        return note("sandbox", f"workers would not be confined: {reason}")
+    return ok("sandbox", f"workers would be confined: {in_words()}")
 
 
 def check_store(root: Path) -> Iterator[Finding]:
@@ -194,25 +199,25 @@ def check_store(root: Path) -> Iterator[Finding]:
     folder = root / "quarantine"
     if damaged := len(os.listdir(folder)) if os.access(folder, os.R_OK) else 0:
         what = f"{damaged} damaged blobs or records were set aside in {folder}"
-        yield _note("quarantine", f"{what}: check the disk, and who can write to it, then delete them")
+        yield note("quarantine", f"{what}: check the disk, and who can write to it, then delete them")
     else:
-        yield _ok("quarantine", "no damaged blob was set aside")
+        yield ok("quarantine", "no damaged blob was set aside")
 
 
-def check_room(directory: Path, state: Mapping[str, Any] | None) -> Finding:
+def check_room(directory: Path, state: DaemonState | None) -> Finding:
     """Whether the disk has the room that the store may take."""
     there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     if free < _LITTLE_ROOM_BYTES:
-        return _problem("room", f"{free / 2**20:.0f} MiB are free at {there}: nothing large can be stored")
-    said = f"{free / 2**30:.1f} GiB are free at {there}"
+        return problem("room", f"{numbers.size(free)} are free at {there}: nothing large can be stored")
+    said = f"{numbers.size(free)} are free at {there}"
     if state is None:
-        return _ok("room", f"{said}; the store's limit is known where a daemon answers")
-    limit, used = state["store_max_bytes"], state["store_bytes"]
-    said += f", the store has {used / 2**30:.1f} of {limit / 2**30:.1f} GiB"
+        return ok("room", f"{said}; the store's limit is known where a daemon answers")
+    limit, used = state.store_max_bytes, state.store_bytes
+    said += f", the store has {numbers.size(used)} of {numbers.size(limit)}"
     if free < limit - used:
-        return _note("room", f"{said}: the disk fills first; lower --store-gib")
-    return _ok("room", said)
+        return note("room", f"{said}: the disk fills first; lower --store-gib")
+    return ok("room", said)
 
 
 def _tools(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -220,7 +225,7 @@ def _tools(environ: Mapping[str, str]) -> Iterator[Finding]:
     for program, needed in ((compiler, "torch builds CPU kernels with it"), ("strip", "it shortens shared objects")):
         found = shutil.which(program, path=environ.get("PATH"))
         missing = f"`{program}` is not on PATH, and {needed}: install g++ and binutils"
-        yield _ok("tools", f"{program} is {found}") if found else _problem("tools", missing)
+        yield ok("tools", f"{program} is {found}") if found else problem("tools", missing)
 
 
 def check_torch() -> Finding:
@@ -229,31 +234,31 @@ def check_torch() -> Finding:
     try:
         text = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        return _problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
-    numbers = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
-    if OLDEST_TORCH <= tuple(numbers) <= NEWEST_TORCH:
-        return _ok("torch", f"torch {text} in {sys.executable}")
-    return _problem("torch", f"torch {text} is not known: the client stays off; {oldest} to {newest} are")
+        return problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
+    parts = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
+    if OLDEST_TORCH <= tuple(parts) <= NEWEST_TORCH:
+        return ok("torch", f"torch {text} in {sys.executable}")
+    return problem("torch", f"torch {text} is not known: the client stays off; {oldest} to {newest} are")
 
 
 def check_entry_point() -> Finding:
     """Whether `import torch` finds the client in this interpreter."""
     if any(point.value == _ENTRY_POINT for point in importlib.metadata.entry_points(group="torch.backends")):
-        return _ok("client", "its entry point `torch.backends` is installed")
-    return _problem("client", f"no entry point `torch.backends`: install compiler-daemon in {sys.executable}")
+        return ok("client", "its entry point `torch.backends` is installed")
+    return problem("client", f"no entry point `torch.backends`: install compiler-daemon in {sys.executable}")
 
 
 def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Variables of this shell that decide whether a trainer started from it uses the daemon."""
     if (value := environ.get(name := "TORCH_DEVICE_BACKEND_AUTOLOAD", "1")) != "1":
-        yield _problem("environment", f"{name}={value[:40]} keeps torch from finding the client: unset it")
+        yield problem("environment", f"{name}={value[:40]} keeps torch from finding the client: unset it")
     for name in ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCH_COMPILE_FORCE_DISABLE_CACHES"):
         if environ.get(name) == "1":
-            yield _problem("environment", f"{name}=1 switches the client off: unset it")
+            yield problem("environment", f"{name}=1 switches the client off: unset it")
     match environ.get(name := "TORCH_COMPILE_CLIENT", ""):
         case "1":
-            yield _ok("environment", f"{name}=1: trainers from this shell use the daemon")
+            yield ok("environment", f"{name}=1: trainers from this shell use the daemon")
         case "" | "0":
-            yield _note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
+            yield note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
         case other:
-            yield _problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")
+            yield problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")

@@ -1,22 +1,41 @@
-"""`doctor`'s checks of keys: modes, ends, whether key, certificate and authority belong together, and a TLS handshake.
+"""What a check of `doctor` finds, and its checks of keys: modes, ends, whether they belong together, a TLS handshake.
 
 No token is shown to anybody. `cryptography` is imported where there are certificates to be read.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from compile_wire.endpoint.address import TcpAddress
+from compile_wire.endpoint.credentials import AUTHORITY_NAME, CERTIFICATE_NAME
+from compile_wire.endpoint.private_files import TOKEN_NAME, split_pem
 from compile_wire.endpoint.tls_diagnosis import explain
-from compiler_daemon.access.directory import TOKEN_NAME, read_private
-from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register, split_pem
-from compiler_daemon.address import TcpAddress
-from compiler_daemon.admin.credentials import AUTHORITY_NAME, CERTIFICATE_NAME, read_operator_keys
-from compiler_daemon.admin.doctor.findings import Finding, check_private, note, ok, problem
+from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register
+from compiler_daemon.endpoint import read_keys, read_private
 from compiler_daemon.errors import DaemonError
+from compiler_daemon.text import numbers
+
+Level = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    level: Level
+    check: str
+    text: str
+
+
+ok, note, problem = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "problem")
 
 SOON_S = 30 * 86400.0
 """An end that is nearer is noted."""
@@ -24,6 +43,33 @@ SOON_S = 30 * 86400.0
 _CONNECT_S = 2.0
 _ROTATE = "`compiler-daemon keys rotate`"
 _RENEW = "on the daemon's machine, `compiler-daemon keys client NAME --renew --out DIR`"
+
+
+def check_private(
+    path: Path, check: str, mode: int, *, size: int | None = None, made_by: str = "`compiler-daemon serve`"
+) -> Finding:
+    """A directory or file of ours alone; what is in a file is not looked at."""
+    try:
+        status = path.stat() if check == "directory" else path.lstat()
+    except FileNotFoundError:
+        return problem(check, f"{path} does not exist: {made_by} makes it")
+    except OSError as error:
+        return problem(check, f"{path} cannot be looked at ({error.strerror}): choose another --dir")
+    if not (stat.S_ISDIR if check == "directory" else stat.S_ISREG)(status.st_mode):
+        kind = "directory" if check == "directory" else "plain file"
+        return problem(check, f"{path} is no {kind}: move it away, then start the daemon again")
+    if status.st_uid != (user := os.geteuid()):
+        return problem(check, f"{path} belongs to user {status.st_uid}, not to user {user}: choose another --dir")
+    actual, mend = stat.S_IMODE(status.st_mode), f"`chmod {mode:o} {path}`"
+    if actual & 0o022:
+        return problem(check, f"others may write to {path} (mode {actual:o}): look at what is in it, then {mend}")
+    if actual & 0o077:
+        return problem(check, f"others can read {path} (mode {actual:o}): {mend}, or move it away if it may be known")
+    if size is not None and status.st_size != size:
+        return problem(check, f"{path} has {status.st_size} bytes, not {size}: move it away and start the daemon again")
+    if status.st_size == 0 and check != "directory":
+        return problem(check, f"{path} is empty: move it away and start the daemon again")
+    return ok(check, f"{path}, mode {actual:o}, yours alone")
 
 
 def check_keys(directory: Path) -> Iterator[Finding]:
@@ -60,9 +106,11 @@ def check_client(directory: Path) -> Iterator[Finding]:
 def check_tls(directory: Path, address: TcpAddress) -> Finding:
     """Whether a TLS handshake with the daemon succeeds from here; no token is sent."""
     try:
-        keys = read_operator_keys(directory, tls=True)
+        keys = read_keys(directory, tls=True).tls
     except DaemonError as error:
         return problem("tls", str(error))
+    if keys is None:
+        return problem("tls", f"there are no keys for TLS in {directory}: {_RENEW}")
     found = explain(
         "127.0.0.1" if address.host == "0.0.0.0" else address.host,  # noqa: S104  # as its own machine reaches it
         address.port,
@@ -130,7 +178,7 @@ def _ends(what: str, path: Path, mend: str) -> Iterator[Finding]:
     elif left <= 0:
         yield problem(what, f"{named} has ended on {_day(seen.not_after)}: {mend}")
     elif left < SOON_S:
-        yield note(what, f"{named} ends in {left / 86400:.0f} days: {mend}")
+        yield note(what, f"{named} ends in {numbers.seconds(left)}: {mend}")
     else:
         yield ok(what, f"{named}, in force until {_day(seen.not_after)}")
 

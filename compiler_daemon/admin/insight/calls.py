@@ -1,4 +1,4 @@
-"""The operator's calls about runs, as JSON would have them: explanations, figures, compiles under way."""
+"""The operator's calls about runs: explanations, figures, compiles under way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
+from compiler_daemon.admin.answers import CompileState, Explanation, Figures
 from compiler_daemon.admin.connection import OperatorClient
 
 _CALL_S = 20.0
@@ -30,7 +31,7 @@ class RunClient:
     def __init__(self, operator: OperatorClient) -> None:
         self._operator = operator
 
-    def explain(self, *, key: str = "", program: str = "") -> dict[str, Any]:
+    def explain(self, *, key: str = "", program: str = "") -> Explanation:
         """Return why the graphs of the last run (or of the program's last run, or a key) were not there.
 
         Raises `DaemonError` with a sentence where there is no such thing.
@@ -38,13 +39,13 @@ class RunClient:
         found = self._call("ExplainRun", pb.ExplainRunRequest(key=key, program=program))
         for graph in found["graphs"]:
             graph["outcome"] = graph["outcome"].removeprefix("GRAPH_OUTCOME_").lower()
-        return found
+        return Explanation.of(found)
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self) -> Figures:
         """Return the figures since the store was made."""
-        return self._call("GetStatistics", pb.GetStatisticsRequest())
+        return Figures.of(self._call("GetStatistics", pb.GetStatisticsRequest()))
 
-    def flights(self) -> list[dict[str, Any]]:
+    def flights(self) -> list[CompileState]:
         """Return the compiles under way and those that wait; none where the daemon is too old to say."""
         with self._operator.calls() as (channel, metadata):
             stub = pb_grpc.RunServiceStub(channel)
@@ -54,8 +55,7 @@ class RunClient:
                 if getattr(error, "code", lambda: None)() is grpc.StatusCode.UNIMPLEMENTED:
                     return []
                 raise
-        flights: list[dict[str, Any]] = _plain(answer)["flights"]
-        return flights
+        return [CompileState.of(flight) for flight in _plain(answer)["flights"]]
 
     def _call(self, method: str, request: Message) -> dict[str, Any]:
         with self._operator.calls() as (channel, metadata):

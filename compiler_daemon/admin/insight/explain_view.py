@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 from rich.tree import Tree
 
+from compiler_daemon.admin.answers import Explanation, MissedGraph, NearestKnown, RunSummary
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.text import numbers
 
 _OUTCOMES = {
     "compiled_by_daemon": "compiled by the daemon",
@@ -20,61 +19,60 @@ _LINE = 4000
 _COLOURS = {"compiled_by_daemon": "yellow", "compiled_here": "red"}
 
 
-def print_explanation(answer: Mapping[str, Any]) -> None:
+def print_explanation(answer: Explanation) -> None:
     """Print what `ExplainRun` answered, one branch for each graph."""
     console = Console()
     if not console.is_terminal:  # for searching and cutting: one line each, however long
         console = Console(width=_LINE)
-    run = answer.get("run")
-    tree = Tree(plain(_heading(run, answer)))
-    for graph in answer["graphs"]:
+    tree = Tree(plain(_heading(answer)))
+    for graph in answer.graphs:
         _add(tree, graph)
-    if answer["more"]:
-        tree.add(f"and {answer['more']} more")
+    if answer.more:
+        tree.add(f"and {answer.more} more")
     console.print(tree)
 
 
-def _heading(run: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> str:
+def _heading(answer: Explanation) -> str:
+    run, kernels = answer.run, answer.kernels
     if run is None:
         return "a key that belongs to no run that is remembered"
-    kernels = answer.get("kernels")
-    counted = [("graph", run)] if kernels is None or kernels["run"] != run["run"] else []
+    counted = [("graph", run)] if kernels is None or kernels.run != run.run else []
     counted += [("kernel", kernels)] if kernels else []
-    name = run["program"] or "a program without a name"
-    ended = "" if run["ended"] else ", not ended as far as is known"
-    heading = f"{name} (process {run['pid']}{ended}): " + "; ".join(_count(word, one) for word, one in counted)
-    if run["fallbacks"]:
-        heading += "; trouble with the daemon: " + ", ".join(f"{name} {n}" for name, n in run["fallbacks"].items())
-    if not answer["graphs"]:
+    name = run.program or "a program without a name"
+    ended = "" if run.ended else ", not ended as far as is known"
+    heading = f"{name} (process {run.pid}{ended}): " + "; ".join(_count(word, one) for word, one in counted)
+    if run.fallbacks:
+        heading += "; trouble with the daemon: " + ", ".join(f"{name} {n}" for name, n in run.fallbacks.items())
+    if not answer.graphs:
         heading += ". Nothing was missed."
     return heading
 
 
-def _count(word: str, run: Mapping[str, Any]) -> str:
-    there = run["hits"] + run["hits_local"]
-    total = there + run["compiled_by_daemon"] + run["compiled_here"]
-    saved = f", {run['seconds_saved']:.0f} s saved" if run["seconds_saved"] else ""
+def _count(word: str, run: RunSummary) -> str:
+    there = run.hits + run.hits_local
+    total = there + run.compiled_by_daemon + run.compiled_here
+    saved = f", {numbers.seconds(run.seconds_saved)} saved" if run.seconds_saved else ""
     return f"{total} {word}{'' if total == 1 else 's'}, {there} of them there{saved}"
 
 
-def _add(tree: Tree, graph: Mapping[str, Any]) -> None:
-    number = f"{graph['kind']} {graph['number']} " if graph["number"] else ""
-    number += f"{graph['name']} " if graph["name"] else ""
-    title = plain(f"{number}{graph['key'][:16] or 'without a key'}: ")
-    title.append_text(plain(_OUTCOMES.get(graph["outcome"], graph["outcome"]), _COLOURS.get(graph["outcome"], "")))
+def _add(tree: Tree, graph: MissedGraph) -> None:
+    number = f"{graph.kind} {graph.number} " if graph.number else ""
+    number += f"{graph.name} " if graph.name else ""
+    title = plain(f"{number}{graph.key[:16] or 'without a key'}: ")
+    title.append_text(plain(_OUTCOMES.get(graph.outcome, graph.outcome), _COLOURS.get(graph.outcome, "")))
     branch = tree.add(title)
-    if graph["reason"]:
-        branch.add(plain(f"compiled in the trainer because: {graph['reason']}: {graph['message']}"))
-    elif graph["message"]:
-        branch.add(plain(graph["message"]))
-    leaf = branch.add(plain(graph["sentence"] + _nearest(graph.get("nearest"))))
-    for told in graph["differences"]:
-        leaf.add(plain(told["text"]))
-    if graph["more"]:
-        leaf.add(f"and {graph['more']} more differences")
+    if graph.reason:
+        branch.add(plain(f"compiled in the trainer because: {graph.reason}: {graph.message}"))
+    elif graph.message:
+        branch.add(plain(graph.message))
+    leaf = branch.add(plain(graph.sentence + _nearest(graph.nearest)))
+    for told in graph.differences:
+        leaf.add(plain(told))
+    if graph.more:
+        leaf.add(f"and {graph.more} more differences")
 
 
-def _nearest(nearest: Mapping[str, Any] | None) -> str:
+def _nearest(nearest: NearestKnown | None) -> str:
     if nearest is None:
         return ""
-    return f" (nearest: {nearest['key'][:16]} of {nearest['program'] or 'a program without a name'})"
+    return f" (nearest: {nearest.key[:16]} of {nearest.program or 'a program without a name'})"

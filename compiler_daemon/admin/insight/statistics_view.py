@@ -3,73 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
+from compiler_daemon.admin.answers import Figures
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.text import numbers
 
 _MAX_PROGRAMS = 20
 _LINE = 200
 
 
-def print_statistics(now: Mapping[str, Any]) -> None:
+def print_statistics(now: Figures) -> None:
     """Print all figures; names are cut only where a terminal is too narrow for them."""
     console = Console()
     (console if console.is_terminal else Console(width=_LINE)).print(statistics_view(now))
 
 
-def statistics_line(now: Mapping[str, Any]) -> str:
+def statistics_line(now: Figures) -> str:
     """Return the most important figures in one line, for a log."""
     return (
-        f"hits {now['hits']}, misses {now['misses']}, merged {now['merged']}, compiled {now['compiled']}, "
-        f"published {now['published']}, saved {now['seconds_saved']:.0f} s, spent {now['seconds_spent']:.0f} s, "
-        f"{now['artifacts']} artifacts, {decimal(now['store_bytes'])}"
+        f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, "
+        f"published {now.published}, saved {numbers.seconds(now.seconds_saved)}, "
+        f"spent {numbers.seconds(now.seconds_spent)}, "
+        f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"
     )
 
 
-def statistics_view(now: Mapping[str, Any]) -> RenderableType:
+def statistics_view(now: Figures) -> RenderableType:
     """Return all figures as tables."""
     parts: list[RenderableType] = [_overview(now)]
     reasons = _reasons(now)
     if reasons.row_count:
         parts += [Text(), reasons]
-    if now["programs"]:
+    if now.programs:
         parts += [Text(), _programs(now)]
-    if now["slowest"]:
+    if now.slowest:
         parts += [Text(), _slowest(now)]
     return Group(*parts)
 
 
-def _overview(now: Mapping[str, Any]) -> Table:
-    asked = now["hits"] + now["misses"]
-    share = f" ({100 * now['hits'] / asked:.0f}% of {asked})" if asked else ""
+def _overview(now: Figures) -> Table:
+    asked = now.hits + now.misses
+    share = f" ({100 * now.hits / asked:.0f}% of {asked})" if asked else ""
     table = Table(show_header=False, box=None)
     rows = {
-        "hits": f"{now['hits']}{share}",
-        "misses": str(now["misses"]),
-        "merged requests": str(now["merged"]),
-        "compiled by workers": f"{now['compiled']}, {now['seconds_spent']:.0f} s",
-        "compiled in trainers": f"{now['published']} published, {now['seconds_spent_here']:.0f} s reported",
-        "seconds saved": f"{now['seconds_saved']:.0f} s",
-        "store": f"{now['artifacts']} artifacts, {decimal(now['store_bytes'])} of {decimal(now['store_max_bytes'])}",
-        "runs reported": str(now["runs"]),
+        "hits": f"{now.hits}{share}",
+        "misses": str(now.misses),
+        "merged requests": str(now.merged),
+        "compiled by workers": f"{now.compiled}, {numbers.seconds(now.seconds_spent)}",
+        "compiled in trainers": f"{now.published} published, {numbers.seconds(now.seconds_spent_here)} reported",
+        "seconds saved": numbers.seconds(now.seconds_saved),
+        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)} of {numbers.size(now.store_max_bytes)}",
+        "runs reported": str(now.runs),
     }
     for name, value in rows.items():
         table.add_row(name, value)
     return table
 
 
-_KINDS = (
-    ("misses_by_reason", "miss"),
-    ("here_by_reason", "compiled in trainers"),
-    ("fallbacks_by_reason", "trouble with the daemon"),
-    ("refused_by_reason", "refused by the daemon"),
-)
 _MISSES = {
     "new": "never seen before",
     "environment": "only for another environment",
@@ -78,12 +72,18 @@ _MISSES = {
 }
 
 
-def _reasons(now: Mapping[str, Any]) -> Table:
+def _reasons(now: Figures) -> Table:
     table = Table("what", "because", "times", box=None)
-    for field, what in _KINDS:
-        for reason, count in sorted(now[field].items(), key=lambda item: -item[1]):
-            word = f"{reason} ({_MISSES[reason]})" if field == "misses_by_reason" and reason in _MISSES else reason
-            table.add_row(what, plain(word), str(count))
+    misses = now.misses_by_reason.items()
+    kinds = (
+        ("miss", {f"{name} ({_MISSES[name]})" if name in _MISSES else name: count for name, count in misses}),
+        ("compiled in trainers", now.here_by_reason),
+        ("trouble with the daemon", now.fallbacks_by_reason),
+        ("refused by the daemon", now.refused_by_reason),
+    )
+    for what, reasons in kinds:
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+            table.add_row(what, plain(reason), str(count))
     return table
 
 
@@ -92,34 +92,34 @@ def _name(header: str) -> Column:
     return Column(header, overflow="fold")
 
 
-def _programs(now: Mapping[str, Any]) -> Table:
+def _programs(now: Figures) -> Table:
     table = Table(_name("program"), box=None)
     for header in ("runs", "hits", "local\nhits", "by\ndaemon", "in\ntrainer", "saved", "waited", "seen"):
         table.add_column(header)
-    for program in now["programs"][:_MAX_PROGRAMS]:
+    for program in now.programs[:_MAX_PROGRAMS]:
         table.add_row(
-            plain(program["program"] or "(no name)"),
-            str(program["runs"]),
-            str(program["hits"]),
-            str(program["hits_local"]),
-            str(program["compiled_by_daemon"]),
-            str(program["compiled_here"]),
-            f"{program['seconds_saved']:.0f} s",
-            f"{program['seconds_waited']:.0f} s",
-            f"{max(0.0, time.time() - program['seen']) / 60:.0f} min ago",
+            plain(program.program or "(no name)"),
+            str(program.runs),
+            str(program.hits),
+            str(program.hits_local),
+            str(program.compiled_by_daemon),
+            str(program.compiled_here),
+            numbers.seconds(program.seconds_saved),
+            numbers.seconds(program.seconds_waited),
+            numbers.ago(program.seen, time.time()),
         )
     return table
 
 
-def _slowest(now: Mapping[str, Any]) -> Table:
+def _slowest(now: Figures) -> Table:
     table = Table("slowest graphs", _name("program"), "took", "by", "hits", "size", box=None)
-    for graph in now["slowest"]:
+    for graph in now.slowest:
         table.add_row(
-            plain(graph["key"][:16]),
-            plain(graph["program"] or "(no name)"),
-            f"{graph['compile_s']:.1f} s",
-            plain(graph["origin"]),
-            str(graph["hits"]),
-            decimal(graph["bytes"]),
+            plain(graph.key[:16]),
+            plain(graph.program or "(no name)"),
+            numbers.seconds(graph.compile_s),
+            plain(graph.origin),
+            str(graph.hits),
+            numbers.size(graph.bytes),
         )
     return table

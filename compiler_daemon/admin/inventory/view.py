@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from compiler_daemon.insight.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.insight.inventory_values import Collected
 from compiler_daemon.insight.kernel_text import KernelText
 from compiler_daemon.store import ArtifactRow, StoredGraph
-from compiler_daemon.text.units import age_text, count_text, seconds_text, size_text
+from compiler_daemon.text import numbers
 
 _SHORT = 12
 _KEY = 16
@@ -47,11 +48,11 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kind
             plain(row.key[:_KEY]),
             plain(row.program),
             row.origin,
-            size_text(row.bytes),
-            seconds_text(row.compile_s),
+            numbers.size(row.bytes),
+            numbers.seconds(row.compile_s),
             str(row.hits),
-            age_text(row.used) if row.hits else "never",
-            age_text(row.created),
+            numbers.ago(row.used, time.time()) if row.hits else "never",
+            numbers.ago(row.created, time.time()),
             "pinned" if row.pinned else "",
         )
     if rows:
@@ -64,9 +65,9 @@ def totals_text(rows: Sequence[ArtifactRow], kinds: Mapping[Digest, str]) -> str
     size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
     saved = sum(row.compile_s * row.hits for row in rows)
     found = {word: {row.key for row in rows if kinds[row.digest] == word} for word in ("graph", "kernel", "tuning")}
-    things = ", ".join(count_text(len(keys), word) for word, keys in found.items() if keys) or "no graph"
-    artifacts = f"{count_text(len(rows), 'artifact')} of {things}, {size_text(size)}"
-    return f"{artifacts}; {seconds_text(cost)} to compile, {seconds_text(saved)} saved"
+    things = ", ".join(numbers.counted(len(keys), word) for word, keys in found.items() if keys) or "no graph"
+    artifacts = f"{numbers.counted(len(rows), 'artifact')} of {things}, {numbers.size(size)}"
+    return f"{artifacts}; {numbers.seconds(cost)} to compile, {numbers.seconds(saved)} saved"
 
 
 def print_collected(done: Collected, kinds: Mapping[Digest, str]) -> None:
@@ -78,9 +79,9 @@ def print_collected(done: Collected, kinds: Mapping[Digest, str]) -> None:
             console.print(f"... and {report.artifacts - len(done.artifacts)} more")
     verb = "would remove" if report.dry_run else "removed"
     console.print(
-        f"{verb} {count_text(report.artifacts, 'artifact')} ({report.expired} for their age) "
-        f"and {count_text(report.blobs, 'blob')} "
-        f"({report.orphans} of no artifact): {size_text(report.bytes)}"
+        f"{verb} {numbers.counted(report.artifacts, 'artifact')} ({report.expired} for their age) "
+        f"and {numbers.counted(report.blobs, 'blob')} "
+        f"({report.orphans} of no artifact): {numbers.size(report.bytes)}"
     )
 
 
@@ -96,10 +97,10 @@ def print_entry(
             "artifact": row.digest,
             "key": row.key,
             "program": row.program or "not named",
-            "size": f"{size_text(row.bytes)} in {len(manifest.blobs)} blobs",
-            "cost": f"{seconds_text(row.compile_s)} by a {row.origin}",
-            "hits": f"{row.hits}" + (f", last {age_text(row.used)}" if row.hits else ""),
-            "made": age_text(row.created) + (", pinned" if row.pinned else ""),
+            "size": f"{numbers.size(row.bytes)} in {len(manifest.blobs)} blobs",
+            "cost": f"{numbers.seconds(row.compile_s)} by a {row.origin}",
+            "hits": f"{row.hits}" + (f", last {numbers.ago(row.used, time.time())}" if row.hits else ""),
+            "made": numbers.ago(row.created, time.time()) + (", pinned" if row.pinned else ""),
             **_what_it_is(manifest),
         }
         console.print(_facts(facts))
@@ -108,7 +109,7 @@ def print_entry(
         table.add_column("size", justify="right")
         table.add_column("is")
         for blob in manifest.blobs[:_MAX_BLOBS]:
-            table.add_row(blob.sha256[:_SHORT], size_text(blob.size), plain(blob.name or "torch's entry"))
+            table.add_row(blob.sha256[:_SHORT], numbers.size(blob.size), plain(blob.name or "torch's entry"))
         console.print(table)
         if len(manifest.blobs) > _MAX_BLOBS:
             console.print(f"... and {len(manifest.blobs) - _MAX_BLOBS} more")
@@ -144,7 +145,7 @@ def _what_it_is(manifest: Manifest) -> dict[str, str]:
 def print_graph(graph: Digest, size: int, text: GraphText | KernelText) -> None:
     """Print a graph or a kernel: its code, inputs, symbols and settings."""
     console = _console()
-    console.print(f"{'kernel' if isinstance(text, KernelText) else 'graph'} {graph[:_SHORT]}, {size_text(size)}")
+    console.print(f"{'kernel' if isinstance(text, KernelText) else 'graph'} {graph[:_SHORT]}, {numbers.size(size)}")
     # As it is: neither wrapped nor coloured, so that it can be copied and piped.
     code = Text("\n").join(plain(line) for line in text.code().split("\n"))
     console.print(code, soft_wrap=True, highlight=False)

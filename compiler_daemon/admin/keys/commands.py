@@ -20,16 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compile_wire.endpoint.address import CARD_NAME
+from compile_wire.endpoint.credentials import AUTHORITY_NAME, CERTIFICATE_NAME
+from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME, split_pem
 from compile_wire.signature import SECRET_BYTES
-from compiler_daemon.access.directory import (
-    SECRET_NAME,
-    TOKEN_NAME,
-    DirectoryLock,
-    Identity,
-    prepare_directory,
-    read_private,
-    write_private,
-)
+from compiler_daemon.access.directory import DirectoryLock, Identity, prepare_directory
 from compiler_daemon.access.register import (
     Client,
     KeyFiles,
@@ -39,10 +34,8 @@ from compiler_daemon.access.register import (
     check_folder,
     check_name,
     renewed,
-    split_pem,
     token_sha256,
 )
-from compiler_daemon.admin.credentials import AUTHORITY_NAME, CARD_NAME, CERTIFICATE_NAME
 from compiler_daemon.admin.keys.certificates import (
     CertificateView,
     Issued,
@@ -53,6 +46,7 @@ from compiler_daemon.admin.keys.certificates import (
     make_authority,
     read_certificate,
 )
+from compiler_daemon.endpoint import read_private, write_private
 from compiler_daemon.errors import KeysError, RunningError
 
 AUTHORITY_DAYS = 3650

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 from compiler_daemon.admin.plain import plain
 from compiler_daemon.admin.recompile.run import Outcome, Serves
 from compiler_daemon.store import ArtifactRow
+from compiler_daemon.text import numbers
 
 _SERVES: dict[Serves, str] = {
     "same": "{n} serve the same trainers as before: same environment, same key",
@@ -29,7 +31,7 @@ _REASONS_SHOWN = 20
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print a line for each program, the refusals with their reasons, and whom the rest serves."""
     console = Console()
-    table = Table("program", "graphs", "compiled", "already there", "refused", "compile seconds", box=None)
+    table = Table("program", "graphs", "compiled", "already there", "refused", "compiling", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for program in sorted({outcome.request.program for outcome in outcomes}):
@@ -41,7 +43,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             str(counts["compiled"]),
             str(counts["there"]),
             str(counts["refused"]),
-            f"{sum(outcome.compile_s for outcome in mine):.1f}",
+            numbers.seconds(sum(outcome.compile_s for outcome in mine)),
         )
     console.print(table)
     refused = [outcome for outcome in outcomes if outcome.status == "refused"]
@@ -84,20 +86,27 @@ def as_document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def served_document(rows: Sequence[ArtifactRow]) -> dict[str, Any]:
-    """Return how many artifacts that `replay` made have served a trainer since."""
-    used = [row for row in rows if row.hits]
-    return {
-        "replayed": len(rows),
-        "served": len(used),
-        "hits": sum(row.hits for row in used),
-        "seconds_saved": round(sum(row.compile_s * row.hits for row in used), 3),
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """Counts how many artifacts that `replay` made have served a trainer since; `--json` prints it as it is."""
 
+    replayed: int
+    served: int
+    hits: int
+    seconds_saved: float
 
-def served_text(document: dict[str, Any]) -> str:
-    """Return the same in a sentence."""
-    return (
-        f"{document['served']} of {document['replayed']} artifacts that `replay` made have served a trainer, "
-        f"{document['hits']} times in all, and saved {document['seconds_saved']:.0f} s of compiling"
-    )
+    @classmethod
+    def of(cls, rows: Sequence[ArtifactRow]) -> Served:
+        """Count them among the artifacts that `replay` made."""
+        used = [row for row in rows if row.hits]
+        saved = sum(row.compile_s * row.hits for row in used)
+        hits = sum(row.hits for row in used)
+        return cls(replayed=len(rows), served=len(used), hits=hits, seconds_saved=round(saved, 3))
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        return (
+            f"{self.served} of {self.replayed} artifacts that `replay` made have served a trainer, "
+            f"{self.hits} times in all, and saved {numbers.seconds(self.seconds_saved)} of compiling"
+        )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.admin.connection import OperatorClient
-from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import DaemonError
 
 
-def open_page(place: DaemonLocation) -> str:
+def open_page(client: OperatorClient) -> str:
     """Return an address that lets one browser in. Raises `DaemonError` where no page is served."""
-    client = OperatorClient.of(place)
     with client.calls() as (channel, metadata):
         stub = pb_grpc.PageServiceStub(channel)
         return stub.OpenPage(pb.OpenPageRequest(), timeout=client.call_s, metadata=metadata).url

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from compiler_daemon.admin.answers import DaemonState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,12 +20,12 @@ class DaemonLoad:
     """Mean time of a compile, over all that the store remembers; 0 where there was none."""
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Self:
+    def of(cls, state: DaemonState) -> Self:
         """Read it from what `status` answers."""
-        counters, workers = state["counters"], state["workers"]
+        counters, workers = state.counters, state.workers
         done = counters.get("compiles_done", 0)
         return cls(
-            compiles=state["queued"] + sum(worker["state"] == "busy" for worker in workers),
+            compiles=state.queued + sum(worker.state == "busy" for worker in workers),
             workers=max(1, len(workers)),
             compile_s=counters.get("compile_seconds", 0) / done if done else 0.0,
         )

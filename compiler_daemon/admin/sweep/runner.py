@@ -10,8 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.sweep.cell import CellResult, Pass, Run, SweepContext
 from compiler_daemon.admin.sweep.estimate import DaemonLoad, Progress, remaining_seconds
 from compiler_daemon.admin.sweep.plan import Cell
@@ -53,7 +53,7 @@ class SweepRunner:
         context: SweepContext,
         environ: Mapping[str, str],
         *,
-        status: Callable[[], Mapping[str, Any]],
+        status: Callable[[], DaemonState],
         on_change: Callable[[SweepProgress], None],
         on_result: Callable[[CellResult], None],
     ) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from compiler_daemon.admin.sweep.cell import CellResult
 from compiler_daemon.admin.sweep.runner import SweepProgress
+from compiler_daemon.text import numbers
 
 
 class Watcher:
@@ -26,7 +27,7 @@ class Watcher:
 
     def change(self, progress: SweepProgress) -> None:
         """Show where it stands."""
-        left = "" if progress.left_s is None else f"about {_duration(progress.left_s)} left"
+        left = "" if progress.left_s is None else f"about {numbers.seconds(progress.left_s)} left"
         doing = ", ".join(progress.running[:3]) + (" ..." if len(progress.running) > 3 else "")
         if progress.load.compiles:
             doing += f"; {progress.load.compiles} compiles under way or waiting"
@@ -58,7 +59,7 @@ def summary(result: CellResult) -> str:
     """Return what came of a cell, in a line."""
     if result.skipped:
         return "done before, and stored still"
-    parts = [f"{result.graphs} graph{'' if result.graphs == 1 else 's'} in {result.seconds:.1f} s"]
+    parts = [f"{numbers.counted(result.graphs, 'graph')} in {numbers.seconds(result.seconds)}"]
     texts = {"there": "already there", "compiled": "compiled", "here": "compiled by the trainer", "refused": "refused"}
     parts += [f"{count} {text}" for outcome, text in texts.items() if (count := result.count(outcome))]
     if result.failure:
@@ -70,7 +71,7 @@ def summary(result: CellResult) -> str:
 
 def print_table(results: Iterable[CellResult]) -> None:
     """Print a line for each cell, and one for all."""
-    table = Table("cell", "graphs", "already there", "compiled", "by the trainer", "refused", "seconds", box=None)
+    table = Table("cell", "graphs", "already there", "compiled", "by the trainer", "refused", "took", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
@@ -103,14 +104,9 @@ def as_document(result: CellResult) -> dict[str, Any]:
 def _cells(result: CellResult) -> list[str]:
     if result.skipped:
         return ["", "", "", "", "", "done before"]
-    numbers = [result.graphs, result.count("there", "local"), result.count("compiled"), result.count("here")]
+    counts = [result.graphs, result.count("there", "local"), result.count("compiled"), result.count("here")]
     refused = str(len(result.refused))
     if result.refused and result.published_here:
         refused += f" ({result.published_here} published)"
     failed = " [red]failed[/red]" if result.failure else ""
-    return [*(str(number) for number in numbers), refused, f"{result.seconds:.1f}{failed}"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return [*(str(count) for count in counts), refused, f"{numbers.seconds(result.seconds)}{failed}"]

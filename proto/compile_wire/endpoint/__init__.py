@@ -1,1 +1,1 @@
-"""What both sides say of an endpoint in the same words: why a connection over TLS does not come about."""
+"""The way to the daemon: its address, what opens it, and in words why a connection over TLS does not come about."""
