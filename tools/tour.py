@@ -238,8 +238,9 @@ def _likeness(page: str) -> list[str]:
         text = re.sub(r"\b[0-9a-f]{6,64}\b", "ID", text)
         text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
         text = re.sub(r"\d+([.,:]\d+)*", "N", text)
-        text = re.sub(r"N ?(s|ms|min|h|d|ago|[KMG]i?B|bytes?|seconds?|minutes?)\b", "N", text)
-        text = re.sub(r"\bnow\b|\bN( N)? ago\b", "AGO", text)
+        text = re.sub(r"\bjust now\b|\bN (min|h|d) ago\b", "AGO", text)
+        text = re.sub(r"\bN (min N s|h N min|d N h)\b", "N", text)
+        text = re.sub(r"N ?(s|ms|min|h|d|[kKMG]?i?B|bytes?|seconds?|minutes?)\b", "N", text)
         text = re.sub(r"[─━═]+", "─", text)
         text = re.sub(r"\s+", " ", text).strip()
         if text:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def credentials(directory: Path) -> Iterator[Path]:
+def credentials(directory: Path) -> Path:
     for name, data in (("token", b"token\n"), ("secret", bytes(32))):
         (directory / name).touch(mode=0o600)
         (directory / name).write_bytes(data)
