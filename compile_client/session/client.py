@@ -56,6 +56,7 @@ class DaemonClient:
     background: BackgroundCompiles
     """Compiles that nobody here waits for."""
     _channel: ReconnectingChannel
+    _kind: ArtifactKind
     _publisher: Publisher
     _reporter: RunReporter
     _environment_seen: Digest | None
