@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
 from compile_wire.kernel.spec import KernelArgument, KernelSpec
 from compiler_daemon.insight.explain.difference import Difference
-from compiler_daemon.insight.explain.nearest import Candidate, Nearest
+from compiler_daemon.insight.explain.nearest import Candidate, Nearest, SearchBounds, search_nearest
 from compiler_daemon.insight.explain.surroundings import environment_differences
 
-_MAX_READ = 256
-_MAX_READ_BYTES = 32 * 2**20
-"""Kernels are small, and a program may have several hundred of them."""
+_KERNELS = SearchBounds(
+    max_read=256,  # kernels are small, and a program may have several hundred of them
+    max_read_bytes=32 * 2**20,
+    max_candidates=sys.maxsize,
+    other_program=0.1,
+    seems_other_program=0.1,
+    seems_other_environment=0.0,
+)
 _MAX_TEXT = 100
 _CONSTANT = "constexpr"
 _OF_TARGET = frozenset({"arch", "warp_size", "backend_name"})
@@ -56,29 +61,15 @@ def find_nearest_kernel(
     None where none of those that can be read has its name.
     """
 
-    def far(candidate: Candidate) -> tuple[float, float]:
-        apart = abs(math.log(max(1, candidate.bytes) / max(1, size))) + 0.1 * (candidate.program != program)
-        return apart, -candidate.created
-
-    best: tuple[float, float, Nearest] | None = None
-    budget, read_already = _MAX_READ_BYTES, set[Digest]()
-    for candidate in sorted(candidates, key=far):
-        if candidate.bytes > budget:
-            continue
-        if candidate.graph not in read_already:
-            if len(read_already) >= _MAX_READ:
-                break
-            read_already.add(candidate.graph)
-            budget -= candidate.bytes
-        spec = read(candidate.graph)
-        if spec is None or spec.name != ours.spec.name:
-            continue
+    def compare(candidate: Candidate, spec: KernelSpec) -> tuple[Sequence[Difference], bool] | None:
+        if spec.name != ours.spec.name:
+            return None
         theirs = KernelRequest(environment=fields.get(candidate.environment, {}), spec=spec)
-        found = kernel_differences(ours, theirs)
-        distance = sum(item.cost for item in found) + 0.1 * (candidate.program != program)
-        if best is None or (distance, -candidate.created) < best[:2]:
-            best = (distance, -candidate.created, Nearest(candidate=candidate, differences=found, related=True))
-    return best[2] if best else None
+        return kernel_differences(ours, theirs), True
+
+    return search_nearest(
+        candidates, _KERNELS, program=program, environment=None, size=size, read=read, compare=compare
+    )
 
 
 def _target(spec: KernelSpec) -> str:

@@ -1,7 +1,7 @@
 """The nearest known request: the same program first, then the one from which the fewest differences lead here.
 
-Reading a graph costs milliseconds and there may be ten thousand, so that those to be read are chosen by what is known
-without: program, environment, size. Both the number of graphs read and their bytes are bounded.
+Reading a request costs milliseconds and there may be ten thousand, so that those to be read are chosen by what is known
+without: program, environment, size. Both the number of those read and their bytes are bounded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from compile_wire.digest import Digest
 from compile_wire.graph.spec import GraphSpec
@@ -16,10 +17,8 @@ from compiler_daemon.insight.explain.difference import Difference
 from compiler_daemon.insight.explain.differences import Request, differences
 from compiler_daemon.insight.explain.nodes import overlap
 
-_MAX_READ = 48
-_MAX_READ_BYTES = 4 * 2**20
-_OTHER_PROGRAM = 1.0
-"""What another program costs, beside the differences themselves: about as much as one of them."""
+Spec = TypeVar("Spec")
+
 _RELATED = 0.5
 """Two graphs with less of their operators in common have nothing to do with each other."""
 
@@ -46,6 +45,73 @@ class Nearest:
     """Whether the two have most of their operators in common."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchBounds:
+    """Says how much a search may read, and what counts against a candidate before it is read."""
+
+    max_read: int
+    max_read_bytes: int
+    max_candidates: int
+    """At how many it looks at all, those that seem nearest first."""
+    other_program: float
+    """What another program costs beside the differences themselves, of which a plain one costs 1."""
+    seems_other_program: float
+    seems_other_environment: float
+    """What counts against a candidate before it is read, beside the logarithm of the ratio of sizes."""
+
+
+_GRAPHS = SearchBounds(
+    max_read=48,
+    max_read_bytes=4 * 2**20,
+    max_candidates=192,
+    other_program=1.0,
+    seems_other_program=0.5,
+    seems_other_environment=0.25,
+)
+
+
+def search_nearest(
+    candidates: Collection[Candidate],
+    bounds: SearchBounds,
+    *,
+    program: str,
+    environment: Digest | None,
+    size: int,
+    read: Callable[[Digest], Spec | None],
+    compare: Callable[[Candidate, Spec], tuple[Sequence[Difference], bool] | None],
+) -> Nearest | None:
+    """Return the candidate nearest to a request of `size` bytes; None where there is none that can be read.
+
+    `read` gives a request by its digest, None where it cannot be had. `compare` returns the differences and whether the
+    two are related; None for one that is not to be considered.
+    """
+
+    def far(candidate: Candidate) -> tuple[float, float]:
+        apart = abs(math.log(max(1, candidate.bytes) / max(1, size)))
+        apart += bounds.seems_other_program * (candidate.program != program)
+        apart += bounds.seems_other_environment * (candidate.environment != environment)
+        return apart, -candidate.created
+
+    best: tuple[float, float, Nearest] | None = None
+    budget = bounds.max_read_bytes
+    specs: dict[Digest, Spec | None] = {}
+    for candidate in sorted(candidates, key=far)[: bounds.max_candidates]:
+        if candidate.graph not in specs:
+            if len(specs) >= bounds.max_read or candidate.bytes > budget:
+                continue
+            budget -= candidate.bytes
+            specs[candidate.graph] = read(candidate.graph)
+        spec = specs[candidate.graph]
+        compared = compare(candidate, spec) if spec is not None else None
+        if compared is None:
+            continue
+        found, related = compared
+        distance = sum(item.cost for item in found) + bounds.other_program * (candidate.program != program)
+        if best is None or (distance, -candidate.created) < best[:2]:
+            best = (distance, -candidate.created, Nearest(candidate=candidate, differences=found, related=related))
+    return best[2] if best else None
+
+
 def find_nearest(
     ours: Request,
     candidates: Collection[Candidate],
@@ -61,26 +127,12 @@ def find_nearest(
     `fields` are the known environments; `read` gives a graph by its digest, None where it cannot be had.
     """
 
-    def far(candidate: Candidate) -> tuple[float, float]:
-        apart = abs(math.log(max(1, candidate.bytes) / max(1, size)))
-        apart += 0.5 * (candidate.program != program) + 0.25 * (candidate.environment != environment)
-        return apart, -candidate.created
+    def compare(candidate: Candidate, spec: GraphSpec) -> tuple[Sequence[Difference], bool] | None:
+        if ours.spec is None:
+            return None
+        theirs = Request(environment=fields.get(candidate.environment, {}), spec=spec)
+        return differences(ours, theirs), overlap(ours.spec, spec) >= _RELATED
 
-    best: tuple[float, float, Nearest] | None = None
-    budget = _MAX_READ_BYTES
-    graphs: dict[Digest, GraphSpec | None] = {}
-    for candidate in sorted(candidates, key=far)[: 4 * _MAX_READ]:
-        if candidate.graph not in graphs:
-            if len(graphs) >= _MAX_READ or candidate.bytes > budget:
-                continue
-            budget -= candidate.bytes
-            graphs[candidate.graph] = read(candidate.graph)
-        spec = graphs[candidate.graph]
-        if spec is None or ours.spec is None:
-            continue
-        found = differences(ours, Request(environment=fields.get(candidate.environment, {}), spec=spec))
-        distance = sum(item.cost for item in found) + _OTHER_PROGRAM * (candidate.program != program)
-        if best is None or (distance, -candidate.created) < best[:2]:
-            related = overlap(ours.spec, spec) >= _RELATED
-            best = (distance, -candidate.created, Nearest(candidate=candidate, differences=found, related=related))
-    return best[2] if best else None
+    return search_nearest(
+        candidates, _GRAPHS, program=program, environment=environment, size=size, read=read, compare=compare
+    )
