@@ -132,7 +132,7 @@ def test_show_prints_code_with_shapes_inputs_and_cost(filled: DaemonProcess):
     said = done(filled.directory, "show", "alpha")
     assert "l_x_: f32[s77, 4],  # x" in said
     assert "    z = y.relu()\n    return (z,)\n" in said
-    assert re.search(r"cost +1\.5 s by a trainer", said)
+    assert re.search(r"cost +1\.50 s by a trainer", said)
     assert re.search(r"l_w_ +f32\[4, 2\] +\(4, 1\) +cpu +parameter, gradient +w", said)
     assert re.search(r"s77 +8 +2 to oo +x", said)
     assert re.search(r"torch +0\.fake", said)
@@ -210,7 +210,7 @@ def test_rm_never_removes_unasked(filled: DaemonProcess):
 def test_rm_asks_a_person(filled: DaemonProcess):
     ended = cli(filled.directory, "rm", "alpha", terminal_says="n\n")
     assert ended.returncode == 1
-    assert "Remove 1 artifact, 13 bytes?" in ended.stderr
+    assert "Remove 1 artifact, 13 B?" in ended.stderr
     assert len(keys(filled.directory)) == 3
     assert cli(filled.directory, "rm", "alpha", terminal_says="y\n").returncode == 0
     assert keys(filled.directory) == ["gamma", "beta"]
