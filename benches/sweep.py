@@ -83,7 +83,7 @@ def _daemon(folder: Path, count: int, model: list[str]) -> tuple[dict[str, float
         counters = daemon.status().counters
         figures["compiles"] = float(counters.get("compiles_done", 0))
         if any(json.loads((home.path / "report.json").read_text())["fallbacks"] for home in homes):
-            raise BenchError("a client had trouble with a daemon that is well")
+            raise BenchError("a client counted failures with a daemon that is well")
     finally:
         daemon.stop()
     return figures, losses

@@ -1,4 +1,4 @@
-"""Run small programs that a compile cache once got wrong, and write down what came of them for this version of torch.
+"""Run small programs that a compile cache once got wrong, and write down their outcomes for this version of torch.
 
     python tools/cases.py RUN_PY SPEC... [--jobs 2] [--write]
 

@@ -198,7 +198,7 @@ def _run_inside(
 
 
 def fuzz_inside(name: str, numbers: range, seed: int, seconds: float) -> tuple[Tally, list[str]]:
-    """Give a method's handlers these cases, in this process; return what came of it. For a process pool."""
+    """Give a method's handlers these cases, in this process; return the outcome. For a process pool."""
     method = next(method for method in methods() if method.name == name)
     tally, complaints, log = Tally(), list[str](), _Errors()
     logging.getLogger().addHandler(log)
@@ -251,8 +251,8 @@ class Fuzz:
             if daemon.has_ended():
                 self._complaints.append(f"{self._method.name}: the daemon ended, after {tally.cases} cases")
                 break
-            if trouble := await wire.check():
-                self._complaints.append(f"{self._method.name}: a healthy caller: {trouble}, after {tally.cases} cases")
+            if failure := await wire.check():
+                self._complaints.append(f"{self._method.name}: a healthy caller: {failure}, after {tally.cases} cases")
             tally.healthy_calls += 1
             sample = daemon.sample()
             first = first or sample

@@ -28,7 +28,7 @@ Launch = Callable[..., None]
 
 
 def comparisons(name: str, launch: Launch, device: str) -> list[Comparison]:
-    """Launch one kernel of the corpus; return what came of it."""
+    """Launch one kernel of the corpus; return the outcome."""
     torch.manual_seed(0)
     return _CASES[name](launch, device)
 

@@ -79,7 +79,7 @@ def reduce_overhead_check(said: Mapping[str, Said]) -> list[Check]:
             Check(
                 f"reduce-overhead, {start}: works, or is refused with a reason",
                 ok=(works or bool(client.get("refused"))) and not client.get("fallbacks") and apart <= TOLERANCE,
-                said=f"{what}; losses {apart:.2g} from torch's; trouble {client.get('fallbacks')}",
+                said=f"{what}; losses {apart:.2g} from torch's; failures {client.get('fallbacks')}",
             )
         )
     return found
@@ -113,7 +113,7 @@ def _warm(mode: str, start: str, one: Said) -> list[Check]:
             f"{mode}, {start}: everything is a hit in empty folders",
             ok=client.get("graphs", 0) > 0 and client["hits"] == client["graphs"] and not client["fallbacks"],
             said=f"{client.get('hits')} hits of {client.get('graphs')} graphs, refused {client.get('refused')}, "
-            f"trouble {client.get('fallbacks')}",
+            f"failures {client.get('fallbacks')}",
         ),
         Check(
             f"{mode}, {start}: nothing is compiled or timed",

@@ -149,7 +149,7 @@ class Startup:
         ended.result.update({f"client_{name}": client[name] for name in ("hits", "compiled_here", "seconds_waited")})
         ended.result.update({f"client_{name}_s": seconds for name, seconds in client["phases"].items()})
         if client["fallbacks"]:
-            raise BenchError(f"the client had trouble with a daemon that is well: {client['fallbacks']}")
+            raise BenchError(f"the client counted failures with a daemon that is well: {client['fallbacks']}")
         return ended
 
 

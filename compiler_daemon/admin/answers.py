@@ -139,7 +139,7 @@ class NearestKnown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MissedGraph:
-    """Describes a graph or kernel that was not there, and why."""
+    """Describes a graph or kernel that missed, and why."""
 
     number: int = 0
     kind: str = ""

@@ -1,4 +1,4 @@
-"""`explain` and `stats`: why graphs were not there, and what the daemon is good for."""
+"""`explain` and `stats`: why graphs missed, and what the daemon has saved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def explain(
     address: ListenAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say of each graph and kernel of the last run that was not there why: what differs from the nearest known one.
+    """Say why each graph and kernel of the last run that missed did: what differs from the nearest known one.
 
     Example: compiler-daemon explain --program train.py
     """

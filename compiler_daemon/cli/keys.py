@@ -1,4 +1,4 @@
-"""`keys`: what TLS needs, made, made anew, handed out, listed, taken back. No verb prints a secret."""
+"""`keys`: what TLS needs, made, recreated, handed out, listed, taken back. No verb prints a secret."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _GIB = 2**30
 def pin(
     keys: KeyArguments = None, directory: Directory = None, address: ListenAddress = None, as_json: AsJson = False
 ) -> None:
-    """Keep artifacts for good: neither age nor want of room removes them.
+    """Keep artifacts permanently: neither age nor want of room removes them.
 
     Example: compiler-daemon pin 3fa9
     """

@@ -57,7 +57,7 @@ class Access:
     """Decides which requests to the page of one daemon are allowed."""
 
     def __init__(self, is_token: Callable[[bytes], bool], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`is_token` tells in constant time whether a token opens the page now: tokens are made anew meanwhile."""
+        """`is_token` tells in constant time whether a token opens the page now: tokens are recreated meanwhile."""
         self._is_token = is_token
         self._clock = clock
         self._codes = _Passes(CODE_S, _MAX_CODES)

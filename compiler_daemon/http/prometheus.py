@@ -92,7 +92,7 @@ _FAMILIES = (
     ),
     _Family(
         "workers_ended",
-        "Workers by trouble: failed to start, lost during a job, over a limit.",
+        "Workers by failure: failed to start, lost during a job, over a limit.",
         "trouble",
         {"failed": metrics.WORKERS_FAILED, "lost": metrics.WORKERS_LOST, "over_limit": metrics.WORKERS_OVER_LIMIT},
     ),

@@ -180,7 +180,7 @@ class _Search:
         if data is None:
             return None
         of_kernels = self.is_of_kernels(environment)
-        # What came after it says nothing about why it was not there.
+        # What came after it says nothing about why it missed.
         known = [
             row
             for row in self._requests

@@ -119,7 +119,7 @@ class Artifacts:
                 return False
             with self._index.writing() as connection:
                 delete_artifacts(connection, self._file_stores, [digest])
-            with self._directory.trouble("remove an artifact"):
+            with self._directory.failing_as("remove an artifact"):
                 self._file_stores.artifacts.sync(digest)
             return True
 
@@ -147,7 +147,7 @@ class Artifacts:
 
     def _write(self, digest: Digest, record: ArtifactRecord, manifest: Manifest) -> None:
         data = encode_artifact(record)
-        with self._directory.trouble("store an artifact"):
+        with self._directory.failing_as("store an artifact"):
             file = self._file_stores.artifacts.put(digest, data)
         try:
             with self._index.writing() as connection:
@@ -214,7 +214,7 @@ class Artifacts:
     def _read_again(self, digest: Digest) -> None:
         """Make a damaged row again from its record; without a sound record the next start drops the artifact."""
         logger.warning("the index entry of artifact %s is damaged; it is read from its record again", digest)
-        with self._index.lock, self._directory.trouble("read an artifact's record"):
+        with self._index.lock, self._directory.failing_as("read an artifact's record"):
             record, _ = decode_artifact(self._file_stores.artifacts.read(digest), digest)
             with self._index.writing() as connection:
                 connection.execute("UPDATE artifacts SET manifest = ? WHERE digest = ?", (record.manifest, digest))

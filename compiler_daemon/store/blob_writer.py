@@ -54,7 +54,7 @@ class BlobWriter:
             stack.enter_context(self._pins.pin([self._digest]))
             if not self._intact():
                 stack.enter_context(self._quota.reserved(self._size))
-                with self._directory.trouble("begin a blob"):
+                with self._directory.failing_as("begin a blob"):
                     self._draft = self._file_stores.blobs.draft()
                 stack.callback(self._draft.discard)
             self._stack = stack.pop_all()
@@ -83,7 +83,7 @@ class BlobWriter:
             raise DigestError(f"blob {self._digest[:12]} is longer than the {self._size} bytes announced")
         self._sha256.update(chunk)
         if self._draft is not None:
-            with self._directory.trouble("write a blob"):
+            with self._directory.failing_as("write a blob"):
                 self._draft.write(chunk)
 
     def commit(self) -> bool:

@@ -66,8 +66,8 @@ class Blobs:
         return found == size
 
     def place(self, draft: Draft, digest: Digest, size: int) -> bool:
-        """Give a complete draft its place; return whether the blob was not there yet. The digest is pinned."""
-        with self._directory.trouble("store a blob"):
+        """Give a complete draft its place; return whether the blob is new. The digest is pinned."""
+        with self._directory.failing_as("store a blob"):
             draft.sync()
             with self._index.lock:
                 if not self.missing([digest]):
@@ -103,7 +103,7 @@ class Blobs:
         sha256 = hashlib.sha256()
         with ExitStack() as stack:
             try:
-                with self._directory.trouble("read a blob"):
+                with self._directory.failing_as("read a blob"):
                     file = stack.enter_context(open(self._file_stores.blobs.path(digest), "rb"))
             except StoreError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
@@ -139,7 +139,7 @@ class Blobs:
             if data is not None:
                 self._bad.add(digest)
                 logger.warning("blob %s is damaged; it goes to quarantine", digest)
-                with self._directory.trouble("put a damaged blob into quarantine"):
+                with self._directory.failing_as("put a damaged blob into quarantine"):
                     self._quarantine.take(self._file_stores.blobs.path(digest))
             with self._index.reading() as connection:
                 known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone()
@@ -162,7 +162,7 @@ class Blobs:
 
     def _file_bytes(self, digest: Digest) -> bytes | None:
         """Return the file's bytes, right or wrong; none where the disk cannot read them; None without a file."""
-        with self._directory.trouble("read a blob"):
+        with self._directory.failing_as("read a blob"):
             try:
                 return self._file_stores.blobs.read(digest)
             except FileNotFoundError:
@@ -173,7 +173,7 @@ class Blobs:
                 raise
 
     def _piece(self, file: BinaryIO, size: int) -> bytes:
-        with self._directory.trouble("read a blob"):
+        with self._directory.failing_as("read a blob"):
             try:
                 return file.read(size)
             except OSError as error:

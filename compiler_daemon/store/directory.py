@@ -75,7 +75,7 @@ class Directory:
             raise StoreVanishedError(self.root)
 
     @contextmanager
-    def trouble(self, doing: str) -> Iterator[None]:
+    def failing_as(self, doing: str) -> Iterator[None]:
         """Turn what disk and SQLite raise into this room's errors; `doing` completes "could not ...".
 
         Checks first that the directory is still ours: another daemon's store may be there by now.

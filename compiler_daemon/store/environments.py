@@ -45,7 +45,7 @@ class Environments:
         self._fields: dict[Digest, dict[str, str]] = {}
         """Oldest first."""
         self._facts: dict[Digest, bytes] = {}
-        with directory.trouble("read the environments"):
+        with directory.failing_as("read the environments"):
             self._load()
 
     def put(self, fields: Mapping[str, str]) -> Digest:
@@ -58,7 +58,7 @@ class Environments:
         with (
             self._quota.reserved(len(data)),
             self._index.lock,
-            self._directory.trouble("store an environment"),
+            self._directory.failing_as("store an environment"),
         ):
             if environment not in self._fields:
                 while len(self._fields) >= self._max_environments:
@@ -82,7 +82,7 @@ class Environments:
         """Keep an environment's facts. See `Store.put_facts`."""
         if len(facts) > _MAX_FACTS_BYTES:
             raise MalformedError(f"facts of {len(facts)} bytes are more than {_MAX_FACTS_BYTES}")
-        with self._index.lock, self._directory.trouble("store facts"):
+        with self._index.lock, self._directory.failing_as("store facts"):
             if environment not in self._fields:
                 raise BlobMissingError([environment], "no such environment: store it first")
             if self._facts.get(environment) != facts:

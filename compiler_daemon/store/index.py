@@ -95,7 +95,7 @@ class Index:
     def open(cls, directory: Directory) -> Index:
         """Open the index; set a damaged one aside and begin an empty one in its place."""
         path = directory.root / _FILE
-        with directory.trouble("open the index"):
+        with directory.failing_as("open the index"):
             set_aside = ""
             if not _is_sound(path):
                 set_aside = _set_aside(path)
@@ -117,7 +117,7 @@ class Index:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Begin a transaction: committed at the end of the block, rolled back where it raises. Not to be nested."""
-        with self.lock, self._directory.trouble("update the index"):
+        with self.lock, self._directory.failing_as("update the index"):
             self._check_open()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -131,7 +131,7 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection that sees the last committed state; it blocks other readers, so keep the block short."""
-        with self._directory.trouble("read the index"), self._read_lock:
+        with self._directory.failing_as("read the index"), self._read_lock:
             self._check_open()
             yield self._reader
 

@@ -54,7 +54,7 @@ class Requests:
         )
         encoded = encode_request(record)
         # Once a compile, and a compile takes seconds: the lock is simply held while the two files are written.
-        with self._index.lock, self._directory.trouble("store a graph"):
+        with self._index.lock, self._directory.failing_as("store a graph"):
             in_place = self._file_stores.graphs.size(record.graph) == len(data)
             if in_place and self._is_known(record):
                 return record.graph
@@ -73,7 +73,7 @@ class Requests:
 
     def get(self, digest: Digest) -> bytes:
         """Return a graph's bytes, verified. See `Store.get_graph`."""
-        with self._directory.trouble("read a graph"):
+        with self._directory.failing_as("read a graph"):
             try:
                 data = self._file_stores.graphs.read(digest)
             except FileNotFoundError as error:
@@ -128,7 +128,7 @@ class Requests:
                 delete_requests(connection, self._file_stores, [row[0] for row in rows.fetchall()])
 
     def _give_up(self, digest: Digest) -> None:
-        with self._index.lock, self._directory.trouble("put a damaged graph into quarantine"):
+        with self._index.lock, self._directory.failing_as("put a damaged graph into quarantine"):
             logger.warning("graph %s is damaged; it goes to quarantine", digest)
             self._quarantine.take(self._file_stores.graphs.path(digest))
             with self._index.writing() as connection:

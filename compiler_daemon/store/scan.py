@@ -41,7 +41,7 @@ class _Counts:
 def scan(directory: Directory, index: Index, file_stores: FileStores, quarantine: Quarantine) -> ScanReport:
     """Put index and files in order; return what was out of place."""
     counts = _Counts()
-    with directory.trouble("scan the store"):
+    with directory.failing_as("scan the store"):
         temporary_files = file_stores.clear_incoming()
         with index.writing() as connection:
             run = _Scan(connection, file_stores, quarantine, counts)

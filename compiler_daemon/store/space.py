@@ -107,7 +107,7 @@ class SpaceQuota:
                         delete_artifacts(connection, self._file_stores, plan.artifacts)
                         connection.executemany("DELETE FROM blobs WHERE digest = ?", [(blob,) for blob in plan.blobs])
                 if not dry_run:
-                    with self._directory.trouble("remove evicted blobs"):
+                    with self._directory.failing_as("remove evicted blobs"):
                         for digest in plan.blobs:
                             self._file_stores.blobs.remove(digest)
             finally:

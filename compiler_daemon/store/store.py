@@ -6,7 +6,7 @@ Guarantees, after any crash and at every moment:
   * bytes are checked against their SHA-256 when they come and whenever they go;
   * the hard limit is never passed, and nothing in use is evicted.
 
-All calls are synchronous and safe from any thread; they raise only `StoreError` for trouble with the store and
+All calls are synchronous and safe from any thread; they raise only `StoreError` for failures of the store and
 `compile_wire.errors.WireError` for bytes that are not what they claim to be. After an error the store goes on.
 Signatures are kept, not checked: who may publish is decided by the caller, what may be loaded by the client.
 """
@@ -47,7 +47,7 @@ class Store:
         self._config = config
         self._directory = directory
         self._index = index
-        with directory.trouble("set up the store's folders"):
+        with directory.failing_as("set up the store's folders"):
             self._file_stores = FileStores(directory.root)
             quarantine = Quarantine(directory.root, max_bytes=config.max_quarantine_bytes)
         self._pins = Pins(remember_s=max(config.grace_s, config.orphan_grace_s))
@@ -192,7 +192,7 @@ class Store:
         return self._artifacts.set_aside(environment, key, digest)
 
     def set_pinned(self, digest: Digest, pinned: bool) -> None:
-        """Keep an artifact from eviction for good, or no longer. Raises `BlobMissingError` where it is not stored."""
+        """Keep an artifact permanently, or no longer. Raises `BlobMissingError` where it is not stored."""
         self._artifacts.set_pinned(digest, pinned)
 
     # Requests and facts

@@ -88,7 +88,7 @@ def _graphs() -> tuple[_Compiler, Mapping[str, str], bytes] | str:
     facts = encode_facts(compiler.facts())
     compiler.warm()
     compiler.remember()
-    # torch's modules stay for good, and lowering a graph makes hundreds of thousands of objects that live until its
+    # torch's modules stay permanently, and lowering a graph makes hundreds of thousands of objects that live until its
     # end: looking through all of them again and again took a tenth of a worker's time. `Compiler` collects after a job.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -38,7 +38,7 @@ def daemon_settings() -> Iterator[None]:
 
 
 def recompile_limit() -> int:
-    """Return how many graphs dynamo makes of one function before it runs it eagerly for good."""
+    """Return how many graphs dynamo makes of one function before it runs it eagerly permanently."""
     from torch._dynamo import config
 
     return int(config.recompile_limit)

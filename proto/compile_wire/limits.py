@@ -86,7 +86,7 @@ MAX_GRAPHS_PER_RUN = 4096
 """Graphs of a run that are remembered; dynamo itself gives up recompiling long before."""
 
 MAX_REASONS = 64
-"""Kinds of trouble in one report; the client knows about twenty."""
+"""Kinds of failure in one report; the client knows about twenty."""
 
 MAX_REASON_TEXT = 40
 """A reason is one word: `key_mismatch`."""

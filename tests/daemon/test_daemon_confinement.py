@@ -48,7 +48,7 @@ class Scene:
     things: dict[str, str | int]
 
     def probe(self, name: str, *arguments: object) -> str:
-        """Have the worker do something; return what came of it."""
+        """Have the worker do something; return the outcome."""
         text = json.dumps([name, *arguments]).encode()
         answer: Any = self.daemon.compiled(str(uuid.uuid4()), text, environment_id=environment_id(FIELDS))
         return str(answer.message)

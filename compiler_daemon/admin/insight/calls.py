@@ -32,7 +32,7 @@ class RunClient:
         self._operator = operator
 
     def explain(self, *, key: str = "", program: str = "") -> Explanation:
-        """Return why the graphs of the last run (or of the program's last run, or a key) were not there.
+        """Return why the graphs of the last run (or of the program's last run, or a key) missed.
 
         Raises `DaemonError` with a sentence where there is no such thing.
         """

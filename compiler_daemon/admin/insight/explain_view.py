@@ -42,7 +42,7 @@ def _heading(answer: Explanation) -> str:
     ended = "" if run.ended else ", not ended as far as is known"
     heading = f"{name} (process {run.pid}{ended}): " + "; ".join(_count(word, one) for word, one in counted)
     if run.fallbacks:
-        heading += "; trouble with the daemon: " + ", ".join(f"{name} {n}" for name, n in run.fallbacks.items())
+        heading += "; failures with the daemon: " + ", ".join(f"{name} {n}" for name, n in run.fallbacks.items())
     if not answer.graphs:
         heading += ". Nothing was missed."
     return heading

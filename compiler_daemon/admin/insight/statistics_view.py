@@ -78,7 +78,7 @@ def _reasons(now: Figures) -> Table:
     kinds = (
         ("miss", {f"{name} ({_MISSES[name]})" if name in _MISSES else name: count for name, count in misses}),
         ("compiled in trainers", now.here_by_reason),
-        ("trouble with the daemon", now.fallbacks_by_reason),
+        ("failures with the daemon", now.fallbacks_by_reason),
         ("refused by the daemon", now.refused_by_reason),
     )
     for what, reasons in kinds:

@@ -1,4 +1,4 @@
-"""What `compiler-daemon keys` does: keys are made, made anew, handed out, listed and taken back.
+"""What `compiler-daemon keys` does: keys are made, recreated, handed out, listed and taken back.
 
 Guarantees: files are 0600 in folders that are 0700, each written whole or not at all; nothing that is there is
 overwritten unless it was asked for; two of these at once wait for each other. Whatever can be replaced without breaking
@@ -259,7 +259,7 @@ def _rotate_authority(files: KeyFiles, until: float) -> Change:
     done = ("made a new authority; the key of the old one is gone",)
     if not overlaps:
         return Change(
-            done=done, meanwhile=("no client gets in until its directory is made anew: `keys client NAME --renew`",)
+            done=done, meanwhile=("no client gets in until its directory is recreated: `keys client NAME --renew`",)
         )
     return Change(
         done=done,
@@ -317,7 +317,7 @@ def _rotate_secret(directory: Path) -> Change:
         meanwhile=(
             "artifacts signed with the old secret are not used any more: each graph is compiled once again",
             "trainers of this machine read the new one by themselves; clients elsewhere use no artifact until their "
-            "directories are made anew: `compiler-daemon keys client NAME --renew --out DIR`",
+            "directories are recreated: `compiler-daemon keys client NAME --renew --out DIR`",
         ),
     )
 

@@ -1,1 +1,1 @@
-"""Kept graphs handed to a daemon again, and what came of it."""
+"""Kept graphs handed to a daemon again, and the outcome of each."""

@@ -56,7 +56,7 @@ def watching() -> Iterator[Watcher]:
 
 
 def summary(result: CellResult) -> str:
-    """Return what came of a cell, in a line."""
+    """Return the outcome of a cell, in a line."""
     if result.skipped:
         return "done before, and stored still"
     parts = [f"{numbers.counted(result.graphs, 'graph')} in {numbers.seconds(result.seconds)}"]

@@ -98,7 +98,7 @@ class RunLog:
         return [key for (key,) in rows]
 
     def last_of_key(self, key: str) -> tuple[str, GraphRecord] | None:
-        """Return the last time that a key was not there, else the last time that it was; with the run."""
+        """Return the last miss of a key, else its last hit; with the run."""
         columns = ", ".join(f"graphs.{name}" for name in _GRAPH_COLUMNS.split(", "))
         with self._reading() as connection:
             row = connection.execute(
