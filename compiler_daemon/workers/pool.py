@@ -108,6 +108,8 @@ class Pool:
         self._said_unconfined: set[_Start] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._none_busy = asyncio.Event()
+        self._none_busy.set()
 
     @property
     def queued(self) -> int:
@@ -217,12 +219,16 @@ class Pool:
         self._requests.clear()
 
     async def close(self) -> None:
-        """End every worker, busy ones, too."""
+        """End every worker, busy ones, too, and wait until those who had one have noticed."""
         self.hand_back()
         await self._header_maker.close()
         workers = [*self._starting, *self._idle, *self._busy]
         await asyncio.gather(*(worker.end(grace_s=_END_GRACE_S if worker in self._idle else 0) for worker in workers))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Each hands back a worker that has ended, and that begins a task here.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._none_busy.wait(), _END_GRACE_S)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _dispatch(self) -> None:
         """Give each waiting request what it can have now: a worker, a refusal, or a start on its behalf."""
@@ -233,6 +239,7 @@ class Pool:
             elif worker := self._find_idle(request):
                 self._idle.remove(worker)
                 self._busy.append(worker)
+                self._none_busy.clear()
                 self._grant(request, worker)
             elif refusal := self._refusal(request):
                 self._requests.remove(request)
@@ -354,6 +361,8 @@ class Pool:
 
     def _release(self, worker: WorkerProcess) -> None:
         self._busy.remove(worker)
+        if not self._busy:
+            self._none_busy.set()
         self._idle.append(worker)
         spent = worker.jobs_done >= self._config.jobs_per_worker
         if spent or self._closed or not worker.is_usable:
