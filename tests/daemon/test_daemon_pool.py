@@ -22,10 +22,12 @@ class Worker:
         self.hello = SimpleNamespace(environment="e", unconfined="")
         self.slot = SimpleNamespace(interpreter="python", kind="graphs", scratch=scratch)
         self.ends = 0
+        self.ended = asyncio.Event()
 
     async def end(self, *, grace_s: float) -> None:
         self.is_usable = False
         self.ends += 1
+        self.ended.set()
 
 
 def test_a_pool_is_closed_when_whoever_had_a_worker_has_handed_it_back(tmp_path: Path) -> None:
@@ -44,8 +46,7 @@ def test_a_pool_is_closed_when_whoever_had_a_worker_has_handed_it_back(tmp_path:
         pool._idle.append(cast("WorkerProcess", worker))
         async with pool.lease(cast("Any", "e"), {}, "python", on_position=lambda _: None):
             closing = asyncio.create_task(pool.close())
-            while not worker.ends:
-                await asyncio.sleep(0)
+            await worker.ended.wait()
             done, _ = await asyncio.wait({closing}, timeout=0.1)
         await closing
         return bool(done), worker.slot.scratch.exists(), worker.ends
