@@ -16,8 +16,7 @@ from benches.harness.daemon import OPTIONS, ServedDaemon
 from benches.harness.echo_server import echo
 from benches.harness.processes import run_with_parent
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
-from compile_client.config import ClientConfig
-from compile_client.session.client import DaemonClient
+from compile_client.testing import ClientConfig, DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc

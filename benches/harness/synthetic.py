@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compile_client.transport.messages import Artifact, LocalCompile, Part
+from compile_client.testing import Artifact, LocalCompile, Part
 from compile_wire.digest import Digest
 from compile_wire.manifest import Manifest
 

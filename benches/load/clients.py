@@ -18,7 +18,7 @@ import grpc.aio
 
 from benches.harness.daemon import OPTIONS
 from benches.harness.echo_server import LOOKUP
-from compile_client.transport.verify import verified_blob, verified_manifest
+from compile_client.testing import verified_blob, verified_manifest
 from compile_wire.digest import Digest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 

@@ -221,8 +221,7 @@ class DaemonReader:
 
     def __init__(self, directory: Path) -> None:
         from benches.harness.synthetic import ENVIRONMENT
-        from compile_client.config import ClientConfig
-        from compile_client.session.client import DaemonClient
+        from compile_client.testing import ClientConfig, DaemonClient
 
         config = ClientConfig(directory=directory, log_level=logging.CRITICAL + 1, answer_s=_CALL_S)
         self._client = DaemonClient(config, lambda: ENVIRONMENT, program="benches.wire", env={})

@@ -29,9 +29,7 @@ from benches.harness.daemon import clean_environment
 from benches.harness.measure import CacheDirs
 from benches.harness.processes import run_child
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
-from compile_client.config import ClientConfig
-from compile_client.session.client import DaemonClient
-from compile_client.transport.messages import CompileRequest, Refusal
+from compile_client.testing import ClientConfig, CompileRequest, DaemonClient, Refusal
 
 LATE_S = 10.0
 """What an answer may take beyond its deadline on a machine whose cores are all busy."""

@@ -18,9 +18,7 @@ import pytest
 from daemon_process import FIELDS, DaemonProcess, wait_until
 from tls_daemon import TlsDaemon, run
 
-from compile_client.config import ClientConfig
-from compile_client.session.client import DaemonClient
-from compile_client.transport.messages import LocalCompile, Part
+from compile_client.testing import ClientConfig, DaemonClient, LocalCompile, Part
 from compile_wire.endpoint.address import UnixAddress
 from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.admin.keys import commands as keys

@@ -11,8 +11,7 @@ import pytest
 from daemon_process import FIELDS, wait_until
 from tls_daemon import Remote, TlsDaemon, refusal, run
 
-from compile_client.config import ClientConfig
-from compile_client.session.client import DaemonClient
+from compile_client.testing import ClientConfig, DaemonClient
 from compile_wire.endpoint.private_files import split_pem
 from compiler_daemon.admin.keys import commands as keys
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
-from compile_client.transport.messages import Artifact
+from compile_client.testing import Artifact
 from compile_wire.environment import environment_id
 from compile_wire.manifest import decode_manifest, manifest_digest
 

@@ -17,8 +17,7 @@ import pytest
 from daemon_process import DEADLINE_S
 
 from benches.harness.synthetic import ENVIRONMENT
-from compile_client.config import ClientConfig
-from compile_client.session.client import DaemonClient
+from compile_client.testing import ClientConfig, DaemonClient
 
 IDLE_BYTES = 60 * 10**6
 
