@@ -152,7 +152,7 @@ def _run(run: Run, folder: Path, options: argparse.Namespace, daemon: ServedDaem
 
 
 def _complaints(results: list[dict[str, Any]], *, equal: bool) -> list[str]:
-    """What does not hold of what the demo is there to show."""
+    """Return what does not hold of all that the demo is to show."""
     found = [
         f"{result['name']} ended with exit code {result['exit_code']}" for result in results if result["exit_code"] != 0
     ]

@@ -114,7 +114,7 @@ def _together(
 
 
 def _tree_cpu_s(pid: int) -> float:
-    """Processor seconds of the daemon, its workers, and all that these have waited for."""
+    """Return the processor seconds of the daemon, its workers, and all that these have waited for."""
     total = 0.0
     for process in (root := psutil.Process(pid), *root.children(recursive=True)):
         used = process.cpu_times()

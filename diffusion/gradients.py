@@ -109,7 +109,7 @@ def noise_scale(mean_square_S: Tensor, square_of_mean_S: Tensor, batch: int) -> 
 
 
 def _interval(values_S: Tensor) -> Interval:
-    """The first value is the estimate, the others its bootstrap."""
+    """Return an estimate with its interval: the first value is the estimate, the others its bootstrap."""
     drawn = values_S[1:]
     low, high = (drawn.quantile(q, interpolation="nearest") for q in (0.025, 0.975))
     return Interval(float(values_S[0]), float(low), float(high))

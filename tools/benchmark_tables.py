@@ -214,7 +214,7 @@ def _row(*cells: object) -> str:
 
 
 def _machine(results: Results) -> str:
-    """The sentence about the machine: text, or a map of facts."""
+    """Return the sentence about the machine: text, or a map of facts."""
     machine = results.get("machine", "not recorded")
     text = ", ".join(f"{name} {value}" for name, value in machine.items()) if isinstance(machine, dict) else machine
     return f"Machine: {text}."

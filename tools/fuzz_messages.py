@@ -148,7 +148,7 @@ class Stored:
         )
 
     def request(self) -> pb.PublishArtifactRequest:
-        """What publishes it."""
+        """Return the request that publishes it."""
         return pb.PublishArtifactRequest(
             environment_id=ENVIRONMENT,
             key=self.key,

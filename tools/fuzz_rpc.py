@@ -392,7 +392,7 @@ class Wire:
         await stub.Handshake(request, metadata=self._token, timeout=DEADLINE_S)
 
     async def check(self) -> str:
-        """Be a healthy caller; return what went wrong, if anything."""
+        """Call as a healthy caller; return what went wrong, if anything."""
         one = stored(KNOWN - 1)
         stub: Any = pb_grpc.CompileServiceStub(self._channels[0])
         request = pb.LookupArtifactRequest(environment_id=ENVIRONMENT, key=one.key)

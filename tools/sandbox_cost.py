@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _graph(number: int) -> bytes:
-    """A small graph with a few kernels, in sizes that no other has."""
+    """Return a small graph with a few kernels, in sizes that no other has."""
     size = 16 + number
 
     def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -182,7 +182,7 @@ class Tour:
         return f"{step.words}\n\n```console\n{shown}\n{said}\n```\n"
 
     def _first(self) -> str:
-        """The beginning of the newest artifact's id."""
+        """Return the beginning of the newest artifact's id."""
         listed = subprocess.run(
             [_COMMAND, "ls", "--json"],
             env=self._environment,
@@ -230,7 +230,7 @@ _OF_THE_MACHINE = re.compile(r"^(compiler|cpu_capability|cpu_flags|libc|python|s
 
 
 def _likeness(page: str) -> list[str]:
-    """The page without what is another number each time."""
+    """Return the page without what is another number each time."""
     lines = []
     for line in page.splitlines():
         text = _KEPT.sub(lambda match: f"{chr(64 + min(26, int(match[1])))}\x00 {match[2]}", line)

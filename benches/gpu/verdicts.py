@@ -63,7 +63,7 @@ def mode_checks(mode: str, said: Mapping[str, Said]) -> list[Check]:
 
 
 def reduce_overhead_check(said: Mapping[str, Said]) -> list[Check]:
-    """CUDA graphs work, or are refused with a reason, and either way the losses are torch's."""
+    """Check that CUDA graphs work, or are refused with a reason, and that either way the losses are torch's."""
     if not (own := said.get("torch_cold")):
         return []
     found = []
@@ -86,7 +86,7 @@ def reduce_overhead_check(said: Mapping[str, Said]) -> list[Check]:
 
 
 def kernel_checks(runs: Sequence[Said], device: str) -> list[Check]:
-    """Numbers of every run, and that the second compiled and timed nothing."""
+    """Check the numbers of every run, and that the second compiled and timed nothing."""
     found = [
         Check(
             f"kernels, run {number + 1}: as torch computes", ok=not run["wrong"], said="; ".join(run["wrong"]) or "all"

@@ -30,7 +30,7 @@ LINEAR = {"loss_spatial_spread", "kurtosis_over_parameters", "l_kurtosis_over_pa
 
 
 def _curves(path: Path, config: GradientsConfig, rows: list[Record], name: str) -> None:
-    """One quantity against t: a row of axes for each target, a column for each resolution, the trained networks."""
+    """Draw one quantity against t: a row of axes for each target, a column for each resolution."""
     resolutions = config.buckets.resolutions
     with figure(path, rows=len(config.targets), columns=len(resolutions), size=(3.8, 2.7)) as axes:
         for line, target in zip(axes, config.targets, strict=True):
@@ -54,7 +54,7 @@ def _curves(path: Path, config: GradientsConfig, rows: list[Record], name: str) 
 
 
 def _cosines(path: Path, config: GradientsConfig, rows: list[Record]) -> None:
-    """Heat maps of the cosines between noise levels: rows are targets and modes, columns are resolutions."""
+    """Draw heat maps of the cosines between noise levels: rows are targets and modes, columns are resolutions."""
     cells = [(target, mode) for target in config.targets for mode in config.modes]
     resolutions = config.buckets.resolutions
     with figure(path, rows=len(cells), columns=len(resolutions), size=(2.6, 2.4)) as axes:

@@ -63,7 +63,7 @@ def answers_of(daemon: ServedDaemon, catalogue: Catalogue) -> dict[str, bytes]:
 def echoing(
     folder: Path, answers: Mapping[str, bytes], blobs: Mapping[str, bytes] | None = None
 ) -> Iterator[tuple[str, psutil.Process]]:
-    """A bare server of `answers` by key, and of `blobs` by digest in pieces: its address and its process."""
+    """Serve `answers` by key, and of `blobs` by digest in pieces: its address and its process."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
     address = f"unix:{folder / 'echo.sock'}"

@@ -130,7 +130,7 @@ class Callers:
 
 @contextmanager
 def callers(places: Places, processes: int) -> Iterator[Callers]:
-    """So many processes, until the block ends."""
+    """Run so many processes until the block ends."""
     context = multiprocessing.get_context("spawn")
     started: list[tuple[Any, Pipe]] = []
     try:

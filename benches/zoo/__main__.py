@@ -91,7 +91,7 @@ def _run(only: list[str]) -> tuple[list[dict[str, Any]], float]:
 
 
 def _in_trainer(only: list[str]) -> None:
-    """In a process with the client on: one JSON line for each entry and value of `dynamic`."""
+    """Print one JSON line for each entry and value of `dynamic`, in a process with the client on."""
     import torch
 
     import compile_client
@@ -120,7 +120,7 @@ def _in_trainer(only: list[str]) -> None:
 
 
 def _results(entry: Any, dynamic: bool | None, *, eager: bool = False) -> list[Any]:
-    """Outputs and gradients."""
+    """Return the outputs and the gradients."""
     import torch
     from torch.utils._pytree import tree_leaves
 

@@ -46,12 +46,12 @@ def raise_limit() -> int:
 
 
 def max_connections(open_files: int) -> int:
-    """How many connections one address may have, so that a reserve of open files is left."""
+    """Return how many connections one address may have, so that a reserve of open files is left."""
     return max(8, min(_MAX_CONNECTIONS, (open_files - min(_RESERVE, open_files // 2)) // _LISTENERS))
 
 
 async def let_silent_go(port: int, *, most: int) -> None:
-    """When a TCP port has many connections, end those that have said next to nothing.
+    """End connections that have said next to nothing, while a TCP port has many.
 
     From a quarter of `most` on, those go that have not begun to shake hands, until an eighth is left; from a half on,
     those that shake hands go as well. The address that has most of them gives way before the others: one that floods
@@ -96,7 +96,7 @@ def let_go(port: int, idle: int, most: int, seen: dict[int, int], turn: int) -> 
 
 
 def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
-    """Which `count` of these connections go: always the oldest of the address that has most of them."""
+    """Yield `count` of these connections, which go: always the oldest of the address that has most of them."""
     of_address: dict[str, deque[int]] = {}
     for inode in oldest_first:
         with contextlib.suppress(OSError):  # the other side has gone by itself
@@ -106,7 +106,7 @@ def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], co
 
 
 def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
-    """Every connection of this process to the port, by another descriptor, which the caller closes."""
+    """Yield every connection of this process to the port, by another descriptor, which the caller closes."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             # Duplicated first and looked at then: the number may be another's by now, and what we look at is ours.
@@ -134,7 +134,7 @@ def _is_of(connection: socket.socket, port: int) -> bool:
 
 
 def _bytes_received(connection: socket.socket) -> int:
-    """How much the other side has sent; where the kernel does not say, enough to be left alone."""
+    """Return how much the other side has sent; where the kernel does not say, enough to be left alone."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     if len(info) < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
         return _FEW_BYTES

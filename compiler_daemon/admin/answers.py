@@ -262,5 +262,5 @@ class Figures:
 
 
 def _named(kind: type[Any], document: Document) -> dict[str, Any]:
-    """What an answer has of the fields of a kind of value, by their names."""
+    """Return those fields of an answer that a kind of value has, by their names."""
     return {one.name: document[one.name] for one in fields(kind) if one.name in document}

@@ -91,7 +91,7 @@ class OperatorClient:
 
     @contextmanager
     def calls(self) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
-        """The channel and what every call on it shows; a call that fails raises `DaemonError` in words."""
+        """Lend the channel, and what every call on it shows. A call that fails raises `DaemonError` in words."""
         with self._lock:
             if self._channel is None:
                 self._channel = self._open()
@@ -192,7 +192,7 @@ def _explain(error: grpc.RpcError, address: Address, call_s: float) -> DaemonErr
 
 
 def _numbers(value: Any) -> Any:
-    """Protobuf's JSON writes 64-bit integers as text; here they are numbers again."""
+    """Return a document with numbers where protobuf's JSON has 64-bit integers as text."""
     if isinstance(value, dict):
         return {name: part if name in _TEXTS else _numbers(part) for name, part in value.items()}
     if isinstance(value, list):

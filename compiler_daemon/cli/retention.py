@@ -133,6 +133,6 @@ def _pin(client: InventoryClient, keys: list[str], *, pinned: bool, as_json: boo
 
 
 def _named(client: InventoryClient, keys: list[str]) -> list[ArtifactRow]:
-    """The artifacts of all names, once each; raises before anything is changed where one means nothing."""
+    """Return the artifacts of all names, once each; raises before anything is changed where one means nothing."""
     rows = {one.row.digest: one.row for key in keys for one in client.describe(key)[0]}
     return list(rows.values())

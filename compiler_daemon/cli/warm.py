@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _default_jobs() -> int:
-    """Two at least, so that one traces while another's graphs are compiled."""
+    """Return how many trainers run at once: two at least, so that one traces while another's graphs are compiled."""
     return max(2, len(os.sched_getaffinity(0)) // 2)
 
 
@@ -128,7 +128,7 @@ def _run(
 
 
 def _done_before(cells: list[Cell], context: SweepContext, client: OperatorClient) -> list[CellResult]:
-    """The cells that an earlier run has finished and whose artifacts are all there still."""
+    """Return the cells that an earlier run has finished and whose artifacts are all there still."""
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.admin.sweep import progress_file as record
     from compiler_daemon.admin.sweep.cell import CellResult

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from compile_wire.digest import Digest
 from compiler_daemon.jobs import QuarantinedView
+from compiler_daemon.text import numbers
 
 FlightKey = tuple[Digest, str]
 """Environment and key: what two askers must share to share a compile."""
@@ -53,8 +54,8 @@ class GraphQuarantine:
         record = self._current(key)
         if record is None or record.deaths < _DEATHS:
             return ""
-        left_s = self._left_s(record)
-        return f"this graph has killed {record.deaths} workers and is not tried for {left_s:.0f} s: {record.reason}"
+        left = numbers.seconds(self._left_s(record))
+        return f"this graph has killed {record.deaths} workers and is not tried for {left}: {record.reason}"
 
     def views(self) -> list[QuarantinedView]:
         """Return all graphs that are refused now."""

@@ -13,17 +13,17 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([ywdhms])")
 
 
 def count(number: float) -> str:
-    """12345 -> `12 345`, with narrow spaces that do not break."""
+    """Return 12345 as `12 345`, with narrow spaces that do not break."""
     return f"{number:,.0f}".replace(",", "\u202f")
 
 
 def counted(number: int, thing: str) -> str:
-    """2, artifact -> `2 artifacts`, and 1 -> `1 artifact`."""
+    """Return 2 of artifact as `2 artifacts`, and 1 as `1 artifact`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def seconds(number: float) -> str:
-    """0.42 -> `0.42 s`, 75 -> `1 min 15 s`, 8000 -> `2 h 13 min`, 200000 -> `2 d 7 h`."""
+    """Return 0.42 as `0.42 s`, 75 as `1 min 15 s`, 8000 as `2 h 13 min`, 200000 as `2 d 7 h`."""
     if number < 9.995:
         return f"{number:.2f} s" if number else "0 s"
     if number < 59.95:
@@ -37,7 +37,7 @@ def seconds(number: float) -> str:
 
 
 def size(number: float) -> str:
-    """1500000 -> `1.5 MB`."""
+    """Return 1500000 as `1.5 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 999.5:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 99.5 else f"{number:.1f} {unit}"
@@ -46,7 +46,7 @@ def size(number: float) -> str:
 
 
 def percent(part: float | None) -> str:
-    """0.931 -> `93 %`; nothing is not rounded to all, nor something to nothing."""
+    """Return 0.931 as `93 %`; nothing is not rounded to all, nor something to nothing."""
     if part is None:
         return "\u2013"
     if 0 < part < 0.005:
@@ -57,7 +57,7 @@ def percent(part: float | None) -> str:
 
 
 def ago(moment: float, now: float) -> str:
-    """A moment in the past -> `3 min ago`."""
+    """Return a moment in the past as `3 min ago`."""
     passed = max(0.0, now - moment)
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if passed >= length:
@@ -66,12 +66,12 @@ def ago(moment: float, now: float) -> str:
 
 
 def moment(at: float) -> str:
-    """Seconds since the epoch -> `2026-11-22 14:30`, in the machine's time."""
+    """Return seconds since the epoch as `2026-11-22 14:30`, in the machine's time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def stretch(start: float, end: float) -> str:
-    """`14:30 to 15:00` within a day, else with its date or dates."""
+    """Return a stretch of time as `14:30 to 15:00` within a day, else with its date or dates."""
     first, last = time.localtime(start), time.localtime(end)
     if end - start < 86_400:
         day = "" if first.tm_yday == time.localtime().tm_yday else time.strftime("%d %b ", first)

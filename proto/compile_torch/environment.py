@@ -59,7 +59,7 @@ def _triton() -> str:
 
 
 def _libc() -> tuple[str, str]:
-    """glibc's version; musl and others by what Python knows of them."""
+    """Return glibc's version; of musl and others, what Python knows of them."""
     try:
         text = os.confstr("CS_GNU_LIBC_VERSION")
     except (ValueError, OSError):
@@ -68,7 +68,7 @@ def _libc() -> tuple[str, str]:
 
 
 def _cpu_flags() -> str:
-    """The CPU's flags, sorted, as a digest and in words: what `-march=native` looks at.
+    """Return the CPU's flags, sorted, as a digest and in words: what `-march=native` looks at.
 
     Only flags that say what code may run; the kernel also lists what it found out about power and virtualisation, which
     differs between machines that run the same code.
@@ -90,7 +90,7 @@ def _cpu_flags() -> str:
 
 
 def _compiler() -> str:
-    """First line of the C++ compiler's version, without its path; empty where there is none."""
+    """Return the first line of the C++ compiler's version, without its path; empty where there is none."""
     from torch._inductor import config
 
     candidates = config.cpp.cxx if isinstance(config.cpp.cxx, (list, tuple)) else (config.cpp.cxx,)

@@ -81,7 +81,7 @@ def _is_on_tensors(schema: Any) -> bool:
 
 
 def _element(kind: str) -> str:
-    """What is in a list or an optional value: `Optional[List[int]]` holds `int`. Other types stay as they are."""
+    """Return the type inside of a list or an optional value: of `Optional[List[int]]`, `int`."""
     for around in ("Optional", "List"):
         if kind.startswith(f"{around}[") and kind.endswith("]"):
             return _element(kind[len(around) + 1 : -1])

@@ -110,7 +110,7 @@ def _is_optional(kind: Any) -> bool:
 
 
 def _still_true(table: Mapping[str, Rule], entries: Mapping[str, Any]) -> Mapping[str, Rule]:
-    """The rules of another torch that hold here: the setting is there, and what its type says is the same."""
+    """Return the rules of another torch that hold here: the setting is there, and what its type says is the same."""
     kept = {}
     for name, rule in table.items():
         if name not in entries:

@@ -119,7 +119,7 @@ _ANY = "*"
 
 
 def _expected() -> list[tuple[str, Any, list[str]]]:
-    """Every function that is replaced or called with arguments of ours."""
+    """Return every function that is replaced or called with arguments of ours."""
     import torch
     from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache, autograd_cache_key
     from torch._higher_order_ops.triton_kernel_wrap import KernelSideTable

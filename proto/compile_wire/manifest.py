@@ -170,7 +170,7 @@ def _check_roles(roles: list[Role]) -> None:
 
 
 def _blob_name(value: object) -> str:
-    """A name becomes a file's name at the client: one plain component, never a path."""
+    """Return a blob's name, which becomes a file's at the client: one plain component, never a path."""
     name = _text(value, "blob name", MAX_NAME_TEXT)
     if name.startswith(".") or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
         raise MalformedError(f"a blob's name is one plain component, not {name[:80]!r}")

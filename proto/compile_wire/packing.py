@@ -85,7 +85,7 @@ def _refuse_extension(code: int, data: bytes) -> object:
 
 
 def _check_form(value: object, what: str) -> None:
-    """Depth and map keys (msgpack lets bytes be keys, too). Without recursion: the depth is the sender's choice."""
+    """Check depth and map keys (msgpack lets bytes be keys, too). No recursion: the depth is the sender's choice."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         below: list[object] = []

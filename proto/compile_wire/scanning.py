@@ -17,7 +17,7 @@ _COUNTED = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def _whole(head: int) -> int:
-    """How many bytes a value takes that begins like this; 0 where the head alone does not say."""
+    """Return how many bytes a value takes that begins like this; 0 where the head alone does not say."""
     if head <= 0x7F or head >= 0xE0:
         return 1
     if 0xA0 <= head <= 0xBF:

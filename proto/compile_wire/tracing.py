@@ -59,18 +59,18 @@ def is_on() -> bool:
 
 
 def span(name: str, *, parent: str = "", **attributes: str) -> AbstractContextManager[None]:
-    """A span around a block, inside the present one, or inside the one that another process calls `parent`."""
+    """Record a span around a block, inside the present one, or inside the one that another process calls `parent`."""
     return _Timed(name) if _Process.tracer is None else _Span(name, parent, attributes)
 
 
 def seconds() -> dict[str, float]:
-    """How long this process has spent in spans so far, by name; one inside another counts for both."""
+    """Return how long this process has spent in spans so far, by name; one inside another counts for both."""
     with _lock:
         return dict(_Process.seconds)
 
 
 def passed(name: str, began_ns: int, **attributes: str) -> None:
-    """A span that has just ended and began at `began_ns`, by `time.time_ns`."""
+    """Record a span that has just ended and began at `began_ns`, by `time.time_ns`."""
     _add(name, (time.time_ns() - began_ns) / 1e9)
     if _Process.tracer is None:
         return
@@ -81,7 +81,7 @@ def passed(name: str, began_ns: int, **attributes: str) -> None:
 
 
 def carried() -> str:
-    """The present span for another process; empty where there is none."""
+    """Return the present span for another process; empty where there is none."""
     if _Process.tracer is None:
         return ""
     try:
@@ -184,7 +184,7 @@ def _add(name: str, seconds: float) -> None:
 
 
 def _context(parent: str) -> Any:
-    """The context that a traceparent names; None, which is the present one, where it names none."""
+    """Return the context that a traceparent names; None, which is the present one, where it names none."""
     if not parent or len(parent) > _MAX_TRACEPARENT:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

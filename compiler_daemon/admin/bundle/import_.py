@@ -98,7 +98,7 @@ class Importer:
 
     @cached_property
     def _here(self) -> Mapping[Digest, Fields]:
-        """Environments of this machine: those that the daemon serves, and the interpreter's own where it matters."""
+        """Return the environments of this machine: the daemon's, and the interpreter's own where it matters."""
         here: dict[Digest, Fields] = {
             environment: view.fields for environment, view in self._client.environments().items() if view.served
         }

@@ -95,7 +95,7 @@ def encode_index(index: Index, items: Mapping[Digest, int]) -> bytes:
 
 
 def decode_index(raw: bytes, end: int) -> tuple[Index, dict[Digest, tuple[int, int]]]:
-    """The index, and where each item lies; raises `MalformedError` for anything that this program would not write."""
+    """Return the index, and where each item lies. Raises `MalformedError` for what this program would not write."""
     top = unpack(raw, max_bytes=MAX_INDEX_BYTES, what="index")
     if not isinstance(top, dict) or top.get("v") != VERSION:
         raise MalformedError("its index is not of a version known here; a newer version of this program may read it")

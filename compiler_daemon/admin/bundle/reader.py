@@ -127,7 +127,7 @@ _READERS = {
 
 
 def _read_index(file: IO[bytes], path: Path) -> tuple[bytes, int]:
-    """Index and signature, and where the index begins."""
+    """Return the index, its signature, and where the index begins."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:

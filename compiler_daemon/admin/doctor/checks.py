@@ -85,7 +85,7 @@ def _daemon(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
 
 
 def _elsewhere(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
-    """For a directory that `keys client` made: its daemon is on another machine, or is spoken to as if it were."""
+    """Check a directory that `keys client` made: its daemon is on another machine, or is spoken to as if it were."""
     directory = place.directory
     yield check_private(directory, "directory", 0o700)
     yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
@@ -169,7 +169,7 @@ def _check_port(address: TcpAddress, *, held: bool) -> Finding:
 
 
 def check_answers(ask: Ask) -> tuple[Finding, DaemonState | None]:
-    """Health and status of a daemon that accepts connections."""
+    """Check health and status of a daemon that accepts connections."""
     try:
         health, state = ask()
     except DaemonError as error:
@@ -192,7 +192,7 @@ def check_sandbox(state: DaemonState | None) -> Finding:
 
 
 def check_store(root: Path) -> Iterator[Finding]:
-    """The store's folder: whose it is, and what had to be set aside."""
+    """Check the store's folder: whose it is, and what had to be set aside."""
     if not os.path.isdir(root):
         return
     yield replace(check_private(root, "directory", 0o700), check="store")
@@ -249,7 +249,7 @@ def check_entry_point() -> Finding:
 
 
 def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Variables of this shell that decide whether a trainer started from it uses the daemon."""
+    """Check the variables of this shell that decide whether a trainer started from it uses the daemon."""
     if (value := environ.get(name := "TORCH_DEVICE_BACKEND_AUTOLOAD", "1")) != "1":
         yield problem("environment", f"{name}={value[:40]} keeps torch from finding the client: unset it")
     for name in ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCH_COMPILE_FORCE_DISABLE_CACHES"):

@@ -48,7 +48,7 @@ _RENEW = "on the daemon's machine, `compiler-daemon keys client NAME --renew --o
 def check_private(
     path: Path, check: str, mode: int, *, size: int | None = None, made_by: str = "`compiler-daemon serve`"
 ) -> Finding:
-    """A directory or file of ours alone; what is in a file is not looked at."""
+    """Check that a directory or file is ours alone; what is in a file is not looked at."""
     try:
         status = path.stat() if check == "directory" else path.lstat()
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def check_private(
 
 
 def check_keys(directory: Path) -> Iterator[Finding]:
-    """Keys and register of a daemon's directory; nothing where it has none."""
+    """Check the keys and the register of a daemon's directory; yield nothing where it has none."""
     files = KeyFiles(directory)
     if (directory / ACCESS_NAME).exists():
         yield from _register(directory)
@@ -92,7 +92,7 @@ def check_keys(directory: Path) -> Iterator[Finding]:
 
 
 def check_client(directory: Path) -> Iterator[Finding]:
-    """Keys of a directory that was made for a client elsewhere."""
+    """Check the keys of a directory that was made for a client elsewhere."""
     own, authority = directory / CERTIFICATE_NAME, directory / AUTHORITY_NAME
     shown = (own, "certificate") if own.exists() else (directory / TOKEN_NAME, "token")
     private = [check_private(authority, "authority", 0o600), check_private(*shown, 0o600)]
@@ -148,7 +148,7 @@ def _register(directory: Path) -> Iterator[Finding]:
 
 
 def _pair(what: str, path: Path, mend: str) -> Iterator[Finding]:
-    """Of a file with key and certificate: whether they belong together, and the certificate's end."""
+    """Return, of a file with key and certificate, whether they belong together, and the certificate's end."""
     from compiler_daemon.admin.keys.certificates import key_fits
 
     try:

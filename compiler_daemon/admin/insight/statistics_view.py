@@ -88,7 +88,7 @@ def _reasons(now: Figures) -> Table:
 
 
 def _name(header: str) -> Column:
-    """A column that goes on in the next line where it is too narrow: a cut name names nothing."""
+    """Return a column that goes on in the next line where it is too narrow: a cut name names nothing."""
     return Column(header, overflow="fold")
 
 

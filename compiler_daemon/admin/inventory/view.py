@@ -130,7 +130,7 @@ def print_entry(
 
 
 def _what_it_is(manifest: Manifest) -> dict[str, str]:
-    """A graph's guards; of a kernel its target, its options, and what a thread of it takes."""
+    """Return a graph's guards; of a kernel its target, its options, and what a thread of it takes."""
     if manifest.kind == "graph":
         return {"guards": manifest.guards[:_MAX_GUARDS] or "none"}
     about = read_about(manifest.guards)

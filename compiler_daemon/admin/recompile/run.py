@@ -175,7 +175,7 @@ class Replayer:
         raise DaemonError("the daemon's answer ended without a result: look at its log")
 
     def _prepared(self, request: ReplayRequest) -> tuple[bytes | None, str]:
-        """What to send of a graph, None for what the daemon keeps; and the key that it must have, empty for any."""
+        """Return what to send of a graph, None for what the daemon keeps, and the key it must have, empty for any."""
         if self._threads is None or is_kernel_environment(request.fields):  # a kernel knows no threads
             return request.data, request.key
         data = request.data
@@ -221,7 +221,7 @@ class Replayer:
 
 
 def _sent(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...], graph: bytes) -> base_pb.Graph:
-    """The graph itself where a message has room for it, else its name after it was written."""
+    """Return the graph itself where a message has room for it, else its name after it was written."""
     if len(graph) <= MAX_INLINE_BYTES:
         return base_pb.Graph(data=graph)
     digest = digest_of(graph)

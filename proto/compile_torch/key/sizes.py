@@ -110,7 +110,7 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def _behind(tensor: Any) -> Any:
-    """The symbolic number that stands for what a tensor holds, so that torch can compute with it, if there is one."""
+    """Return the symbolic number that stands for what a tensor holds, where torch can compute with it."""
     import torch
 
     memo = getattr(tensor, "item_memo", None) if isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor) else None
@@ -118,7 +118,7 @@ def _behind(tensor: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value as text, floats to the last bit: two that print alike may not be the same."""
+    """Return a value as text, floats to the last bit: two that print alike may not be the same."""
     if isinstance(value, float) or getattr(value, "is_Float", False):
         return float(value).hex()
     return str(value)

@@ -92,7 +92,7 @@ def dynamo_patch(state: dict[str, Value]) -> dict[str, bool]:
 
 
 def _dynamo_settings() -> list[Value]:
-    """Flags that are not as torch has them; what is no flag is in the key alone, and no worker takes it."""
+    """Return the flags that are not as torch has them; what is no flag is in the key alone, and no worker takes it."""
     import torch._dynamo.config as dynamo
 
     found: list[Value] = ["d"]

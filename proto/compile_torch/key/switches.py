@@ -151,7 +151,7 @@ def _readers() -> dict[str, Callable[[], Any]]:
 
 
 def _paired(home: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Getters without arguments that have a setter, in `torch._C`."""
+    """Yield the getters without arguments that have a setter, in `torch._C`."""
     names = set(dir(home))
     for name in sorted(names):
         prefix = next((prefix for prefix in _GETTERS if name.startswith(prefix)), None)
@@ -173,7 +173,7 @@ def _paired(home: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def _properties(kind: type[Any]) -> list[str]:
-    """The settable attributes of one of torch.backends' modules, which are objects of a class each."""
+    """Return the settable attributes of one of torch.backends' modules, which are objects of a class each."""
     return sorted(
         {
             name

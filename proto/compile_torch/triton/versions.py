@@ -72,7 +72,7 @@ def unsupported_reasons() -> list[str]:
 
 
 def _expected() -> tuple[list[tuple[str, Any, list[str]]], tuple[str, ...]]:
-    """Everything that is replaced, derived from or called with arguments of ours; and the names that `compile` uses."""
+    """Return all that is replaced, derived from or called with arguments of ours, and the names that `compile` uses."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import compiler
     from triton.runtime.autotuner import Autotuner

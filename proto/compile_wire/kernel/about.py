@@ -66,12 +66,12 @@ def about_winner(name: str, best: Mapping[str, Any]) -> str:
 
 
 def _milliseconds(timing: Any) -> float:
-    """The median: Triton writes it first, before the quantiles around it."""
+    """Return the median: Triton writes it first, before the quantiles around it."""
     return float(timing[0] if isinstance(timing, list) else timing)
 
 
 def _config(config: Mapping[str, Any]) -> str:
-    """A candidate as its author wrote it: the constants first, then the options."""
+    """Return a candidate as its author wrote it: the constants first, then the options."""
     constants = [f"{name}={value}" for name, value in config["kwargs"].items()]
     options = [f"{name}={value}" for name, value in config.items() if name != "kwargs" and value is not None]
     return ", ".join(constants + options)[:_MAX_CONFIG]
@@ -87,7 +87,7 @@ def read_about(text: str) -> dict[str, Any]:
 
 
 def _cubin(data: bytes) -> dict[str, int]:
-    """Registers and stack from a cubin; a file that has another form tells nothing."""
+    """Return the registers and the stack of a cubin; a file that has another form tells nothing."""
     found: dict[str, int] = {}
     try:
         for name, content in _sections(data):
@@ -111,7 +111,7 @@ def _cubin(data: bytes) -> dict[str, int]:
 
 
 def _hsaco(data: bytes) -> dict[str, int]:
-    """Registers and spills from the notes of an AMD code object."""
+    """Return the registers and spills from the notes of an AMD code object."""
     names = {
         ".vgpr_count": "registers",
         ".sgpr_count": "scalar_registers",
