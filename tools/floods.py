@@ -19,9 +19,9 @@ from pathlib import Path
 
 from benches.harness.processes import run_bench
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "daemon"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flood_samples import FLOODS, Noticed, flooded
+from tests.daemon.flood_samples import FLOODS, Noticed, flooded
 
 MOST_MIB, MOST_MS, MOST_FAILED = 300.0, 200.0, 0.01
 

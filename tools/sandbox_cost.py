@@ -28,12 +28,10 @@ import torch
 from benches.harness.processes import run_bench
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "worker"))
-
-from worker_samples import Worker, captured  # found by the line above
 
 from compiler_daemon.worker import confinement
 from tests.e2e.conftest import with_probes
+from tests.worker.worker_samples import Worker, captured
 
 MOST = 1.02
 _KINDS = ("confined", "free", "again")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +12,7 @@ from torch import nn
 from compile_wire.kernel.spec import encode_kernel
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.packing import unpack
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "worker"))
-from worker_samples import captured, graph
+from tests.worker.worker_samples import captured, graph
 
 
 def _gated(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:

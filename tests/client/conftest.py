@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_samples import ENVIRONMENT
-from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
 from compile_client.session.client import DaemonClient
+from tests.client.client_samples import ENVIRONMENT
+from tests.client.fake_daemon import FakeDaemon
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from client_samples import ENVIRONMENT, KEY
-from fake_daemon import FakeDaemon
 
 from compile_client.session.background_compiles import BackgroundCompiles, Outcome, WarmResult
 from compile_client.session.client import DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.client.client_samples import ENVIRONMENT, KEY
+from tests.client.fake_daemon import FakeDaemon
 
 
 def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_daemon import RawListener
 
 from compile_client.errors import AbsentError, AddressError, CredentialsError, UnsafeError
 from compile_client.transport.endpoint import UnixAddress, find_address, probe, read_credentials
+from tests.client.fake_daemon import RawListener
 
 
 @pytest.fixture

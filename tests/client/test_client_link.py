@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from client_samples import ENVIRONMENT
-from fake_daemon import FakeDaemon
 
 from compile_client.config import ClientConfig
 from compile_client.errors import FullError, LateError, OverdueError, UnavailableError
@@ -18,6 +16,8 @@ from compile_client.transport.deadline import Deadline
 from compile_client.transport.endpoint import Credentials, UnixAddress
 from compile_client.transport.reconnect import ReconnectingChannel
 from compile_client.transport.rpc import Rpc
+from tests.client.client_samples import ENVIRONMENT
+from tests.client.fake_daemon import FakeDaemon
 
 
 class Closable:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client_samples import ENVIRONMENT, KEY
-from fake_daemon import FakeDaemon
+
+from tests.client.client_samples import ENVIRONMENT, KEY
+from tests.client.fake_daemon import FakeDaemon
 
 LIGHT = [
     "transport.endpoint",

@@ -10,14 +10,14 @@ from typing import Any
 
 import grpc
 import pytest
-from client_samples import KEY
-from fake_daemon import FakeDaemon
 
 from compile_client.reporting.run_queue import RunQueue
 from compile_client.session.client import DaemonClient
 from compile_client.transport.records import GraphNote, RunPart
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_GRAPHS_PER_RUN
 from compile_wire.v1 import runs_pb2 as pb
+from tests.client.client_samples import KEY
+from tests.client.fake_daemon import FakeDaemon
 
 
 def note(number: int, outcome: Any = "compiled_by_daemon", **fields: Any) -> GraphNote:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client_samples import ENVIRONMENT, KEY, graph_request
-from fake_daemon import FakeDaemon
 
 from compile_client.session.client import DaemonClient
 from compile_client.transport.messages import Artifact, LocalCompile, Part, Refusal
@@ -17,6 +15,8 @@ from compile_wire.environment import environment_id
 from compile_wire.facts import Facts
 from compile_wire.limits import MAX_INLINE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.client.client_samples import ENVIRONMENT, KEY, graph_request
+from tests.client.fake_daemon import FakeDaemon
 
 Make = Callable[..., DaemonClient]
 

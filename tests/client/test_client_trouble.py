@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client_samples import ENVIRONMENT, KEY, graph_request
-from fake_daemon import FakeDaemon, Faults, RawListener
 
 from compile_client.session.client import DaemonClient
 from compile_client.transport.messages import LocalCompile, Part
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.client.client_samples import ENVIRONMENT, KEY, graph_request
+from tests.client.fake_daemon import FakeDaemon, Faults, RawListener
 
 Make = Callable[..., DaemonClient]
 Log = pytest.LogCaptureFixture

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import DaemonProcess
-from page_samples import PageVisitor
+
+from tests.daemon.daemon_process import DaemonProcess
+from tests.daemon.page_samples import PageVisitor
 
 _numbers = itertools.count()
 

@@ -23,20 +23,20 @@ from pathlib import Path
 
 import grpc
 import psutil
-from daemon_process import ENVIRONMENT
-from run_samples import graph, report
-from tls_daemon import Remote, TlsDaemon
 
 from compile_wire.limits import PROTOCOL_VERSION
 from compile_wire.packing import pack, unpack
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import runs_pb2, runs_pb2_grpc
+from tests.daemon.daemon_process import ENVIRONMENT
+from tests.daemon.run_samples import graph, report
+from tests.daemon.tls_daemon import Remote, TlsDaemon
 
 _WATCHER = """
 import json, sys, time
 import grpc
 from pathlib import Path
-from tls_daemon import Remote
+from tests.daemon.tls_daemon import Remote
 
 directory, target, fresh = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "fresh"
 remote = Remote(directory, target)
@@ -126,8 +126,7 @@ class Scene:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parent,
-            env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
         ) as watcher:
             assert watcher.stdout is not None
             try:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from daemon_process import FIELDS, DaemonProcess, manifest_of
-
 from compile_wire.environment import environment_id
 from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, SymbolSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.manifest import manifest_digest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.cli import run
+from tests.daemon.daemon_process import FIELDS, DaemonProcess, manifest_of
 
 CLI_S = 90.0
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from daemon_process import DEADLINE_S, DaemonProcess
-
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
+from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess
 
 
 @dataclass(frozen=True, kw_only=True)

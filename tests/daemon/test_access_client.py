@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import FIELDS, DaemonProcess, wait_until
-from tls_daemon import TlsDaemon, run
 
 from compile_client.testing import ClientConfig, DaemonClient, LocalCompile, Part
 from compile_wire.endpoint.address import UnixAddress
@@ -25,6 +23,8 @@ from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.endpoint import check_peer
 from compiler_daemon.errors import PeerError
+from tests.daemon.daemon_process import FIELDS, DaemonProcess, wait_until
+from tests.daemon.tls_daemon import TlsDaemon, run
 
 Make = Callable[..., DaemonClient]
 

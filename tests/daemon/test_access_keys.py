@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import DaemonProcess
-from tls_daemon import run
 
 import compile_wire.signature
 import compiler_daemon.access.register
@@ -29,6 +27,8 @@ from compiler_daemon.admin.keys.certificates import (
     was_issued_by,
 )
 from compiler_daemon.errors import KeysError
+from tests.daemon.daemon_process import DaemonProcess
+from tests.daemon.tls_daemon import run
 
 
 @pytest.fixture

@@ -16,10 +16,8 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_process import FIELDS, manifest_of
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
-from tls_daemon import Remote, TlsDaemon, refusal
 
 import compile_wire.v1
 from compile_wire.digest import digest_of
@@ -32,6 +30,8 @@ from compiler_daemon.access.register import OWNER, Caller
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.errors import DaemonError, EnvironmentUnknownError
+from tests.daemon.daemon_process import FIELDS, manifest_of
+from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal
 
 DENIED, FAILED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION
 KERNEL_FIELDS = {"python": "cp311", "triton": "0.fake", KIND_FIELD: KIND}

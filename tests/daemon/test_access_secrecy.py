@@ -8,12 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_process import FIELDS, wait_until
-from tls_daemon import Remote, TlsDaemon, refusal, run
 
 from compile_client.testing import ClientConfig, DaemonClient
 from compile_wire.endpoint.private_files import split_pem
 from compiler_daemon.admin.keys import commands as keys
+from tests.daemon.daemon_process import FIELDS, wait_until
+from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal, run
 
 
 def secrets_of(*directories: Path) -> set[str]:

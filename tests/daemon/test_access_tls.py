@@ -17,9 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_process import ENVIRONMENT, manifest_of, wait_until
 from google.protobuf.descriptor import MethodDescriptor
-from tls_daemon import Remote, TlsDaemon, refusal, run
 
 import compile_wire.v1
 from compile_wire.digest import digest_of
@@ -30,6 +28,8 @@ from compiler_daemon.access.register import KeyFiles, Register
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.rpc.auth import READER_CALLS, TRAINER_CALLS
+from tests.daemon.daemon_process import ENVIRONMENT, manifest_of, wait_until
+from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal, run
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

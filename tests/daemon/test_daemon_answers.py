@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-from daemon_process import DaemonProcess
 from google.protobuf import json_format
-from inventory_samples import done
 
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.admin.answers import CompileState, DaemonState, Explanation, Figures, RefusedGraph, WorkerState
 from compiler_daemon.admin.connection import OperatorClient
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
+from tests.daemon.daemon_process import DaemonProcess
+from tests.daemon.inventory_samples import done
 
 
 def test_a_state_is_read_with_its_workers_and_refused_graphs() -> None:
@@ -59,7 +59,7 @@ def test_differences_are_their_sentences_and_the_nearest_request_may_be_missing(
 
 def test_status_as_json_has_the_keys_of_the_protocol_in_their_order(daemon: DaemonProcess) -> None:
     printed = json.loads(done(daemon.directory, "status", "--json"))
-    place = Place(directory=daemon.directory, address=None)
+    place = DaemonLocation(directory=daemon.directory, address=None)
     with OperatorClient.of(place) as operator, operator.calls() as (channel, metadata):
         answer = pb_grpc.AdminServiceStub(channel).GetStatus(pb.GetStatusRequest(), metadata=metadata, timeout=10)
     keys = json_format.MessageToDict(

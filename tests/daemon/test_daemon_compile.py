@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, process_lives, wait_until
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
@@ -24,6 +23,7 @@ from compile_wire.signature import verify_artifact
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.store.record_files import encode_facts_record
 from compiler_daemon.worker.known_facts import read_known
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, process_lives, wait_until
 
 
 def reason_of(answer: pb.ArtifactEntry | pb.Refused) -> str:

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import HERE, DaemonProcess
-from probing_worker import FIELDS
 
 import compiler_daemon
 from compile_wire.environment import environment_id
@@ -34,6 +32,8 @@ from compiler_daemon.errors import StartError, UsageError
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import landlock, system_calls
 from compiler_daemon.worker.confinement.places import CannotConfineError, places
+from tests.daemon.daemon_process import HERE, DaemonProcess
+from tests.daemon.probing_worker import FIELDS
 
 _COMMAND = ["-P", str(HERE / "probing_worker.py")]
 

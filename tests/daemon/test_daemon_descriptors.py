@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemon_process import DaemonProcess
 
 from compiler_daemon.access.descriptors import let_go, max_connections
+from tests.daemon.daemon_process import DaemonProcess
 
 
 def test_a_daemon_raises_its_soft_limit_of_open_files(start_daemon: Callable[..., DaemonProcess]) -> None:

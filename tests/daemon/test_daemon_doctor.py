@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from daemon_process import DEADLINE_S, DaemonProcess
 from typer.testing import CliRunner
 
 from compile_torch import versions
@@ -20,6 +19,7 @@ from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.doctor import checks as doctor
 from compiler_daemon.cli import cli
 from compiler_daemon.errors import DaemonError
+from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess
 
 PATH = os.environ["PATH"]
 UNSET: dict[str, str | None] = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 
 from compile_wire.environment import environment_bytes, environment_id
 from compile_wire.limits import MAX_ENVIRONMENT_BYTES
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import EnvironmentUnknownError
 from compiler_daemon.store import Store, StoreConfig
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 
 
 def made_up(number: int) -> dict[str, str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flood_samples import FLOODS, Noticed, Scene, flooded
+
+from tests.daemon.flood_samples import FLOODS, Noticed, Scene, flooded
 
 MOST_MIB = 300.0
 MOST_MS = 200.0

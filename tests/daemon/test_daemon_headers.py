@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon_process import ENVIRONMENT, DaemonProcess, process_lives, wait_until
-
 from compiler_daemon.worker.kept_headers import is_kept, keep, lend
+from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, process_lives, wait_until
 
 
 def made_in(temporary: Path, *names: str) -> Path:

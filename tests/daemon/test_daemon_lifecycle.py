@@ -15,11 +15,11 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from daemon_process import DEADLINE_S, ENVIRONMENT, DaemonProcess, manifest_of, process_lives, wait_until
 
 import compiler_daemon
 from compile_wire.manifest import decode_manifest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.daemon.daemon_process import DEADLINE_S, ENVIRONMENT, DaemonProcess, manifest_of, process_lives, wait_until
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.manifest import decode_manifest
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import replay_pb2, replay_pb2_grpc
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
 
 OTHERS = {**FIELDS, "torch": "1.fake"}
 TALK_S = 60.0
@@ -169,6 +169,6 @@ def test_wrong_use_is_exit_code_two(daemon: DaemonProcess, tmp_path: Path) -> No
 
 
 def _published(key: str, graph: bytes) -> bytes:
-    from daemon_process import manifest_of
+    from tests.daemon.daemon_process import manifest_of
 
     return manifest_of(key, b"entry", graph=graph)

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from daemon_process import ENVIRONMENT
 
 from compiler_daemon.errors import RunLogError
 from compiler_daemon.insight.runs import GraphRecord, RunLog, RunReport
 from compiler_daemon.insight.runs import log as log_module
+from tests.daemon.daemon_process import ENVIRONMENT
 
 
 def record(number: int = 1, **fields: object) -> GraphRecord:

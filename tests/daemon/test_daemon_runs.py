@@ -18,14 +18,14 @@ from typing import Any, Self
 
 import grpc
 import pytest
-from daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of, wait_until
-from run_samples import graph, report, run_name
 
 from compile_wire.environment import environment_id
 from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_MESSAGE_TEXT
 from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
+from tests.daemon.daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of, wait_until
+from tests.daemon.run_samples import graph, report, run_name
 
 
 class Runs:

@@ -5,7 +5,6 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 from grpc_health.v1 import health_pb2
 
 from compile_wire.digest import digest_of
@@ -14,6 +13,7 @@ from compile_wire.facts import decode_facts
 from compile_wire.limits import MAX_GRAPH_BYTES, MAX_HAVE, MAX_INLINE_BYTES, PROTOCOL_VERSION
 from compile_wire.signature import verify_artifact, verify_facts
 from compile_wire.v1 import compiler_daemon_pb2 as pb
+from tests.daemon.daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
 
 
 def code_of(call: Callable[[], object]) -> grpc.StatusCode:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_process import DEADLINE_S
 
 from benches.harness.synthetic import ENVIRONMENT
 from compile_client.testing import ClientConfig, DaemonClient
+from tests.daemon.daemon_process import DEADLINE_S
 
 IDLE_BYTES = 60 * 10**6
 

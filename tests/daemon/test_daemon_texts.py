@@ -16,9 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
-from daemon_process import ENVIRONMENT, DaemonProcess, manifest_of
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from run_samples import graph, report, run_name
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
@@ -30,6 +28,8 @@ from compiler_daemon.admin.insight.explain_view import print_explanation
 from compiler_daemon.admin.insight.statistics_view import print_statistics
 from compiler_daemon.admin.status.view import print_status
 from compiler_daemon.text.log_format import DAEMON_FORMAT, PlainFormatter
+from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, manifest_of
+from tests.daemon.run_samples import graph, report, run_name
 
 ESCAPE, BELL, TURN = "\x1b", "\x07", "\u202e"
 HOSTILE = {

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, process_lives, wait_until
 
 from compile_wire.endpoint.address import MAX_SOCKET_PATH_BYTES, TcpAddress, UnixAddress
 from compile_wire.errors import MalformedError
@@ -22,6 +21,7 @@ from compiler_daemon.metrics import Counters
 from compiler_daemon.worker.protocol import WORKER_PROTOCOL
 from compiler_daemon.workers.frames import Progress, RefusedFrame, read_hello, read_reply
 from compiler_daemon.workers.process_tree import ProcessTree
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, process_lives, wait_until
 
 HOME = Path.home()
 

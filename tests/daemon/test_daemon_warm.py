@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_process import DEADLINE_S, DaemonProcess
+
+from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess
 
 SLEEPER = """
 import os, subprocess, sys, time

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
-from inventory_samples import as_json, cli, done, graph_of, publish
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.signature import verify_artifact
 from compiler_daemon.admin.bundle import import_ as importing
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
+from tests.daemon.inventory_samples import as_json, cli, done, graph_of, publish
 
 Start = Callable[..., DaemonProcess]
 

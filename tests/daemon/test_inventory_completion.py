@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_process import DaemonProcess
-from inventory_samples import as_json, cli_process, publish
+
+from tests.daemon.daemon_process import DaemonProcess
+from tests.daemon.inventory_samples import as_json, cli_process, publish
 
 Start = Callable[..., DaemonProcess]
 

@@ -9,13 +9,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from daemon_process import DaemonProcess, wait_until
-from inventory_samples import done, graph_of, publish
 
 from compiler_daemon.admin.connection import OperatorClient
 from compiler_daemon.admin.inventory.calls import InventoryClient
-from compiler_daemon.config import Place
+from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import NotRunningError
+from tests.daemon.daemon_process import DaemonProcess, wait_until
+from tests.daemon.inventory_samples import done, graph_of, publish
 
 Start = Callable[..., DaemonProcess]
 
@@ -131,7 +131,7 @@ def test_an_export_and_an_import_are_one_connection_each_however_many_blobs_ther
 
 def test_after_a_call_that_nobody_answered_the_next_one_connects_anew(start_daemon: Start) -> None:
     daemon = start_daemon("one")
-    with OperatorClient.of(Place(directory=daemon.directory, address=None)) as operator:
+    with OperatorClient.of(DaemonLocation(directory=daemon.directory, address=None)) as operator:
         client = InventoryClient(operator)
         assert client.artifacts() == []
         daemon.process.kill()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, manifest_of
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.manifest import manifest_digest
@@ -18,6 +17,7 @@ from compile_wire.signature import sign_bundle
 from compiler_daemon.admin.bundle import Bundle, BundleWriter, Packed, Request, read_graphs
 from compiler_daemon.admin.bundle.import_ import Importer
 from compiler_daemon.errors import BundleError
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, manifest_of
 
 SECRET = b"s" * 32
 OTHER = b"t" * 32

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
-from inventory_samples import as_json, cli, graph_of, publish
 
 from compile_wire.digest import digest_of
 from compile_wire.graph.decode import decode_graph
 from compiler_daemon.admin.bundle import read_graphs
 from compiler_daemon.errors import BundleError
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess
+from tests.daemon.inventory_samples import as_json, cli, graph_of, publish
 
 Start = Callable[..., DaemonProcess]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
-from inventory_samples import as_json, cli, cli_process, done, graph_of, publish
 
 from compile_wire.digest import digest_of
 from compile_wire.kernel.environment import KIND, KIND_FIELD, TUNING_PREFIX
 from compile_wire.manifest import manifest_digest
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
+from tests.daemon.inventory_samples import as_json, cli, cli_process, done, graph_of, publish
 
 Start = Callable[..., DaemonProcess]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from inventory_samples import graph_of, node, tensor
 
 from compile_wire.environment import environment_id
 from compile_wire.graph.decode import decode_graph
@@ -18,6 +17,7 @@ from compiler_daemon.admin.bundle.preflight import judge, reason_of
 from compiler_daemon.insight.explain.words import Words
 from compiler_daemon.insight.graph_text import GraphText
 from compiler_daemon.text import numbers
+from tests.daemon.inventory_samples import graph_of, node, tensor
 
 PLAIN: dict[str, Any] = {"attributes": [], "scalars": ["d"], "tensors": [], "training": True}
 HERE = {

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import DaemonProcess, manifest_of, wait_until
-from page_samples import PageVisitor
 
 from compile_wire.v1 import compiler_daemon_pb2 as daemon_pb
+from tests.daemon.daemon_process import DaemonProcess, manifest_of, wait_until
+from tests.daemon.page_samples import PageVisitor
 
 CHROMIUM = "/usr/bin/chromium"
 STYLE = Path(__file__).parents[2] / "compiler_daemon/http/static/style.css"

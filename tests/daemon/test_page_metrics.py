@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import wait_until
-from page_samples import PageVisitor
 from prometheus_client.parser import text_string_to_metric_families
 
 from compiler_daemon import metrics
 from compiler_daemon.http.prometheus import expose, families
+from tests.daemon.daemon_process import wait_until
+from tests.daemon.page_samples import PageVisitor
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\bcompile_daemon_[a-z_]+")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from daemon_process import DEADLINE_S, DaemonProcess, manifest_of, wait_until
-from inventory_samples import graph_of, publish
-from page_samples import PageVisitor
 
 from compile_wire.v1 import page_pb2 as pb
 from compile_wire.v1 import page_pb2_grpc as pb_grpc
 from compiler_daemon.http.login import CODE_S, SESSION_S, Access
 from compiler_daemon.http.server import HttpServer, HttpServerConfig, Request, Response
+from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess, manifest_of, wait_until
+from tests.daemon.inventory_samples import graph_of, publish
+from tests.daemon.page_samples import PageVisitor
 
 PAGES = ["/", "/metrics", "/status.json", f"/graphs/{'0' * 64}", "/nothing"]
 

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import grpc
 import pytest
-from daemon_process import DEADLINE_S, FIELDS, DaemonProcess
 from grpc_health.v1 import health_pb2_grpc
 
 from compile_wire.digest import digest_of
@@ -22,6 +21,7 @@ from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import Issued
+from tests.daemon.daemon_process import DEADLINE_S, FIELDS, DaemonProcess
 
 
 def run(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

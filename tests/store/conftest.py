@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_samples import config
 
 from compiler_daemon.store import Store
+from tests.store.store_samples import config
 
 
 @pytest.fixture

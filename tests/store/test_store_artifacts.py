@@ -6,7 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from store_samples import (
+
+from compile_wire.digest import digest_of
+from compile_wire.errors import MalformedError
+from compile_wire.manifest import BlobRef, Manifest, encode_manifest
+from compiler_daemon.store import BlobDamagedError, BlobMissingError, Store
+from tests.store.store_samples import (
     ENVIRONMENT,
     PROGRAM,
     SIGNATURE,
@@ -20,11 +25,6 @@ from store_samples import (
     sample,
     sample_of,
 )
-
-from compile_wire.digest import digest_of
-from compile_wire.errors import MalformedError
-from compile_wire.manifest import BlobRef, Manifest, encode_manifest
-from compiler_daemon.store import BlobDamagedError, BlobMissingError, Store
 
 
 def test_artifact_is_found_by_environment_and_key(store: Store) -> None:

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from store_samples import blob_path, change_one_byte, config, noise
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import DigestError, MalformedError
 from compile_wire.limits import MAX_BLOB_BYTES
 from compiler_daemon.store import BlobDamagedError, BlobMissingError, Store
+from tests.store.store_samples import blob_path, change_one_byte, config, noise
 
 DATA = noise(1, 100_000)
 NAME = digest_of(DATA)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from store_samples import config, found, put, sample
 
 from compiler_daemon.store import Store, StoreClosedError, StoreError, StoreLockedError, StoreUnsafeError
 from compiler_daemon.store import errors as store_errors
+from tests.store.store_samples import config, found, put, sample
 
 HOLDER = """
 import sys

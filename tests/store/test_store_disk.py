@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_samples import assert_whole, config, found, put, sample
 
 from compile_wire.digest import digest_of
 from compiler_daemon.store import Store, StoreError, StoreVanishedError
+from tests.store.store_samples import assert_whole, config, found, put, sample
 
 FULL = """
 import os, resource, sys
 from pathlib import Path
-from store_samples import *
+from tests.store.store_samples import *
 from compiler_daemon.store import DiskFullError, Store, StoreError
 
 root = Path(sys.argv[1])
@@ -76,7 +76,7 @@ print("went on")
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-from store_samples import *
+from tests.store.store_samples import *
 from compiler_daemon.store import BlobDamagedError, Store, StoreReadOnlyError
 
 # Root may write anywhere, so the test is run as somebody who may not.
@@ -144,7 +144,7 @@ print("went on")
 def run(program: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
-        env={"PYTHONPATH": str(Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from store_samples import ENVIRONMENT, PROGRAM, SIGNATURE, noise, put, sample
 
 from compile_wire.digest import digest_of
 from compiler_daemon.store import Store
+from tests.store.store_samples import ENVIRONMENT, PROGRAM, SIGNATURE, noise, put, sample
 
 Event = tuple[str, str]
 

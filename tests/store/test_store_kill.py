@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from store_samples import ENVIRONMENT, assert_whole, config, found, sample
 
 from compiler_daemon.store import Store
+from tests.store.store_samples import ENVIRONMENT, assert_whole, config, found, sample
 
 ROUNDS = 20
 
 WRITER = """
 import sys
 from pathlib import Path
-from store_samples import ENVIRONMENT, config, put, sample
+from tests.store.store_samples import ENVIRONMENT, config, put, sample
 from compiler_daemon.store import Store
 
 store = Store.open(config(Path(sys.argv[1]), max_bytes=int(sys.argv[3])))
@@ -37,7 +37,7 @@ def killed_writer(root: Path, first: int, after_s: float, *, puts: int = 1, max_
         [sys.executable, "-c", WRITER, str(root), str(first), str(max_bytes)],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
     ) as process:
         assert process.stdout is not None
         seeds = [int(process.stdout.readline()) for _ in range(puts)]

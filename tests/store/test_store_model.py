@@ -10,11 +10,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from store_samples import ENVIRONMENT, PROGRAM, SIGNATURE, Sample, blob_path, change_one_byte, config, noise, sample_of
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import DigestError
 from compiler_daemon.store import BlobDamagedError, BlobMissingError, Store
+from tests.store.store_samples import (
+    ENVIRONMENT,
+    PROGRAM,
+    SIGNATURE,
+    Sample,
+    blob_path,
+    change_one_byte,
+    config,
+    noise,
+    sample_of,
+)
 
 BLOBS = {digest_of(data): data for data in (noise(seed, 300 * seed) for seed in range(6))}
 ITEMS = [

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store_samples import ENVIRONMENT, PROGRAM, config, found, put, sample
-
 from compile_wire.digest import digest_of
 from compiler_daemon.store import Store
+from tests.store.store_samples import ENVIRONMENT, PROGRAM, config, found, put, sample
 
 
 def test_an_artifact_is_had_by_its_digest_and_not_stamped_as_used(root: Path) -> None:

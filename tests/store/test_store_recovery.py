@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_samples import (
+
+from compile_wire.digest import digest_of
+from compiler_daemon.store import BlobMissingError, Store, StoreDamagedError
+from tests.store.store_samples import (
     ENVIRONMENT,
     PROGRAM,
     assert_whole,
@@ -19,9 +22,6 @@ from store_samples import (
     put,
     sample,
 )
-
-from compile_wire.digest import digest_of
-from compiler_daemon.store import BlobMissingError, Store, StoreDamagedError
 
 INDEX = "index.sqlite3"
 FIELDS = {"python": "3.11", "torch": "2.13"}

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_samples import ENVIRONMENT, PROGRAM, change_one_byte, config, put, sample, sample_of
 
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compiler_daemon.store import BlobDamagedError, BlobMissingError, Store, StoreFullError
+from tests.store.store_samples import ENVIRONMENT, PROGRAM, change_one_byte, config, put, sample, sample_of
 
 OTHER = digest_of(b"another environment")
 
@@ -150,7 +150,7 @@ def test_counters_and_history_survive_a_kill(root: Path) -> None:
     program = """
 import os, signal, sys
 from pathlib import Path
-from store_samples import ENVIRONMENT, config
+from tests.store.store_samples import ENVIRONMENT, config
 from compiler_daemon.store import Store
 store = Store.open(config(Path(sys.argv[1])))
 for _ in range(3):
@@ -160,7 +160,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
         [sys.executable, "-c", program, str(root)],
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         check=False,
     )
     assert done.returncode == -9

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from store_samples import ENVIRONMENT, assert_whole, blob_path, config, found, noise, put, sample, sample_of
 
 from compile_wire.digest import digest_of
 from compiler_daemon.store import Store, StoreConfig, StoreError, StoreFullError
+from tests.store.store_samples import ENVIRONMENT, assert_whole, blob_path, config, found, noise, put, sample, sample_of
 
 
 def test_full_store_evicts_the_least_recently_used(root: Path) -> None:

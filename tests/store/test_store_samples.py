@@ -3,9 +3,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from store_samples import config, put, sample
-
 from compiler_daemon.store import Store
+from tests.store.store_samples import config, put, sample
 
 NOON = 1_800_000_000 // 86_400 * 86_400 + 43_200
 

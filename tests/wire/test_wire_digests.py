@@ -5,7 +5,6 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_samples import digests
 
 from compile_torch.environment import process_environment
 from compile_torch.triton.environment import kernel_environment
@@ -13,6 +12,7 @@ from compile_wire.digest import Digest, check_digest, digest_of, parse_digest
 from compile_wire.environment import check_environment, differing_fields, environment_id
 from compile_wire.errors import DigestError, MalformedError
 from compile_wire.limits import MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_FIELDS, MAX_ENVIRONMENT_TEXT
+from tests.wire.wire_samples import digests
 
 ENVIRONMENTS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), min_size=1, max_size=5)
 

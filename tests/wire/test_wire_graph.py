@@ -14,7 +14,6 @@ import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire_samples import graph, graphs, module, node, symbol, tensor
 
 from compile_wire import limits
 from compile_wire.digest import digest_of
@@ -30,6 +29,7 @@ from compile_wire.graph.spec import (
     tensor_from,
     tensor_value,
 )
+from tests.wire.wire_samples import graph, graphs, module, node, symbol, tensor
 
 FUZZER = Path(__file__).resolve().parents[2] / "tools" / "fuzz_wire.py"
 SLOW_TO_MAKE = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25)

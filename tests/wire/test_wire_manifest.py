@@ -6,13 +6,13 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_samples import manifest, manifests
 
 from compile_wire import limits
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, decode_facts, encode_facts
 from compile_wire.manifest import BlobRef, Manifest, decode_manifest, encode_manifest, manifest_digest
+from tests.wire.wire_samples import manifest, manifests
 
 ENTRY = ["entry", "", "0" * 64, 10]
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_samples import digests
 
 from compile_wire.digest import Digest
 from compile_wire.errors import SignatureError
 from compile_wire.signature import SECRET_BYTES, sign_artifact, sign_facts, verify_artifact, verify_facts
+from tests.wire.wire_samples import digests
 
 SECRET = bytes(range(SECRET_BYTES))
 ENVIRONMENT = Digest("e" * 64)

@@ -18,7 +18,7 @@ from torch._inductor import config as inductor_config
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.utils import fresh_inductor_cache
 
-from compile_torch.objects import SharedObjects
+from compile_torch.kernels import SharedObjects
 from compile_torch.patches import Patches
 from compiler_daemon.worker.builds import Builds
 

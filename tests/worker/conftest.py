@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_samples import Worker
+
+from tests.worker.worker_samples import Worker
 
 
 @pytest.fixture(scope="session")

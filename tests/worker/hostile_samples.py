@@ -10,12 +10,12 @@ import time
 from typing import Any
 
 import pytest
-from worker_samples import BODY, OUT, TENSOR, X, checked, graph, module, node
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import GraphSpec, NodeSpec, SymbolSpec, tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.shapes import Shapes
+from tests.worker.worker_samples import BODY, OUT, TENSOR, X, checked, graph, module, node
 
 CODE = "__import__('os').system('touch stranger')"
 SOON_S = 10.0

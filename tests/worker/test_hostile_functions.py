@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hostile_samples import CODE, calling, nodes, refuse
-from worker_samples import OUT, X, Y, checked, graph, node
 
 from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.hostile_samples import CODE, calling, nodes, refuse
+from tests.worker.worker_samples import OUT, X, Y, checked, graph, node
 
 
 def test_the_graph_without_anything_hostile_is_rebuilt() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from worker_samples import TENSOR
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import tensor_value
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+from tests.worker.worker_samples import TENSOR
 
 
 @pytest.mark.parametrize(

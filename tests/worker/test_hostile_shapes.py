@@ -7,7 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from hostile_samples import (
+
+from compile_wire.errors import MalformedError
+from compile_wire.graph.spec import tensor_value
+from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.hostile_samples import (
     CODE,
     OTHER_SOURCE,
     SOON_S,
@@ -21,11 +25,7 @@ from hostile_samples import (
     shaped,
     symbol,
 )
-from worker_samples import TENSOR, checked, graph
-
-from compile_wire.errors import MalformedError
-from compile_wire.graph.spec import tensor_value
-from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.worker_samples import TENSOR, checked, graph
 
 
 def test_the_shapes_without_anything_hostile_are_rebuilt() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hostile_samples import CODE, calling, nodes, refuse
-from worker_samples import BODY, OUT, TENSOR, X, Y, graph, module, node
 
 from compile_wire.graph.spec import tensor_value
+from tests.worker.hostile_samples import CODE, calling, nodes, refuse
+from tests.worker.worker_samples import BODY, OUT, TENSOR, X, Y, graph, module, node
 
 NAMES = [
     f"x = {CODE}",

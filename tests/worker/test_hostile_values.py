@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 import pytest
-from hostile_samples import CODE, SOON_S, calling, nodes, refuse
-from worker_samples import OUT, TENSOR, X, Y, checked, graph
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import tensor_value
 from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.hostile_samples import CODE, SOON_S, calling, nodes, refuse
+from tests.worker.worker_samples import OUT, TENSOR, X, Y, checked, graph
 
 
 def test_a_node_that_does_not_fit_is_malformed() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hostile_samples import CODE, SOON_S, SOURCE, M, S, calling, doubled, nodes, powers, shaped, symbol
-from worker_samples import OUT, Worker, X, Y, graph, module, node, strangers
 
 from compile_wire.graph.spec import GraphSpec, encode_graph
+from tests.worker.hostile_samples import CODE, SOON_S, SOURCE, M, S, calling, doubled, nodes, powers, shaped, symbol
+from tests.worker.worker_samples import OUT, Worker, X, Y, graph, module, node, strangers
 
 
 def hostile() -> dict[str, GraphSpec]:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from worker_samples import captured
 
 from compile_torch.environment import process_environment
 from compile_wire.digest import digest_of
 from compile_wire.environment import environment_id
 from compile_wire.graph.decode import decode_graph
 from compiler_daemon.insight.explain import Candidate, Nearest, Request, differences, find_nearest
+from tests.worker.worker_samples import captured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_samples import Worker
 
 from compile_torch.probes import Probes, probe_name
 from compile_wire.digest import Digest
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts, decode_facts
 from compiler_daemon.worker.known_facts import read_known, write_known
+from tests.worker.worker_samples import Worker
 
 HERE, ELSEWHERE = environment_id({"torch": "2.13.0"}), environment_id({"torch": "2.11.0"})
 FACTS = Facts(vec_isa={"avx2": True, "avx512": False})

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from worker_samples import OUT, Worker, X, Y, captured, checked, graph, module, node
 
 from compile_torch.messages import SENTENCE
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import GraphSpec, NodeSpec, encode_graph
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
 from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.worker_samples import OUT, Worker, X, Y, captured, checked, graph, module, node
 
 GRAD_IN = ("torch._C._functorch._grad_increment_nesting", ())
 GRAD_OUT = ("torch._C._functorch._grad_decrement_nesting", ())

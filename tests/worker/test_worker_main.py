@@ -7,10 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
-from worker_samples import Worker
-
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.protocol import read_frame, write_frame
+from tests.worker.worker_samples import Worker
 
 _WORKER = """
 import os, subprocess, threading

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
 from compile_torch import operators
 from compile_torch.operators import GETATTR, HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
 from compile_wire.errors import MalformedError
+from tests.worker import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
 
 def registered() -> list[str]:

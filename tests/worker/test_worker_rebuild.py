@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from worker_samples import Worker, captured, checked, graph
 
 from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import encode_graph
 from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.worker_samples import Worker, captured, checked, graph
 
 
 def gated(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
 from compile_client.graphs.settings import functorch_settings, inductor_settings
 from compile_client.graphs.tables import CannotCarryError
@@ -17,6 +16,7 @@ from compile_torch import setting_rules
 from compile_torch.setting_rules import Which, configuration, fits, may_be_chosen, rules
 from compile_wire.errors import MalformedError
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
+from tests.worker import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
 REPOSITORY = Path(__file__).parents[2]
 BOTH: list[Which] = ["inductor", "functorch"]

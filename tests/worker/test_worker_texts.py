@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
-from worker_samples import BODY, OUT, TENSOR, Worker, X, Y, all_captured, captured, checked, graph, module, node
 
 from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE, replace_messages
 from compile_wire.errors import MalformedError
@@ -17,6 +16,20 @@ from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import GraphSpec, NodeSpec, encode_graph, tensor_value
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.texts import check_traced
+from tests.worker.worker_samples import (
+    BODY,
+    OUT,
+    TENSOR,
+    Worker,
+    X,
+    Y,
+    all_captured,
+    captured,
+    checked,
+    graph,
+    module,
+    node,
+)
 
 MESSAGES = [
     "the model's own words",
