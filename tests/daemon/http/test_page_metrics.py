@@ -15,7 +15,7 @@ from compiler_daemon.http.prometheus import expose, families
 from tests.daemon.daemon_process import wait_until
 from tests.daemon.page_samples import PageVisitor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = re.compile(r"\bcompile_daemon_[a-z_]+")
 
 

@@ -15,7 +15,7 @@ from tests.daemon.daemon_process import DaemonProcess, manifest_of, wait_until
 from tests.daemon.page_samples import PageVisitor
 
 CHROMIUM = "/usr/bin/chromium"
-STYLE = Path(__file__).parents[2] / "compiler_daemon/http/static/style.css"
+STYLE = Path(__file__).parents[3] / "compiler_daemon/http/static/style.css"
 
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed"),

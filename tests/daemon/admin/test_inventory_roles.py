@@ -6,7 +6,7 @@ from pathlib import Path
 from compile_wire.v1 import inventory_pb2 as pb
 from compiler_daemon.rpc.auth import READER_CALLS, TRAINER_CALLS
 
-SCHEMA = Path(__file__).parents[2] / "proto" / "compiler_daemon" / "v1" / "inventory.proto"
+SCHEMA = Path(__file__).parents[3] / "proto" / "compiler_daemon" / "v1" / "inventory.proto"
 
 
 def test_what_the_schema_marks_as_writing_an_operator_alone_may_call():
