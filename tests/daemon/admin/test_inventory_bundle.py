@@ -285,7 +285,7 @@ def test_a_draining_daemon_takes_no_import(start_daemon: Start, tmp_path: Path):
     daemon = start_daemon()
     publish(daemon, "alpha", b"entry a")
     exported(daemon, tmp_path / "b")
-    stream = daemon.compile("slow", b"ok 3")
+    stream = daemon.compile("slow", b"ok 8")
     next(stream)
     daemon.process.terminate()
     while not daemon.status().draining:
