@@ -11,16 +11,15 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import CellType, FunctionType
 from typing import Any
 
+from compile_client.graphs.user_code.library_code import is_librarys
 from compile_client.graphs.user_code.reach import CannotTellError
 from compile_client.graphs.user_code.reach_names import file_digest
 from compile_client.graphs.user_code.registrations import is_torchs, kernels_of
 from compile_client.graphs.user_code.vouching import version_of
 from compile_torch.operators import NAMESPACES
 
-_EMPTY = CellType()
 _DEBUG = re.compile(r"^debug: registered at (.+?):\d+", re.MULTILINE)
 _KERNEL = re.compile(r"^(\w+)(?:\[alias\])?: registered at (.+?):\d+ ::", re.MULTILINE)
 
@@ -177,16 +176,7 @@ def _is_torch_file(path: str, name: str) -> bool:
     definition = OPDEFS.get(name)
     if definition is None:
         return not kernels_of(name)
-    return _is_torch_alone(definition._init_fn)
-
-
-def _is_torch_alone(function: Any) -> bool:
-    """Whether a function is torch's and closes over none of the user's, as that of a `triton_op` does."""
-    module = getattr(function, "__module__", None) or ""
-    if module.partition(".")[0] != "torch":
-        return False
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if cell != _EMPTY]
-    return all(_is_torch_alone(held) for held in cells if isinstance(held, FunctionType) and held is not function)
+    return is_librarys(definition._init_fn)  # that of a `triton_op` is torch's, and closes over the user's
 
 
 def _library_of(name: str) -> str:

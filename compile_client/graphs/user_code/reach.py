@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from compile_client.graphs.user_code.library_code import is_librarys_class, replaced
 from compile_client.graphs.user_code.reach_names import (
     HARMLESS_OF_OS,
     IMPURE_BUILTINS,
@@ -43,7 +44,8 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), typ
 _CONTAINERS = (list, tuple, collections.deque)
 _CLASS_NOISE = frozenset(
     "__module__ __doc__ __dict__ __weakref__ __qualname__ __firstlineno__ __static_attributes__ __annotations__ "
-    "__annotate__ __annotate_func__ __annotations_cache__ __parameters__ __abstractmethods__ _abc_impl".split()
+    "__annotate__ __annotate_func__ __annotations_cache__ __parameters__ __abstractmethods__ _abc_impl "
+    "_autograd_function_id".split()  # a number that counts a process's autograd functions
 )
 _OF_DATACLASSES = frozenset("__repr__ __hash__ __eq__ __dataclass_params__ __dataclass_fields__ __match_args__".split())
 _MAX_VISITED = 20_000
@@ -167,6 +169,9 @@ class Reach:
                 raise CannotTellError(f"{_name(function)} reads a module's attribute by a computed name")
             else:
                 yield _Said(f"builtin {name} {hasattr(builtins, name)}")
+                yield from self._replaced(builtins, (name,))
+        # Methods of tensors are called by their names alone.
+        yield from self._replaced(_tensor(), used.attributes)
         self._mention_operators(used.attributes)
 
     def _given(self, function: FunctionType) -> Iterator[Any]:
@@ -208,12 +213,18 @@ class Reach:
             yield _Said("module os")
         elif is_versioned_module(value):
             yield _Said(f"module {value.__name__}")
+            yield from self._replaced(value, attributes)
         else:
             yield _Said(f"module {name}")
             for attribute in attributes:
                 if attribute in vars(value):
                     yield _Said(attribute)
                     yield from self._held(vars(value)[attribute], attribute, attributes)
+
+    def _replaced(self, holder: ModuleType | type, attributes: Iterable[str]) -> Iterator[Any]:
+        """Return what the user may have put into a library's module, or into a class, under names that code uses."""
+        for where, held in replaced(holder, tuple(attributes)):
+            yield from (_Said(f"in {where}"), held)
 
     def _builtin(self, value: Any) -> Iterator[Any]:
         home = getattr(value, "__self__", None)
@@ -234,8 +245,8 @@ class Reach:
         return found
 
     def _class(self, kind: type) -> Iterator[Any]:
-        # A class that a library makes inside of a function may hold what it was given by the user.
-        if is_versioned_type(kind) and "<locals>" not in kind.__qualname__:
+        # A class that a library makes while it runs may hold what it was given by the user.
+        if is_librarys_class(kind):
             if kind.__module__.partition(".")[0] in IMPURE_MODULES:
                 raise CannotTellError(f"{kind.__module__}.{kind.__qualname__} is used, whose answers change")
             yield _Said(f"class {kind.__module__}.{kind.__qualname__}")
@@ -369,6 +380,12 @@ _END = object()
 _HEAP_TYPE = 1 << 9
 _BUILTIN_BASES = (dict, list, tuple, set, frozenset, str, bytes, int, float, complex)
 _DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType)
+
+
+def _tensor() -> type:
+    import torch
+
+    return torch.Tensor
 
 
 @functools.cache

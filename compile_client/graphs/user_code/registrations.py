@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from compile_client.graphs.user_code.library_code import is_librarys
+
 _kernels: dict[str, dict[str, Any]] = defaultdict(dict)
 _replaced: list[tuple[Any, Any]] = []
 """torch's function and ours, while ours stands in its place."""
@@ -48,7 +50,7 @@ def overridden(namespaces: frozenset[str]) -> Iterator[tuple[str, str, Any]]:
     for name, kernels in list(_kernels.items()):
         if name.partition("::")[0] in namespaces:
             for key, function in kernels.items():
-                if not is_torchs(function):
+                if not is_librarys(function):
                     yield name, key, function
 
 
@@ -64,7 +66,7 @@ def _note(library: Any, op_name: Any, function: Any, dispatch_key: str) -> None:
     name = op_name if isinstance(op_name, str) else getattr(op_name, "_name", "")
     space, _, plain = name.rpartition("::")
     space = space or str(getattr(library, "ns", ""))
-    if space in {"aten", "prims"} and is_torchs(function):
+    if space in {"aten", "prims"} and is_librarys(function):
         return  # torch's own, thousands of them
     key = dispatch_key or str(getattr(library, "dispatch_key", ""))
     _kernels[f"{space}::{plain.partition('.')[0]}"][key] = function

@@ -11,13 +11,13 @@ the user gave to torch's operators, decompositions. Everything that such code le
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compile_client.graphs.user_code import registrations
+from compile_client.graphs.user_code.library_code import is_librarys
 from compile_client.graphs.user_code.operator_facts import is_own, operator_facts
 from compile_client.graphs.user_code.reach import CannotTellError, Reach
 from compile_client.graphs.user_code.reach_names import is_versioned_module, is_versioned_type
@@ -218,8 +218,5 @@ _torchs: dict[int, Any] = {}
 
 
 def _is_made_by_torch(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
     # torch wraps what is registered, and the wrapper says that it is of the module of what it wraps.
-    module = getattr(function, "__module__", None) or "torch"
-    return is_versioned_module(module)
+    return is_versioned_module(getattr(function, "__module__", None) or "torch") and is_librarys(function)
