@@ -145,11 +145,12 @@ def _text(value: Any) -> str:
 def lost_hits(way: str, counted: Mapping[str, Any], *, exchanged: bool) -> str:
     """Say where something was compiled although it was there: in a warm run, and in that of a harmless twin.
 
-    What could not be shared has its reason, and is no loss of a warm run; but it is that of a harmless twin.
+    What could not be shared has its reason, and is no loss of a warm run; but it is that of a harmless twin, except
+    where torch itself has no key for a graph, and caches it nowhere.
     """
     if not counted.get("graphs"):
         return ""
-    made, here = counted["compiled_by_daemon"], counted["compiled_here"]
+    made, here = counted["compiled_by_daemon"], counted["compiled_here"] - counted["refused"].get("uncacheable", 0)
     if way.endswith("warm") and made:
         return f"{made} of {counted['graphs']} graphs were compiled by the daemon again"
     if " after " in way and exchanged and (made or here):

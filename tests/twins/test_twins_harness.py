@@ -79,11 +79,17 @@ def test_a_warm_run_that_compiles_again_has_lost_a_hit() -> None:
 
 
 def test_a_harmless_twin_that_is_not_served_has_lost_a_hit_and_others_have_not() -> None:
-    run = _run("B", "B after A", compiled_here=1, refused={"uncacheable": 1})
+    run = _run("B", "B after A", compiled_here=1, refused={"not_carried": 1})
 
     assert judge(_pair(), _PLAIN, [run], 1.0).lost == []
     (lost,) = judge(_pair(kind="harmless"), _PLAIN, [run], 1.0).lost
-    assert "the program 1 {'uncacheable': 1}" in lost
+    assert "the program 1 {'not_carried': 1}" in lost
+
+
+def test_a_graph_that_torch_itself_caches_nowhere_is_no_lost_hit() -> None:
+    run = _run("B", "B after A", compiled_here=1, refused={"uncacheable": 1})
+
+    assert judge(_pair(kind="harmless"), _PLAIN, [run], 1.0).lost == []
 
 
 def test_every_program_is_python_and_twins_are_one_text_unless_their_texts_differ() -> None:

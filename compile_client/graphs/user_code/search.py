@@ -142,8 +142,7 @@ def _is_library(target: Any) -> bool:
     if module is None:  # methods of built-in types
         module = type(target).__module__
     # A function of torch's that closes over one of the user's is not torch's alone.
-    closed = bool(getattr(target, "__closure__", None)) or bool(getattr(target, "__dict__", None))
-    return is_versioned_module(module) and not (closed and callable(target) and hasattr(target, "__code__"))
+    return is_versioned_module(module) and is_librarys(target)
 
 
 def _values(value: Any) -> Iterator[Any]:

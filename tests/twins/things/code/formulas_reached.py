@@ -242,6 +242,45 @@ math.tau = pick(2.0, 5.0)
     ),
     formula_with("a changed attribute of torch", "torch.twins_scale = pick(2.0, 5.0)", "torch.twins_scale"),
     formula_with(
+        "a changed function deep in torch",
+        "torch.nn.functional.twins_scale = pick(lambda: 2.0, lambda: 5.0)",
+        "torch.nn.functional.twins_scale()",
+    ),
+    formula_with(
+        "a changed method of a library's class",
+        """
+import fractions
+
+fractions.Fraction.scale = pick(lambda: 2.0, lambda: 5.0)
+""",
+        "fractions.Fraction.scale()",
+    ),
+    formula_with(
+        "a changed method of tensors",
+        "torch.Tensor.twins_scaled = pick(lambda tensor: tensor * 2.0, lambda tensor: tensor * 5.0)",
+        "torch.ones(()).twins_scaled()",
+    ),
+    formula_with(
+        "a changed builtin",
+        """
+import builtins
+
+builtins.twins_scale = pick(lambda: 2.0, lambda: 5.0)
+""",
+        "twins_scale()",
+    ),
+    formula_with(
+        "a library's wrapper around it",
+        """
+import functools
+import operator
+
+colours = __import__("colorsys")
+colours.scale = functools.partial(operator.mul, pick(2.0, 5.0))
+""",
+        "colours.scale(1.0)",
+    ),
+    formula_with(
         "a single dispatch",
         """
 import functools
