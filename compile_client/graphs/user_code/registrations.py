@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from compile_client.graphs.user_code.library_code import is_librarys
-
 _kernels: dict[str, dict[str, Any]] = defaultdict(dict)
+_unseen: list[tuple[str, str, Any]] = []
+"""Operator, key and function of what says that it is torch's own, and may hold the user's all the same."""
 _replaced: list[tuple[Any, Any]] = []
 """torch's function and ours, while ours stands in its place."""
 
@@ -47,6 +47,14 @@ def kernels_of(name: str) -> list[tuple[str, Any]]:
 
 def overridden(namespaces: frozenset[str]) -> Iterator[tuple[str, str, Any]]:
     """Yield (operator, dispatch key, function) of the user's kernels for operators in torch's own namespaces."""
+    # Imported here: noting begins in every process that imports torch.
+    from compile_client.graphs.user_code.library_code import is_librarys
+
+    noted = _unseen[:]
+    _unseen.clear()
+    for name, key, function in noted:
+        if not is_librarys(function):
+            _kernels[name][key] = function
     for name, kernels in list(_kernels.items()):
         if name.partition("::")[0] in namespaces:
             for key, function in kernels.items():
@@ -66,10 +74,12 @@ def _note(library: Any, op_name: Any, function: Any, dispatch_key: str) -> None:
     name = op_name if isinstance(op_name, str) else getattr(op_name, "_name", "")
     space, _, plain = name.rpartition("::")
     space = space or str(getattr(library, "ns", ""))
-    if space in {"aten", "prims"} and is_librarys(function):
-        return  # torch's own, thousands of them
     key = dispatch_key or str(getattr(library, "dispatch_key", ""))
-    _kernels[f"{space}::{plain.partition('.')[0]}"][key] = function
+    full = f"{space}::{plain.partition('.')[0]}"
+    if space in {"aten", "prims"} and is_torchs(function):
+        _unseen.append((full, key, function))  # thousands, nearly all of them torch's own: looked at when they matter
+    else:
+        _kernels[full][key] = function
 
 
 def is_torchs(function: Any) -> bool:
