@@ -220,3 +220,18 @@ def test_the_settings_of_one_graph_are_not_the_next_ones(worker: Worker) -> None
     assert (changed["type"], after["type"]) == ("done", "done")
     assert "spent" not in changed
     assert "spent" not in after
+
+
+def test_numbers_that_torch_makes_constants_of_are_refused_each_time_and_noted_for_no_other_graph(
+    worker: Worker,
+) -> None:
+    def smooth(x: torch.Tensor, beta: float) -> torch.Tensor:
+        return torch.nn.functional.smooth_l1_loss(x, torch.zeros_like(x), beta=beta, reduction="none")
+
+    made = captured(smooth, torch.ones(6, 5), 0.25, dynamic=True)
+
+    first, again = (worker.compile(made.key, made.spec) for _ in range(2))
+
+    assert first["reason"] == again["reason"] == "UNSUPPORTED"
+    assert "constants of some of its numbers" in first["message"]
+    assert first["message"] == again["message"]
