@@ -61,7 +61,7 @@ matrix: .venv
 	@$(BIN)/python -m tests.faults.matrix --forked --write
 
 twins: .venv
-	@$(BIN)/python -m tests.twins --write $(TWINS_ARGS)
+	@$(BIN)/python -m tests.twins --resume runs/twins.jsonl --write $(TWINS_ARGS)
 
 # The tests of verification itself plant differences: they are not among those that must find none.
 verified: .venv

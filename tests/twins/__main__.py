@@ -23,10 +23,11 @@ from pathlib import Path
 from rich.console import Console
 
 from benches.harness.processes import run_bench
+from tests.twins import kept
 from tests.twins.judging import Result
 from tests.twins.pairs import all_pairs, drawn, named, programs
 from tests.twins.playing import play_all
-from tests.twins.report import summary, write, write_weakened
+from tests.twins.report import commit, summary, write, write_weakened
 from tests.twins.stage import Stage
 from tests.twins.thing import Pair
 from tests.twins.weakening import known_parts, weakened
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weaken", metavar="PART", help="leave a part of the key out, or `all` one after the other")
     parser.add_argument("--keep", type=Path, help="a folder with a short name: programs, logs and builds stay there")
     parser.add_argument("--json", action="store_true", help="say each result as a line of JSON")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep outcomes there; play what has not passed yet")
     parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and its data")
     options = parser.parse_args(arguments)
     pairs = _chosen(options)
@@ -63,20 +65,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _weaken(options, talk)
     # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
     folder = options.keep or Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
+    found = programs(pairs, seed=options.seed)
+    before = kept.load(options.resume) if options.resume else {}
+    earlier = {pair.name: before[pair.name] for program in found for pair in program.pairs if pair.name in before}
+    commits = sorted({one.commit for one in earlier.values()} | {commit()})
+    played = {name: one.result for name, one in earlier.items()}
     try:
         with Stage.prepared(folder, workers=max(1, options.jobs // 2)) as stage:
-            found = programs(pairs, seed=options.seed)
-            results = list(play_all(stage, found, jobs=options.jobs, minutes=options.minutes, talk=talk))
+            for result in play_all(
+                stage, kept.left(found, earlier), jobs=options.jobs, minutes=options.minutes, talk=talk
+            ):
+                played[result.name] = result
+                if options.resume:
+                    kept.append(options.resume, result, commit())
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
+    results = list(played.values())
     for result in results:
         if options.json:
             print(json.dumps(dataclasses.asdict(result)))
         elif not result.passed:
             print("\n    ".join([result.name, *result.differences, *(f"hit lost: {said}" for said in result.lost)]))
     if options.write:
-        write(results, command=f"{_COMMAND} {shlex.join(arguments or sys.argv[1:])}", seed=options.seed)
+        command = f"{_COMMAND} {shlex.join(arguments or sys.argv[1:])}"
+        write(results, command=command, seed=options.seed, commits=commits, drawn=sum(len(p.pairs) for p in found))
     print(json.dumps(summary(results)))
     return _code(results, pairs)
 

@@ -47,14 +47,15 @@ def summary(results: Sequence[Result]) -> dict[str, int]:
     }
 
 
-def write(results: Sequence[Result], *, command: str, seed: int) -> None:
+def write(results: Sequence[Result], *, command: str, seed: int, commits: Sequence[str], drawn: int) -> None:
     """Write both files. The data of other versions of torch stay; those of this one are replaced."""
     path = DOCUMENT.with_suffix(".json")
     runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
     runs[version("torch")] = {
         "command": command,
         "seed": seed,
-        "commit": _commit(),
+        "commit": ", ".join(commits),
+        "drawn": drawn,
         "ended": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "python": platform.python_version(),
         **summary(results),
@@ -68,7 +69,7 @@ def write(results: Sequence[Result], *, command: str, seed: int) -> None:
 def write_weakened(found: Mapping[str, str], *, command: str) -> None:
     """Write what was found with each part left out; other parts' rows stay."""
     before = json.loads(_PARTS.read_text())["parts"] if _PARTS.exists() else {}
-    run = {"command": command, "commit": _commit(), "torch": version("torch"), "parts": {**before, **found}}
+    run = {"command": command, "commit": commit(), "torch": version("torch"), "parts": {**before, **found}}
     _PARTS.write_text(json.dumps(run, indent=1) + "\n")
     path = DOCUMENT.with_suffix(".json")
     DOCUMENT.write_text(page(json.loads(path.read_text())["runs"] if path.exists() else {}))
@@ -130,7 +131,8 @@ def _cases() -> list[str]:
 def _headline(run: dict[str, Any]) -> str:
     return (
         f"`{run['command']}` on commit {run['commit']}, ended {run['ended']}, Python {run['python']}: "
-        f"{run['pairs']} pairs of {run['things']} things, **{run['differences']} differ**, {run['lost']} lost a hit."
+        f"{run['pairs']} of {run['drawn']} pairs that were drawn, of {run['things']} things, "
+        f"**{run['differences']} differ**, {run['lost']} lost a hit."
     )
 
 
@@ -179,7 +181,7 @@ def _faults(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(
         ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )

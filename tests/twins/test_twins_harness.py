@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.twins import kept
 from tests.twins.compilers import remembering_compiler
 from tests.twins.judging import judge
 from tests.twins.pairs import all_pairs, drawn, named, programs
 from tests.twins.program import text_of
 from tests.twins.report import page, summary
 from tests.twins.stage import Run
-from tests.twins.thing import PHASES, Pair, Phase, Thing
+from tests.twins.thing import PHASES, Pair, Phase, Thing, Twins
 
 _COUNTED = {"graphs": 1, "hits": 1, "hits_local": 0, "compiled_by_daemon": 0, "compiled_here": 0}
 
@@ -120,7 +121,7 @@ def test_a_pattern_names_pairs_things_and_kinds() -> None:
 def test_the_page_has_the_numbers_and_what_is_wrong() -> None:
     good = judge(_pair(), _PLAIN, [_run("B", "B after A", 1.0)], 1.0)
     bad = judge(_pair(), _PLAIN, [_run("B", "B after A", 2.0)], 1.0)
-    run = {"command": "c", "commit": "abc", "ended": "now", "python": "3", **summary([good, bad])}
+    run = {"command": "c", "commit": "abc", "ended": "now", "python": "3", "drawn": 4, **summary([good, bad])}
 
     text = page({"2.13.0": run | {"results": [vars(good), vars(bad)]}})
 
@@ -182,3 +183,17 @@ def test_an_error_of_the_compiler_is_not_remembered(tmp_path: Path) -> None:
         )
         assert done.returncode == 1
         assert "k.cpp:1" in done.stderr
+
+
+def test_what_passed_is_not_played_again_and_what_did_not_is(tmp_path: Path) -> None:
+    pair = _pair()
+    good = judge(pair, _PLAIN, [_run("B", "B, warm")], 1.0)
+    bad = judge(pair, _PLAIN, [_run("B", "B, warm", compiled_by_daemon=1)], 1.0)
+    twins = Twins(thing=pair.thing, pairs=(pair,))
+
+    kept.append(tmp_path / "kept", good, "abc")
+    assert kept.left([twins], kept.load(tmp_path / "kept")) == []
+    assert kept.load(tmp_path / "kept")[pair.name].commit == "abc"
+
+    kept.append(tmp_path / "kept", bad, "def")
+    assert kept.left([twins], kept.load(tmp_path / "kept")) == [twins]

@@ -1,0 +1,53 @@
+"""Outcomes of twins kept from one sitting to the next: a whole draw takes hours.
+
+A line of JSON for each pair, with torch's version and the commit that it was played on. Only what passed is kept from
+being played again; what differed, or lost a hit, is played anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.twins.judging import Result
+from tests.twins.thing import Twins
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An outcome, and the commit that it was played on."""
+
+    result: Result
+    commit: str
+
+
+def load(path: Path) -> dict[str, Kept]:
+    """Return what passed in earlier sittings with this torch, by the pair's name; the latest counts."""
+    found: dict[str, Kept] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        row = json.loads(line)
+        if row["torch"] != version("torch"):
+            continue
+        result = Result(**row["result"])
+        found.pop(result.name, None)
+        if result.passed:
+            found[result.name] = Kept(result, row["commit"])
+    return found
+
+
+def append(path: Path, result: Result, commit: str) -> None:
+    """Add an outcome to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = {"torch": version("torch"), "commit": commit, "result": dataclasses.asdict(result)}
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def left(programs: Sequence[Twins], kept: Iterable[str]) -> list[Twins]:
+    """Return the programs of which a pair is left to be played."""
+    names = set(kept)
+    return [program for program in programs if not all(pair.name in names for pair in program.pairs)]
