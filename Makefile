@@ -6,7 +6,7 @@
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
 #   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
-#   make twins    pairs of programs that differ in one thing must not be confused: docs/trust/twins.md (hours)
+#   make twins    pairs of programs that differ in one thing must not be confused; goes on where it was stopped (hours)
 #   make verified  the end-to-end tests with every hit compiled once more: docs/trust/verified.md (long)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)

@@ -125,7 +125,7 @@ def test_the_page_has_the_numbers_and_what_is_wrong() -> None:
 
     text = page({"2.13.0": run | {"results": [vars(good), vars(bad)]}})
 
-    assert "2 pairs of 1 things, **1 differ**, 0 lost a hit" in text
+    assert "2 of 4 pairs that were drawn, of 1 things, **1 differ**, 0 lost a hit" in text
     assert "**scale @ top, static** (burned in): B after A: 3 rows: y: data[0] 2.0, plainly 1.0" in text
 
 
