@@ -84,8 +84,9 @@ def test_what_a_program_puts_into_a_library_is_found_under_the_names_that_code_u
     monkeypatch.setattr(torch.Tensor, "sigmoid", _own)
     monkeypatch.setattr(colorsys, "rgb_to_hsv", functools.partial(_own, 2))
     monkeypatch.setattr(math, "tau", 5.0)
+    monkeypatch.setattr(math, "fsum", functools.partial(math.fsum, [2.0]))
 
     deep = dict(replaced(torch, ("nn", "functional", "gelu", "sin", "Tensor", "sigmoid")))
     assert deep == {"torch.nn.functional.gelu": _own, "Tensor.sigmoid": _own}
-    assert [where for where, _ in replaced(colorsys, ("rgb_to_hsv", "hsv_to_rgb"))] == ["colorsys.rgb_to_hsv"]
-    assert dict(replaced(math, ("tau", "sin"))) == {"math.tau": 5.0}
+    assert {where for where, _ in replaced(colorsys, ("rgb_to_hsv", "hsv_to_rgb"))} == {"colorsys.rgb_to_hsv"}
+    assert dict(replaced(math, ("tau", "sin", "fsum"))) == {"math.tau": 5.0, "math.fsum": math.fsum}

@@ -8,6 +8,7 @@ may put its own under a library's names.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Collection, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -17,6 +18,7 @@ from compile_client.graphs.user_code.reach_names import is_versioned_module, is_
 
 _CODE = (FunctionType, MethodType, functools.partial, staticmethod, classmethod, type)
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
+_GETTERS = (operator.attrgetter, operator.itemgetter, operator.methodcaller)
 _HEAP_TYPE = 1 << 9
 _MAX_DEPTH = 16
 """How deep objects inside of each other are looked at; what lies deeper is taken for the user's, which is safe."""
@@ -97,12 +99,15 @@ def _members(kind: type) -> list[Any]:
 def replaced(holder: ModuleType | type, names: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Yield (where, value) of what a program may have put into a library's module or class, of these names.
 
-    What a constant is, is always told: a program may have changed it. Of modules and classes inside, only what is
-    certainly not the library's: which of them are loaded depends on what else a program does.
+    Constants and what is made with values (partials, bound methods, closures) are always told: a program may have
+    changed them. Of modules and classes inside, only what is certainly not the library's: which of them are loaded
+    depends on what else a program does.
     """
     for name in names:
         held = vars(holder).get(name, _NONE)
-        if type(held) in _CONSTANTS and not name.startswith("__") and not (isinstance(held, str) and "/" in held):
+        if (_is_constant(held) and not name.startswith("__")) or (
+            isinstance(holder, ModuleType) and _is_made_with_values(held)
+        ):
             yield f"{holder.__name__}.{name}", held
     seen: set[int] = set()
     waiting = [holder]
@@ -128,11 +133,22 @@ def _is_code(value: Any) -> bool:
     )
 
 
-def _is_at_home(kind: type) -> bool:
-    found: Any = sys.modules.get(kind.__module__)
-    for part in kind.__qualname__.split("."):
+def _is_constant(value: Any) -> bool:
+    """Whether it is a plain value, and no path, which is another one on each machine."""
+    return type(value) in _CONSTANTS and not (isinstance(value, str) and "/" in value)
+
+
+def _is_made_with_values(value: Any) -> bool:
+    if isinstance(value, FunctionType):
+        return not _is_at_home(value)
+    return isinstance(value, (functools.partial, MethodType, *_GETTERS))
+
+
+def _is_at_home(code: type | FunctionType) -> bool:
+    found: Any = sys.modules.get(code.__module__ or "")
+    for part in code.__qualname__.split("."):
         found = vars(found).get(part) if isinstance(found, (ModuleType, type)) else None
-    return found is kind
+    return found is code
 
 
 def _given(function: FunctionType) -> Iterator[Any]:
