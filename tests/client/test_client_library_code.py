@@ -49,7 +49,7 @@ def _generated() -> Any:
         functools.partial(math.fsum, [1.0]),
         functools.partial(torch.nn.functional.gelu, approximate="tanh"),
     ],
-    ids=str,
+    ids=["built-in", "dispatching", "class", "bound method", "partial", "partial with a name"],
 )
 def test_a_librarys_code_is_its_own(value: Any) -> None:
     assert is_librarys(value)
