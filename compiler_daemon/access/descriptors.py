@@ -54,8 +54,8 @@ async def let_silent_go(port: int, *, most: int) -> None:
     """End connections that have said next to nothing, while a TCP port has many.
 
     From a quarter of `most` on, those go that have not begun to shake hands, until an eighth is left; from a half on,
-    those that shake hands go as well. The address that has most of them gives way before the others: one that floods
-    the port takes nobody's place but its own. Of one address the oldest go first.
+    those that shake hands go as well. The address that has most of them gives way before the others, and of one
+    address the oldest. Where all places fill between two looks, gRPC turns away whoever comes.
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """

@@ -87,7 +87,7 @@ def _parts(value: Any) -> Collection[Any] | None:
 
 
 _MOST = 100
-"""Of a container's items, so many are looked at."""
+"""Of a container's items, so many are looked at; the user's code behind them would not be seen."""
 
 
 def _members(kind: type) -> list[Any]:
