@@ -42,6 +42,7 @@ RefusalReason = Literal[
     "UNCACHEABLE",
     "DRAINING",
     "LIMIT",
+    "TRACED_AGAIN",
 ]
 """The names of the protocol's `Refused.Reason`, without their prefix."""
 

@@ -90,7 +90,7 @@ def _zoo(results: Results) -> str:
         "hits",
         "hits_local",
         "compiled_here",
-        "given_up_by_torch",
+        "traced_again",
     )
     refused = ", ".join(f"{reason} {count}" for reason, count in sorted(results["refused"].items())) or "none"
     return "\n".join(

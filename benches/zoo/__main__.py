@@ -29,7 +29,7 @@ from benches.harness.output import last_line, say
 from benches.harness.processes import run_bench, start_child
 
 _AIM = 0.95
-_COUNTED = ("graphs", "hits", "compiled_by_daemon", "compiled_here", "hits_local")
+_COUNTED = ("graphs", "hits", "compiled_by_daemon", "compiled_here", "hits_local", "traced_again")
 _CHILD = "--in-trainer"
 
 
@@ -158,8 +158,6 @@ def _outcome(row: dict[str, Any]) -> str:
 
 def _summary(results: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     total = {name: sum(row[name] for row in results) for name in _COUNTED}
-    # torch begins some graphs, finds a number that it can make a tensor of, and begins anew: those were never compiled.
-    total["given_up_by_torch"] = 2 * total["graphs"] - sum(total.values())
     refused: dict[str, int] = {}
     for row in results:
         for reason, count in row["refused"].items():
@@ -201,7 +199,7 @@ def _markdown(summary: dict[str, Any], results: list[dict[str, Any]]) -> str:
         f"{summary['entries']} entries, {summary['cases']} cases, {summary['graphs']} graphs: "
         f"{summary['compiled_by_daemon']} compiled by the daemon, {summary['hits']} served from its store, "
         f"{summary['hits_local']} found in torch's own cache (the graph of another value of `dynamic`), "
-        f"{summary['compiled_here']} compiled by torch in the trainer, {summary['given_up_by_torch']} given up by "
+        f"{summary['compiled_here']} compiled by torch in the trainer, {summary['traced_again']} given up by "
         f"torch itself, which then began anew. Of those that were compiled {summary['compiled_share']:.1%} were "
         f"compiled by the daemon. Outputs and gradients equal to eager (graphs with random numbers left out): "
         f"{'all' if summary['all_equal'] else 'NOT all'}.",

@@ -13,7 +13,7 @@ from compile_client.graphs.eager_fallback import can_run_eagerly, is_static, run
 from compile_client.graphs.outcome import GraphOutcome, GraphState, Reason
 from compile_client.graphs.source_lines import origin_of_named
 from compile_client.graphs.verification import Sampling, differences
-from compile_client.transport.messages import Artifact, CompileRequest, LocalCompile, Part, Refusal
+from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.key.components import differing_parts, key_parts
 from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
 from compile_torch.versions import TorchVersion
@@ -217,7 +217,7 @@ class GraphCompile:
         for _ in range(_MAX_COMPILES):
             with tracing.span("wait"):
                 answer = request.compile(CompileRequest(kind="graph", key=self.key, payload=spec, have=tuple(have)))
-            if isinstance(answer, Refusal):
+            if isinstance(answer, Refusal) and answer.reason != TRACED_AGAIN:
                 self._explain(answer, aot_config, args)
             if answer is None or isinstance(answer, Refusal):
                 return None

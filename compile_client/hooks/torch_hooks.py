@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 
 from compile_client.errors import InternalError
 from compile_client.graphs.async_compile import AsyncCompiledGraph, AsyncCompiler, CompileContextSnapshot
@@ -94,7 +95,11 @@ class TorchHooks:
             if self.client.config.asynchronous and graph.served:
                 again = functools.partial(original, gm)  # not the inputs: they would live as long as the graph waits
                 self._local.async_graph = self._async_graph(graph, gm, lambda: again(graph.fakes, *args, **kwargs))
-            compiled, seconds = self._compiled(graph, lambda: compile_or_run_eagerly(compile_graph))
+            try:
+                compiled, seconds = self._compiled(graph, lambda: compile_or_run_eagerly(compile_graph))
+            except TensorifyScalarRestartAnalysis:
+                self.client.counters.count_traced_again()
+                raise
             if not isinstance(compiled, AsyncCompiledGraph):
                 self._finish(graph, seconds)
             return compiled

@@ -36,6 +36,7 @@ _COUNTERS = (
     "compiled_by_daemon",
     "compiled_here",
     "deferred",
+    "traced_again",
     "verified",
     "mismatches",
     "published",
@@ -95,6 +96,10 @@ class Counters:
     def count_deferred(self) -> None:
         """Count a graph that runs eagerly here: nothing compiled it for this process."""
         self._count("deferred")
+
+    def count_traced_again(self) -> None:
+        """Count a graph that torch gave up to trace the program once more: nothing compiled it anywhere."""
+        self._count("traced_again")
 
     def count_verified(self, *, same: bool) -> None:
         """Count a hit that was compiled here as well, and compared."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from compile_client.log import logger
 from compile_client.reporting.progress import Progress
 from compile_client.transport.deadline import Deadline
-from compile_client.transport.messages import Artifact, CompileRequest, Refusal
+from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, Refusal
 
 if TYPE_CHECKING:
     from compile_client.errors import ClientError
@@ -77,8 +77,8 @@ class GraphRequest:
     def compile(self, request: CompileRequest) -> Artifact | Refusal | None:
         """Have the graph or kernel compiled; return the artifact, the daemon's refusal, or None after a failure.
 
-        A refusal is counted here. The user who waits for a graph is kept informed on standard error, unless nobody does
-        (`request.background`).
+        A refusal is counted here, unless torch gives the graph up by itself. The user who waits for a graph is kept
+        informed on standard error, unless nobody does (`request.background`).
         """
         if self._ended:
             return None
@@ -94,6 +94,8 @@ class GraphRequest:
         if outcome is None:
             self._ended = True
         elif isinstance(outcome, Refusal):
+            if outcome.reason == TRACED_AGAIN:
+                return outcome  # torch does the same here, and then it is counted
             (counters.count_kernel_refusal if request.kind == "kernel" else counters.count_refusal)(outcome.reason)
             logger.debug("%s refused: %s: %s %s", self._key, outcome.reason, outcome.message, outcome.fields)
         return outcome

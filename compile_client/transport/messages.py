@@ -13,6 +13,9 @@ from typing import Literal
 from compile_wire.digest import Digest, digest_of
 from compile_wire.manifest import BlobRef, Manifest, Role, encode_manifest
 
+TRACED_AGAIN = "traced_again"
+"""The refusal of a graph that torch gives up, to trace the program once more with some of its numbers as constants."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

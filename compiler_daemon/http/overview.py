@@ -34,6 +34,7 @@ _REFUSALS = {
     "uncacheable": "refused: torch does not cache this graph",
     "draining": "refused: the daemon was stopping",
     "limit": "refused: over the limit of time or memory",
+    "traced_again": "given up by torch, which traced the program once more",
 }
 
 

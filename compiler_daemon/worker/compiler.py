@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TensorifyScalarRestartAnalysis
-from torch._dynamo.symbolic_convert import TensorifyState
 from torch._dynamo.utils import counters
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd import autograd_cache
@@ -182,8 +181,8 @@ class Compiler:
         except MalformedError as error:
             yield _refused(job_id, "UNSUPPORTED", str(error))
         except TensorifyScalarRestartAnalysis:
-            why = "torch makes constants of some of its numbers, and traces the program once more with them"
-            yield _refused(job_id, "UNSUPPORTED", why)
+            why = "torch gives it up to make constants of some of its numbers, and traces the program once more"
+            yield _refused(job_id, "TRACED_AGAIN", why)
         except UnsupportedOperatorException as error:
             why = f"torch knows the operator {error.func} only by running it, and a worker runs no graph's operators"
             yield _refused(job_id, "UNSUPPORTED", why)
@@ -201,7 +200,6 @@ class Compiler:
         """Return what the job has left behind. The settings that it brought are those that the next one begins by."""
         found = self._leftovers.found()
         torch.set_grad_enabled(True)  # a graph may end with it otherwise than it began, by right
-        TensorifyState.clear()  # which numbers torch would make constants of, had it the program to trace once more
         try:
             apply_state(self._state)
         except (MalformedError, RuntimeError) as error:

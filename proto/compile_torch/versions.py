@@ -121,6 +121,7 @@ _ANY = "*"
 def _expected() -> list[tuple[str, Any, list[str]]]:
     """Return every function that is replaced or called with arguments of ours."""
     import torch
+    from torch._dynamo.symbolic_convert import TensorifyState
     from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache, autograd_cache_key
     from torch._higher_order_ops.triton_kernel_wrap import KernelSideTable
     from torch._inductor import codecache, compile_fx, cpu_vec_isa
@@ -138,7 +139,7 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
             ("_aot_stage2b_bw_compile", graph_compile._aot_stage2b_bw_compile, ["bw_module"]),
         ]
     # What a user's own operators do is read out of these; where they are not there, another's result could be served.
-    _ = OPDEFS.get, torch._C._dispatch_dump
+    _ = OPDEFS.get, torch._C._dispatch_dump, TensorifyState.force_specializations
     return [
         *backward,
         ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
@@ -155,6 +156,8 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
+        ("TensorifyState.specialize", TensorifyState.specialize, ["index"]),
+        ("TensorifyState.clear", TensorifyState.clear, []),
         ("SimpleLibraryRegistry.find", SimpleLibraryRegistry.find, ["self", "qualname"]),
         ("KernelSideTable.get_kernel", KernelSideTable.get_kernel, ["self", "idx"]),
         # Only counted, with whatever arguments it takes; others may have wrapped it, too.

@@ -31,6 +31,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "compiled_by_daemon": 0,
         "compiled_here": 0,
         "deferred": 0,
+        "traced_again": 0,
         "verified": 0,
         "mismatches": 0,
         "published": 0,

@@ -158,7 +158,8 @@ def check_accounts(report: dict[str, Any]) -> None:
     With a daemon that is well this is how a cache that has quietly stopped working shows: results stay right, tests of
     results stay green, and everybody compiles again.
     """
-    came = [report[name] for name in ("hits_local", "hits", "compiled_by_daemon", "compiled_here", "deferred")]
+    ends = ("hits_local", "hits", "compiled_by_daemon", "compiled_here", "deferred", "traced_again")
+    came = [report[name] for name in ends]
     assert sum(came) == report["graphs"], report
     assert report["compiled_here"] == sum(report["refused"].values()), f"compiled here without a reason: {report}"
     assert report["fallbacks"] == {}, f"trouble with a daemon that is well: {report}"

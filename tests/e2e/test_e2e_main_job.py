@@ -124,6 +124,20 @@ def test_a_graph_for_another_first_size_is_another_graph_and_the_same_size_is_se
         assert outcome.result["compiled"] == outcome.result["eager"]
 
 
+def test_a_number_that_torch_makes_a_constant_of_is_served_with_that_value_alone(one_lab: Lab, daemon: Daemon) -> None:
+    cold = one_lab.run("constants.py", "0.25", daemon=daemon)
+    warm = one_lab.run("constants.py", "0.25", daemon=daemon)
+    other = one_lab.run("constants.py", "0.125", daemon=daemon)
+
+    for outcome in (cold, warm, other):
+        assert outcome.result == [True, True]
+        assert outcome.report["compiled_here"] == 0
+        assert outcome.report["refused"] == {}
+    assert cold.report["compiled_by_daemon"] == 2
+    assert (warm.report["hits"], warm.report["compiled_by_daemon"]) == (2, 0)
+    assert other.report["hits"] == 0
+
+
 def _copied_environment(place: Path) -> Path:
     """Make a virtual environment elsewhere whose packages are the same files (hard links), and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True, timeout=120)

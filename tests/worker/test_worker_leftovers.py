@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from compile_torch.messages import SENTENCE
 from compile_wire.errors import MalformedError
+from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import GraphSpec, NodeSpec, encode_graph
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
 from compiler_daemon.worker.rebuild import rebuild
@@ -222,16 +224,44 @@ def test_the_settings_of_one_graph_are_not_the_next_ones(worker: Worker) -> None
     assert "spent" not in after
 
 
-def test_numbers_that_torch_makes_constants_of_are_refused_each_time_and_noted_for_no_other_graph(
-    worker: Worker,
-) -> None:
-    def smooth(x: torch.Tensor, beta: float) -> torch.Tensor:
-        return torch.nn.functional.smooth_l1_loss(x, torch.zeros_like(x), beta=beta, reduction="none")
+def _smooth(x: torch.Tensor, beta: float) -> torch.Tensor:
+    return torch.nn.functional.smooth_l1_loss(x, torch.zeros_like(x), beta=beta, reduction="none")
 
-    made = captured(smooth, torch.ones(6, 5), 0.25, dynamic=True)
 
-    first, again = (worker.compile(made.key, made.spec) for _ in range(2))
+def test_a_graph_that_torch_gives_up_to_make_constants_of_its_numbers_is_refused_each_time(worker: Worker) -> None:
+    given_up = captured(_smooth, torch.ones(6, 5), 0.25, dynamic=True)
 
-    assert first["reason"] == again["reason"] == "UNSUPPORTED"
+    first, again = (worker.compile(given_up.key, given_up.spec) for _ in range(2))
+
+    assert first["reason"] == again["reason"] == "TRACED_AGAIN"
     assert "constants of some of its numbers" in first["message"]
     assert first["message"] == again["message"]
+
+
+def test_what_torch_traces_then_is_compiled_with_them_as_constants_and_noted_for_no_other_graph(worker: Worker) -> None:
+    given_up = captured(_smooth, torch.ones(6, 5), 0.25, dynamic=True)
+    floats = [symbol.name for symbol in decode_graph(given_up.spec).symbols if isinstance(symbol.hint, float)]
+    traced_again = captured(_smooth, torch.ones(6, 5), 0.25, dynamic=True, constants=floats)
+
+    made = worker.compile(traced_again.key, traced_again.spec)
+    refused = worker.compile(given_up.key, given_up.spec)
+    made_again = worker.compile(traced_again.key, traced_again.spec)
+
+    assert given_up.key != traced_again.key
+    assert made["type"] == made_again["type"] == "done"
+    assert "spent" not in made
+    assert refused["reason"] == "TRACED_AGAIN"
+
+
+@pytest.mark.parametrize(
+    "constants", [["l", "s0"], ["l", 1], ["l", "zf0; import os"], ["d"], None, ["l", *["zf0"] * 4096]]
+)
+def test_only_symbols_of_floats_may_be_named_as_constants(worker: Worker, constants: Any) -> None:
+    made = captured(_smooth, torch.ones(6, 5), 0.25, dynamic=True)
+    spec = decode_graph(made.spec)
+
+    answer = worker.compile(made.key, encode_graph(replace(spec, state=spec.state | {"constants": constants})))
+
+    assert answer["reason"] in {"UNSUPPORTED", "MALFORMED"}
+    assert "constant" in answer["message"]
+    assert "gives it up" not in answer["message"]

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.symbolic_convert import TensorifyState
 
 from compile_client.graphs.capture import capture
 from compile_torch.key.key_parts import full_key, gathered_parts
@@ -49,13 +50,20 @@ class Captured:
     code: str
 
 
-def captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> Captured:
-    """Capture the one graph of `function` as a trainer would, with the key that it has there."""
-    (only,) = all_captured(function, *args, dynamic=dynamic)
+def captured(
+    function: Callable[..., Any], *args: Any, dynamic: bool | None = False, constants: Sequence[str] = ()
+) -> Captured:
+    """Capture the one graph of `function` as a trainer would, with the key that it has there.
+
+    `constants` are the symbols that torch has found it must make constants of, when it traces once more.
+    """
+    (only,) = all_captured(function, *args, dynamic=dynamic, constants=constants)
     return only
 
 
-def all_captured(function: Callable[..., Any], *args: Any, dynamic: bool | None = False) -> list[Captured]:
+def all_captured(
+    function: Callable[..., Any], *args: Any, dynamic: bool | None = False, constants: Sequence[str] = ()
+) -> list[Captured]:
     """Likewise where dynamo makes more than one graph of it."""
     version = torch_version()
     assert version is not None
@@ -86,7 +94,10 @@ def all_captured(function: Callable[..., Any], *args: Any, dynamic: bool | None 
         return gm.forward
 
     torch._dynamo.reset()
+    for name in constants:
+        TensorifyState.specialize(name)
     torch.compile(function, backend=backend, dynamic=dynamic)(*args)
+    TensorifyState.clear()
     return found
 
 

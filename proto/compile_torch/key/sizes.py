@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from compile_torch.key.state import numbers_made_constants
 from compile_torch.patches import Patches
 from compile_wire.graph.spec import Value
 
@@ -26,7 +27,8 @@ _UNBOUNDED = frozenset({"None", "-int_oo", "int_oo", "-oo", "oo"})
 def known_of_symbols(args: Sequence[Any]) -> list[Value]:
     """Return what is known of the symbols in the (fake) inputs of torch's key: a row each, then the facts.
 
-    A row has name, value, lower and upper bound and replacement, as text. Empty where no number is symbolic.
+    A row has name, value, lower and upper bound and replacement, as text; last come the floats that torch is to make
+    constants of. Empty where no number is symbolic.
     """
     import torch
 
@@ -55,7 +57,8 @@ def known_of_symbols(args: Sequence[Any]) -> list[Value]:
             continue  # torch gives every tensor with one number such a symbol: a count that goes up is no other graph
         rows.append(["l", str(symbol), value, lower, upper, _text(replaced)])
     facts = {str(guard.expr) for guard in env.guards if guard.expr.free_symbols and guard.expr.free_symbols <= symbols}
-    return rows + sorted(facts)
+    constants = {str(symbol) for symbol in symbols} & set(numbers_made_constants())
+    return rows + sorted(facts) + [["l", "constant", name] for name in sorted(constants)]
 
 
 def with_floats(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:

@@ -8,6 +8,8 @@ torch is imported inside the functions, because both ends share the table and ne
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Any
 
 from compile_torch.key.compile_reads import DYNAMO_SETTINGS
@@ -27,6 +29,8 @@ _AUTOCAST_AT_START = {
     "xpu": "float16",
 }
 """The dtype of each device's autocast, as torch starts up."""
+_MAX_CONSTANTS = 4096
+_FLOAT_SYMBOL = re.compile(r"zf[0-9]{1,9}")
 
 
 def read_state() -> dict[str, Value]:
@@ -65,7 +69,18 @@ def read_state() -> dict[str, Value]:
         autocast += [device, ["l", torch.is_autocast_enabled(device), dtype]]
     state["autocast"] = autocast
     state["dynamo"] = _dynamo_settings()
+    state["constants"] = ["l", *numbers_made_constants()]
     return state
+
+
+def numbers_made_constants() -> list[str]:
+    """Return the symbolic floats, by name, that torch has found it must make constants of.
+
+    torch finds that in the middle of a compile, gives the graph up, and traces the program once more with this list.
+    It stays until the next restart of another kind: a later graph of the process is compiled with it, too.
+    """
+    dynamo = sys.modules.get("torch._dynamo.symbolic_convert")
+    return sorted(dynamo.TensorifyState.force_specializations) if dynamo else []
 
 
 def autocast_off() -> list[Value]:
@@ -111,6 +126,7 @@ def apply_state(state: dict[str, Value]) -> None:
     import torch
 
     current = read_state()
+    state = {"constants": ["l"], **state}  # graphs that were kept before there was such a list are compiled again, too
     dynamo_patch(state)
     if set(state) != set(current):
         raise MalformedError(f"settings {sorted(set(state) ^ set(current))} are missing or unknown")
@@ -142,6 +158,7 @@ def apply_state(state: dict[str, Value]) -> None:
     torch._C._set_sdp_use_math(plain)
     torch._C._set_sdp_use_cudnn(cudnn)
     _apply_autocast(state["autocast"])
+    _apply_constants(state["constants"])
     now = read_state() | {"dynamo": state["dynamo"]}  # in force for the length of the compile alone
     if now != state:
         raise MalformedError(f"settings {[name for name in state if now[name] != state[name]]} did not take")
@@ -170,6 +187,19 @@ def _apply_autocast(value: Value) -> None:
             raise MalformedError("autocast of a device is a flag and a dtype")
         torch.set_autocast_enabled(device, _checked(said[1], bool))
         torch.set_autocast_dtype(device, dtype_of(said[2]))
+
+
+def _apply_constants(value: Value) -> None:
+    from torch._dynamo.symbolic_convert import TensorifyState
+
+    if not isinstance(value, list) or value[:1] != ["l"] or len(value) > _MAX_CONSTANTS:
+        raise MalformedError("the numbers that are constants are a list of symbols")
+    names = value[1:]
+    if not all(isinstance(name, str) and _FLOAT_SYMBOL.fullmatch(name) for name in names):
+        raise MalformedError("a number that is a constant is a symbol of a float")
+    TensorifyState.clear()
+    for name in names:
+        TensorifyState.specialize(name)
 
 
 def _flags(value: Value, count: int) -> list[bool]:

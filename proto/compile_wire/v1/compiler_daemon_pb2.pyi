@@ -427,6 +427,10 @@ class Refused(_message.Message):
         """The daemon stops."""
         REASON_LIMIT: Refused._Reason.ValueType  # 8
         """The job ran over its time or memory."""
+        REASON_TRACED_AGAIN: Refused._Reason.ValueType  # 9
+        """torch gives the graph up to make constants of some of its numbers, and traces the program once more: nothing is
+        compiled of it anywhere. The client has torch compile it, which then does the same.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
     REASON_UNSPECIFIED: Refused.Reason.ValueType  # 0
@@ -446,6 +450,10 @@ class Refused(_message.Message):
     """The daemon stops."""
     REASON_LIMIT: Refused.Reason.ValueType  # 8
     """The job ran over its time or memory."""
+    REASON_TRACED_AGAIN: Refused.Reason.ValueType  # 9
+    """torch gives the graph up to make constants of some of its numbers, and traces the program once more: nothing is
+    compiled of it anywhere. The client has torch compile it, which then does the same.
+    """
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

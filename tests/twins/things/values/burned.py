@@ -105,6 +105,19 @@ return y
     ),
 )
 
+_REMEMBERED = _schedule(
+    "numbers that an earlier function had torch make constants of",
+    "return torch.where(x > s, (x @ w) * s, x)",
+    "0.25, 0.5, 0.75",
+    setup="""
+if pick(True, False):  # torch notes the argument's symbol, and forgets it at no later function
+    earlier = torch.compile(lambda q, s: torch.nn.functional.smooth_l1_loss(q, q * 0, beta=s), dynamic=True)
+    earlier(torch.ones(5), 0.25)
+    earlier(torch.ones(5), 0.5)
+""",
+    silent=True,
+)
+
 _WHOLE = (
     _schedule("shift of roll", "return torch.roll(x @ w, s, 1)", "1, 2, pick(3, 5)"),
     _schedule("diagonal of tril", "return torch.tril(x @ w, s)", "0, 1, pick(2, -1)"),
@@ -240,4 +253,4 @@ return (x @ w) * (torch.ones(a, device='cpu').sum() + 2 * torch.ones(b, device='
     ),
 )
 
-BURNED = (*_FLOATS, *_WHOLE, *_TEXT, *_CONSTANTS)
+BURNED = (*_FLOATS, _REMEMBERED, *_WHOLE, *_TEXT, *_CONSTANTS)
