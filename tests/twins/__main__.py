@@ -17,7 +17,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep outcomes there; play what has not passed yet")
     parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and its data")
     options = parser.parse_args(arguments)
-    pairs = _chosen(options)
+    before = kept.load(options.resume) if options.resume else {}
+    pairs = _chosen(options, played=before)
     if options.list:
         for pair in pairs:
             print(pair.name)
@@ -65,16 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _weaken(options, talk)
     # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
     folder = options.keep or Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
-    found = programs(pairs, seed=options.seed)
-    before = kept.load(options.resume) if options.resume else {}
-    earlier = {pair.name: before[pair.name] for program in found for pair in program.pairs if pair.name in before}
+    earlier = {pair.name: before[pair.name] for pair in pairs if pair.name in before}
+    waiting = programs([pair for pair in pairs if pair.name not in before], seed=options.seed)
     commits = sorted({one.commit for one in earlier.values()} | {commit()})
     played = {name: one.result for name, one in earlier.items()}
     try:
         with Stage.prepared(folder, workers=max(1, options.jobs // 2)) as stage:
-            for result in play_all(
-                stage, kept.left(found, earlier), jobs=options.jobs, minutes=options.minutes, talk=talk
-            ):
+            for result in play_all(stage, waiting, jobs=options.jobs, minutes=options.minutes, talk=talk):
                 played[result.name] = result
                 if options.resume:
                     kept.append(options.resume, result, commit())
@@ -89,16 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n    ".join([result.name, *result.differences, *(f"hit lost: {said}" for said in result.lost)]))
     if options.write:
         command = f"{_COMMAND} {shlex.join(arguments or sys.argv[1:])}"
-        write(results, command=command, seed=options.seed, commits=commits, drawn=sum(len(p.pairs) for p in found))
+        write(results, command=command, seed=options.seed, commits=commits, drawn=len(pairs))
     print(json.dumps(summary(results)))
     return _code(results, pairs)
 
 
-def _chosen(options: argparse.Namespace) -> list[Pair]:
+def _chosen(options: argparse.Namespace, *, played: Collection[str]) -> list[Pair]:
     pairs = all_pairs()
     if options.only and not (pairs := named(pairs, options.only)):
         raise SystemExit(f"no pair is like {', '.join(options.only)}; --list names all")
-    return drawn(pairs, seed=options.seed, each=options.each) if options.each else pairs
+    return drawn(pairs, seed=options.seed, each=options.each, played=played) if options.each else pairs
 
 
 def _code(results: Sequence[Result], pairs: Sequence[Pair]) -> int:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from tests.twins.judging import Result
-from tests.twins.thing import Twins
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,3 @@ def append(path: Path, result: Result, commit: str) -> None:
     row = {"torch": version("torch"), "commit": commit, "result": dataclasses.asdict(result)}
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
-
-
-def left(programs: Sequence[Twins], kept: Iterable[str]) -> list[Twins]:
-    """Return the programs of which a pair is left to be played."""
-    names = set(kept)
-    return [program for program in programs if not all(pair.name in names for pair in program.pairs)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tests.twins.thing import Pair, Thing, Twins
 from tests.twins.things import THINGS
@@ -16,12 +16,17 @@ def all_pairs(things: Sequence[Thing] = THINGS) -> list[Pair]:
     return [Pair(thing, position, times, number + 1) for number, (thing, position, times) in enumerate(places)]
 
 
-def drawn(pairs: Sequence[Pair], *, seed: int, each: int) -> list[Pair]:
-    """Draw so many pairs of each thing; another seed draws others."""
+def drawn(pairs: Sequence[Pair], *, seed: int, each: int, played: Collection[str] = ()) -> list[Pair]:
+    """Draw so many pairs of each thing; another seed draws others.
+
+    Those of which the name is among `played` are drawn before all others, and stay where there are more of them.
+    """
     chance = random.Random(seed)
     chosen: list[Pair] = []
     for own in _by_thing(pairs):
-        chosen += chance.sample(own, min(each, len(own)))
+        before = [pair for pair in own if pair.name in played]
+        others = [pair for pair in own if pair.name not in played]
+        chosen += before + chance.sample(others, min(max(0, each - len(before)), len(others)))
     return chosen
 
 

@@ -185,15 +185,17 @@ def test_an_error_of_the_compiler_is_not_remembered(tmp_path: Path) -> None:
         assert "k.cpp:1" in done.stderr
 
 
-def test_what_passed_is_not_played_again_and_what_did_not_is(tmp_path: Path) -> None:
+def test_what_passed_is_kept_and_drawn_first_and_what_did_not_is_played_again(tmp_path: Path) -> None:
     pair = _pair()
+    own = [one for one in all_pairs() if one.thing is pair.thing]
     good = judge(pair, _PLAIN, [_run("B", "B, warm")], 1.0)
     bad = judge(pair, _PLAIN, [_run("B", "B, warm", compiled_by_daemon=1)], 1.0)
-    twins = Twins(thing=pair.thing, pairs=(pair,))
 
     kept.append(tmp_path / "kept", good, "abc")
-    assert kept.left([twins], kept.load(tmp_path / "kept")) == []
-    assert kept.load(tmp_path / "kept")[pair.name].commit == "abc"
+    before = kept.load(tmp_path / "kept")
+    assert before[pair.name].commit == "abc"
+    assert drawn(own, seed=5, each=1, played=before) == [pair]
+    assert len(drawn(own, seed=5, each=2, played=before)) == min(2, len(own))
 
     kept.append(tmp_path / "kept", bad, "def")
-    assert kept.left([twins], kept.load(tmp_path / "kept")) == [twins]
+    assert kept.load(tmp_path / "kept") == {}
