@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from compiler_daemon.access.register import KeyFiles, check_folder
+from compiler_daemon.access.register import SIGNERS_NAME, KeyFiles, check_folder
 from compiler_daemon.endpoint import read_private, write_private
 from compiler_daemon.errors import DirectoryError, KeysError
 from compiler_daemon.tier import ed25519
@@ -43,7 +43,7 @@ class SignerFiles:
     @property
     def folder(self) -> Path:
         """The folder of both."""
-        return KeyFiles(self.directory).folder / "signers"
+        return KeyFiles(self.directory).folder / SIGNERS_NAME
 
     @property
     def own(self) -> Path:
@@ -96,9 +96,7 @@ class SignerFiles:
             raise KeysError(
                 f"{self.trusted} cannot be read ({error}): mend it, or move it away and trust anew"
             ) from error
-        names, keys = {one.signer.name for one in listed}, {one.signer.public for one in listed}
-        if not len(names) == len(keys) == len(listed) <= MAX_SIGNERS:
-            raise KeysError(f"{self.trusted} has a name or a key twice, or more than {MAX_SIGNERS} lines: mend it")
+        self._check(listed)
         return listed
 
     def write_own(self, key: SigningKey) -> None:
@@ -108,8 +106,7 @@ class SignerFiles:
 
     def write_listed(self, listed: tuple[Listed, ...]) -> None:
         """Replace the list."""
-        if len(listed) > MAX_SIGNERS:
-            raise KeysError(f"the list holds {MAX_SIGNERS} signers already: `compiler-daemon keys signers` shows them")
+        self._check(listed)
         lines = [
             f"{one.signer.line} {'distrusted' if one.distrusted else 'trusted'} "
             f"{time.strftime(_DATE, time.gmtime(one.since))}\n"
@@ -120,6 +117,13 @@ class SignerFiles:
     def stamp(self) -> object:
         """Return what differs after either was replaced."""
         return [_stamp(path) for path in (self.own, self.trusted)]
+
+    def _check(self, listed: tuple[Listed, ...]) -> None:
+        names, keys = {one.signer.name for one in listed}, {one.signer.public for one in listed}
+        if len(listed) > MAX_SIGNERS:
+            raise KeysError(f"{self.trusted} would hold more than {MAX_SIGNERS} signers: take lines out that are old")
+        if not len(names) == len(keys) == len(listed):
+            raise KeysError(f"{self.trusted} has a name or a key twice: mend it")
 
 
 class Signers:

@@ -181,7 +181,7 @@ def test_a_list_with_a_line_that_is_none_is_not_used_at_all(files: SignerFiles, 
 def test_a_list_has_an_end(files: SignerFiles) -> None:
     many = tuple(Listed(signer=Signer(f"lab-{number}", b""), since=0.0) for number in range(MAX_SIGNERS + 1))
 
-    with pytest.raises(KeysError, match="holds 256 signers"):
+    with pytest.raises(KeysError, match="more than 256 signers"):
         files.write_listed(many)
 
 
