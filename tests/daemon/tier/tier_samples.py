@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,19 +11,25 @@ from typing import Any
 from compile_wire.digest import Digest, digest_of
 from compile_wire.facts import Facts, encode_facts
 from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
+from compiler_daemon.tier import ed25519
 from compiler_daemon.tier.body import compress
 from compiler_daemon.tier.header import Signature, Statement, encode_header, encode_statement, read_header, text_to_sign
 from compiler_daemon.tier.packed import pack
-from compiler_daemon.tier.signers import Listed, SignerList, SigningKey
+from compiler_daemon.tier.signers import Listed, Signer, SignerList, SigningKey
 
 KEY = "k" * 53
 ENVIRONMENT = digest_of(b"environment")
 FACTS = encode_facts(Facts(vec_isa={"avx2 -O3": True, "avx512 -O3": False}))
 HOST = "node-07"
 
-LAB = SigningKey.make("lab-1")
-CI = SigningKey.make("ci-1")
-STRANGER = SigningKey.make("stranger-1")
+
+def key_named(name: str) -> SigningKey:
+    """The same key in each process that asks for the name."""
+    seed = hashlib.sha256(name.encode()).digest()
+    return SigningKey(Signer(name, ed25519.public_of(seed)), seed)
+
+
+LAB, CI, STRANGER = key_named("lab-1"), key_named("ci-1"), key_named("stranger-1")
 
 TRUSTED = SignerList(listed=tuple(Listed(signer=key.signer, since=0.0) for key in (LAB, CI)))
 
