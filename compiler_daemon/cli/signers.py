@@ -56,7 +56,7 @@ def trust(
 ) -> None:
     """Use what another daemon signs for the tier; a running daemon does so at once.
 
-    Example: compiler-daemon keys trust lab-1:tFh9yqk0v2LsgM5u3fWJrC7xPzQe1nBdHaOiKl4RmX8=
+    Example: compiler-daemon keys trust lab-1:h8cS888ZF/LpM4QjKNyXGxL64Jf22sZ7GwfZjdvUpHo=
     """
     from compiler_daemon.admin.keys import signers as work
 
