@@ -10,6 +10,7 @@ itself, decompresses nothing and verifies nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,7 @@ _FIXED_BYTES = len(MAGIC) + 1 + 2 + 2
 MAX_HEADER_BYTES = _FIXED_BYTES + _MAX_SIGNATURES_BYTES + _MAX_STATEMENT_BYTES
 
 _MAX_MOMENT = 2**53
+_NO_HOST = re.compile(r"[^A-Za-z0-9.:_-]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,11 @@ class Header:
     """The statement's bytes."""
     signatures: tuple[Signature, ...]
     body_begin: int
+
+
+def host_text(host: str) -> str:
+    """Return the name of a machine as it may stand in a message, which must not be able to say anything else."""
+    return _NO_HOST.sub("_", host)[:MAX_HOST_TEXT]
 
 
 def text_to_sign(name: str, statement: bytes) -> bytes:
@@ -180,6 +187,8 @@ def _statement(data: bytes) -> Statement:
     for name, most in (("key", MAX_KEY_TEXT), ("host", MAX_HOST_TEXT), ("signer", MAX_NAME_TEXT)):
         if not isinstance(given[name], str) or len(given[name]) > most or not is_plain(given[name]):
             raise MalformedObjectError(f"the statement's {name} is not plain text of at most {most} characters")
+    if given["host"] != host_text(given["host"]):
+        raise MalformedObjectError("the statement's host is none")
     _signer_name(given["signer"])
     for name in ("environment", "body", "manifest", "graph", "facts"):
         _check_digest_text(given[name], name, may_be_empty=name in {"manifest", "graph", "facts"})

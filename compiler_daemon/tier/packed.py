@@ -18,10 +18,8 @@ from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import MalformedError
 from compile_wire.facts import decode_facts
 from compile_wire.manifest import Manifest, decode_manifest
-from compile_wire.plain import plain
 from compiler_daemon.tier.body import BodyReader, compress
 from compiler_daemon.tier.header import (
-    MAX_HOST_TEXT,
     MAX_UNPACKED_BYTES,
     Header,
     Purpose,
@@ -29,6 +27,7 @@ from compiler_daemon.tier.header import (
     Statement,
     encode_header,
     encode_statement,
+    host_text,
     read_header,
     text_to_sign,
 )
@@ -119,7 +118,7 @@ def pack(
         graph_size=len(graph or b""),
         origin=decoded.origin,
         signer=signer.signer.name,
-        host=plain(host)[:MAX_HOST_TEXT],
+        host=host_text(host),
         time=int(time.time() if now is None else now),
     )
     _check_graph(statement, decoded)
@@ -143,7 +142,7 @@ def pack_facts(facts: bytes, environment: Digest, *, signer: SigningKey, host: s
         graph_size=0,
         origin="worker",
         signer=signer.signer.name,
-        host=plain(host)[:MAX_HOST_TEXT],
+        host=host_text(host),
         time=int(time.time() if now is None else now),
     )
     return _signed(statement, [facts], signer)

@@ -131,14 +131,15 @@ class Signers:
 
     def __init__(self, directory: Path) -> None:
         self._files = SignerFiles(directory)
-        self._list = SignerList()
-        self._seen: object = None
+        self._known: tuple[object, SignerList] = (None, SignerList())
+        """What was read, and what the files were then: replaced together, since threads ask."""
         self._said: list[str] = []
 
     def current(self) -> SignerList:
         """Return who signs and who is believed now. A file that cannot be read counts as none, and is said once."""
         seen = self._files.stamp()
-        if seen != self._seen:
+        before, known = self._known
+        if seen != before:
             own: SigningKey | None = None
             listed: tuple[Listed, ...] = ()
             failures: list[str] = []
@@ -150,14 +151,14 @@ class Signers:
                 listed = self._files.read_listed()
             except (KeysError, DirectoryError) as error:
                 failures.append(f"no signature in the tier is believed but our own: {error}")
-            self._list = SignerList(own=own, listed=listed)
+            known = SignerList(own=own, listed=listed)
             for text in failures:
                 if text not in self._said:
                     logger.error("%s", text)
             self._said = failures
             # What could not be read may be readable in a moment, without having changed: too many open files.
-            self._seen = seen if not failures else None
-        return self._list
+            self._known = (seen if not failures else None, known)
+        return known
 
 
 def _signing_key(data: bytes) -> SigningKey:

