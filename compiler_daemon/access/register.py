@@ -34,6 +34,8 @@ Role = Literal["operator", "trainer", "reader"]
 Kind = Literal["certificate", "token"]
 
 ACCESS_NAME = "access.json"
+SIGNERS_NAME = "signers"
+"""The folder, beside the keys for TLS, that is `compiler_daemon.tier.signer_files`'s."""
 MAX_CLIENTS = 512
 """A register of so many is about 180 KB; it is read whole, and every token is compared with all of them."""
 
@@ -220,6 +222,10 @@ class KeyFiles:
     def exist(self) -> bool:
         """Whether `keys init` was run."""
         return self.authority.exists()
+
+    def are_missing(self) -> bool:
+        """Whether nothing for TLS is there: no folder, or one with nothing but the signers of a tier."""
+        return not os.path.lexists(self.folder) or [path.name for path in self.folder.iterdir()] == [SIGNERS_NAME]
 
     def stamp(self) -> object:
         """Return what differs after any of them was replaced."""

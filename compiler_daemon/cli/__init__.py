@@ -8,7 +8,8 @@ from __future__ import annotations
 
 # The verbs register themselves, and --help has them in this order.
 # isort: off
-from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, daemon, page, recompile, warm
+from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, signers
+from compiler_daemon.cli import daemon, page, recompile, warm
 
 # isort: on
 from compiler_daemon.cli.options import cli, fail
@@ -26,6 +27,7 @@ __all__ = [
     "recompile",
     "retention",
     "run",
+    "signers",
     "warm",
 ]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from compiler_daemon.admin.keys.commands import Change, KeysView
 
 keys = typer.Typer(
-    help="Keys for clients on other machines: an authority, certificates, tokens. The Unix socket needs none of it.",
+    help="Keys for clients on other machines: an authority, certificates, tokens; signers of a shared tier. "
+    "The Unix socket needs none of it.",
     no_args_is_help=True,
 )
 cli.add_typer(keys, name="keys")
@@ -43,7 +44,7 @@ def init(directory: Directory = None, host: Hosts = None, days: Days = 397, as_j
     """
     from compiler_daemon.admin.keys import commands as work
 
-    _say(work.init(_directory(directory), host or (), days=days), as_json=as_json)
+    say_change(work.init(keys_directory(directory), host or (), days=days), as_json=as_json)
 
 
 @keys.command()
@@ -66,7 +67,7 @@ def rotate(
     from compiler_daemon.admin.keys import commands as work
 
     change = work.rotate(
-        _directory(directory),
+        keys_directory(directory),
         hosts=host or (),
         token=token,
         secret=secret,
@@ -74,7 +75,7 @@ def rotate(
         overlap_days=overlap_days,
         days=days,
     )
-    _say(change, as_json=as_json)
+    say_change(change, as_json=as_json)
 
 
 @keys.command()
@@ -110,7 +111,7 @@ def client(
     if address and not isinstance(read_address(address), TcpAddress):
         raise UsageError(f"{address!r} is no HOST:PORT: a client on another machine needs one")
     change = work.make_client(
-        _directory(directory),
+        keys_directory(directory),
         name,
         Path(os.path.abspath(out)),
         role="reader" if read_only else "operator" if operator else "trainer",
@@ -120,7 +121,7 @@ def client(
         renew=renew,
         overlap_days=overlap_days,
     )
-    _say(change, as_json=as_json)
+    say_change(change, as_json=as_json)
 
 
 @keys.command()
@@ -135,7 +136,7 @@ def revoke(
     """
     from compiler_daemon.admin.keys import commands as work
 
-    _say(work.revoke(_directory(directory), name), as_json=as_json)
+    say_change(work.revoke(keys_directory(directory), name), as_json=as_json)
 
 
 @keys.command()
@@ -146,7 +147,7 @@ def show(directory: Directory = None, as_json: AsJson = False) -> None:
     """
     from compiler_daemon.admin.keys import commands as work
 
-    view = work.show(_directory(directory))
+    view = work.show(keys_directory(directory))
     if as_json:
         now = time.time()
         clients = [{**asdict(client), "state": client.state(now)} for client in view.clients]
@@ -155,11 +156,13 @@ def show(directory: Directory = None, as_json: AsJson = False) -> None:
         _print_tables(view)
 
 
-def _directory(argument: Path | None) -> Path:
+def keys_directory(argument: Path | None) -> Path:
+    """Return the directory whose keys are meant."""
     return DaemonLocation.resolve(os.environ, directory=argument, address=None).directory
 
 
-def _say(change: Change, *, as_json: bool) -> None:
+def say_change(change: Change, *, as_json: bool) -> None:
+    """Print what was done, and what it means for those who run meanwhile."""
     if as_json:
         print_result(json.dumps(asdict(change)))
         return

@@ -22,6 +22,7 @@ from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register
 from compiler_daemon.endpoint import read_keys, read_private
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.text import numbers
+from compiler_daemon.tier.signer_files import SignerFiles
 
 Level = Literal["ok", "note", "problem"]
 
@@ -77,7 +78,8 @@ def check_keys(directory: Path) -> Iterator[Finding]:
     files = KeyFiles(directory)
     if (directory / ACCESS_NAME).exists():
         yield from _register(directory)
-    if not files.folder.exists():
+    yield from _signers(directory)
+    if files.are_missing():
         return
     yield replace(check_private(files.folder, "directory", 0o700), check="keys")
     private = [
@@ -89,6 +91,22 @@ def check_keys(directory: Path) -> Iterator[Finding]:
         yield from _pair("authority", files.authority_key, f"{_ROTATE} --ca")
         yield from _pair("server certificate", files.server, _ROTATE)
         yield from _issued("server certificate", files.server, files.authority, _ROTATE)
+
+
+def _signers(directory: Path) -> Iterator[Finding]:
+    """Check the files of signers; yield nothing where there are none."""
+    files = SignerFiles(directory)
+    if not files.folder.exists():
+        return
+    try:
+        known = files.read()
+    except DaemonError as error:
+        yield problem("signers", str(error))
+        return
+    signs = f"signs as {known.own.signer.name}" if known.own is not None else "signs nothing for a tier"
+    if known.own is not None and known.own.signer not in known.trusted:
+        yield problem("signers", f"{signs}, which {files.trusted} distrusts: `keys signer init NAME --replace`")
+    yield ok("signers", f"{signs}, believes {', '.join(signer.name for signer in known.trusted) or 'nobody'}")
 
 
 def check_client(directory: Path) -> Iterator[Finding]:

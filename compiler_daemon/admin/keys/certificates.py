@@ -1,8 +1,8 @@
 """X.509: the authority, the server's certificate, clients' certificates; made, and read for those who ask about them.
 
-The only module of the daemon that imports `cryptography`, and only `keys` and `doctor` import this one: TLS itself is
-gRPC's. Keys are P-256 and never leave the machine in a log or a listing; certificates begin five minutes ago, since
-clocks differ.
+One of two modules that import `cryptography` (`tier.ed25519` is the other), and only `keys` and `doctor` import this
+one: TLS itself is gRPC's. Keys are P-256 and never leave the machine in a log or a listing; certificates begin five
+minutes ago, since clocks differ.
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ secret by itself. Nothing returned from here holds a secret.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from compiler_daemon.access.register import (
     renewed,
     token_sha256,
 )
+from compiler_daemon.admin.keys.alone import alone
 from compiler_daemon.admin.keys.certificates import (
     CertificateView,
     Issued,
@@ -53,7 +53,6 @@ AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 397
 OVERLAP_DAYS = 7
 _DAY_S = 86400.0
-_LOCK_NAME = ".keys.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +80,8 @@ def init(directory: Path, hosts: Sequence[str], *, days: int = CERTIFICATE_DAYS)
     """Make authority and server certificate; raise `KeysError` where there are keys already."""
     prepare_directory(directory)
     files = KeyFiles(directory)
-    with _alone(directory):
-        if os.path.lexists(files.folder):
+    with alone(directory):
+        if not files.are_missing():
             raise KeysError(f"{files.folder} is there already: `compiler-daemon keys rotate` makes keys anew")
         Identity.open(directory)
         authority = make_authority(AUTHORITY_DAYS)
@@ -96,7 +95,14 @@ def init(directory: Path, hosts: Sequence[str], *, days: int = CERTIFICATE_DAYS)
                 (files.authority, authority.certificate),
             ):
                 write_private(aside / path.name, data)
-            os.rename(aside, files.folder)
+            if not files.folder.exists():
+                os.rename(aside, files.folder)
+            else:
+                check_folder(files.folder)
+                # The authority's certificate last: keys are there where it is.
+                for path in (files.authority_key, files.server, files.authority):
+                    os.rename(aside / path.name, path)
+                aside.rmdir()
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -128,7 +134,7 @@ def rotate(
             f"a daemon serves {directory} and signs with the secret: `compiler-daemon stop`, rotate, start it again"
         )
     changes: list[Change] = []
-    with _alone(directory):
+    with alone(directory):
         until = time.time() + overlap_days * _DAY_S
         if files.exist():
             check_folder(files.folder)
@@ -163,7 +169,7 @@ def make_client(
     if not files.exist():
         raise KeysError(f"there are no keys in {directory}: `compiler-daemon keys init --host NAME` makes them")
     check_folder(files.folder)
-    with _alone(directory):
+    with alone(directory):
         now = time.time()
         register = Register.read(directory)
         taken = [client for client in register.in_force(now) if client.name == name]
@@ -205,7 +211,7 @@ def make_client(
 
 def revoke(directory: Path, name: str) -> Change:
     """Take back every key of a client; raise `KeysError` where it has none in force."""
-    with _alone(directory):
+    with alone(directory):
         now = time.time()
         register = Register.read(directory)
         held = [client for client in register.in_force(now) if client.name == name]
@@ -357,18 +363,3 @@ def _described(path: Path) -> CertificateView | None:
 
 def _day(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise KeysError(
-            f"{directory} cannot be used ({error.strerror}): name a daemon's directory with --dir"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ import pytest
 from compile_client.testing import ClientConfig, DaemonClient
 from compile_wire.endpoint.private_files import split_pem
 from compiler_daemon.admin.keys import commands as keys
+from compiler_daemon.admin.keys import signers
 from tests.daemon.daemon_process import FIELDS, wait_until
 from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal, run
 
@@ -26,6 +27,8 @@ def secrets_of(*directories: Path) -> set[str]:
                 found |= {data.decode()}
             elif path.name == "secret":
                 found |= {data.hex(), base64.b64encode(data).decode(), repr(data)[2:-1]}
+            elif path.name == "own.key":
+                found |= {data.decode().partition(":")[2][:40]}  # the first half is the private one
             elif path.suffix in {".pem", ".key"}:
                 found |= set(split_pem(data)[0].decode().splitlines()[1:-1])
     assert len(found) >= 8
@@ -40,6 +43,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
         daemon.handshake()
         ada, rita = daemon.made("ada", kind="token"), daemon.made("rita", kind="token", role="reader")
         other = daemon.made("olga", role="operator")
+        signers.init(daemon.directory, "lab-1")
         before = secrets_of(daemon.directory, ada, rita, other)
         running = daemon.compile(key, b"ok 3", timeout=250)
         wait_until(lambda: next(running) and daemon.jobs(key), what="the compile begins")
@@ -69,7 +73,15 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
             client.close()
         said["the client's log"] = caplog.text + repr(client.config) + repr(client.counters.as_dict())
         keys.rotate(daemon.directory, token=True)
-        for arguments in (("status", "--json"), ("status",), ("doctor", "--json"), ("keys", "show", "--json")):
+        signers.init(daemon.directory, "lab-2", renew=True)
+        for arguments in (
+            ("status", "--json"),
+            ("status",),
+            ("doctor", "--json"),
+            ("keys", "show", "--json"),
+            ("keys", "signers"),
+            ("keys", "signers", "--json"),
+        ):
             ended = run(*arguments, "--dir", str(daemon.directory))
             said[" ".join(arguments)] = ended.stdout + ended.stderr
         list(running)
