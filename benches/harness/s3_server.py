@@ -47,11 +47,16 @@ class S3Server:
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket, unless it is there; raise `BenchError` where the server does not."""
+        self.put_in_filer(f"/buckets/{name}/", b"")  # for SeaweedFS a bucket is a folder
+
+    def put_in_filer(self, path: str, data: bytes) -> None:
+        """Put a file or a folder where the gateway finds it; raise `BenchError` where the server does not."""
         connection = http.client.HTTPConnection("127.0.0.1", self.filer_port, timeout=_CALL_S)
         with contextlib.closing(connection):
-            connection.request("POST", f"/buckets/{name}/")  # for SeaweedFS a bucket is a folder
-            if (status := connection.getresponse().status) >= 300 and status != http.client.CONFLICT:
-                raise BenchError(f"the bucket {name} could not be made: {status}")
+            connection.request("PUT" if data else "POST", path, data)
+            status = connection.getresponse().status
+            if status >= 300 and status != http.client.CONFLICT:
+                raise BenchError(f"{path} could not be made: {status}")
 
 
 def s3_program() -> str | None:
@@ -108,7 +113,7 @@ def _wait_for(server: S3Server, port: int, process: subprocess.Popen[bytes], log
     deadline = time.monotonic() + _READY_S
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError, http.client.HTTPException, BenchError):
-            server.make_bucket("ready")  # the filer comes up apart from the gateway
+            server.put_in_filer("/ready", b"x")  # the filer and the volumes come up apart from the gateway
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_CALL_S)
             with contextlib.closing(connection):
                 connection.request("GET", "/healthz")
