@@ -22,14 +22,7 @@ from compiler_daemon.tier.address import read_tier
 from compiler_daemon.tier.breaker import BreakerConfig, DirectionBreaker, TierBreaker
 from compiler_daemon.tier.budget import BudgetConfig, ReadBudget
 from compiler_daemon.tier.engines import EngineTimeouts, open_engine
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.daemon.tier.tier_samples import FakeClock
 
 
 @pytest.fixture

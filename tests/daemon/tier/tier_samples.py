@@ -12,3 +12,11 @@ class Place:
 
     address: TierAddress
     environ: Mapping[str, str] = field(default_factory=dict)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
