@@ -24,6 +24,14 @@ DaemonError
   RunUnknownError           -> NOT_FOUND             no such run, program or key
   AmbiguousKeyError         -> INVALID_ARGUMENT      several keys begin like that
   WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `single_flight` retries once
+  TierError                 -> UNAVAILABLE           the shared tier did not do what was asked; a miss, never a failure
+    TierUnreachableError                             nobody answers there
+    TierTimeoutError                                 no answer in time; what was written may be there or not
+    TierMissingError                                 there is no such bucket or directory
+    TierDeniedError                                  the credentials or the modes do not allow it
+    TierFullError                                    no room is left there
+    TierPausedError                                  it is not asked for a while, after failures
+    TooLargeError                                    the object is larger than its reader or its engine takes
 
 `compiler_daemon.store.errors` has the store's own tree, `compile_wire.errors` that of malformed bytes.
 """
@@ -203,3 +211,37 @@ class AmbiguousKeyError(DaemonError):
     """Several keys begin like that."""
 
     code = "INVALID_ARGUMENT"
+
+
+class TierError(DaemonError):
+    """The shared tier did not do what was asked. For a read it is a miss; for a write, nothing is shared this time."""
+
+    code = "UNAVAILABLE"
+
+
+class TierUnreachableError(TierError):
+    """Nobody answers at the tier's address."""
+
+
+class TierTimeoutError(TierError):
+    """No answer came in time. What was to be written may have been written."""
+
+
+class TierMissingError(TierError):
+    """There is no such bucket or directory: nothing can be found there, which is no miss."""
+
+
+class TierDeniedError(TierError):
+    """The credentials, or the modes of files, do not allow it."""
+
+
+class TierFullError(TierError):
+    """No room is left there, or a quota is used up."""
+
+
+class TierPausedError(TierError):
+    """The tier is not asked for a while, after failures."""
+
+
+class TooLargeError(TierError):
+    """An object is larger than its reader takes, or than its engine should hold."""

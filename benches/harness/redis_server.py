@@ -8,32 +8,48 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benches.harness.measure import BenchError
 from benches.harness.processes import start_child
 
 _READY_S = 20.0
-_STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """One that runs."""
+
+    path: Path
+    """Its socket."""
+    pid: int
 
 
 @contextlib.contextmanager
 def redis_served(folder: Path) -> Iterator[Path]:
     """Run one while the block lasts; its socket, in `folder`. Raises `BenchError` where there is none to run."""
+    with redis_running(folder) as server:
+        yield server.path
+
+
+@contextlib.contextmanager
+def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """Run one with more options while the block lasts. Raises `BenchError` where there is none to run."""
     program = shutil.which("redis-server")
     if program is None:
         raise BenchError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
     path = folder / "redis.sock"
+    keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
     process = start_child(
-        [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
+        [program, "--port", "0", "--unixsocket", str(path), *keeps_nothing, *options], stdout=subprocess.DEVNULL
     )
     try:
         _wait_for(path, process)
-        yield path
+        yield RedisServer(path, process.pid)
     finally:
-        process.terminate()
-        process.wait(_STOP_S)
+        process.kill()  # one that was stopped would not hear anything else, and nothing of it is kept
+        process.wait()
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -26,19 +26,16 @@ from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.access.register import KeyFiles
 from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.doctor.key_checks import (
-    Finding,
     check_client,
     check_keys,
     check_private,
     check_tls,
-    note,
-    ok,
-    problem,
 )
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.text import numbers
+from compiler_daemon.text.findings import Finding, note, ok, problem
 from compiler_daemon.worker.confinement import in_words, why_not
 
 OLDEST_TORCH, NEWEST_TORCH = (2, 11), (2, 15)

@@ -1,4 +1,4 @@
-"""What a check of `doctor` finds, and its checks of keys: modes, ends, whether they belong together, a TLS handshake.
+"""Checks of `doctor` of keys: modes, ends, whether they belong together, a TLS handshake.
 
 No token is shown to anybody. `cryptography` is imported where there are certificates to be read.
 """
@@ -9,10 +9,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from compile_wire.endpoint.address import TcpAddress
 from compile_wire.endpoint.credentials import AUTHORITY_NAME, CERTIFICATE_NAME
@@ -22,21 +20,8 @@ from compiler_daemon.access.register import ACCESS_NAME, KeyFiles, Register
 from compiler_daemon.endpoint import read_keys, read_private
 from compiler_daemon.errors import DaemonError
 from compiler_daemon.text import numbers
+from compiler_daemon.text.findings import Finding, note, ok, problem
 from compiler_daemon.tier.signer_files import SignerFiles
-
-Level = Literal["ok", "note", "problem"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    level: Level
-    check: str
-    text: str
-
-
-ok, note, problem = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "problem")
 
 SOON_S = 30 * 86400.0
 """An end that is nearer is noted."""
