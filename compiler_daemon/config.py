@@ -23,6 +23,7 @@ ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
 SANDBOX_VARIABLE = "COMPILER_DAEMON_SANDBOX"
 
 ClientAuth = Literal["certificate", "token"]
+TierAccept = Literal["worker", "any"]
 """What a client shows over TLS: TLS itself cannot ask for one or the other."""
 
 
@@ -112,6 +113,16 @@ class FlightConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TierConfig:
+    """Configures what a daemon shares with other daemons."""
+
+    places: tuple[str, ...] = ()
+    """Addresses of tiers, in the order in which they are asked, as `tier.address` reads them; none is no sharing."""
+    accept: TierAccept = "any"
+    """Whose compiles are taken from there: workers' alone, or also what trainers have published."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonConfig:
     """Configures one daemon."""
 
@@ -130,6 +141,7 @@ class DaemonConfig:
     """A graceful stop waits so long for running jobs, then hands them back."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     flights: FlightConfig = field(default_factory=FlightConfig)
+    tier: TierConfig = field(default_factory=TierConfig)
 
     def __post_init__(self) -> None:
         if self.insecure_loopback and isinstance(self.address, TcpAddress) and not self.address.is_local:

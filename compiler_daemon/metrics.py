@@ -51,6 +51,20 @@ ARTIFACTS_REMOVED = "artifacts_removed"  # by an operator
 BLOBS_READ = "blobs_read"
 BLOBS_WRITTEN = "blobs_written"
 
+TIER_HITS = "tier_hits"  # artifacts that a shared tier had, and that were believed
+TIER_MISSES = "tier_misses"
+TIER_LATE = "tier_late"  # answers that a lookup, or a compile's waiters, did not wait for
+TIER_FAILED = "tier_failed"  # calls that a tier did not do
+TIER_REJECTED = "tier_rejected"  # objects that are not used; each also as tier_rejected.<reason>
+TIER_WRITTEN = "tier_written"
+TIER_DROPPED = "tier_dropped"  # writes that waited for too long behind others
+TIER_ADOPTED = "tier_adopted"  # compiled here, and another node's artifact is used: it was first
+TIER_WAITED = "tier_waited"  # asked for a lease that another node has
+TIER_DUPLICATES = "tier_duplicates"  # compiled here although another node had the lease by then
+TIER_REFUSED = "tier_refused"  # not tried here, because another node was refused
+TIER_BYTES_READ = "tier_bytes_read"
+TIER_BYTES_WRITTEN = "tier_bytes_written"
+
 STORE_BYTES = "store_bytes"
 STORE_ARTIFACTS = "store_artifacts"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import max_connections, raise_limit
@@ -20,6 +22,7 @@ from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.config import DaemonConfig
+from compiler_daemon.errors import UsageError
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.insight.run_intake import RunIntake
@@ -39,6 +42,10 @@ from compiler_daemon.rpc.service import Service
 from compiler_daemon.store import Store, StoreConfig
 from compiler_daemon.workers.pool import Pool
 
+if TYPE_CHECKING:
+    from compiler_daemon.compiles.turns import Turns
+    from compiler_daemon.tier.tiers import Tiers
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
@@ -57,6 +64,8 @@ class Parts:
     transfers: Transfers
     single_flight: SingleFlight
     status: DaemonStatus
+    tiers: Tiers | None
+    """What is shared with other daemons; None where nothing is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +106,12 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
     scope.push_async_callback(asyncio.to_thread, runs.close)
     reading = scope.enter_context(_reader())
     intake = RunIntake(runs, store, reading=reading, counters=counters)
-    environments = Environments(store, secret=identity.secret)
+    tiers = _tiers(config, counters)
+    if tiers is not None:
+        scope.push_async_callback(tiers.close)
+    environments = Environments(
+        store, secret=identity.secret, on_facts=tiers.offer_facts if tiers is not None else None
+    )
     await environments.load()
     pool = Pool(
         config.pool,
@@ -109,7 +123,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         on_hello=environments.note_hello,
         facts_of=environments.known_facts,
     )
-    cache = Cache(store, environments, secret=identity.secret, counters=counters)
+    cache = Cache(store, environments, secret=identity.secret, counters=counters, tiers=tiers)
     single_flight = SingleFlight(
         config.flights,
         cache=cache,
@@ -117,6 +131,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         pool=pool,
         counters=counters,
         on_refused=intake.keep_refused,
+        turns=_turns(tiers, cache, counters),
     )
     return Parts(
         keyring=keyring,
@@ -131,6 +146,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         cache=cache,
         transfers=Transfers(store, environments, cache=cache, counters=counters),
         single_flight=single_flight,
+        tiers=tiers,
         status=DaemonStatus(
             store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
         ),
@@ -142,7 +158,12 @@ def _services(
 ) -> list[Service]:
     servicers = (
         CompileServicer(
-            handshakes=Handshakes(parts.environments, parts.pool, counters=parts.counters),
+            handshakes=Handshakes(
+                parts.environments,
+                parts.pool,
+                counters=parts.counters,
+                facts_elsewhere=parts.tiers.facts_soon if parts.tiers is not None else None,
+            ),
             cache=parts.cache,
             transfers=parts.transfers,
             rights=parts.rights,
@@ -181,6 +202,40 @@ def _services(
         ),
     )
     return [servicer.service() for servicer in servicers]
+
+
+def _tiers(config: DaemonConfig, counters: Counters) -> Tiers | None:
+    """Open the tiers; nothing of theirs is imported where there are none.
+
+    Raises `UsageError` where an address is none, or a library is missing; a tier that does not answer raises nothing.
+    """
+    if not config.tier.places:
+        return None
+    try:
+        import zstandard  # noqa: F401  # what objects are packed with
+    except ModuleNotFoundError as error:
+        raise UsageError("a tier needs zstandard: `pip install 'compiler-daemon[s3]'`") from error
+    from compiler_daemon.tier.address import tier_at
+    from compiler_daemon.tier.engines import open_engine
+    from compiler_daemon.tier.signer_files import Signers
+    from compiler_daemon.tier.tier import Tier
+    from compiler_daemon.tier.tiers import Tiers
+
+    signers = Signers(config.directory)
+    addresses = [tier_at(place, os.environ) for place in config.tier.places]
+    tiers = [
+        Tier(address, open_engine(address), signers=signers, accept=config.tier.accept, counters=counters)
+        for address in addresses
+    ]
+    return Tiers(tiers, signers=signers, counters=counters)
+
+
+def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | None:
+    if tiers is None:
+        return None
+    from compiler_daemon.compiles.turns import Turns
+
+    return Turns(tiers, cache=cache, counters=counters)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.config import ClientAuth, DaemonConfig, DaemonLocation, PoolConfig, sandbox_mode
+from compiler_daemon.config import (
+    ClientAuth,
+    DaemonConfig,
+    DaemonLocation,
+    PoolConfig,
+    TierAccept,
+    TierConfig,
+    sandbox_mode,
+)
+from compiler_daemon.tier.address import tier_places
 from compiler_daemon.workers.variables import named_variables
 
 _GIB = 2**30
@@ -55,6 +64,16 @@ def serve(
         ClientAuth,
         typer.Option(help="What clients of a HOST:PORT address show over TLS; `compiler-daemon keys` makes either."),
     ] = "certificate",
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share artifacts with other daemons: file:///DIR, s3://BUCKET/PREFIX or redis://HOST; may be given "
+            "more than once. [none; COMPILER_DAEMON_TIER]"
+        ),
+    ] = None,
+    tier_accept: Annotated[
+        TierAccept, typer.Option(help="Take from there what workers have compiled, or also what trainers have.")
+    ] = "any",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
@@ -81,6 +100,7 @@ def serve(
             page_port=page_port,
             drain_s=drain_seconds,
             pool=pool,
+            tier=TierConfig(places=tier_places(tier or [], os.environ), accept=tier_accept),
         ),
         verbose=verbose,
     )

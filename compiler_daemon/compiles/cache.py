@@ -1,4 +1,4 @@
-"""Artifacts as compiles see them: looked up, and stored when a worker has made them.
+"""Artifacts as compiles see them: looked up, here and in the shared tiers, and stored when a worker has made them.
 
 Guarantees: what is handed out was signed by this daemon and had all its blobs a moment ago; anything else is a miss,
 and counted. What is stored is complete, belongs to the key and environment it is stored under, and is signed only
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from compile_wire.digest import Digest, digest_of
 from compile_wire.errors import DigestError, MalformedError, SignatureError
@@ -20,6 +21,11 @@ from compiler_daemon import metrics
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.jobs import ARTIFACT_KINDS, CompileResult, Entry, Job
 from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, StoreError
+
+if TYPE_CHECKING:
+    from compiler_daemon.tier.packed import Unpacked
+    from compiler_daemon.tier.tier import Found
+    from compiler_daemon.tier.tiers import Offer, Tiers
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +40,24 @@ class Cache:
         *,
         secret: bytes,
         counters: metrics.Counters,
+        tiers: Tiers | None = None,
     ) -> None:
+        """`tiers` are asked for what is not stored here; None where there are none."""
+        self._tiers = tiers
         self._store = store
         self._environments = environments
         self._secret = secret
         self._counters = counters
 
     async def lookup(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
-        """Return the artifacts under the key that the client has not tried, newest first; none is a miss."""
+        """Return the artifacts under the key that the client has not tried, newest first; none is a miss.
+
+        What is not here is looked for in the shared tiers, for no longer than a trainer would bear.
+        """
         entries = await self.find(environment, key, have)
+        if not entries and self._tiers is not None:
+            found = await self._tiers.find_soon(environment, key, have)
+            entries = [await self.take_in(found)] if found is not None else []
         self._counters.add(metrics.LOOKUPS)
         self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
         if entries:
@@ -56,18 +71,41 @@ class Cache:
         self._environments.fields(environment)
         return await asyncio.to_thread(self._find, environment, key, have)
 
-    async def adopt(self, job: Job, result: CompileResult) -> Entry:
+    async def fetch(self, environment: Digest, key: str, have: Collection[Digest]) -> Entry | None:
+        """Return an artifact that a shared tier has, stored here by now; however long a tier takes that answers."""
+        found = await self._tiers.find(environment, key, have) if self._tiers is not None else None
+        return await self.take_in(found) if found is not None else None
+
+    async def take_in(self, found: Found) -> Entry:
+        """Sign and store an artifact of a shared tier, as one of our own; return it as clients receive it."""
+        artifact = found.artifact
+        await self._environments.keep(artifact.decoded.environment)
+        return await asyncio.to_thread(self._take_in, artifact)
+
+    async def adopt(self, job: Job, result: CompileResult, tried: Collection[Digest] = ()) -> Entry:
         """Sign and store what a worker made of a job, whose blobs are stored; return it as clients receive it.
 
-        Raises `WireError` where the result is not what the job asked for. The worker ran somebody's graph: what it
-        says is taken for nothing more than what it handed over, for the key, environment and graph that were asked for.
+        Where there are tiers it is shared first; what another node was faster with is stored and returned in its place,
+        unless it is among `tried`. Raises `WireError` where the result is not what the job asked for. The worker ran
+        somebody's graph: what it says is taken for nothing more than what it handed over, for the key, environment and
+        graph that were asked for.
         """
         decoded = check_manifest(result.manifest, environment=job.environment, key=job.key, origin=job.origin)
         _check_proof(decoded, job, result)
         await self._environments.keep(job.environment)
-        entry = await asyncio.to_thread(self._adopt, job, result, decoded)
         await self._environments.note_facts(job.environment, result.facts)
-        return entry
+        with self._store.pin([blob.sha256 for blob in decoded.blobs]):
+            if self._tiers is not None and (offer := await self._offer(decoded, result.manifest, job.graph, tried)):
+                found = await self._tiers.share(offer)
+                if found is not None:
+                    logger.info("key %s: the artifact of %s was first", job.key[:16], found.artifact.statement.host)
+                    return await self.take_in(found)
+            return await asyncio.to_thread(self._adopt, job, result, decoded)
+
+    async def share_later(self, decoded: Manifest, manifest: bytes, graph: bytes | None) -> None:
+        """Have an artifact that is stored here written to the shared tiers, in the background."""
+        if self._tiers is not None and (offer := await self._offer(decoded, manifest, graph)):
+            await self._tiers.share_later(offer)
 
     def put_blob(self, digest: Digest, data: bytes) -> None:
         """Store a blob that a worker hands over; called in the worker's thread."""
@@ -143,6 +181,37 @@ class Cache:
             blobs=blobs,
         )
 
+    async def _offer(
+        self, decoded: Manifest, manifest: bytes, graph: bytes | None, tried: Collection[Digest] = ()
+    ) -> Offer | None:
+        from compiler_daemon.tier.tiers import Offer
+
+        facts = await self._environments.known_facts(decoded.environment)
+        try:
+            blobs = await asyncio.to_thread(self._blobs, decoded)
+        except BlobMissingError:
+            return None  # said where it is stored
+        return Offer(
+            environment=decoded.environment,
+            key=decoded.key,
+            manifest=manifest,
+            blobs=blobs,
+            graph=graph,
+            facts=facts,
+            tried=frozenset(tried),
+        )
+
+    def _blobs(self, decoded: Manifest) -> dict[Digest, bytes]:
+        return {digest: self._store.read_blob(digest) for digest in {blob.sha256 for blob in decoded.blobs}}
+
+    def _take_in(self, artifact: Unpacked) -> Entry:
+        decoded = artifact.decoded
+        with self._store.pin(artifact.blobs):
+            for digest, data in artifact.blobs.items():
+                self._store.put_blob(digest, data)
+            self.keep(decoded, artifact.manifest, artifact.graph, "")
+        return self._made(artifact.manifest, decoded)
+
     def _adopt(self, job: Job, result: CompileResult, decoded: Manifest) -> Entry:
         with self._store.pin([blob.sha256 for blob in decoded.blobs]):
             try:
@@ -153,13 +222,17 @@ class Cache:
                 self._store.note_compile(job.environment, job.key, result.seconds)
             except StoreError as error:
                 logger.warning("the time of key %s is not kept: %s", job.key[:16], error)
-            stored = StoredArtifact(
-                manifest=result.manifest,
-                signature=self._sign(decoded, result.manifest),
-                digest=manifest_digest(result.manifest),
-                blobs=tuple({blob.sha256 for blob in decoded.blobs}),
-            )
-            entry = self._entry(stored, job.environment, job.key, MAX_INLINE_BYTES - len(result.manifest))
+            return self._made(result.manifest, decoded)
+
+    def _made(self, manifest: bytes, decoded: Manifest) -> Entry:
+        """Return what was stored a moment ago as clients receive it."""
+        stored = StoredArtifact(
+            manifest=manifest,
+            signature=self._sign(decoded, manifest),
+            digest=manifest_digest(manifest),
+            blobs=tuple({blob.sha256 for blob in decoded.blobs}),
+        )
+        entry = self._entry(stored, decoded.environment, decoded.key, MAX_INLINE_BYTES - len(manifest))
         if entry is None:
             raise DigestError("the artifact could not be read back from the store")
         return entry

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
@@ -45,7 +45,9 @@ class Environments:
     The ones not heard of for longest are forgotten first, and must be named again.
     """
 
-    def __init__(self, store: Store, *, secret: bytes) -> None:
+    def __init__(self, store: Store, *, secret: bytes, on_facts: Callable[[Digest, bytes], None] | None = None) -> None:
+        """`on_facts` is told of what is newly known about an environment; it must not raise."""
+        self._on_facts = on_facts
         self._store = store
         self._secret = secret
         self._fields: OrderedDict[Digest, Mapping[str, str]] = OrderedDict()
@@ -132,6 +134,8 @@ class Environments:
                 # Nearly always known already, and a write waits for the disk.
                 if await asyncio.to_thread(self._store.get_facts, environment) != facts:
                     await asyncio.to_thread(self._store.put_facts, environment, facts)
+                    if self._on_facts is not None:
+                        self._on_facts(environment, facts)
             except StoreError as error:
                 logger.warning("the facts of environment %s are not kept: %s", environment[:12], error)
 

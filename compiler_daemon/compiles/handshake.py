@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from compile_wire.digest import Digest
@@ -23,7 +23,16 @@ class Welcome:
 class Handshakes:
     """Answers handshakes: compares the protocol's version, and registers the client's environment."""
 
-    def __init__(self, environments: Environments, pool: Pool, *, counters: metrics.Counters) -> None:
+    def __init__(
+        self,
+        environments: Environments,
+        pool: Pool,
+        *,
+        counters: metrics.Counters,
+        facts_elsewhere: Callable[[Digest], Awaitable[bytes]] | None = None,
+    ) -> None:
+        """`facts_elsewhere` is asked for the facts of an environment of which nothing is known here yet."""
+        self._facts_elsewhere = facts_elsewhere
         self._environments = environments
         self._pool = pool
         self._counters = counters
@@ -45,6 +54,11 @@ class Handshakes:
                 f"upgrade the {older} to the version of the other"
             )
         environment = self._environments.register(fields, caller=caller)
+        # Before a worker is started: it need not find out for itself what is known.
+        if self._facts_elsewhere is not None and not await self._environments.known_facts(environment):
+            if facts := await self._facts_elsewhere(environment):
+                await self._environments.keep(environment)  # a daemon that is trusted has workers of it
+                await self._environments.note_facts(environment, facts)
         if interpreter is not None:
             self._pool.prewarm(environment, fields, interpreter)
         return Welcome(environment=environment, facts=await self._environments.facts(environment))

@@ -8,9 +8,11 @@ A worker that dies costs one retry on another; failures are not remembered, exce
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from typing import TYPE_CHECKING
 
 from compile_wire import tracing
 from compile_wire.digest import Digest
@@ -44,6 +46,9 @@ from compiler_daemon.store import StoreError
 from compiler_daemon.workers.pool import Pool
 from compiler_daemon.workers.process import WorkerProcess
 
+if TYPE_CHECKING:
+    from compiler_daemon.compiles.turns import Turn, Turns
+
 logger = logging.getLogger(__name__)
 
 _TRIES = 2
@@ -53,8 +58,10 @@ _DRAINING = Refusal(reason="DRAINING", message="the daemon stops")
 class _Compile:
     """Follows one compile under way, and tells its waiters about it."""
 
-    def __init__(self, job: Job, *, position: int) -> None:
+    def __init__(self, job: Job, *, position: int, tried: frozenset[Digest]) -> None:
         self.job = job
+        self.tried = tried
+        """What the first who asked had already."""
         self.asked = time.monotonic()
         self.started: float | None = None
         self.waiters = 0
@@ -111,6 +118,11 @@ class _Compile:
         self.phase = phase
         self.tell()
 
+    def wait_for(self, turn: Turn) -> None:
+        """Note that another node compiles it."""
+        self.expected_s = turn.expected_s or self.expected_s
+        self.set_phase(f"compiled on {turn.host or 'another node'}")
+
     def finish(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
         """Note how it ended."""
         self.outcome = outcome
@@ -129,8 +141,13 @@ class SingleFlight:
         pool: Pool,
         counters: metrics.Counters,
         on_refused: Callable[[Job], Awaitable[None]] | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`on_refused` is told of each graph that a worker could not compile; it must not raise."""
+        """`on_refused` is told of each graph that a worker could not compile; it must not raise.
+
+        `turns` say whether another node compiles a graph already; None where there are no other nodes.
+        """
+        self._turns = turns
         self._config = config
         self._on_refused = on_refused
         self._cache = cache
@@ -159,7 +176,7 @@ class SingleFlight:
         for _ in range(_TRIES):
             outcome: Entry | Refusal | DaemonError | StoreError | None = self._refusal(job)
             if outcome is None:
-                compile_ = self._join(job)
+                compile_ = self._join(job, frozenset(have))
                 compile_.waiters += 1
                 try:
                     while compile_.outcome is None:
@@ -239,7 +256,7 @@ class SingleFlight:
         self._counters.add(f"{metrics.COMPILES_REFUSED}.{reason.lower()}")
         return Refusal(reason=reason, message=message, fields=fields)
 
-    def _join(self, job: Job) -> _Compile:
+    def _join(self, job: Job, have: frozenset[Digest]) -> _Compile:
         key = (job.environment, job.key)
         if compile_ := self._compiles.get(key):
             self._counters.add(metrics.COMPILES_JOINED)
@@ -247,7 +264,7 @@ class SingleFlight:
         waiting = [len(compile_.job.graph) for compile_ in self._compiles.values() if compile_.started is None]
         if len(waiting) >= self._config.max_queued or sum(waiting) > self._config.max_queued_bytes:
             raise QueueFullError(f"{len(waiting)} graphs of {sum(waiting)} bytes wait for a worker already")
-        compile_ = self._compiles[key] = _Compile(job, position=len(waiting))
+        compile_ = self._compiles[key] = _Compile(job, position=len(waiting), tried=have)
         task = asyncio.create_task(self._run(key, compile_))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -276,6 +293,8 @@ class SingleFlight:
             outcome = DaemonError("internal error")
             raise
         finally:
+            if self._turns is not None:
+                self._turns.left(job)
             del self._compiles[key]
             self._finished += 1
             compile_.finish(outcome)
@@ -285,18 +304,20 @@ class SingleFlight:
         compile_.expected_s = await self._cache.expected_seconds(job.environment, job.key)
         fields = self._environments.fields(job.environment)
         deaths: list[str] = []
-        for _ in range(_TRIES):
+        while len(deaths) < _TRIES:
+            # What another node has compiled needs no worker.
+            if found := await self._cache.fetch(job.environment, job.key, compile_.tried):
+                return found
             asked_ns = time.time_ns()
             try:
                 async with self._pool.lease(
                     job.environment, fields, job.interpreter, on_position=compile_.set_position
                 ) as worker:
                     tracing.passed("queue", asked_ns)
-                    compile_.set_phase("starting")
-                    result = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
-                    compile_.set_phase("storing")
-                    with tracing.span("store"):
-                        entry = await self._adopt(job, result, worker)
+                    async with self._turn(compile_) as turn:
+                        if turn is None or turn.is_ours:
+                            entry = turn.found if turn else None
+                            return entry or await self._compiled(key, compile_, worker)
             except WorkerLostError as error:
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)
@@ -308,14 +329,31 @@ class SingleFlight:
                     self._note_death(key, str(error))
                 raise
             else:
-                self._quarantine.forgive(key)
-                self._counters.add_seconds(metrics.COMPILE_SECONDS, result.seconds)
-                return entry
+                # Another node compiles it: the worker is free for other graphs meanwhile.
+                compile_.wait_for(turn)
+                await asyncio.sleep(turn.look_again_s)
         raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
 
-    async def _adopt(self, job: Job, result: CompileResult, worker: WorkerProcess) -> Entry:
+    def _turn(self, compile_: _Compile) -> contextlib.AbstractAsyncContextManager[Turn | None]:
+        """Ask whether the compile is ours; None where no other node could have it."""
+        if self._turns is None:
+            return contextlib.nullcontext()
+        return self._turns.turn(compile_.job, compile_.tried, compile_.expected_s)
+
+    async def _compiled(self, key: FlightKey, compile_: _Compile, worker: WorkerProcess) -> Entry:
+        job = compile_.job
+        compile_.set_phase("starting")
+        result = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
+        compile_.set_phase("storing")
+        with tracing.span("store"):
+            entry = await self._adopt(compile_, result, worker)
+        self._quarantine.forgive(key)
+        self._counters.add_seconds(metrics.COMPILE_SECONDS, result.seconds)
+        return entry
+
+    async def _adopt(self, compile_: _Compile, result: CompileResult, worker: WorkerProcess) -> Entry:
         try:
-            return await self._cache.adopt(job, result)
+            return await self._cache.adopt(compile_.job, result, compile_.tried)
         except WireError as error:
             await worker.end(grace_s=0)
             raise WorkerLostError(f"the worker handed over something else: {error}") from error

@@ -68,6 +68,7 @@ class Transfers:
         stored = await asyncio.to_thread(self._publish, decoded, manifest, blobs, spec, program)
         if stored:
             self._counters.add(metrics.ARTIFACTS_PUBLISHED)
+            await self._cache.share_later(decoded, manifest, spec)
         for digest in disputed:
             if digest != manifest_digest(manifest) and await asyncio.to_thread(
                 self._store.set_aside, environment, key, digest

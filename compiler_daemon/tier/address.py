@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -69,10 +69,33 @@ def tier_of(argument: str, environ: Mapping[str, str]) -> TierAddress | None:
     text = argument or environ.get(TIER_VARIABLE, "")
     if not text:
         return None
-    address = read_tier(text, may_hold_password=not argument)
+    return _with_password(read_tier(text, may_hold_password=not argument), environ)
+
+
+def tier_at(place: str, environ: Mapping[str, str]) -> TierAddress:
+    """Return one of the tiers that `tier_places` has found, with its password; with the errors of `tier_of`."""
+    return _with_password(read_tier(place, may_hold_password=True), environ)
+
+
+def _with_password(address: TierAddress, environ: Mapping[str, str]) -> TierAddress:
     if address.scheme not in ("redis", "rediss", "unix") or address.password:
         return address
     return replace(address, password=_password(environ))
+
+
+def tier_places(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tiers of the command line, else those of the environment, which are separated by spaces.
+
+    Each is checked, so that what is none is said at the command line; raises `UsageError`.
+    """
+    if arguments:
+        for text in arguments:
+            read_tier(text)
+        return tuple(arguments)
+    named = tuple(environ.get(TIER_VARIABLE, "").split())
+    for text in named:
+        read_tier(text, may_hold_password=True)
+    return named
 
 
 def read_tier(text: str, *, may_hold_password: bool = False) -> TierAddress:

@@ -228,6 +228,10 @@ class Lab:
         self._daemons.append(daemon)
         return daemon
 
+    def also(self, daemon: Daemon) -> None:
+        """End this daemon, too, when the lab is closed."""
+        self._daemons.append(daemon)
+
     def start(
         self,
         script: str,

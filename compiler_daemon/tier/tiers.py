@@ -1,0 +1,291 @@
+"""The tiers of a daemon, in order: asked one after the other, and what one has, those before it get as well.
+
+Guarantees: nothing here raises for a tier that fails. A lookup waits within a budget, and the read goes on after it for
+whoever asks next; of all who ask for a key at once there is one read. What is to be written waits in memory, at most
+`QUEUE_BYTES` of it, the oldest dropped first and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compile_wire.digest import Digest, digest_of
+from compiler_daemon import metrics
+from compiler_daemon.errors import TierError
+from compiler_daemon.tier.address import compile_sha
+from compiler_daemon.tier.lease_records import this_host
+from compiler_daemon.tier.leases import Held, Refused, Waiting
+from compiler_daemon.tier.object_errors import ObjectError
+from compiler_daemon.tier.packed import pack, pack_facts
+from compiler_daemon.tier.signer_files import Signers
+from compiler_daemon.tier.tier import NAMESPACE, Found, Tier, TierView
+
+logger = logging.getLogger(__name__)
+
+QUEUE_BYTES = 256 * 2**20
+"""Of objects that wait to be written."""
+
+_SHARE_S = 2.0
+"""A compile's waiters wait so long for its artifact to be in the tier: longer, and they have it without agreement."""
+
+_CLOSE_S = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """An artifact as it is to be shared."""
+
+    environment: Digest
+    key: str
+    manifest: bytes
+    blobs: Mapping[Digest, bytes]
+    graph: bytes | None
+    facts: bytes
+    """The environment's, as far as they are known."""
+    tried: frozenset[Digest] = frozenset()
+    """Artifacts of the key whose guards did not hold where this one was asked for."""
+
+
+@dataclass(slots=True)
+class _Read:
+    task: asyncio.Task[Found | None]
+    asking: Tier | None = None
+
+
+class Tiers:
+    """Reads from a daemon's tiers, writes to them, and holds leases on compiles."""
+
+    def __init__(self, tiers: Sequence[Tier], *, signers: Signers, counters: metrics.Counters) -> None:
+        self._tiers = tuple(tiers)
+        self._signers = signers
+        self._counters = counters
+        self._reads: dict[tuple[Digest, str, frozenset[Digest]], _Read] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._queue: deque[tuple[int, Callable[[], Awaitable[None]]]] = deque()
+        self._queued_bytes = 0
+        self._waiting = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def find_soon(self, environment: Digest, key: str, tried: Collection[Digest]) -> Found | None:
+        """Return an artifact that was not tried, if a tier gives one within the budget of a lookup."""
+        budget_s = max((tier.budget.seconds() for tier in self._tiers if tier.breaker.reads.allows()), default=0.0)
+        if not budget_s:
+            return None
+        read = self._read(environment, key, frozenset(tried))
+        await asyncio.wait({read.task}, timeout=budget_s)
+        if read.task.done():
+            return read.task.result()
+        if read.asking is not None:
+            read.asking.breaker.reads.late(budget_s)
+            read.asking.count(metrics.TIER_LATE)
+        return None
+
+    async def find(self, environment: Digest, key: str, tried: Collection[Digest]) -> Found | None:
+        """Return an artifact that was not tried, however long a tier takes that answers at all."""
+        return await asyncio.shield(self._read(environment, key, frozenset(tried)).task)
+
+    async def take(self, environment: Digest, key: str, expected_s: float) -> Held | Waiting | Refused | None:
+        """Take the lease of a compile; return None where there is none to be had, and every node is for itself.
+
+        Who cannot sign takes none: nobody else would get anything out of what it compiles.
+        """
+        tier = self._writable()
+        if tier is None or self._signers.current().own is None:
+            return None
+        try:
+            with tier.breaker.writes.asking():
+                taken = await tier.leases.acquire(compile_sha(NAMESPACE, environment, key), expected_s)
+        except TierError as error:
+            tier.count(metrics.TIER_FAILED)
+            logger.info("no lease for key %s, it is compiled without: %s", key[:16], error)
+            return None
+        if isinstance(taken, Waiting):
+            tier.count(metrics.TIER_WAITED)
+        return taken
+
+    def left(self, environment: Digest, key: str) -> None:
+        """Forget that this node has waited for a compile of another's."""
+        for tier in self._tiers:
+            tier.leases.left(compile_sha(NAMESPACE, environment, key))
+
+    async def share(self, offer: Offer) -> Found | None:
+        """Put what was compiled here into the tiers; return another's artifact that is to be used instead.
+
+        Waits for the first tier that can be written to, and no longer than a trainer would bear.
+        """
+        tier = self._writable()
+        if tier is None:
+            return None
+        data = await self._packed(offer)
+        if data is None:
+            return None
+        task = self._begin(self._offered(tier, data, offer))
+        await asyncio.wait({task}, timeout=_SHARE_S)
+        self._write_to([other for other in self._tiers if other is not tier], data, offer)
+        if not task.done():
+            tier.count(metrics.TIER_LATE)
+            logger.info("%s has not taken key %s yet: it goes on in the background", tier.address, offer.key[:16])
+            return None
+        found: Found | None = task.result()
+        if found is None or found.digest == digest_of(offer.manifest):
+            return None
+        tier.count(metrics.TIER_ADOPTED)
+        return found
+
+    async def share_later(self, offer: Offer) -> None:
+        """Have what a trainer published written to all tiers in the background."""
+        if self._writable() is not None and (data := await self._packed(offer)) is not None:
+            self._write_to(self._tiers, data, offer)
+
+    async def facts_soon(self, environment: Digest) -> bytes:
+        """Return an environment's facts, if a tier gives them within the budget of a lookup."""
+        budget_s = max((tier.budget.seconds() for tier in self._tiers if tier.breaker.reads.allows()), default=0.0)
+        if not budget_s:
+            return b""
+        task = self._begin(self._facts(environment))
+        await asyncio.wait({task}, timeout=budget_s)
+        return task.result() if task.done() else b""
+
+    def offer_facts(self, environment: Digest, facts: bytes) -> None:
+        """Have an environment's facts written to all tiers in the background."""
+        own = self._signers.current().own
+        if own is None or not facts:
+            return
+        try:
+            data = pack_facts(facts, environment, signer=own, host=this_host())
+        except ObjectError as error:
+            logger.warning("the facts of environment %s are not shared: %s", environment[:12], error)
+            return
+        for tier in self._tiers:
+            self._later(tier, len(data), lambda tier=tier: tier.offer_facts(data, environment, facts))  # type: ignore[misc]
+
+    def views(self) -> list[TierView]:
+        """Return each tier as an operator sees it."""
+        return [tier.view() for tier in self._tiers]
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be written."""
+        return self._queued_bytes
+
+    async def run(self) -> None:
+        """Write what waits, one object after the other, until cancelled."""
+        while True:
+            await self._waiting.wait()
+            while self._queue:
+                self._idle.clear()
+                size, write = self._queue.popleft()
+                self._queued_bytes -= size
+                await write()
+            self._waiting.clear()
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Give what waits a moment to be written, release all leases, and leave the engines."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._idle.wait()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *(tier.close() for tier in self._tiers), return_exceptions=True)
+
+    def _read(self, environment: Digest, key: str, tried: frozenset[Digest]) -> _Read:
+        name = (environment, key, tried)
+        if name not in self._reads:
+            read = self._reads[name] = _Read(self._begin(self._find(name)))
+            read.task.add_done_callback(lambda _: self._reads.pop(name, None))
+        return self._reads[name]
+
+    async def _find(self, name: tuple[Digest, str, frozenset[Digest]]) -> Found | None:
+        environment, key, tried = name
+        passed: list[Tier] = []
+        for tier in self._tiers:
+            if name in self._reads:
+                self._reads[name].asking = tier
+            try:
+                found = await tier.find(environment, key, tried)
+            except TierError as error:
+                logger.debug("%s: %s", tier.address, error)
+                continue
+            if found is not None:
+                for before in passed:
+                    self._later(before, len(found.data), _putting(before, found, environment, key))
+                return found
+            passed.append(tier)
+        return None
+
+    async def _facts(self, environment: Digest) -> bytes:
+        for tier in self._tiers:
+            with contextlib.suppress(TierError):
+                if facts := await tier.facts(environment):
+                    return facts
+        return b""
+
+    async def _packed(self, offer: Offer) -> bytes | None:
+        own = self._signers.current().own
+        if own is None:
+            return None
+        facts = digest_of(offer.facts) if offer.facts else ""
+        try:
+            return await asyncio.to_thread(
+                pack, offer.manifest, offer.blobs, graph=offer.graph, facts=facts, signer=own, host=this_host()
+            )
+        except ObjectError as error:
+            logger.warning("key %s is not shared: %s", offer.key[:16], error)
+            return None
+
+    async def _offered(self, tier: Tier, data: bytes, offer: Offer) -> Found | None:
+        try:
+            return await tier.offer(data, offer.environment, offer.key, offer.tried)
+        except TierError as error:
+            tier.count(metrics.TIER_FAILED)
+            logger.info("%s does not take key %s: %s", tier.address, offer.key[:16], error)
+            return None
+
+    def _write_to(self, tiers: Sequence[Tier], data: bytes, offer: Offer) -> None:
+        for tier in tiers:
+
+            async def write(tier: Tier = tier) -> None:
+                await self._offered(tier, data, offer)
+
+            self._later(tier, len(data), write)
+
+    def _later(self, tier: Tier, size: int, write: Callable[[], Awaitable[Any]]) -> None:
+        """Queue a write; the oldest that wait are dropped where there would be too many bytes."""
+
+        async def attempt() -> None:
+            try:
+                await write()
+            except TierError as error:
+                tier.count(metrics.TIER_FAILED)
+                logger.debug("%s: %s", tier.address, error)
+
+        while self._queue and self._queued_bytes + size > QUEUE_BYTES:
+            dropped, _ = self._queue.popleft()
+            self._queued_bytes -= dropped
+            self._counters.add(metrics.TIER_DROPPED)
+        self._queue.append((size, attempt))
+        self._queued_bytes += size
+        self._waiting.set()
+        self._idle.clear()
+
+    def _writable(self) -> Tier | None:
+        return next((tier for tier in self._tiers if tier.breaker.writes.allows()), None)
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _putting(tier: Tier, found: Found, environment: Digest, key: str) -> Callable[[], Awaitable[Any]]:
+    return lambda: tier.offer(found.data, environment, key, ())
