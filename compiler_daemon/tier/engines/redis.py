@@ -170,7 +170,11 @@ class RedisEngine:
     def _translated(self, error: exceptions.RedisError) -> TierError:
         text = str(error)
         denied = exceptions.AuthenticationError | exceptions.AuthorizationError | exceptions.NoPermissionError
-        if isinstance(error, denied) or text.startswith(("NOPERM", "NOAUTH", "WRONGPASS", "READONLY")):
+        # A password that is refused while the library connects comes as a connection that failed.
+        causes = (error, error.__cause__, error.__context__)
+        if any(isinstance(cause, denied) for cause in causes) or text.startswith(
+            ("NOPERM", "NOAUTH", "WRONGPASS", "READONLY")
+        ):
             return TierDeniedError(f"{self._address} does not allow it ({text})")
         if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
             return TierFullError(f"{self._address} has no room ({text})")
