@@ -121,6 +121,7 @@ async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
     await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
     if parts.tiers is not None:
         await scope.enter_async_context(_running(parts.tiers.run()))
+        await scope.enter_async_context(_running(parts.tiers.say_what_is_wrong()))
 
 
 async def _open(

@@ -22,7 +22,6 @@ from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.config import DaemonConfig
-from compiler_daemon.errors import UsageError
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.insight.run_intake import RunIntake
@@ -148,7 +147,12 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         single_flight=single_flight,
         tiers=tiers,
         status=DaemonStatus(
-            store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
+            store=store,
+            pool=pool,
+            single_flight=single_flight,
+            counters=counters,
+            directory=config.directory,
+            tiers=tiers,
         ),
     )
 
@@ -211,23 +215,20 @@ def _tiers(config: DaemonConfig, counters: Counters) -> Tiers | None:
     """
     if not config.tier.places:
         return None
-    try:
-        import zstandard  # noqa: F401  # what objects are packed with
-    except ModuleNotFoundError as error:
-        raise UsageError("a tier needs zstandard: `pip install 'compiler-daemon[s3]'`") from error
     from compiler_daemon.tier.address import tier_at
-    from compiler_daemon.tier.engines import open_engine
+    from compiler_daemon.tier.engines import check_packing, open_engine
     from compiler_daemon.tier.signer_files import Signers
     from compiler_daemon.tier.tier import Tier
     from compiler_daemon.tier.tiers import Tiers
 
+    check_packing()
     signers = Signers(config.directory)
     addresses = [tier_at(place, os.environ) for place in config.tier.places]
     tiers = [
         Tier(address, open_engine(address), signers=signers, accept=config.tier.accept, counters=counters)
         for address in addresses
     ]
-    return Tiers(tiers, signers=signers, counters=counters)
+    return Tiers(tiers, signers=signers)
 
 
 def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | None:

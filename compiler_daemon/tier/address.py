@@ -31,6 +31,7 @@ _FORMS = "write file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAI
 _ELSEWHERE = f"put it into {PASSWORD_VARIABLE}, or name a file of mode 600 in {PASSWORD_FILE_VARIABLE}"
 _REDIS_PORT = 6379
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SECRET_OPTION = re.compile(r"(pass\w*=)[^&]*", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -125,8 +126,14 @@ def read_tier(text: str, *, may_hold_password: bool = False) -> TierAddress:
 
 
 def masked(text: str) -> str:
-    """Return an address as it may be printed: what stands before an `@` is left out after its user."""
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", text)
+    """Return what was meant to be an address as it may be printed: without what may be a password in it."""
+    text = _SECRET_OPTION.sub(r"\1***", text)
+    before, at, place = text.rpartition("@")
+    scheme, slashes, login = before.partition("://")
+    user, colon, _ = login.partition(":")
+    if not at:
+        return text
+    return f"{scheme}://{user}{':***' if colon else ''}@{place}" if slashes else f"***@{place}"
 
 
 def object_name(namespace: str, environment: str, key: str, slot: int) -> str:

@@ -18,6 +18,7 @@ from compile_wire.digest import Digest, digest_of
 from compile_wire.facts import decode_facts
 from compiler_daemon import metrics
 from compiler_daemon.errors import TierError, TooLargeError
+from compiler_daemon.text.findings import Finding
 from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, object_name
 from compiler_daemon.tier.breaker import BreakerView, TierBreaker
 from compiler_daemon.tier.budget import ReadBudget
@@ -42,6 +43,7 @@ _TOUCH_S = 3600.0
 
 _MAX_TOUCHED = 4096
 _MAX_REJECTIONS = 8
+_REJECTED = f"{metrics.TIER_REJECTED}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,15 @@ class TierView:
     reads: BreakerView
     writes: BreakerView
     budget_s: float
+    """How long a lookup waits for it."""
     counts: dict[str, int]
+    """By the names of `metrics.OF_ONE_TIER`."""
+    rejected: dict[str, int]
+    """Objects that were of no use, by reason."""
     rejections: list[str]
-    """What was said of the last objects that were of no use, the newest last."""
+    """What was said of the last of these, the newest last."""
+    waiting_bytes: int = 0
+    """Of objects that are to be written to it."""
 
 
 class Tier:
@@ -166,9 +174,18 @@ class Tier:
             reads=self.breaker.reads.view(),
             writes=self.breaker.writes.view(),
             budget_s=self.budget.seconds(),
-            counts=dict(self._counts),
+            counts={name: self._counts[name] for name in metrics.OF_ONE_TIER},
+            rejected={
+                name.removeprefix(_REJECTED): number
+                for name, number in sorted(self._counts.items())
+                if name.startswith(_REJECTED)
+            },
             rejections=list(self._rejections),
         )
+
+    async def check(self) -> list[Finding]:
+        """Return what is right and wrong with it, in words."""
+        return await self._engine.check()
 
     def count(self, name: str) -> None:
         """Count for this tier and for the daemon."""
@@ -208,7 +225,7 @@ class Tier:
     def _reject(self, error: ObjectError | TooLargeError, name: str) -> None:
         reason = error.reason if isinstance(error, ObjectError) else "too_large"
         self._count(metrics.TIER_REJECTED)
-        self._count(f"{metrics.TIER_REJECTED}.{reason}")
+        self._count(f"{_REJECTED}{reason}")
         text = str(error)
         if text not in self._rejections:
             logger.warning("%s: %s is a miss: %s", self.address, name, text)

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig, TierConfig
 from compiler_daemon.serve import serve_config
 
 
@@ -18,6 +18,7 @@ def main() -> None:
             directory=location.directory,
             address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
+            tier=TierConfig(**settings.get("tier", {})),
             flights=FlightConfig(**settings.get("flights", {})),
             **settings.get("daemon", {}),
         ),
