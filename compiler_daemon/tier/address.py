@@ -169,6 +169,11 @@ def beat_name(sha: str, generation: int) -> str:
     return f"beat/{_sha(sha)}/{generation}"
 
 
+def cleaning_sha() -> str:
+    """Return what the work of `tier gc` is called in leases."""
+    return hashlib.sha256(b"tier gc").hexdigest()
+
+
 def refused_name(sha: str) -> str:
     """Return the name of the marker of a compile that was refused, or has killed workers."""
     return f"refused/{_sha(sha)}"

@@ -65,6 +65,10 @@ class DirectoryEngine:
         path = self._path(name)
         return await self._done(lambda: self._read(path, limit), limit)
 
+    async def begin(self, name: str, most: int) -> bytes | None:
+        path = self._path(name)
+        return await self._done(lambda: self._read(path, most, whole=False), most)
+
     async def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
         check_size(len(data), self.largest)
@@ -138,7 +142,7 @@ class DirectoryEngine:
             raise TierMissingError(f"{self._root} is no directory: name another")
         return status
 
-    def _read(self, path: Path, limit: int) -> bytes | None:
+    def _read(self, path: Path, limit: int, *, whole: bool = True) -> bytes | None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -148,6 +152,8 @@ class DirectoryEngine:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise TierError(f"{path} is no plain file: move it away")
+            if not whole:
+                return file.read(limit)
             if status.st_size > limit:
                 raise TooLargeError(f"{path} has {status.st_size} bytes, and at most {limit} are read")
             data = bytearray()

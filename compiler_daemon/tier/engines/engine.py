@@ -62,6 +62,9 @@ class Engine(Protocol):
     async def get(self, name: str, limit: int) -> bytes | None:
         """Return an object, None where there is none. Raises `TooLargeError`, unread, where it exceeds `limit`."""
 
+    async def begin(self, name: str, most: int) -> bytes | None:
+        """Return the beginning of an object, at most so many bytes; None where there is none. It must not be empty."""
+
     async def create(self, name: str, data: bytes) -> bool:
         """Store an object whole; return False, changing nothing, where the name is taken."""
 

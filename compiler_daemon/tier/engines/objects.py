@@ -93,6 +93,14 @@ class ObjectsEngine:
             raise TooLargeError(f"{name} in {self._address} has {size} bytes, and at most {limit} are read")
         return (await self._answer(result.bytes_async(), size)).to_bytes()
 
+    async def begin(self, name: str, most: int) -> bytes | None:
+        call = obstore.get_range_async(self._store, check_name(name), start=0, length=most)
+        try:
+            return (await self._answer(call, most)).to_bytes()
+        except FileNotFoundError as error:
+            await self._check_bucket(error)
+            return None
+
     async def create(self, name: str, data: bytes) -> bool:
         try:
             await self._put(name, data, exclusive=True)

@@ -70,6 +70,10 @@ class RedisEngine:
             raise TooLargeError(f"{name} in {self._address} has more than {limit} bytes")
         return bytes(data) if there else None
 
+    async def begin(self, name: str, most: int) -> bytes | None:
+        data: Any = await self._answer(self._redis.getrange(_key(name), 0, most - 1), most)
+        return bytes(data) or None
+
     async def create(self, name: str, data: bytes) -> bool:
         check_size(len(data), self.largest)
         call = self._redis.set(_key(name), data, nx=True, px=self._object_ms)
