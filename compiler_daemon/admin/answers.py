@@ -269,6 +269,26 @@ class SlowGraph:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TierFigures:
+    """Holds what was shared with other daemons, since the store was made."""
+
+    hits: int = 0
+    bytes_read: int = 0
+    written: int = 0
+    bytes_written: int = 0
+    adopted: int = 0
+    """Compiled here, and another node's was used: it was first."""
+    merged: int = 0
+    """Compiles that another node did while this one waited."""
+    duplicates: int = 0
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read it from an answer."""
+        return cls(**_named(cls, document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
     """Holds the figures since the store was made."""
 
@@ -290,6 +310,8 @@ class Figures:
     store_max_bytes: int = 0
     slowest: tuple[SlowGraph, ...] = ()
     programs: tuple[ProgramFigures, ...] = ()
+    tiers: TierFigures | None = None
+    """None where nothing was ever shared."""
     document: Document = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -298,6 +320,7 @@ class Figures:
         parts: dict[str, Any] = {
             "slowest": tuple(map(SlowGraph.of, document.get("slowest", ()))),
             "programs": tuple(map(ProgramFigures.of, document.get("programs", ()))),
+            "tiers": TierFigures.of(document["tiers"]) if document.get("tiers") else None,
             "document": document,
         }
         return cls(**(_named(cls, document) | parts))

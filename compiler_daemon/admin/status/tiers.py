@@ -40,8 +40,8 @@ def calls_text(calls: TierCallsState) -> str:
 
 def _lines(tier: TierState) -> Iterator[tuple[str, str]]:
     counts = tier.counts
-    yield "reads", f"{calls_text(tier.reads)}"
-    yield "writes", f"{calls_text(tier.writes)}"
+    yield "reads", calls_text(tier.reads)
+    yield "writes", calls_text(tier.writes)
     yield "budget", f"a lookup waits {numbers.seconds(tier.budget_s)}"
     found = f"{counts.get('hits', 0)} hits, {counts.get('misses', 0)} misses"
     yield "found", f"{found}, {counts.get('late', 0)} too late, {numbers.size(counts.get('bytes_read', 0))} read"

@@ -86,7 +86,7 @@ def cleaned_text(done: Cleaned) -> str:
         return f"{done.tier}: {done.cleaned_by} cleans it at this moment, so nothing was done from here"
     verb = "would remove" if done.dry_run else "removed"
     objects = f"{numbers.counted(done.removed, 'object')} ({done.expired} for their age)"
-    remnants = f", {numbers.counted(done.remnants, 'lease')} and markers of nobody" if done.remnants else ""
+    remnants = f", {numbers.counted(done.remnants, 'lease or marker')} of nobody" if done.remnants else ""
     early = "; another node has taken over, and goes on" if done.has_ended_early else ""
     left = f"{numbers.size(done.left_bytes)} {'would be' if done.dry_run else 'are'} left"
     return f"{done.tier}: {verb} {objects}{remnants}, {numbers.size(done.bytes)}; {left}{early}"

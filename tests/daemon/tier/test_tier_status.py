@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from compiler_daemon.jobs import Job, RunningEvent
 from compiler_daemon.tier.address import masked, tier_places
 from compiler_daemon.tier.leases import Waiting
 from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, wait_until
+from tests.daemon.page_samples import PageVisitor
 from tests.daemon.tier.sharing import Said, StartDaemon, signing, start_sharing, waiting_for
 
 SECRET = "hunter2-swordfish"
@@ -102,6 +104,56 @@ def test_no_line_of_status_about_tiers_is_longer_than_a_terminal(
 def test_a_daemon_without_a_tier_says_nothing_of_one(daemon: DaemonProcess) -> None:
     assert Said("status", "--json", "--dir", str(daemon.directory)).json["tiers"] == []
     assert "tier" not in Said("status", "--dir", str(daemon.directory)).out.split()
+
+
+def test_statistics_say_what_came_from_tiers_and_how_many_compiles_other_nodes_spared_this_one(
+    start_daemon: StartDaemon, tier: str, tmp_path: Path
+) -> None:
+    lines = signing(tmp_path / "a"), signing(tmp_path / "b", "lab-2")
+    a = start_sharing(start_daemon, tier, "a", trusts=lines[1:])
+    b = start_sharing(start_daemon, tier, "b", trusts=lines[:1])
+    slow = a.compile("key-1", b"ok 1.5")
+    assert next(slow)
+    wait_until(lambda: any("lease" in str(path) for path in tmp_path.glob("tier/lease/*/*")), what="a has the lease")
+
+    phases = [answer.running.phase for answer in b.compile("key-1", b"ok 1.5") if answer.HasField("running")]
+    assert [answer for answer in slow if answer.HasField("artifact")]
+
+    assert any(phase.startswith("compiled on ") for phase in phases)
+    told = Said("stats", "--json", "--dir", str(b.directory)).json["tiers"]
+    assert (told["hits"], told["merged"], told["duplicates"], told["written"]) == (1, 1, 0, 0)
+    assert told["bytes_read"] > 0
+    words = Said("stats", "--dir", str(b.directory)).words
+    assert "from tiers 1 artifact" in words
+    assert "duplicates avoided 1 compiles that other nodes did meanwhile" in words
+    assert b.jobs("key-1") == []
+
+
+def test_statistics_of_a_daemon_without_a_tier_say_nothing_of_one(daemon: DaemonProcess) -> None:
+    assert "tiers" not in Said("stats", "--json", "--dir", str(daemon.directory)).json
+    assert "tier" not in Said("stats", "--dir", str(daemon.directory)).out
+
+
+def test_the_page_and_the_metrics_have_a_tier_without_its_password(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    with redis_running(tmp_path, "--requirepass", SECRET) as server:
+        places = [f"unix://:{SECRET}@{server.path}", f"file://{tmp_path / '<gone>'}"]
+        daemon = start_daemon("d", tier={"places": places}, daemon={"page_port": 0})
+        daemon.handshake()
+        daemon.lookup("key-1")
+        page = PageVisitor(daemon)
+        shown, figures, told = (page.ask(path).text for path in ("/", "/metrics", "/status.json"))
+
+    assert f"unix://:***@{server.path}" in shown
+    assert "there is no directory" in shown
+    assert "&lt;gone&gt;" in shown
+    assert "<gone>" not in shown
+    assert 'compile_daemon_tier_lookups_total{result="miss",tier="unix://:***@' in figures
+    assert json.loads(told)["status"]["tiers"][0]["counts"]["tier_misses"] == 1
+    assert SECRET not in shown + figures + told
+
+
+def test_the_page_of_a_daemon_without_a_tier_has_no_table_of_tiers(page: PageVisitor) -> None:
+    assert "h-tiers" not in page.ask("/").text
 
 
 # What is wrong with it
@@ -192,7 +244,7 @@ class WaitingTiers:
 
 def waited_for(tiers: Any) -> tuple[Turn, str]:
     """Return what is known of a turn of another node's, and what the trainers who wait are told."""
-    job = Job(kind="graph", environment=ENVIRONMENT, key="k", graph=b"", program="p", interpreter="")
+    job = Job(kind="graphs", environment=ENVIRONMENT, key="k", graph=b"", program="p", interpreter="")
     turns = Turns(tiers, cache=SimpleNamespace(), counters=metrics.Counters())  # type: ignore[arg-type]
 
     async def ask() -> tuple[Turn, str]:
