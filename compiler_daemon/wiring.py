@@ -217,14 +217,23 @@ def _tiers(config: DaemonConfig, counters: Counters) -> Tiers | None:
         raise UsageError("a tier needs zstandard: `pip install 'compiler-daemon[s3]'`") from error
     from compiler_daemon.tier.address import tier_at
     from compiler_daemon.tier.engines import open_engine
+    from compiler_daemon.tier.leases import LeaseConfig
     from compiler_daemon.tier.signer_files import Signers
     from compiler_daemon.tier.tier import Tier
     from compiler_daemon.tier.tiers import Tiers
 
     signers = Signers(config.directory)
+    leases = LeaseConfig(ttl_s=config.tier.lease_s, beat_s=config.tier.beat_s)
     addresses = [tier_at(place, os.environ) for place in config.tier.places]
     tiers = [
-        Tier(address, open_engine(address), signers=signers, accept=config.tier.accept, counters=counters)
+        Tier(
+            address,
+            open_engine(address),
+            signers=signers,
+            accept=config.tier.accept,
+            counters=counters,
+            leases=leases,
+        )
         for address in addresses
     ]
     return Tiers(tiers, signers=signers, counters=counters)

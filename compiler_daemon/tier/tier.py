@@ -23,7 +23,7 @@ from compiler_daemon.tier.breaker import BreakerView, TierBreaker
 from compiler_daemon.tier.budget import ReadBudget
 from compiler_daemon.tier.engines import Engine
 from compiler_daemon.tier.header import MAX_HEADER_BYTES, MAX_PACKED_BYTES
-from compiler_daemon.tier.leases import Leases
+from compiler_daemon.tier.leases import LeaseConfig, Leases
 from compiler_daemon.tier.object_errors import ObjectError
 from compiler_daemon.tier.packed import MAX_FACTS_BYTES, Accept, Unpacked, unpack, unpack_facts
 from compiler_daemon.tier.signer_files import Signers
@@ -74,12 +74,19 @@ class Tier:
     """Finds artifacts in one tier, and puts them there."""
 
     def __init__(
-        self, address: TierAddress, engine: Engine, *, signers: Signers, accept: Accept, counters: metrics.Counters
+        self,
+        address: TierAddress,
+        engine: Engine,
+        *,
+        signers: Signers,
+        accept: Accept,
+        counters: metrics.Counters,
+        leases: LeaseConfig | None = None,
     ) -> None:
         self.address = address
         self.breaker = TierBreaker()
         self.budget = ReadBudget()
-        self.leases = Leases(engine)
+        self.leases = Leases(engine, leases)
         self._engine = engine
         self._signers = signers
         self._accept = accept
