@@ -68,6 +68,21 @@ def test_nodes_that_are_asked_at_once_compile_a_graph_once_and_have_the_same_art
     assert any(phase.startswith("compiled on ") for phase in phases), phases
 
 
+def test_a_node_without_a_signer_reads_and_compiles_for_itself(nodes: Any) -> None:
+    a, b = nodes()
+    (c,) = nodes("c")
+    c.files.own.unlink()
+    c.believe(a.signer)
+    made = digest(a.compiled("k1", b"ok"))
+
+    asked = [node.asked("k2", b"ok 0.5") for node in (b, c)]
+    of_b, of_c = (digest(each.answer()) for each in asked)
+
+    assert [manifest_digest(entry.manifest) for entry in c.lookup("k1")] == [made]
+    assert of_b != of_c, "who takes no lease compiles beside the others: so would all, without leases"
+    assert c.counted("tier_written") == 0
+
+
 def test_what_a_trainer_has_published_is_shared_unless_only_workers_are_believed(nodes: Any) -> None:
     a, b = nodes()
     (c,) = nodes("c", tier={"accept": "worker"})
