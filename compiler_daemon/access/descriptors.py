@@ -23,6 +23,8 @@ _MAX_CONNECTIONS = 1024
 """Of one address; a connection costs some tens of kilobytes before it has said a word."""
 _LISTENERS = 2
 
+_SILENT_S = 1
+"""For so long the kernel keeps a connection that says nothing to itself."""
 _LOOK_S, _LOOK_AGAIN_S = 0.25, 0.01
 """Between two looks; and while connections crowd in, for those of half a second would fill every place."""
 _FEW_BYTES = 1024
@@ -48,6 +50,18 @@ def raise_limit() -> int:
 def max_connections(open_files: int) -> int:
     """Return how many connections one address may have, so that a reserve of open files is left."""
     return max(8, min(_MAX_CONNECTIONS, (open_files - min(_RESERVE, open_files // 2)) // _LISTENERS))
+
+
+def keep_silent_out(port: int) -> None:
+    """Have the kernel hand over connections to a TCP port once they have said something, or for a second have not.
+
+    Who speaks first in TLS, and in HTTP/2, is the client. What says nothing costs the daemon nothing in that second,
+    and nothing at all where it has left by then. A kernel that does not know this leaves it to `let_silent_go`.
+    """
+    for _, listener in _sockets(port):
+        with contextlib.closing(listener), contextlib.suppress(OSError):
+            if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S)
 
 
 async def let_silent_go(port: int, *, most: int) -> None:
@@ -107,6 +121,17 @@ def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], co
 
 def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
     """Yield every connection of this process to the port, by another descriptor, which the caller closes."""
+    for inode, found in _sockets(port):
+        try:
+            found.getpeername()
+        except OSError:  # a listener has none, nor has a connection whose other side has gone by itself
+            found.close()
+        else:
+            yield inode, found
+
+
+def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
+    """Yield every socket of this process at the port, likewise, with its number in the kernel."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             # Duplicated first and looked at then: the number may be another's by now, and what we look at is ours.
@@ -115,19 +140,20 @@ def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
             if not stat.S_ISSOCK(known.st_mode):
                 os.close(number)
                 continue
-            connection = socket.socket(fileno=number)
-            if _is_of(connection, port):
-                yield known.st_ino, connection
+            found = socket.socket(fileno=number)
+            if _is_of(found, port):
+                yield known.st_ino, found
             else:
-                connection.close()
+                found.close()
 
 
-def _is_of(connection: socket.socket, port: int) -> bool:
+def _is_of(found: socket.socket, port: int) -> bool:
     try:
+        # A port of UDP may have the same number.
         return (
-            connection.family in (socket.AF_INET, socket.AF_INET6)
-            and connection.getsockname()[1] == port
-            and bool(connection.getpeername())  # a listener has none
+            found.family in (socket.AF_INET, socket.AF_INET6)
+            and found.type == socket.SOCK_STREAM
+            and found.getsockname()[1] == port
         )
     except OSError:
         return False

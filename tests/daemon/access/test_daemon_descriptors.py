@@ -6,13 +6,15 @@ import contextlib
 import re
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from compiler_daemon.access.descriptors import let_go, max_connections
-from tests.daemon.daemon_process import DaemonProcess
+from compiler_daemon.access.descriptors import keep_silent_out, let_go, max_connections
+from tests.daemon.daemon_process import DaemonProcess, wait_until
+from tests.daemon.tls_daemon import TlsDaemon
 
 
 def test_a_daemon_raises_its_soft_limit_of_open_files(start_daemon: Callable[..., DaemonProcess]) -> None:
@@ -35,6 +37,40 @@ def test_a_daemon_raises_its_soft_limit_of_open_files(start_daemon: Callable[...
 def test_connections_leave_a_reserve_of_open_files(open_files: int, connections: int) -> None:
     assert max_connections(open_files) == connections
     assert 2 * connections < open_files or connections == 8
+
+
+def test_the_kernel_keeps_a_connection_to_itself_until_it_says_something() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        keep_silent_out(server.getsockname()[1])
+        server.settimeout(0.3)
+        with socket.create_connection(server.getsockname()) as client:
+            with pytest.raises(TimeoutError):
+                server.accept()
+
+            client.sendall(b"hello")
+
+            with server.accept()[0] as accepted:
+                assert accepted.recv(5) == b"hello"
+
+
+def test_a_daemon_has_no_descriptors_for_connections_that_say_nothing(tmp_path: Path) -> None:
+    with TlsDaemon(tmp_path / "d") as daemon, contextlib.ExitStack() as scope:
+        opened = Path(f"/proc/{daemon.process.pid}/fd")
+        with daemon.remote("ada") as ada:
+            ada.status()
+        before = len(list(opened.iterdir()))
+        began = time.monotonic()
+        silent = [scope.enter_context(socket.create_connection(("127.0.0.1", daemon.port))) for _ in range(60)]
+        with daemon.remote("bob") as bob:
+            bob.status()  # who came later was answered, so these would have been taken by now
+        seen = len(list(opened.iterdir()))
+        late = time.monotonic() - began > 0.8  # the kernel hands them over after a second
+
+        for one in silent:
+            one.sendall(b"\x16\x03\x01")
+
+        assert late or seen < before + 30
+        wait_until(lambda: len(list(opened.iterdir())) >= before + 50, what="connections that speak are taken")
 
 
 def test_of_too_many_connections_those_go_that_have_not_begun_and_the_oldest_first() -> None:
