@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import resource
 import socket
@@ -15,6 +16,7 @@ import stat
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 _WANTED = 65_536
 _RESERVE = 256
@@ -34,6 +36,21 @@ _NOT_A_GREETING = 64
 _BYTES_RECEIVED = struct.Struct("=Q")
 _BYTES_RECEIVED_AT = 128
 """In the kernel's struct tcp_info."""
+_info = ctypes.create_string_buffer(256)
+"""Filled anew for each connection; there is one look at a time."""
+_kernel = ctypes.PyDLL(None)
+"""Called without letting go of the interpreter: a look asks for a thousand connections, and would wait for it as often;
+and without a socket that would close what is not ours."""
+
+
+class Connection(NamedTuple):
+    """One that gRPC has; a number of ours for it may be another's a moment later."""
+
+    descriptor: int
+    turn: int
+    """At which it was seen first."""
+    address: str
+    """Of the other side, without its port."""
 
 
 def raise_limit() -> int:
@@ -58,9 +75,9 @@ def keep_silent_out(port: int) -> None:
     Who speaks first in TLS, and in HTTP/2, is the client. What says nothing costs the daemon nothing in that second,
     and nothing at all where it has left by then. A kernel that does not know this leaves it to `let_silent_go`.
     """
-    for _, listener in _sockets(port):
-        with contextlib.closing(listener), contextlib.suppress(OSError):
-            if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    for descriptor, _ in _sockets():
+        with contextlib.suppress(OSError), _opened(descriptor) as listener:
+            if _is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S)
 
 
@@ -73,7 +90,7 @@ async def let_silent_go(port: int, *, most: int) -> None:
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """
-    seen: dict[int, int] = {}
+    seen: dict[int, Connection] = {}
     turn = opened = 0
     while True:
         await asyncio.sleep(_LOOK_AGAIN_S if opened > most // 8 else _LOOK_S)
@@ -85,84 +102,85 @@ async def let_silent_go(port: int, *, most: int) -> None:
             seen = {}
 
 
-def let_go(port: int, idle: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
+def let_go(port: int, idle: int, most: int, seen: Mapping[int, Connection], turn: int) -> dict[int, Connection]:
     """End connections that have not begun until `idle` are left, then those that shake hands until `most` are.
 
-    `seen` tells at which turn each connection, by its number in the kernel, was seen first. Returns it for the next.
+    `seen` is what the turn before returned: the connections of then, by their number in the kernel.
     """
-    found: dict[int, socket.socket] = {}
-    with contextlib.ExitStack() as scope:
-        for inode, connection in _connections(port):
-            scope.callback(connection.close)
-            found[inode] = connection  # once: the number that listed the descriptors may be one of ours by now
-        since = {inode: seen.get(inode, turn) for inode in found}
-        received = {inode: _bytes_received(connection) for inode, connection in found.items()}
-        oldest_first = sorted(found, key=lambda one: (since[one], one))
-        not_begun = [one for one in oldest_first if received[one] < _NOT_A_GREETING]
-        greeting = [one for one in oldest_first if _NOT_A_GREETING <= received[one] < _FEW_BYTES]
-        going = [*_first_to_go(not_begun, found, len(found) - idle)]
-        going += _first_to_go(greeting, found, len(found) - len(going) - most)
-        for inode in going:
-            # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it.
-            with contextlib.suppress(OSError):
-                found[inode].shutdown(socket.SHUT_RDWR)
-        return since
+    found = dict(_connections(port, seen, turn))
+    received = {inode: _bytes_received(connection.descriptor) for inode, connection in found.items()}
+    oldest_first = sorted(found, key=lambda one: (found[one].turn, one))
+    not_begun = [one for one in oldest_first if received[one] < _NOT_A_GREETING]
+    greeting = [one for one in oldest_first if _NOT_A_GREETING <= received[one] < _FEW_BYTES]
+    going = [*_first_to_go(not_begun, found, len(found) - idle)]
+    going += _first_to_go(greeting, found, len(found) - len(going) - most)
+    for inode in going:
+        with contextlib.suppress(OSError), _opened(found[inode].descriptor) as connection:
+            # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it. Where the
+            # number is another's by now, it has been closed already.
+            if os.fstat(connection.fileno()).st_ino == inode:
+                connection.shutdown(socket.SHUT_RDWR)
+    return found
 
 
-def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
+def _first_to_go(oldest_first: list[int], found: Mapping[int, Connection], count: int) -> Iterator[int]:
     """Yield `count` of these connections, which go: always the oldest of the address that has most of them."""
     of_address: dict[str, deque[int]] = {}
     for inode in oldest_first:
-        with contextlib.suppress(OSError):  # the other side has gone by itself
-            of_address.setdefault(found[inode].getpeername()[0], deque()).append(inode)
-    for _ in range(min(count, sum(map(len, of_address.values())))):
+        of_address.setdefault(found[inode].address, deque()).append(inode)
+    for _ in range(min(count, len(oldest_first))):
         yield max(of_address.values(), key=len).popleft()
 
 
-def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
-    """Yield every connection of this process to the port, by another descriptor, which the caller closes."""
-    for inode, found in _sockets(port):
-        try:
-            found.getpeername()
-        except OSError:  # a listener has none, nor has a connection whose other side has gone by itself
-            found.close()
-        else:
-            yield inode, found
+def _connections(port: int, seen: Mapping[int, Connection], turn: int) -> Iterator[tuple[int, Connection]]:
+    """Yield every connection of this process to the port, by its number in the kernel."""
+    for descriptor, inode in _sockets():
+        if known := seen.get(inode):
+            yield inode, known._replace(descriptor=descriptor)
+            continue
+        with contextlib.suppress(OSError), _opened(descriptor) as new:
+            if _is_of(new, port):
+                # A listener has no such name, nor has a connection whose other side has gone by itself.
+                yield inode, Connection(descriptor, turn, new.getpeername()[0])
 
 
-def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
-    """Yield every socket of this process at the port, likewise, with its number in the kernel."""
+def _sockets() -> Iterator[tuple[int, int]]:
+    """Yield every socket of this process: its descriptor, and its number in the kernel."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            # Duplicated first and looked at then: the number may be another's by now, and what we look at is ours.
-            number = os.dup(int(name))
-            known = os.fstat(number)
-            if not stat.S_ISSOCK(known.st_mode):
-                os.close(number)
-                continue
-            found = socket.socket(fileno=number)
-            if _is_of(found, port):
-                yield known.st_ino, found
-            else:
-                found.close()
+            found = os.fstat(int(name))
+            if stat.S_ISSOCK(found.st_mode):
+                yield int(name), found.st_ino
+
+
+@contextlib.contextmanager
+def _opened(descriptor: int) -> Iterator[socket.socket]:
+    """Open a socket a second time, so that what is looked at and ended is one thing; gRPC may close it meanwhile."""
+    number = os.dup(descriptor)
+    try:
+        found = socket.socket(fileno=number)
+    except OSError:  # no socket any more
+        os.close(number)
+        raise
+    with found:
+        yield found
 
 
 def _is_of(found: socket.socket, port: int) -> bool:
-    try:
-        # A port of UDP may have the same number.
-        return (
-            found.family in (socket.AF_INET, socket.AF_INET6)
-            and found.type == socket.SOCK_STREAM
-            and found.getsockname()[1] == port
-        )
-    except OSError:
-        return False
+    # A port of UDP may have the same number.
+    return (
+        found.family in (socket.AF_INET, socket.AF_INET6)
+        and found.type == socket.SOCK_STREAM
+        and found.getsockname()[1] == port
+    )
 
 
-def _bytes_received(connection: socket.socket) -> int:
+def _bytes_received(descriptor: int) -> int:
     """Return how much the other side has sent; where the kernel does not say, enough to be left alone."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    if len(info) < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+    length = ctypes.c_uint32(len(_info))
+    if _kernel.getsockopt(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, _info, ctypes.byref(length)):
         return _FEW_BYTES
-    received: int = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0]
+    if length.value < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+        return _FEW_BYTES
+    received: int = _BYTES_RECEIVED.unpack_from(_info, _BYTES_RECEIVED_AT)[0]
     return received

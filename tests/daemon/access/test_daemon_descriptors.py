@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler_daemon.access.descriptors import keep_silent_out, let_go, max_connections
+from compiler_daemon.access.descriptors import Connection, keep_silent_out, let_go, max_connections
 from tests.daemon.daemon_process import DaemonProcess, wait_until
 from tests.daemon.tls_daemon import TlsDaemon
 
@@ -98,13 +98,13 @@ def test_connections_that_shake_hands_go_only_where_there_are_far_too_many() -> 
 @contextlib.contextmanager
 def _connected(
     lengths: list[int],
-) -> Iterator[tuple[int, list[socket.socket], socket.socket, dict[int, int]]]:
+) -> Iterator[tuple[int, list[socket.socket], socket.socket, dict[int, Connection]]]:
     """A port and its clients in the order of their age, each of which has sent so many bytes; a client of another."""
     with contextlib.ExitStack() as scope:
         server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = server.getsockname()[1]
         other = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
-        seen: dict[int, int] = {}
+        seen: dict[int, Connection] = {}
         clients = []
         for number, length in enumerate(lengths):
             client = scope.enter_context(socket.create_connection(("127.0.0.1", port)))
