@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import socket
@@ -27,8 +28,8 @@ _LISTENERS = 2
 
 _SILENT_S = 1
 """For so long the kernel keeps a connection that says nothing to itself."""
-_LOOK_S, _LOOK_AGAIN_S = 0.25, 0.01
-"""Between two looks; and while connections crowd in, for those of half a second would fill every place."""
+_LOOK_S, _LOOK_AGAIN_S = 0.1, 0.01
+"""Between two looks; and while connections crowd in, for those of a quarter of a second would fill every place."""
 _FEW_BYTES = 1024
 """Who has sent less is still shaking hands over TLS, or has not begun."""
 _NOT_A_GREETING = 64
@@ -51,6 +52,8 @@ class Connection(NamedTuple):
     """At which it was seen first."""
     address: str
     """Of the other side, without its port."""
+    received: int
+    """Bytes, at the last look."""
 
 
 def raise_limit() -> int:
@@ -82,38 +85,38 @@ def keep_silent_out(port: int) -> None:
 
 
 async def let_silent_go(port: int, *, most: int) -> None:
-    """End connections that have said next to nothing, while a TCP port has many.
+    """End connections that have said next to nothing, while a TCP port with `most` places has many.
 
-    From a quarter of `most` on, those go that have not begun to shake hands, until an eighth is left; from a half on,
-    those that shake hands go as well. The address that has most of them gives way before the others, and of one
-    address the oldest. Where all places fill between two looks, gRPC turns away whoever comes.
+    Of the places that clients who are in have left, an eighth is for those that have not begun to shake hands, and a
+    quarter for those that do. The address that has most of them gives way before the others, and of one address the
+    oldest. Where all places fill between two looks, gRPC turns away whoever comes.
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """
     seen: dict[int, Connection] = {}
-    turn = opened = 0
+    turn = crowd = 0
     while True:
-        await asyncio.sleep(_LOOK_AGAIN_S if opened > most // 8 else _LOOK_S)
+        await asyncio.sleep(_LOOK_AGAIN_S if crowd > most // 16 else _LOOK_S)
         turn += 1
-        opened = len(os.listdir("/proc/self/fd"))
-        if opened > most // 4:
-            seen = await asyncio.to_thread(let_go, port, most // 8, most // 2, seen, turn)
-        elif opened <= most // 8:
-            seen = {}
+        if len(os.listdir("/proc/self/fd")) > most // 8:
+            seen = await asyncio.to_thread(let_go, port, most, seen, turn)
+            crowd = sum(connection.received < _FEW_BYTES for connection in seen.values())
+        else:
+            seen, crowd = {}, 0
 
 
-def let_go(port: int, idle: int, most: int, seen: Mapping[int, Connection], turn: int) -> dict[int, Connection]:
-    """End connections that have not begun until `idle` are left, then those that shake hands until `most` are.
+def let_go(port: int, most: int, seen: Mapping[int, Connection], turn: int) -> dict[int, Connection]:
+    """End those connections for which there is no place, of `most` for all; return what was found.
 
     `seen` is what the turn before returned: the connections of then, by their number in the kernel.
     """
     found = dict(_connections(port, seen, turn))
-    received = {inode: _bytes_received(connection.descriptor) for inode, connection in found.items()}
     oldest_first = sorted(found, key=lambda one: (found[one].turn, one))
-    not_begun = [one for one in oldest_first if received[one] < _NOT_A_GREETING]
-    greeting = [one for one in oldest_first if _NOT_A_GREETING <= received[one] < _FEW_BYTES]
-    going = [*_first_to_go(not_begun, found, len(found) - idle)]
-    going += _first_to_go(greeting, found, len(found) - len(going) - most)
+    not_begun = [one for one in oldest_first if found[one].received < _NOT_A_GREETING]
+    greeting = [one for one in oldest_first if _NOT_A_GREETING <= found[one].received < _FEW_BYTES]
+    left = max(0, most - (len(found) - len(not_begun) - len(greeting)))
+    going = [*_first_to_go(not_begun, found, len(not_begun) - math.ceil(left / 8))]
+    going += _first_to_go(greeting, found, len(greeting) - math.ceil(left / 4))
     for inode in going:
         with contextlib.suppress(OSError), _opened(found[inode].descriptor) as connection:
             # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it. Where the
@@ -136,12 +139,14 @@ def _connections(port: int, seen: Mapping[int, Connection], turn: int) -> Iterat
     """Yield every connection of this process to the port, by its number in the kernel."""
     for descriptor, inode in _sockets():
         if known := seen.get(inode):
-            yield inode, known._replace(descriptor=descriptor)
+            if known.received < _FEW_BYTES:
+                known = known._replace(descriptor=descriptor, received=_bytes_received(descriptor))
+            yield inode, known
             continue
         with contextlib.suppress(OSError), _opened(descriptor) as new:
             if _is_of(new, port):
                 # A listener has no such name, nor has a connection whose other side has gone by itself.
-                yield inode, Connection(descriptor, turn, new.getpeername()[0])
+                yield inode, Connection(descriptor, turn, new.getpeername()[0], _bytes_received(descriptor))
 
 
 def _sockets() -> Iterator[tuple[int, int]]:

@@ -75,24 +75,34 @@ def test_a_daemon_has_no_descriptors_for_connections_that_say_nothing(tmp_path: 
 
 def test_of_too_many_connections_those_go_that_have_not_begun_and_the_oldest_first() -> None:
     with _connected([2000, 0, 300, 0, 0, 0]) as (port, clients, elsewhere, seen):
-        assert let_go(port, 6, 6, seen, 6).keys() == seen.keys()
+        assert let_go(port, 33, seen, 6).keys() == seen.keys()
         assert [_is_over(one) for one in clients] == [False] * 6
 
-        let_go(port, 4, 6, seen, 7)
+        let_go(port, 17, seen, 7)
 
         assert [_is_over(one) for one in clients] == [False, True, False, True, False, False]
         assert not _is_over(elsewhere)
 
 
-def test_connections_that_shake_hands_go_only_where_there_are_far_too_many() -> None:
+def test_connections_that_shake_hands_have_more_places_than_those_that_have_not_begun() -> None:
     with _connected([2000, 300, 0, 300, 300, 0]) as (port, clients, elsewhere, seen):
-        let_go(port, 2, 4, seen, 6)
-        assert [_is_over(one) for one in clients] == [False, False, True, False, False, True]
+        let_go(port, 13, seen, 6)
+        assert [_is_over(one) for one in clients] == [False] * 6
 
-        let_go(port, 1, 3, seen, 7)
+        let_go(port, 9, seen, 7)
 
-        assert [_is_over(one) for one in clients] == [False, True, True, False, False, True]
+        assert [_is_over(one) for one in clients] == [False, True, True, False, False, False]
         assert not _is_over(elsewhere)
+
+
+def test_clients_that_are_in_do_not_cost_the_next_ones_their_places_until_there_are_none() -> None:
+    with _connected([*[2000] * 20, 300, 0]) as (port, clients, _, seen):
+        let_go(port, 64, seen, 22)
+        assert [_is_over(one) for one in clients] == [False] * 22
+
+        let_go(port, 20, seen, 23)
+
+        assert [_is_over(one) for one in clients] == [False] * 20 + [True, True]
 
 
 @contextlib.contextmanager
@@ -112,7 +122,7 @@ def _connected(
             client.sendall(b"x" * length)
             assert len(accepted.recv(length, socket.MSG_WAITALL)) == length
             clients.append(client)
-            seen = let_go(port, len(lengths), len(lengths), seen, number)
+            seen = let_go(port, 1000, seen, number)
         elsewhere = scope.enter_context(socket.create_connection(other.getsockname()))
         scope.enter_context(other.accept()[0])
         for one in (*clients, elsewhere):
@@ -130,7 +140,7 @@ def test_the_address_that_floods_gives_way_before_the_others() -> None:
             clients.append(scope.enter_context(client))
             scope.enter_context(server.accept()[0])
 
-        let_go(port, 4, 6, {}, 0)
+        let_go(port, 32, {}, 0)
 
         for one in clients:
             one.settimeout(0.2)
