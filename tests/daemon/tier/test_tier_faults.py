@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -207,6 +208,27 @@ async def test_redis_with_a_password_is_used_with_it_only(tmp_path: Path) -> Non
             assert await engine.create(NAME, b"data")
 
     assert "sesame" not in f"{error.value} {address} {address!r}"
+
+
+async def test_redis_over_tls_is_used_where_its_certificate_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)  # noqa: ASYNC221
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with redis_running(tmp_path, *tls, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"):
+        address = read_tier(f"rediss://localhost:{port}")
+        async with opened(address) as engine:
+            with pytest.raises(TierError, match="certificate verify failed"):
+                await engine.get(NAME, LIMIT)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with opened(address) as engine:
+            assert await engine.create(NAME, b"data")
 
 
 async def test_value_of_another_kind_in_redis_is_an_error(redis_server: RedisServer) -> None:
