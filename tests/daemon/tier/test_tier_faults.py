@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,10 @@ from compiler_daemon.errors import (
 )
 from compiler_daemon.tier.address import TierAddress, read_tier
 from compiler_daemon.tier.engines import Engine, EngineTimeouts, open_engine
+from compiler_daemon.tier.engines.directory import DirectoryEngine
+from compiler_daemon.tier.engines.mounts import late_misses, mount_of
 from compiler_daemon.tier.engines.threads import HangingThreads
+from tests.daemon.tier.tier_samples import stopped
 
 pytestmark = pytest.mark.asyncio
 
@@ -45,15 +47,6 @@ async def opened(address: TierAddress, environ: dict[str, str] | None = None) ->
         yield engine
     finally:
         await engine.close()
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def filled(engine: Engine) -> None:
@@ -324,6 +317,38 @@ async def test_directory_of_everybody_is_noted(root: Path) -> None:
         found = levels(list(await engine.check()))
 
     assert found["tier"] == "note"
+
+
+async def test_mount_of_a_directory_is_found_and_nfs_that_remembers_misses_is_noted() -> None:
+    listed = (
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        "40 22 0:51 / /shared\\040files rw,relatime shared:9 - nfs4 server:/files rw,vers=4.2,hard\n"
+        "41 22 0:52 / /tier rw,relatime - nfs server:/tier rw,lookupcache=pos\n"
+        "a line of another form\n"
+    )
+
+    notes = {
+        path: late_misses(mount)
+        for path in ("/shared files/tier", "/shared", "/tier/x", "/home")
+        if (mount := mount_of(Path(path), listed))
+    }
+
+    assert "lookupcache=positive" in notes.pop("/shared files/tier")
+    assert notes == {"/shared": "", "/tier/x": "", "/home": ""}
+    assert mount_of(Path("/tier"), "") is None
+
+
+async def test_check_finds_that_creating_is_not_exclusive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def create(self: DirectoryEngine, name: str, data: bytes) -> bool:
+        await self.replace(name, data)
+        return True
+
+    monkeypatch.setattr(DirectoryEngine, "create", create)
+    async with opened(read_tier(f"file://{root}")) as engine:
+        found = {each.check: each for each in await engine.check()}
+
+    assert found["tier creates"].level == "problem"
+    assert "8 of 8" in found["tier creates"].text
 
 
 async def test_touch_makes_a_file_new_again(root: Path) -> None:
