@@ -160,6 +160,19 @@ async def test_bucket_that_may_only_be_read_says_so_when_written(s3_server: S3Se
     assert found == {"tier": "ok", "tier reads": "ok", "tier writes": "note"}
 
 
+async def test_closed_bucket_has_given_its_threads_time_to_rest_after_the_last_call(s3_server: S3Server) -> None:
+    engine = open_engine(read_tier("s3://tier/rest"), s3_server.variables(), EngineTimeouts())
+    await engine.get(NAME, LIMIT)
+
+    start = time.monotonic()
+    await engine.close()
+    first_s = time.monotonic() - start
+    await engine.close()
+
+    assert first_s > 0.08
+    assert time.monotonic() - start - first_s < 0.08
+
+
 async def test_wrong_keys_of_a_bucket_are_told_without_the_secret(s3_server: S3Server) -> None:
     environ = {**s3_server.variables(), "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
     async with opened(read_tier("s3://tier/wrong"), environ) as engine:
@@ -336,6 +349,23 @@ async def test_mount_of_a_directory_is_found_and_nfs_that_remembers_misses_is_no
     assert "lookupcache=positive" in notes.pop("/shared files/tier")
     assert notes == {"/shared": "", "/tier/x": "", "/home": ""}
     assert mount_of(Path("/tier"), "") is None
+
+
+async def test_of_writers_that_all_saw_a_free_name_one_gets_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(4)
+    make_folders = DirectoryEngine._make_folders
+
+    def make_together(self: DirectoryEngine, folder: Path, status: os.stat_result) -> None:
+        make_folders(self, folder, status)
+        barrier.wait(10)
+
+    monkeypatch.setattr(DirectoryEngine, "_make_folders", make_together)
+    engine = open_engine(read_tier(f"file://{root}"), timeouts=EngineTimeouts(call_s=20.0))
+    results = await asyncio.gather(*(engine.create(NAME, f"{number}".encode()) for number in range(4)))
+
+    assert results.count(True) == 1
+    assert await engine.get(NAME, LIMIT) == f"{results.index(True)}".encode()
+    await engine.close()
 
 
 async def test_check_finds_that_creating_is_not_exclusive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
