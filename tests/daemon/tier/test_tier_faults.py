@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benches.harness.ports import free_ports
 from benches.harness.redis_server import RedisServer, redis_running
 from benches.harness.s3_server import READER, S3Server
 from compiler_daemon.errors import (
@@ -223,9 +224,7 @@ async def test_redis_over_tls_is_used_where_its_certificate_is_trusted(
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)  # noqa: ASYNC221
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
     with redis_running(tmp_path, *tls, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"):
         address = read_tier(f"rediss://localhost:{port}")
