@@ -40,23 +40,24 @@ def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
     if program is None:
         raise BenchError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
     path = folder / "redis.sock"
-    keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
-    process = start_child(
-        [program, "--port", "0", "--unixsocket", str(path), *keeps_nothing, *options], stdout=subprocess.DEVNULL
-    )
+    keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder), "--bind", "127.0.0.1"]
+    command = [program, "--port", "0", "--unixsocket", str(path), *keeps_nothing, *options]
+    log = folder / "redis.log"
+    with log.open("wb") as file:
+        process = start_child(command, stdout=file)
     try:
-        _wait_for(path, process)
+        _wait_for(path, process, log)
         yield RedisServer(path, process.pid)
     finally:
         process.kill()  # one that was stopped would not hear anything else, and nothing of it is kept
         process.wait()
 
 
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _READY_S
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
             return
         time.sleep(0.05)
-    raise BenchError("redis-server did not come up")
+    raise BenchError(f"redis-server did not come up: {log.read_text(errors='replace')[-500:]}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from compiler_daemon.endpoint import read_private
 from compiler_daemon.errors import DirectoryError, UsageError
@@ -49,12 +49,12 @@ class TierAddress:
     password: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        login = f"{self.user}:***@" if self.password else f"{self.user}@" if self.user else ""
+        login = f"{quote(self.user)}:***@" if self.password else f"{quote(self.user)}@" if self.user else ""
         match self.scheme:
             case "file":
-                return f"file://{self.place}"
+                return f"file://{quote(self.place)}"
             case "unix":
-                return f"unix://{login}{self.place}" + (f"?db={self.database}" if self.database else "")
+                return f"unix://{login}{quote(self.place)}" + (f"?db={self.database}" if self.database else "")
             case "redis" | "rediss":
                 return f"{self.scheme}://{login}{self.place}/{self.database}"
             case _:
@@ -125,8 +125,11 @@ def read_tier(text: str, *, may_hold_password: bool = False) -> TierAddress:
 
 
 def masked(text: str) -> str:
-    """Return an address as it may be printed: what stands before an `@` is left out after its user."""
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", text)
+    """Return what was written as it may be printed: without a login and a query, whichever form they have."""
+    scheme, there, rest = text.partition("://") if "://" in text else ("", "", text)
+    place = rest.partition("?")[0]
+    _, at, place = place.rpartition("@")
+    return f"{scheme}{there}{'***@' if at else ''}{place}{'?***' if '?' in rest else ''}"
 
 
 def object_name(namespace: str, environment: str, key: str, slot: int) -> str:
