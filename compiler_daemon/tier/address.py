@@ -48,6 +48,11 @@ class TierAddress:
     user: str = ""
     password: str = field(default="", repr=False)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether an answer takes tens of milliseconds: a bucket."""
+        return self.scheme in ("s3", "gs", "az")
+
     def __str__(self) -> str:
         login = f"{quote(self.user)}:***@" if self.password else f"{quote(self.user)}@" if self.user else ""
         match self.scheme:
@@ -148,6 +153,11 @@ def objects_prefix(namespace: str, environment: str = "") -> str:
 def facts_name(environment: str) -> str:
     """Return the name of an environment's facts."""
     return f"facts/{_part(environment)}"
+
+
+def list_name(environment: str, program: str) -> str:
+    """Return the name of the list of what a program asked for last."""
+    return f"programs/{_part(environment)}/{hashlib.sha256(program.encode()).hexdigest()}"
 
 
 def compile_sha(namespace: str, environment: str, key: str) -> str:

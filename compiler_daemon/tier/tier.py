@@ -18,7 +18,7 @@ from compile_wire.digest import Digest, digest_of
 from compile_wire.facts import decode_facts
 from compiler_daemon import metrics
 from compiler_daemon.errors import TierError, TooLargeError
-from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, object_name
+from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, list_name, object_name
 from compiler_daemon.tier.breaker import BreakerView, TierBreaker
 from compiler_daemon.tier.budget import ReadBudget
 from compiler_daemon.tier.engines import Engine
@@ -42,6 +42,7 @@ _TOUCH_S = 3600.0
 
 _MAX_TOUCHED = 4096
 _MAX_REJECTIONS = 8
+_MAX_LIST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,15 @@ class Tier:
             return
         with self.breaker.writes.asking():
             await self._engine.replace(name, data)
+
+    async def list_of(self, environment: Digest, program: str) -> bytes:
+        """Return the list of what a program asked for last; nothing where there is none. Raises `TierError`."""
+        return await self._get(list_name(environment, program), _MAX_LIST_BYTES) or b""
+
+    async def put_list(self, environment: Digest, program: str, data: bytes) -> None:
+        """Replace the list of what a program asked for last. Raises `TierError`."""
+        with self.breaker.writes.asking():
+            await self._engine.replace(list_name(environment, program), data)
 
     def view(self) -> TierView:
         """Return its state."""
