@@ -37,7 +37,7 @@ def test_a_program_that_says_hello_finds_its_artifacts_there(
 
         def fetched() -> bool:
             b.handshake(program="train.py")
-            return b.status().store.artifacts == len(_KEYS)
+            return b.status().artifacts == len(_KEYS)
 
         # A hello before the list is written fetches nothing, and the next one may only a minute later.
         wait_until(lambda: _list_is_there(a), what="the list is in the tier")
