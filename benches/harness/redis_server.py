@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,17 @@ def redis_served(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def redis_running(folder: Path, *options: str) -> Iterator[RedisServer]:
-    """Run one with more options while the block lasts. Raises `BenchError` where there is none to run."""
+def redis_running(folder: Path, *options: str, launcher: Sequence[str] = ()) -> Iterator[RedisServer]:
+    """Run one with more options while the block lasts, by way of another command if need be.
+
+    Raises `BenchError` where there is none to run.
+    """
     program = shutil.which("redis-server")
     if program is None:
         raise BenchError("this needs redis-server: install it (Debian's redis-server), or leave its rows out")
     path = folder / "redis.sock"
     keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder), "--bind", "127.0.0.1"]
-    command = [program, "--port", "0", "--unixsocket", str(path), *keeps_nothing, *options]
+    command = [*launcher, program, "--port", "0", "--unixsocket", str(path), *keeps_nothing, *options]
     log = folder / "redis.log"
     with log.open("wb") as file:
         process = start_child(command, stdout=file)
