@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compile_wire.digest import Digest
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import max_connections, raise_limit
 from compiler_daemon.access.directory import Identity
@@ -43,6 +44,8 @@ from compiler_daemon.workers.pool import Pool
 
 if TYPE_CHECKING:
     from compiler_daemon.compiles.turns import Turns
+    from compiler_daemon.insight.runs import RunReport
+    from compiler_daemon.tier.prefetch import Prefetch
     from compiler_daemon.tier.tiers import Tiers
 
 
@@ -65,6 +68,7 @@ class Parts:
     status: DaemonStatus
     tiers: Tiers | None
     """What is shared with other daemons; None where nothing is."""
+    prefetch: Prefetch | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +108,6 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
     runs = await asyncio.to_thread(RunLog, config.runs)
     scope.push_async_callback(asyncio.to_thread, runs.close)
     reading = scope.enter_context(_reader())
-    intake = RunIntake(runs, store, reading=reading, counters=counters)
     tiers = _tiers(config, counters)
     if tiers is not None:
         scope.push_async_callback(tiers.close)
@@ -123,6 +126,10 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         facts_of=environments.known_facts,
     )
     cache = Cache(store, environments, secret=identity.secret, counters=counters, tiers=tiers)
+    prefetch = _prefetch(tiers, cache, scope)
+    intake = RunIntake(
+        runs, store, reading=reading, counters=counters, on_report=_noting(prefetch) if prefetch is not None else None
+    )
     single_flight = SingleFlight(
         config.flights,
         cache=cache,
@@ -146,6 +153,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         transfers=Transfers(store, environments, cache=cache, counters=counters),
         single_flight=single_flight,
         tiers=tiers,
+        prefetch=prefetch,
         status=DaemonStatus(
             store=store,
             pool=pool,
@@ -174,6 +182,7 @@ def _services(
             single_flight=parts.single_flight,
             interpreter=config.pool.interpreter,
             server_version=__version__,
+            on_welcome=parts.prefetch.begin if parts.prefetch is not None else None,
         ),
         AdminServicer(status=parts.status, shutdown=shutdown, server_version=__version__),
         InventoryServicer(
@@ -217,18 +226,44 @@ def _tiers(config: DaemonConfig, counters: Counters) -> Tiers | None:
         return None
     from compiler_daemon.tier.address import tier_at
     from compiler_daemon.tier.engines import check_packing, open_engine
+    from compiler_daemon.tier.leases import LeaseConfig
     from compiler_daemon.tier.signer_files import Signers
     from compiler_daemon.tier.tier import Tier
     from compiler_daemon.tier.tiers import Tiers
 
     check_packing()
     signers = Signers(config.directory)
+    leases = LeaseConfig(ttl_s=config.tier.lease_s, beat_s=config.tier.beat_s)
     addresses = [tier_at(place, os.environ) for place in config.tier.places]
     tiers = [
-        Tier(address, open_engine(address), signers=signers, accept=config.tier.accept, counters=counters)
+        Tier(
+            address,
+            open_engine(address),
+            signers=signers,
+            accept=config.tier.accept,
+            counters=counters,
+            leases=leases,
+        )
         for address in addresses
     ]
     return Tiers(tiers, signers=signers)
+
+
+def _prefetch(tiers: Tiers | None, cache: Cache, scope: contextlib.AsyncExitStack) -> Prefetch | None:
+    if tiers is None:
+        return None
+    from compiler_daemon.tier.prefetch import Prefetch
+
+    prefetch = Prefetch(tiers, has=cache.has, take_in=cache.take_in)
+    scope.push_async_callback(prefetch.close)
+    return prefetch
+
+
+def _noting(prefetch: Prefetch) -> Callable[[RunReport], None]:
+    """Return what notes the keys of the graphs in a report."""
+    return lambda report: prefetch.note(
+        Digest(report.environment), report.program, report.run, [graph.key for graph in report.graphs if graph.key]
+    )
 
 
 def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from compiler_daemon.endpoint import read_private
 from compiler_daemon.errors import DirectoryError, UsageError
@@ -31,7 +31,6 @@ _FORMS = "write file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAI
 _ELSEWHERE = f"put it into {PASSWORD_VARIABLE}, or name a file of mode 600 in {PASSWORD_FILE_VARIABLE}"
 _REDIS_PORT = 6379
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SECRET_OPTION = re.compile(r"(pass\w*=)[^&]*", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,13 +48,18 @@ class TierAddress:
     user: str = ""
     password: str = field(default="", repr=False)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether an answer takes tens of milliseconds: a bucket."""
+        return self.scheme in ("s3", "gs", "az")
+
     def __str__(self) -> str:
-        login = f"{self.user}:***@" if self.password else f"{self.user}@" if self.user else ""
+        login = f"{quote(self.user)}:***@" if self.password else f"{quote(self.user)}@" if self.user else ""
         match self.scheme:
             case "file":
-                return f"file://{self.place}"
+                return f"file://{quote(self.place)}"
             case "unix":
-                return f"unix://{login}{self.place}" + (f"?db={self.database}" if self.database else "")
+                return f"unix://{login}{quote(self.place)}" + (f"?db={self.database}" if self.database else "")
             case "redis" | "rediss":
                 return f"{self.scheme}://{login}{self.place}/{self.database}"
             case _:
@@ -126,14 +130,11 @@ def read_tier(text: str, *, may_hold_password: bool = False) -> TierAddress:
 
 
 def masked(text: str) -> str:
-    """Return what was meant to be an address as it may be printed: without what may be a password in it."""
-    text = _SECRET_OPTION.sub(r"\1***", text)
-    before, at, place = text.rpartition("@")
-    scheme, slashes, login = before.partition("://")
-    user, colon, _ = login.partition(":")
-    if not at:
-        return text
-    return f"{scheme}://{user}{':***' if colon else ''}@{place}" if slashes else f"***@{place}"
+    """Return what was written as it may be printed: without a login and a query, whichever form they have."""
+    scheme, there, rest = text.partition("://") if "://" in text else ("", "", text)
+    place = rest.partition("?")[0]
+    _, at, place = place.rpartition("@")
+    return f"{scheme}{there}{'***@' if at else ''}{place}{'?***' if '?' in rest else ''}"
 
 
 def object_name(namespace: str, environment: str, key: str, slot: int) -> str:
@@ -152,6 +153,11 @@ def objects_prefix(namespace: str, environment: str = "") -> str:
 def facts_name(environment: str) -> str:
     """Return the name of an environment's facts."""
     return f"facts/{_part(environment)}"
+
+
+def list_name(environment: str, program: str) -> str:
+    """Return the name of the list of what a program asked for last."""
+    return f"programs/{_part(environment)}/{hashlib.sha256(program.encode()).hexdigest()}"
 
 
 def compile_sha(namespace: str, environment: str, key: str) -> str:

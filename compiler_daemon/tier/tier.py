@@ -19,12 +19,12 @@ from compile_wire.facts import decode_facts
 from compiler_daemon import metrics
 from compiler_daemon.errors import TierError, TooLargeError
 from compiler_daemon.text.findings import Finding
-from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, object_name
+from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, list_name, object_name
 from compiler_daemon.tier.breaker import BreakerView, TierBreaker
 from compiler_daemon.tier.budget import ReadBudget
 from compiler_daemon.tier.engines import Engine
 from compiler_daemon.tier.header import MAX_HEADER_BYTES, MAX_PACKED_BYTES
-from compiler_daemon.tier.leases import Leases
+from compiler_daemon.tier.leases import LeaseConfig, Leases
 from compiler_daemon.tier.object_errors import ObjectError
 from compiler_daemon.tier.packed import MAX_FACTS_BYTES, Accept, Unpacked, unpack, unpack_facts
 from compiler_daemon.tier.signer_files import Signers
@@ -44,6 +44,7 @@ _TOUCH_S = 3600.0
 _MAX_TOUCHED = 4096
 _MAX_REJECTIONS = 8
 _REJECTED = f"{metrics.TIER_REJECTED}."
+_MAX_LIST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,19 @@ class Tier:
     """Finds artifacts in one tier, and puts them there."""
 
     def __init__(
-        self, address: TierAddress, engine: Engine, *, signers: Signers, accept: Accept, counters: metrics.Counters
+        self,
+        address: TierAddress,
+        engine: Engine,
+        *,
+        signers: Signers,
+        accept: Accept,
+        counters: metrics.Counters,
+        leases: LeaseConfig | None = None,
     ) -> None:
         self.address = address
         self.breaker = TierBreaker()
         self.budget = ReadBudget()
-        self.leases = Leases(engine)
+        self.leases = Leases(engine, leases)
         self._engine = engine
         self._signers = signers
         self._accept = accept
@@ -166,6 +174,15 @@ class Tier:
             return
         with self.breaker.writes.asking():
             await self._engine.replace(name, data)
+
+    async def list_of(self, environment: Digest, program: str) -> bytes:
+        """Return the list of what a program asked for last; nothing where there is none. Raises `TierError`."""
+        return await self._get(list_name(environment, program), _MAX_LIST_BYTES) or b""
+
+    async def put_list(self, environment: Digest, program: str, data: bytes) -> None:
+        """Replace the list of what a program asked for last. Raises `TierError`."""
+        with self.breaker.writes.asking():
+            await self._engine.replace(list_name(environment, program), data)
 
     def view(self) -> TierView:
         """Return its state."""

@@ -167,6 +167,26 @@ class Tiers:
         for tier in self._tiers:
             self._later(tier, len(data), lambda tier=tier: tier.offer_facts(data, environment, facts))  # type: ignore[misc]
 
+    @property
+    def are_far(self) -> bool:
+        """Whether one of them is, so that it pays to ask it ahead."""
+        return any(tier.address.is_far for tier in self._tiers)
+
+    async def list_of(self, environment: Digest, program: str) -> bytes:
+        """Return the list of what a program asked for last, from the first tier that has one."""
+        for tier in self._tiers:
+            with contextlib.suppress(TierError):
+                if data := await tier.list_of(environment, program):
+                    return data
+        return b""
+
+    def offer_list(self, environment: Digest, program: str, data: bytes) -> None:
+        """Have the list of what a program asked for written to all tiers in the background."""
+        if self._signers.current().own is None:
+            return
+        for tier in self._tiers:
+            self._later(tier, len(data), lambda tier=tier: tier.put_list(environment, program, data))  # type: ignore[misc]
+
     def views(self) -> list[TierView]:
         """Return each tier as an operator sees it."""
         waiting: Counter[str] = Counter()

@@ -12,14 +12,15 @@ from compiler_daemon.serve import serve_config
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
+    tier = settings.get("tier", {})
     location = DaemonLocation.resolve({}, directory=Path(settings["directory"]), address=settings.get("address"))
     serve_config(
         DaemonConfig(
             directory=location.directory,
             address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
-            tier=TierConfig(**settings.get("tier", {})),
             flights=FlightConfig(**settings.get("flights", {})),
+            tier=TierConfig(**{**tier, "places": tuple(tier.get("places", ()))}),
             **settings.get("daemon", {}),
         ),
         verbose=True,

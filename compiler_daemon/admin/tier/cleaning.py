@@ -7,7 +7,8 @@ at a time, by a lease. A Redis is not cleaned: it removes by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from compiler_daemon.admin.tier.contents import OpenTier, Progress, StoredObject, by_key, contents
@@ -18,6 +19,7 @@ from compiler_daemon.tier.header import host_text
 from compiler_daemon.tier.leases import Held, LeaseConfig, Leases, Waiting
 
 _REMNANTS = ("lease/", "beat/", "refused/", "doctor/")
+_PROGRAMS = "programs/"
 _REMNANT_S = 86400.0
 """Leases and markers of that age are of nobody: the longest hold for an hour."""
 
@@ -40,6 +42,8 @@ class Plan:
     expired: int
     """Of these, for their age."""
     left_bytes: int
+    environments: frozenset[str]
+    """Of the artifacts that stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +90,7 @@ def plan(objects: Sequence[StoredObject], rules: Rules) -> Plan:
             going.append(one)
             left -= one.size
             expired += 1
-    return Plan(objects=tuple(going), expired=expired, left_bytes=left)
+    return Plan(objects=tuple(going), expired=expired, left_bytes=left, environments=frozenset(used))
 
 
 async def clean(
@@ -115,7 +119,7 @@ async def clean(
     try:
         going = plan(await contents(tier.engine), rules)
         gone = await removed(tier.engine, going.objects, progress, go_on=lambda: not held.lost)
-        remnants = await _remnants(tier.engine) if not held.lost else 0
+        remnants = await _remnants(tier.engine, going.environments) if not held.lost else 0
         return _cleaned(address, going, gone, dry_run=False, remnants=remnants)
     finally:
         await holding.close()
@@ -154,15 +158,16 @@ async def _only_one(leases: Leases, on_waiting: Callable[[str], None]) -> Held |
         await asyncio.sleep(waiting.look_again_s if waiting else leases.config.longest_wait_s)
 
 
-async def _remnants(engine: Engine) -> int:
+async def _remnants(engine: Engine, staying: Collection[str]) -> int:
+    """Remove what nobody holds any more, and lists of programs in environments of which no artifact is left."""
     count = 0
-    for prefix in _REMNANTS:
+    for prefix in (*_REMNANTS, _PROGRAMS):
         for name in [stored.name async for stored in engine.names(prefix) if stored.age_s > _REMNANT_S]:
-            try:
+            if prefix == _PROGRAMS and name.split("/")[1] in staying:
+                continue
+            with contextlib.suppress(TierError, ValueError):  # it does no harm where it is
                 await engine.delete(name)
-            except (TierError, ValueError):
-                continue  # it does no harm where it is
-            count += 1
+                count += 1
     return count
 
 

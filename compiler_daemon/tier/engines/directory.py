@@ -36,6 +36,7 @@ from compiler_daemon.errors import (
 )
 from compiler_daemon.text.findings import Finding, note, ok, problem
 from compiler_daemon.tier.engines.engine import EngineTimeouts, Stored, check_name, check_rights, check_size
+from compiler_daemon.tier.engines.mounts import MOUNTS, late_misses, mount_of
 from compiler_daemon.tier.engines.threads import HangingThreads
 
 T = TypeVar("T")
@@ -106,6 +107,10 @@ class DirectoryEngine:
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             text = "every user may remove what is in it, though not forge it; `chmod o-w` or `chmod +t` hinders them"
             found = [note("tier", f"the directory {self._root}, mode {stat.S_IMODE(status.st_mode):o}: {text}")]
+        with contextlib.suppress(OSError):
+            mount = mount_of(self._root.resolve(), MOUNTS.read_text())
+            if mount is not None and (late := late_misses(mount)):
+                found.append(note("tier mount", late))
         return found + await check_rights(self)
 
     async def close(self) -> None:

@@ -61,13 +61,14 @@ class RedisEngine:
 
     async def get(self, name: str, limit: int) -> bytes | None:
         key = _key(name)
-        # In one round trip: no more than is wanted, and whether an empty answer is an object.
+        # In one round trip: how large it is, no more of it than is wanted, and whether an empty answer is an object.
         pipe = self._redis.pipeline(transaction=False)
+        pipe.strlen(key)
         pipe.exists(key)
-        pipe.getrange(key, 0, limit)
-        there, data = await self._answer(pipe.execute(), limit)
-        if len(data) > limit:
-            raise TooLargeError(f"{name} in {self._address} has more than {limit} bytes")
+        pipe.getrange(key, 0, max(limit - 1, 0))
+        size, there, data = await self._answer(pipe.execute(), limit)
+        if size > limit:
+            raise TooLargeError(f"{name} in {self._address} has {size} bytes, and at most {limit} are read")
         return bytes(data) if there else None
 
     async def begin(self, name: str, most: int) -> bytes | None:

@@ -23,7 +23,7 @@ from compiler_daemon.admin.tier.listing import rows
 from compiler_daemon.admin.tier.verify import verdicts
 from compiler_daemon.admin.tier.view import rows_table, verdicts_table
 from compiler_daemon.errors import AmbiguousNameError, NothingNamedError, TierMissingError, UsageError
-from compiler_daemon.tier.address import SLOTS, cleaning_sha, facts_name, lease_name, object_name, read_tier
+from compiler_daemon.tier.address import SLOTS, cleaning_sha, facts_name, lease_name, list_name, object_name, read_tier
 from compiler_daemon.tier.engines import Engine, open_engine
 from compiler_daemon.tier.header import MAX_HEADER_BYTES
 from compiler_daemon.tier.lease_records import LeaseRecord
@@ -316,11 +316,13 @@ def test_gc_removes_what_is_old_with_the_leases_of_nobody_and_releases_its_own(r
     sha = "0" * 64
     put(root, lease_name(sha, 0), b"{}", age_s=2 * DAY)
     live = put(root, lease_name("1" * 64, 0), b"{}")
+    listed = put(root, list_name(ENVIRONMENT, "train.py"), b"[]", age_s=90 * DAY)
+    put(root, list_name(OTHER, "train.py"), b"[]", age_s=90 * DAY)
 
     told = tier_verb("gc", root, "--older-than", "30d", "--json").json["tiers"][0]
 
-    assert {root / name for name in names(root)} == {young, live}
-    assert (told["removed"], told["expired"], told["remnants"], told["cleaned_by"]) == (1, 1, 1, "")
+    assert {root / name for name in names(root)} == {young, live, listed}
+    assert (told["removed"], told["expired"], told["remnants"], told["cleaned_by"]) == (1, 1, 2, "")
 
 
 def test_gc_wants_to_know_what_may_go(root: Path) -> None:
