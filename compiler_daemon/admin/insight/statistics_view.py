@@ -24,8 +24,9 @@ def print_statistics(now: Figures) -> None:
 
 def statistics_line(now: Figures) -> str:
     """Return the most important figures in one line, for a log."""
+    shared = f"from tiers {now.tiers.hits}, into tiers {now.tiers.written}, " if now.tiers is not None else ""
     return (
-        f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, "
+        f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, {shared}"
         f"published {now.published}, saved {numbers.seconds(now.seconds_saved)}, "
         f"spent {numbers.seconds(now.seconds_spent)}, "
         f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"

@@ -52,7 +52,8 @@ def put(root: Path, name: str, data: bytes, *, age_s: float = 0.0) -> Path:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    os.utime(path, (time.time() - age_s,) * 2)
+    at = time.time() - age_s
+    os.utime(path, (at, at))
     return path
 
 
