@@ -313,7 +313,7 @@ class SingleFlight:
         while len(deaths) < _TRIES:
             # What another node has compiled needs no worker.
             if found := await self._cache.fetch(job.environment, job.key, compile_.tried):
-                self._counters.add(metrics.TIER_MERGED, int(waited))
+                self._note_merged(waited)
                 return found
             asked_ns = time.time_ns()
             try:
@@ -324,7 +324,7 @@ class SingleFlight:
                     async with self._turn(compile_) as turn:
                         if turn is None or turn.is_ours:
                             if turn is not None and turn.found is not None:
-                                self._counters.add(metrics.TIER_MERGED, int(waited))
+                                self._note_merged(waited)
                                 return turn.found
                             return await self._compiled(key, compile_, worker)
             except WorkerLostError as error:
@@ -367,6 +367,10 @@ class SingleFlight:
         except WireError as error:
             await worker.end(grace_s=0)
             raise WorkerLostError(f"the worker handed over something else: {error}") from error
+
+    def _note_merged(self, waited: bool) -> None:
+        if waited:
+            self._counters.add(metrics.TIER_MERGED)
 
     def _note_death(self, key: FlightKey, reason: str) -> None:
         if self._quarantine.note_death(key, reason):

@@ -15,10 +15,10 @@ from benches.harness.redis_server import redis_running
 from compiler_daemon import metrics
 from compiler_daemon.compiles.single_flight import _Compile
 from compiler_daemon.compiles.turns import Turn, Turns
-from compiler_daemon.errors import UsageError
+from compiler_daemon.errors import JobRefusedError, UsageError
 from compiler_daemon.jobs import Job, RunningEvent
 from compiler_daemon.tier.address import masked, tier_places
-from compiler_daemon.tier.leases import Waiting
+from compiler_daemon.tier.leases import Refused, Waiting
 from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, wait_until
 from tests.daemon.page_samples import PageVisitor
 from tests.daemon.tier.sharing import Said, StartDaemon, signing, start_sharing, waiting_for
@@ -242,6 +242,16 @@ class WaitingTiers:
         return self._waiting
 
 
+class AsyncAnswer:
+    """Answers every question alike."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    async def __call__(self, *arguments: object) -> object:
+        return self._answer
+
+
 def waited_for(tiers: Any) -> tuple[Turn, str]:
     """Return what is known of a turn of another node's, and what the trainers who wait are told."""
     job = Job(kind="graphs", environment=ENVIRONMENT, key="k", graph=b"", program="p", interpreter="")
@@ -275,6 +285,17 @@ def test_what_somebody_has_written_into_a_lease_as_a_host_cannot_end_the_stream(
     assert turn.host.isascii()
     assert turn.host.isprintable()
     phase.encode()
+
+
+@pytest.mark.parametrize("reason", ["COMPILE_ERROR: no \ud800\x1b[2J", "deadly \ud800\x1b[2J"])
+def test_what_somebody_has_written_as_a_reason_to_refuse_a_graph_is_plain_text(reason: str) -> None:
+    tiers = SimpleNamespace(take=AsyncAnswer(Refused(reason=reason, deaths=0)))
+
+    with pytest.raises(JobRefusedError) as raised:
+        waited_for(tiers)
+
+    assert str(raised.value).isprintable()
+    assert "\ud800" not in str(raised.value)
 
 
 def test_where_it_cannot_be_read_who_compiles_it_is_another_node() -> None:
