@@ -48,7 +48,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
             return Place(read_tier(f"file://{tmp_path / 'tier'}"))
         case "redis":
             server: RedisServer = request.getfixturevalue("redis_server")
-            return Place(_emptied(read_tier(f"unix://{server.path}?db={next(_numbers) % 16}")))
+            return Place(_emptied(read_tier(f"unix://{server.path}?db={1 + next(_numbers) % 15}")))
         case _:
             s3: S3Server = request.getfixturevalue("s3_server")
             return Place(read_tier(f"s3://tier/test-{number}"), s3.variables())

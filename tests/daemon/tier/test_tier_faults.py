@@ -85,7 +85,7 @@ async def test_silent_redis_is_given_up_after_its_timeout(redis_server: RedisSer
             took_s = time.monotonic() - start
 
         assert took_s < 3 * SHORT.of(LIMIT)
-        assert await engine.get(NAME, LIMIT) is None
+        assert await engine.get("v1/lab/nothing/is/here", LIMIT) is None
 
 
 async def test_silent_bucket_is_given_up_after_its_timeout(s3_server: S3Server) -> None:
