@@ -65,6 +65,10 @@ TIER_REFUSED = "tier_refused"  # not tried here, because another node was refuse
 TIER_BYTES_READ = "tier_bytes_read"
 TIER_BYTES_WRITTEN = "tier_bytes_written"
 
+FARM_COMPILES = "farm_compiles"  # of the compiles done: by a worker of the farm
+FARM_AWAY = "farm_away"  # handed to the farm, and compiled here in the end: not begun in time, or the farm went
+FARM_BUSY = "farm_busy"  # compiled here because nothing was free at the farm in time
+
 STORE_BYTES = "store_bytes"
 STORE_ARTIFACTS = "store_artifacts"
 

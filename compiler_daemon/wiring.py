@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from compiler_daemon.compiles.recompile import Recompiler
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.compiles.transfers import Transfers
+from compiler_daemon.compiles.workplaces import Workplaces
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import UsageError
 from compiler_daemon.insight.explanations import Explanations
@@ -44,6 +46,7 @@ from compiler_daemon.workers.pool import Pool
 
 if TYPE_CHECKING:
     from compiler_daemon.compiles.turns import Turns
+    from compiler_daemon.farm.farm import Farm
     from compiler_daemon.tier.tiers import Tiers
 
 
@@ -66,6 +69,8 @@ class Parts:
     status: DaemonStatus
     tiers: Tiers | None
     """What is shared with other daemons; None where nothing is."""
+    farm: Farm | None
+    """Who else compiles; None where nobody does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,11 +129,12 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         facts_of=environments.known_facts,
     )
     cache = Cache(store, environments, secret=identity.secret, counters=counters, tiers=tiers)
+    farm = _farm(config)
     single_flight = SingleFlight(
         config.flights,
         cache=cache,
         environments=environments,
-        pool=pool,
+        workplaces=Workplaces(pool, farm, counters=counters),
         counters=counters,
         on_refused=intake.keep_refused,
         turns=_turns(tiers, cache, counters),
@@ -147,6 +153,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         transfers=Transfers(store, environments, cache=cache, counters=counters),
         single_flight=single_flight,
         tiers=tiers,
+        farm=farm,
         status=DaemonStatus(
             store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
         ),
@@ -236,6 +243,17 @@ def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | Non
     from compiler_daemon.compiles.turns import Turns
 
     return Turns(tiers, cache=cache, counters=counters)
+
+
+def _farm(config: DaemonConfig) -> Farm | None:
+    """Return what compiles elsewhere, not yet begun; raise `UsageError` where Dask is missing."""
+    if config.farm is None:
+        return None
+    if importlib.util.find_spec("distributed") is None:  # looked for, and not imported: it is for another process
+        raise UsageError("a farm needs Dask's distributed: `pip install 'compiler-daemon[farm]'`")
+    from compiler_daemon.farm.farm import Farm
+
+    return Farm(config.farm, config.pool, log=config.logs / "farm.log")
 
 
 @contextlib.contextmanager

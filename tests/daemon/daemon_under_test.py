@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, FarmConfig, FlightConfig, PoolConfig
 from compiler_daemon.serve import serve_config
 
 
@@ -19,6 +19,7 @@ def main() -> None:
             address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
             flights=FlightConfig(**settings.get("flights", {})),
+            farm=FarmConfig(**settings["farm"]) if "farm" in settings else None,
             **settings.get("daemon", {}),
         ),
         verbose=True,
