@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distributed import Client, Future, Security
+from distributed import Client, Future, KilledWorker, Security
 
 from compile_wire.digest import Digest
 from compile_wire.errors import WireError
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_S = 10
 _LOOK_S = 0.5
+_SILENT_S = 5.0
+"""A scheduler that says nothing for so long has gone."""
 _URGENT, _BACKGROUND = 10, -10
 """Dask's priorities: what a person waits for goes before a sweep's and a replay's."""
 
@@ -100,8 +102,8 @@ class _Farm:
         """Watch scheduler and workers until the scheduler has gone."""
         while self._client.status == "running":
             try:
-                await self._places.look()
-            except OSError as error:
+                await asyncio.wait_for(self._places.look(), _SILENT_S)
+            except OSError as error:  # also where it is silent
                 logger.info("the scheduler does not answer: %s", error)
                 break
             summary = self._places.summary()
@@ -156,17 +158,14 @@ class _Farm:
                     self._places.forget(self._jobs[number][2])
                 _tell(self._writer, frame)
                 await self._writer.drain()
-        except asyncio.CancelledError:
-            # The task itself is cancelled by us alone; Dask's own cancellation is another exception, with this base.
-            if number not in self._jobs:
-                raise
-            _tell(self._writer, {"type": "away", "id": number, "reason": "the scheduler has taken it back"})
         except WireError as error:
             _tell(self._writer, {"type": "lost", "id": number, "reason": str(error)[:500]})
+        except KilledWorker as error:
+            # Several of Dask's workers have died, each with this graph on it.
+            _tell(self._writer, {"type": "lost", "id": number, "reason": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - whatever the task raised there arrives here
-            # Also where several of Dask's workers have died over it.
-            reason = f"{type(error).__name__}: {error}"[:500]
-            _tell(self._writer, {"type": "lost" if number in self._begun else "away", "id": number, "reason": reason})
+            # The scheduler's end, too. It says nothing about the graph.
+            _tell(self._writer, {"type": "away", "id": number, "reason": f"{type(error).__name__}: {error}"[:500]})
         finally:
             self._begun.discard(number)
             if self._jobs.pop(number, None) is not None:

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,16 @@ class RemoteWorker:
 class Farm:
     """Hands jobs to the farm's process, and keeps that process running."""
 
-    def __init__(self, config: FarmConfig, pool: PoolConfig, *, log: Path) -> None:
-        """Workers there get the limits of `pool`; what their Dask says goes into `log`."""
+    def __init__(
+        self,
+        config: FarmConfig,
+        pool: PoolConfig,
+        *,
+        log: Path,
+        open_link: Callable[[Path], Awaitable[Link]] = Link.open,
+    ) -> None:
+        """Workers there get the limits of `pool`; what the farm's process says for people goes into `log`."""
+        self._open_link = open_link
         self._config = config
         self._pool = pool
         self._log = log
@@ -148,7 +156,7 @@ class Farm:
             await asyncio.sleep(pause_s)
 
     async def _run_once(self) -> None:
-        link = await Link.open(self._log)
+        link = await self._open_link(self._log)
         try:
             await link.send(self._settings())
             self._link = link

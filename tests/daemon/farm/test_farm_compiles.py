@@ -231,3 +231,28 @@ def test_the_farms_process_ends_with_its_daemon(farm: DaskFarm, start_daemon: St
     daemon.kill()
 
     wait_until(lambda: not process_lives(process.pid), what="the farm's process ends")
+
+
+def test_a_scheduler_that_is_silent_delays_graphs_for_a_few_seconds_and_then_none(
+    farm: DaskFarm, start_daemon: StartDaemon
+) -> None:
+    farm.add_worker()
+    daemon = start_daemon(farm=farm.settings(wait_s=1))
+    daemon.handshake()
+    wait_for_offer(daemon)
+    farm.scheduler.process.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        assert is_artifact(daemon.compiled("k", b"ok"))
+        first_s = time.monotonic() - started
+        said = "compiles nothing, this machine does: its scheduler has gone"
+        wait_until(lambda: said in daemon.log.read_text(), what=said)
+        started = time.monotonic()
+        assert is_artifact(daemon.compiled("k2", b"ok"))
+        second_s = time.monotonic() - started
+    finally:
+        farm.scheduler.process.send_signal(signal.SIGCONT)
+
+    assert first_s < 4
+    assert second_s < 0.9
+    assert parent_of(daemon.jobs("k2")[0]) == daemon.process.pid
