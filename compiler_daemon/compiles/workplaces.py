@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler_daemon import metrics
 from compiler_daemon.errors import FarmAwayError, JobRefusedError
@@ -19,7 +19,7 @@ from compiler_daemon.workers.pool import Pool
 from compiler_daemon.workers.process import BlobSink
 
 if TYPE_CHECKING:
-    from compiler_daemon.farm.farm import Farm, RemoteWorker
+    from compiler_daemon.farm.farm import Farm
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Workplaces:
         return self._pool.lease(job.environment, fields, job.interpreter, on_position=on_position)
 
 
-async def _stop(*waits: asyncio.Future[RemoteWorker] | asyncio.Future[Worker]) -> None:
+async def _stop(*waits: asyncio.Future[Any]) -> None:
     """End what is still waited for."""
     for wait in waits:
         if not wait.done():

@@ -53,8 +53,9 @@ async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int
     try:
         return await _Farm(client, writer, pack(settings["limits"])).serve(reader)
     finally:
+        closing: Any = client.close(timeout=1)
         try:
-            await client.close(timeout=1)
+            await closing
         except Exception as error:  # noqa: BLE001 - it ends in any case
             logger.info("the scheduler was left without a word: %s", error)
 

@@ -56,7 +56,7 @@ class Places:
         """See who is there now; raise `OSError` where the scheduler does not answer."""
         if (scheduler := self._client.scheduler) is None:
             raise ConnectionError("the scheduler has gone")
-        identity = await scheduler.identity(n_workers=-1)
+        identity: Any = await scheduler.identity(n_workers=-1)
         there: Mapping[str, Any] = {
             address: worker for address, worker in identity["workers"].items() if worker.get("status") == "running"
         }
