@@ -26,11 +26,11 @@ against the code by `tests/fleet`, and against a real run of 8 trainers on 4 dae
 Written by `python tools/fleet_page.py` from the output of:
 
 ```bash
-{command}
+{command} --out benches/results/fleet
 ```
 
 A node has {trainers:.0f} trainers of {graphs:.0f} graphs each, and a daemon with {workers:.0f} workers; a compile takes {compile:.0f} s, all trainers start within {spread:.0f} s
-and take the graphs in the same order, which is the worst order there is.
+and take the graphs in the same order; *shuffled* is each in an order of its own.
 """
 
 
@@ -59,41 +59,44 @@ def page(results: Mapping[str, Any], counted: Mapping[str, Any] | None) -> str:
 def _enough(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> str:
     lines = [
         "## Where one tier stops being enough\n",
-        f"A lookup waits {value['lookup_budget_s'] * 1000:.0f} ms for the tier before it is answered as a miss: a tier is *late* where one of a",
-        "hundred reads takes longer. The wall is where the busiest second asks for more than the tier can do, by arithmetic from the",
-        "largest fleet played.\n",
-        "| tier | requests/s and node at the peak, cold | replayed | late from, as played | wall, by arithmetic | of | objects that would fill 10 GbE there |",
-        "|---|---:|---:|---:|---:|---|---:|",
+        "The wall is the number of nodes whose busiest second asks for all that the tier can do: by arithmetic, from the largest fleet played whose busiest",
+        "second left it half idle. Beyond it answers wait for each other. A lookup waits",
+        f"{value['lookup_budget_s'] * 1000:.0f} ms for the tier before it is answered as a miss, so a tier is *late* where one of a hundred reads takes longer.\n",
+        "| tier | deploy | requests/s and node in the busiest second | KB/s and node | wall | late from, as played |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:
         late = f"{row['late_from_nodes']} nodes" if row["late_from_nodes"] else f"not up to {row['largest_played']}"
-        size = f"{row['object_bytes_wall'] / 1e6:.1f} MB" if row["object_bytes_wall"] else "-"
         cells = (
             row["engine"],
-            f"{row['peak_per_s_and_node']['cold']:.1f}",
-            f"{row['peak_per_s_and_node']['replayed']:.1f}",
-            late,
+            row["deploy"],
+            f"{row['peak_per_s_and_node']:.1f}",
+            f"{row['peak_bytes_per_s_and_node'] / 1000:.0f}",
             f"{row['wall_nodes']} nodes",
-            row["wall"],
-            size,
+            late,
         )
         lines.append(_line(cells))
     lines += [
         "",
         "What a cold fleet asks for is not artifacts but *whether the artifact is there yet*: each node that waits for another's compile looks every",
-        "0.2 to 2 s. A fleet whose graphs are in the tier asks for a fraction of that.",
+        "0.2 to 2 s, for each graph that it waits for. A fleet whose graphs are in the tier asks for a fraction of that. Nobody is harmed beyond a wall: a tier",
+        "that is late costs compiles, and is left alone for a while.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _new_torch(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> str:
     by = {(row["deploy"], row["engine"], row["nodes"]): row for row in rows}
+    shuffled = max(
+        (row for row in rows if row["deploy"] == "cold, shuffled" and row["engine"] == "redis"),
+        key=lambda row: int(row["nodes"]),
+    )
     alone = next(row for row in rows if row["deploy"] == "without a tier")
     lines = [
         "## What a deploy of a new torch costs\n",
         "A new torch is a new environment: everything misses. `replay` the night before, on one node, puts the same graphs into the tier.",
         "Compiles are of the fleet; seconds are from the first trainer's start to the last trainer's last graph, with a Redis.\n",
-        "| nodes | trainers | no tier: compiles | CPU hours | cold, with a tier: compiles | CPU hours | seconds | replayed: compiles | seconds | trainer hours saved by the replay |",
+        "| nodes | trainers | no tier: compiles | hours of compiling | cold, with a tier: compiles | hours of compiling | seconds | replayed: compiles | seconds | trainer hours saved by the replay |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for nodes in sorted({row["nodes"] for row in rows}):
@@ -117,7 +120,7 @@ def _new_torch(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) ->
         "",
         f"Without a tier every node is as the first: {alone['seconds']:.0f} s. A tier saves compiles, and hardly any time of a fleet that starts in",
         "lockstep: everybody waits for the same compile, wherever it runs. Trainers that take their graphs in orders of their own spread the compiles",
-        "over the nodes (*cold, shuffled* below); the replay has nothing left to wait for.",
+        f"over the nodes (*cold, shuffled*: {shuffled['seconds']:.0f} s at {shuffled['nodes']} nodes); the replay has nothing left to wait for.",
     ]
     return "\n".join(lines) + "\n"
 

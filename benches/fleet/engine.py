@@ -6,7 +6,7 @@ can create a name only once (a directory, a bucket) and once for Redis, which ha
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +62,8 @@ class Engine:
         """Of what a lookup waits for, in seconds, latency included."""
         self.by_second: Counter[int] = Counter()
         self.bytes_by_second: Counter[int] = Counter()
+        self.work_by_second: dict[int, float] = defaultdict(float)
+        """What was asked for in a second, as seconds that the tier needs for it."""
         self._free_at = 0.0
 
     def ask(self, now: float, operation: Operation, size: float = 0) -> float:
@@ -78,6 +80,7 @@ class Engine:
         self.bytes += size
         self.by_second[int(now)] += reads + writes
         self.bytes_by_second[int(now)] += int(size)
+        self.work_by_second[int(now)] += work
         if operation == "read":
             self.delays.append(delay)
         return delay

@@ -21,15 +21,20 @@ class Figure:
 
 
 def read_figures(path: Path = _HERE / "measured.json", results: Path = _SPEED) -> dict[str, Figure]:
-    """Return the figures by name; those that name a file of results have its value."""
+    """Return the figures by name; those that name a file of results have the sum of what is named in it."""
     figures = {}
     for name, entry in json.loads(path.read_text()).items():
         value, source = entry.get("value"), entry["source"]
-        if "from" in entry:
-            file, *keys = entry["from"]
-            found: Any = json.loads((results / file).read_text())
-            for key in keys:
-                found = found[key]
-            value, source = found, f"{source} (benches/results/speed/{file}: {', '.join(keys)})"
+        if file := entry.get("file"):
+            document = json.loads((results / file).read_text())
+            value = sum(_at(document, keys) for keys in entry["sum"]) / entry.get("per", 1)
+            names = " + ".join(" ".join(keys) for keys in entry["sum"])
+            source = f"{source} (`benches/results/speed/{file}`: {names})"
         figures[name] = Figure(float(value), entry["unit"], source)
     return figures
+
+
+def _at(document: Any, keys: list[str]) -> float:
+    for key in keys:
+        document = document[key]
+    return float(document)

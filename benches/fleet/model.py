@@ -72,6 +72,8 @@ class Outcome:
     bytes: float = 0.0
     peak_per_s: int = 0
     peak_bytes_per_s: int = 0
+    peak_work: float = 0.0
+    """The share of the busiest second that the tier needed for what was asked for in it."""
     delay_p99_s: float = 0.0
     operations: dict[str, int] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ class Fleet:
             outcome.requests = engine.reads + engine.writes
             outcome.peak_per_s = max(engine.by_second.values(), default=0)
             outcome.peak_bytes_per_s = max(engine.bytes_by_second.values(), default=0)
+            outcome.peak_work = max(engine.work_by_second.values(), default=0.0)
             outcome.operations = dict(engine.operations)
             delays = sorted(engine.delays)
             outcome.delay_p99_s = delays[int(len(delays) * 0.99)] if delays else 0.0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +27,10 @@ from compiler_daemon.worker.protocol import HEADER, body_length, decode_body, en
 logger = logging.getLogger(__name__)
 
 _CONNECT_S = 10
-_LOOK_S = 0.5
+_WATCH_S = 0.25
+"""How often it is seen that the scheduler has gone, which costs nothing."""
+_LOOK_S = 2.0
+"""How often the scheduler is asked who is there."""
 _SILENT_S = 5.0
 """A scheduler that says nothing for so long has gone."""
 _URGENT, _BACKGROUND = 10, -10
@@ -101,20 +106,23 @@ class _Farm:
 
     async def _look(self) -> int:
         """Watch scheduler and workers until the scheduler has gone."""
+        looked = -math.inf
         while self._client.status == "running":
-            try:
-                await asyncio.wait_for(self._places.look(), _SILENT_S)
-            except OSError as error:  # also where it is silent
-                logger.info("the scheduler does not answer: %s", error)
-                break
+            if time.monotonic() - looked >= _LOOK_S:
+                looked = time.monotonic()
+                try:
+                    await asyncio.wait_for(self._places.look(), _SILENT_S)
+                except OSError as error:  # also where it is silent
+                    logger.info("the scheduler does not answer: %s", error)
+                    break
+                for number, (_, _, environment) in list(self._jobs.items()):
+                    if not self._places.of(environment):
+                        self._end(number, "no worker of this environment is left there")
             summary = self._places.summary()
             if summary != self._told:
                 self._told = summary
                 _tell(self._writer, {"type": "farm", **summary})
-            for number, (_, _, environment) in list(self._jobs.items()):
-                if not self._places.of(environment):
-                    self._end(number, "no worker of this environment is left there")
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_WATCH_S)
         reason = "its scheduler has gone"
         _tell(self._writer, {"type": "farm", "workers": 0, "environments": {}, "reason": reason})
         return SCHEDULER_GONE

@@ -98,11 +98,10 @@ def test_every_figure_says_where_it_is_from(tmp_path: Path) -> None:
         assert kind in {"measured", "published", "assumed", "arithmetic", "the daemon's own"}, name
         assert figure.value > 0
 
-    (tmp_path / "r.json").write_text(json.dumps({"rows": {"x": 3}}))
-    (tmp_path / "m.json").write_text(
-        json.dumps({"f": {"from": ["r.json", "rows", "x"], "unit": "s", "source": "m: y"}})
-    )
-    assert read_figures(tmp_path / "m.json", tmp_path)["f"].value == 3
+    (tmp_path / "r.json").write_text(json.dumps({"rows": {"x": 3, "y": 5}}))
+    entry = {"file": "r.json", "sum": [["rows", "x"], ["rows", "y"]], "per": 2, "unit": "s", "source": "measured: it"}
+    (tmp_path / "m.json").write_text(json.dumps({"f": entry}))
+    assert read_figures(tmp_path / "m.json", tmp_path)["f"].value == 4
 
 
 def test_the_document_answers_up_to_how_many_nodes_each_tier_is_enough() -> None:
