@@ -62,8 +62,8 @@ def _enough(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> st
         "The wall is the number of nodes whose busiest second asks for all that the tier can do: by arithmetic, from the largest fleet played whose busiest",
         "second left it half idle. Beyond it answers wait for each other. A lookup waits",
         f"{value['lookup_budget_s'] * 1000:.0f} ms for the tier before it is answered as a miss, so a tier is *late* where one of a hundred reads takes longer.\n",
-        "| tier | deploy | requests/s and node in the busiest second | KB/s and node | wall | late from, as played |",
-        "|---|---|---:|---:|---:|---:|",
+        "| tier | deploy | requests/s and node in the busiest second | KB/s and node | wall | late from, as played | objects that would fill 10 GbE at 1,000 nodes |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         late = f"{row['late_from_nodes']} nodes" if row["late_from_nodes"] else f"not up to {row['largest_played']}"
@@ -74,15 +74,34 @@ def _enough(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> st
             f"{row['peak_bytes_per_s_and_node'] / 1000:.0f}",
             f"{row['wall_nodes']} nodes",
             late,
+            _filling(row, value),
         )
         lines.append(_line(cells))
     lines += [
         "",
+        "**Size** comes first where objects are large: by the last column, one card is full at 1,000 nodes with objects of about a megabyte (a bucket is many",
+        f"machines), and with 30 MiB, which was published for one model on a GPU, at {_nodes_of_large(rows, value)} nodes that start together.\n",
         "What a cold fleet asks for is not artifacts but *whether the artifact is there yet*: each node that waits for another's compile looks every",
         "0.2 to 2 s, for each graph that it waits for. A fleet whose graphs are in the tier asks for a fraction of that. Nobody is harmed beyond a wall: a tier",
         "that is late costs compiles, and is left alone for a while.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _objects_per_s(row: Mapping[str, Any], value: Mapping[str, float]) -> float:
+    """Return how many objects a node reads in the busiest second."""
+    return float(row["peak_bytes_per_s_and_node"]) / value["object_bytes"]
+
+
+def _filling(row: Mapping[str, Any], value: Mapping[str, float]) -> str:
+    if row["engine"] == "bucket":
+        return "-"
+    return f"{value['network_bytes_per_s'] / (1000 * _objects_per_s(row, value)) / 1e6:.1f} MB"
+
+
+def _nodes_of_large(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> str:
+    most = max(_objects_per_s(row, value) for row in rows if row["deploy"] == "replayed" and row["engine"] != "bucket")
+    return f"{value['network_bytes_per_s'] / (most * 30 * 2**20):.0f}"
 
 
 def _new_torch(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> str:
@@ -174,7 +193,7 @@ def _figures(figures: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(_line((f"`{name}`", f"{figure['value']:.10g}", figure["unit"], figure["source"])))
     lines += [
         "",
-        "Left out: failures of any kind, nodes that differ, GPU artifacts (their sizes are unknown here; above 8 MiB one belongs in no Redis), and a",
+        "Left out: failures of any kind, the breaker that leaves a late tier alone, nodes that differ, GPU artifacts (their sizes are unknown here; above 8 MiB one belongs in no Redis), and a",
         "directory's server beyond its rate, which is assumed. Change `benches/fleet/measured.json` to what you measured, and play it again.",
     ]
     return "\n".join(lines) + "\n"
