@@ -79,8 +79,8 @@ def _enough(rows: Sequence[Mapping[str, Any]], value: Mapping[str, float]) -> st
         lines.append(_line(cells))
     lines += [
         "",
-        "**Size** comes first where objects are large: by the last column, one card is full at 1,000 nodes with objects of about a megabyte (a bucket is many",
-        f"machines), and with 30 MiB, which was published for one model on a GPU, at {_nodes_of_large(rows, value)} nodes that start together.\n",
+        "**Size** comes first where objects are large: the last column says from which on the busiest second asks for more than one card carries (a bucket is",
+        f"many machines). With 30 MiB, which was published for one model on a GPU, that is at {_nodes_of_large(rows, value)} replayed nodes that start together: they wait.\n",
         "What a cold fleet asks for is not artifacts but *whether the artifact is there yet*: each node that waits for another's compile looks every",
         "0.2 to 2 s, for each graph that it waits for. A fleet whose graphs are in the tier asks for a fraction of that. Nobody is harmed beyond a wall: a tier",
         "that is late costs compiles, and is left alone for a while.",
