@@ -213,7 +213,11 @@ class Farm:
     def _hear(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "farm":
             self._learn(message)
-        elif (heard := self._jobs.get(message.get("id", 0))) is not None:
+            return
+        number = message.get("id")
+        if not isinstance(number, int):
+            raise MalformedError("the farm's process speaks of no job")
+        if (heard := self._jobs.get(number)) is not None:  # none where it has been left
             heard.put_nowait(message)
 
     def _learn(self, message: Mapping[str, Any]) -> None:

@@ -62,6 +62,8 @@ class Places:
         }
         for address in self._known.keys() - there.keys():
             del self._known[address]
+        for address in self._asking.keys() - there.keys():
+            self._asking[address].cancel()  # it would never answer
         for address, worker in there.items():
             known = self._known.get(address)
             if address not in self._asking and (known is None or known.until < time.monotonic()):

@@ -204,9 +204,19 @@ async def test_a_process_that_ends_gives_every_job_back_at_once(tmp_path: Path) 
 
 
 @pytest.mark.asyncio
-async def test_a_summary_that_is_none_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"type": "farm", "environments": {"x": 1}, "reason": ""},
+        {"type": "farm", "environments": {ENVIRONMENT: -1}, "reason": ""},
+        {"type": "farm", "environments": [], "reason": ""},
+        {"type": "done", "id": [1]},
+        {"type": "anything"},
+    ],
+)
+async def test_a_process_that_says_what_it_must_not_is_ended(tmp_path: Path, said: dict[str, Any]) -> None:
     async with serving(tmp_path) as (farm, link):
-        link.heard.put_nowait({"type": "farm", "environments": {"x": -1}, "reason": ""})
+        link.heard.put_nowait(said)
 
         await until(lambda: link.closed)
 
