@@ -16,13 +16,15 @@
 #   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
 #   make kernels  Triton kernels: cold, warm, and with the daemon (minutes; needs Triton, no GPU)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
+#   make fleet-model  what 10,000 trainers on 1,000 nodes ask of one tier: docs/fleet.md (minutes)
+#   make fleet-check  a real run of 8 trainers on 4 daemons, counted, and the model of a fleet beside it (minutes)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods bench kernels clean
+.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods bench kernels fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -94,6 +96,14 @@ bench: .venv
 
 kernels: .venv
 	@$(BIN)/python -m benches.kernels
+
+fleet-model: .venv
+	$(BIN)/python -m benches.fleet --out benches/results/fleet > /dev/null
+	$(BIN)/python tools/fleet_page.py
+
+fleet-check: .venv
+	$(BIN)/python -m benches.fleet --check --out benches/results/fleet > /dev/null
+	$(BIN)/python tools/fleet_page.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs

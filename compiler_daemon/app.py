@@ -119,6 +119,8 @@ async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
     await scope.enter_async_context(_running(parts.pool.run()))
     await scope.enter_async_context(_running(parts.status.run(every_s=_SAVE_COUNTS_S)))
     await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
+    if parts.farm is not None:
+        await scope.enter_async_context(_running(parts.farm.run()))
     if parts.tiers is not None:
         await scope.enter_async_context(_running(parts.tiers.run()))
         await scope.enter_async_context(_running(parts.tiers.say_what_is_wrong()))

@@ -127,6 +127,26 @@ class TierConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FarmConfig:
+    """Configures where else graphs are compiled: by the workers of a Dask scheduler."""
+
+    address: str
+    """As Dask writes it: tls://HOST:PORT, or tcp://HOST:PORT on the loopback interface."""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    """Files in PEM, of the scheduler's own authority; empty without TLS."""
+    wait_s: float = 5.0
+    """A graph that nobody there has begun by then is compiled here."""
+    silence_s: float = 15.0
+    """A graph that was begun there, and of which nothing was heard for so long, is compiled here."""
+
+    def __post_init__(self) -> None:
+        if min(self.wait_s, self.silence_s) <= 0:
+            raise ValueError("the limits of a farm must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonConfig:
     """Configures one daemon."""
 
@@ -146,6 +166,8 @@ class DaemonConfig:
     pool: PoolConfig = field(default_factory=PoolConfig)
     flights: FlightConfig = field(default_factory=FlightConfig)
     tier: TierConfig = field(default_factory=TierConfig)
+    farm: FarmConfig | None = None
+    """None compiles on this machine alone."""
 
     def __post_init__(self) -> None:
         if self.insecure_loopback and isinstance(self.address, TcpAddress) and not self.address.is_local:

@@ -24,6 +24,7 @@ DaemonError
   RunUnknownError           -> NOT_FOUND             no such run, program or key
   AmbiguousKeyError         -> INVALID_ARGUMENT      several keys begin like that
   WorkerLostError           -> INTERNAL              a worker died or broke its protocol; `single_flight` retries once
+  FarmAwayError             -> UNAVAILABLE           the farm does not compile a graph now; it is compiled here
   TierError                 -> UNAVAILABLE           the shared tier did not do what was asked; a miss, never a failure
     TierUnreachableError                             nobody answers there
     TierTimeoutError                                 no answer in time; what was written may be there or not
@@ -196,6 +197,12 @@ class JobRefusedError(DaemonError):
 
 class WorkerLostError(DaemonError):
     """A worker died, or sent what it must not; another may do better."""
+
+
+class FarmAwayError(DaemonError):
+    """The farm does not compile this graph now: nobody there has begun, or nobody is there any more."""
+
+    code = "UNAVAILABLE"
 
 
 class RunLogError(DaemonError):

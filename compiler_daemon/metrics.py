@@ -80,6 +80,9 @@ OF_ONE_TIER = (
     TIER_BYTES_WRITTEN,
 )
 """Those of a tier that are also counted for each apart, since the daemon started."""
+FARM_COMPILES = "farm_compiles"  # of the compiles done: by a worker of the farm
+FARM_AWAY = "farm_away"  # handed to the farm, and compiled here in the end: not begun in time, or the farm went
+FARM_BUSY = "farm_busy"  # compiled here because nothing was free at the farm in time
 
 STORE_BYTES = "store_bytes"
 STORE_ARTIFACTS = "store_artifacts"

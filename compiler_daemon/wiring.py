@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,9 @@ from compiler_daemon.compiles.recompile import Recompiler
 from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.compiles.transfers import Transfers
+from compiler_daemon.compiles.workplaces import Workplaces
 from compiler_daemon.config import DaemonConfig
+from compiler_daemon.errors import UsageError
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.insight.run_intake import RunIntake
@@ -44,6 +47,7 @@ from compiler_daemon.workers.pool import Pool
 
 if TYPE_CHECKING:
     from compiler_daemon.compiles.turns import Turns
+    from compiler_daemon.farm.farm import Farm
     from compiler_daemon.insight.runs import RunReport
     from compiler_daemon.tier.prefetch import Prefetch
     from compiler_daemon.tier.tiers import Tiers
@@ -69,6 +73,8 @@ class Parts:
     tiers: Tiers | None
     """What is shared with other daemons; None where nothing is."""
     prefetch: Prefetch | None
+    farm: Farm | None
+    """Who else compiles; None where nobody does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,11 +136,12 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
     intake = RunIntake(
         runs, store, reading=reading, counters=counters, on_report=_noting(prefetch) if prefetch is not None else None
     )
+    farm = _farm(config)
     single_flight = SingleFlight(
         config.flights,
         cache=cache,
         environments=environments,
-        pool=pool,
+        workplaces=Workplaces(pool, farm, counters=counters),
         counters=counters,
         on_refused=intake.keep_refused,
         turns=_turns(tiers, cache, counters),
@@ -154,6 +161,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         single_flight=single_flight,
         tiers=tiers,
         prefetch=prefetch,
+        farm=farm,
         status=DaemonStatus(
             store=store,
             pool=pool,
@@ -272,6 +280,17 @@ def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | Non
     from compiler_daemon.compiles.turns import Turns
 
     return Turns(tiers, cache=cache, counters=counters)
+
+
+def _farm(config: DaemonConfig) -> Farm | None:
+    """Return what compiles elsewhere, not yet begun; raise `UsageError` where Dask is missing."""
+    if config.farm is None:
+        return None
+    if importlib.util.find_spec("distributed") is None:  # looked for, and not imported: it is for another process
+        raise UsageError("a farm needs Dask's distributed: `pip install 'compiler-daemon[farm]'`")
+    from compiler_daemon.farm.farm import Farm
+
+    return Farm(config.farm, config.pool, log=config.logs / "farm.log")
 
 
 @contextlib.contextmanager

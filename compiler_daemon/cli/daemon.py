@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,6 +75,25 @@ def serve(
     tier_accept: Annotated[
         TierAccept, typer.Option(help="Take from there what workers have compiled, or also what trainers have.")
     ] = "any",
+    farm: Annotated[
+        str | None,
+        typer.Option(
+            help="Have graphs compiled by a Dask scheduler's workers: tls://HOST:PORT. [none; COMPILER_DAEMON_FARM]"
+        ),
+    ] = None,
+    farm_wait: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a graph that nobody there has begun is compiled here.")
+    ] = 5.0,
+    farm_ca: Annotated[
+        Path | None, typer.Option(help="The farm's authority, in PEM. [COMPILER_DAEMON_FARM_CA]")
+    ] = None,
+    farm_cert: Annotated[
+        Path | None,
+        typer.Option(help="This daemon's certificate for the farm, in PEM. [COMPILER_DAEMON_FARM_CERTIFICATE]"),
+    ] = None,
+    farm_key: Annotated[
+        Path | None, typer.Option(help="The certificate's key, a file of mode 600. [COMPILER_DAEMON_FARM_KEY]")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
@@ -86,6 +106,7 @@ def serve(
         pool = replace(pool, max_workers=workers)
     if job_gib is not None:
         pool = replace(pool, memory_bytes=int(job_gib * _GIB))
+    from compiler_daemon.farm.address import farm_of
     from compiler_daemon.serve import become_daemon
 
     become_daemon(
@@ -101,6 +122,7 @@ def serve(
             drain_s=drain_seconds,
             pool=pool,
             tier=TierConfig(places=tier_places(tier or [], os.environ), accept=tier_accept),
+            farm=farm_of(os.environ, address=farm, ca=farm_ca, certificate=farm_cert, key=farm_key, wait_s=farm_wait),
         ),
         verbose=verbose,
     )

@@ -21,10 +21,12 @@ from compiler_daemon import metrics
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.crash_quarantine import FlightKey, GraphQuarantine
 from compiler_daemon.compiles.environments import Environments
+from compiler_daemon.compiles.workplaces import Worker, Workplaces
 from compiler_daemon.config import FlightConfig
 from compiler_daemon.errors import (
     DaemonError,
     DrainingError,
+    FarmAwayError,
     JobRefusedError,
     QueueFullError,
     RefusalReason,
@@ -44,8 +46,6 @@ from compiler_daemon.jobs import (
 )
 from compiler_daemon.store import StoreError
 from compiler_daemon.text import numbers
-from compiler_daemon.workers.pool import Pool
-from compiler_daemon.workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from compiler_daemon.compiles.turns import Turn, Turns
@@ -143,7 +143,7 @@ class SingleFlight:
         *,
         cache: Cache,
         environments: Environments,
-        pool: Pool,
+        workplaces: Workplaces,
         counters: metrics.Counters,
         on_refused: Callable[[Job], Awaitable[None]] | None = None,
         turns: Turns | None = None,
@@ -157,7 +157,7 @@ class SingleFlight:
         self._on_refused = on_refused
         self._cache = cache
         self._environments = environments
-        self._pool = pool
+        self._workplaces = workplaces
         self._counters = counters
         self._quarantine = GraphQuarantine(lasts_s=config.quarantine_s)
         self._compiles: dict[FlightKey, _Compile] = {}
@@ -204,7 +204,7 @@ class SingleFlight:
         Returns whether waiters were given an artifact whose blobs they have yet to read.
         """
         self._draining = True
-        self._pool.hand_back()
+        self._workplaces.hand_back()
         compiles = list(self._compiles.values())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limit_s)
@@ -309,25 +309,36 @@ class SingleFlight:
         compile_.expected_s = await self._cache.expected_seconds(job.environment, job.key)
         fields = self._environments.fields(job.environment)
         deaths: list[str] = []
-        waited = False
+        waited = only_here = False
         while len(deaths) < _TRIES:
             # What another node has compiled needs no worker.
             if found := await self._cache.fetch(job.environment, job.key, compile_.tried):
                 self._note_merged(waited)
                 return found
             asked_ns = time.time_ns()
+            is_remote = False
             try:
-                async with self._pool.lease(
-                    job.environment, fields, job.interpreter, on_position=compile_.set_position
+                async with self._workplaces.lease(
+                    job, fields, only_here=only_here, on_position=compile_.set_position
                 ) as worker:
+                    is_remote = self._workplaces.is_remote(worker)
                     tracing.passed("queue", asked_ns)
                     async with self._turn(compile_) as turn:
                         if turn is None or turn.is_ours:
                             if turn is not None and turn.found is not None:
                                 self._note_merged(waited)
                                 return turn.found
-                            return await self._compiled(key, compile_, worker)
+                            entry = await self._compiled(key, compile_, worker)
+                            if is_remote:
+                                self._counters.add(metrics.FARM_COMPILES)
+                            return entry
+            except FarmAwayError as error:
+                only_here = True
+                self._counters.add(metrics.FARM_AWAY)
+                logger.info("%s is compiled here, not by the farm: %s", job.key[:16], error)
             except WorkerLostError as error:
+                # A node that hands over something else, or kills its workers, is not asked again for this graph.
+                only_here = only_here or is_remote
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)
                 self._counters.add(metrics.WORKERS_LOST)
@@ -350,7 +361,7 @@ class SingleFlight:
             return contextlib.nullcontext()
         return self._turns.turn(compile_.job, compile_.tried, compile_.expected_s)
 
-    async def _compiled(self, key: FlightKey, compile_: _Compile, worker: WorkerProcess) -> Entry:
+    async def _compiled(self, key: FlightKey, compile_: _Compile, worker: Worker) -> Entry:
         job = compile_.job
         compile_.set_phase("starting")
         result = await worker.compile(job, on_phase=compile_.set_phase, sink=self._cache.put_blob)
@@ -361,7 +372,7 @@ class SingleFlight:
         self._counters.add_seconds(metrics.COMPILE_SECONDS, result.seconds)
         return entry
 
-    async def _adopt(self, compile_: _Compile, result: CompileResult, worker: WorkerProcess) -> Entry:
+    async def _adopt(self, compile_: _Compile, result: CompileResult, worker: Worker) -> Entry:
         try:
             return await self._cache.adopt(compile_.job, result, compile_.tried)
         except WireError as error:

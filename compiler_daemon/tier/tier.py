@@ -98,7 +98,7 @@ class Tier:
         self.leases = Leases(engine, leases)
         self._engine = engine
         self._signers = signers
-        self._accept = accept
+        self._accept: Accept = accept
         self._counters = counters
         self._counts: Counter[str] = Counter()
         self._rejections: OrderedDict[str, None] = OrderedDict()

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig, TierConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, FarmConfig, FlightConfig, PoolConfig, TierConfig
 from compiler_daemon.serve import serve_config
 
 
@@ -21,6 +21,7 @@ def main() -> None:
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
             flights=FlightConfig(**settings.get("flights", {})),
             tier=TierConfig(**{**tier, "places": tuple(tier.get("places", ()))}),
+            farm=FarmConfig(**settings["farm"]) if "farm" in settings else None,
             **settings.get("daemon", {}),
         ),
         verbose=True,

@@ -221,7 +221,9 @@ def main() -> None:
         raise SystemExit("the machine had a bad moment")
     if arguments.never_ready:
         raise SystemExit("no torch in this environment")
-    FakeWorker(arguments.fields, arguments.journal).run()
+    # A node of a farm may have another environment than the daemon's own machine.
+    fields = arguments.fields | json.loads(os.environ.get("PYTHON_FAKE_FIELDS", "{}"))
+    FakeWorker(fields, arguments.journal).run()
 
 
 if __name__ == "__main__":
