@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig
+from compiler_daemon.config import DaemonConfig, DaemonLocation, FlightConfig, PoolConfig, TierConfig
 from compiler_daemon.serve import serve_config
 
 
@@ -19,6 +19,7 @@ def main() -> None:
             address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
             flights=FlightConfig(**settings.get("flights", {})),
+            tier=TierConfig(places=tuple(settings.get("tiers", ()))),
             **settings.get("daemon", {}),
         ),
         verbose=True,

@@ -60,7 +60,13 @@ def summary(result: CellResult) -> str:
     if result.skipped:
         return "done before, and stored still"
     parts = [f"{numbers.counted(result.graphs, 'graph')} in {numbers.seconds(result.seconds)}"]
-    texts = {"there": "already there", "compiled": "compiled", "here": "compiled by the trainer", "refused": "refused"}
+    texts = {
+        "there": "already there",
+        "compiled": "compiled",
+        "elsewhere": "compiled on other nodes",
+        "here": "compiled by the trainer",
+        "refused": "refused",
+    }
     parts += [f"{count} {text}" for outcome, text in texts.items() if (count := result.count(outcome))]
     if result.failure:
         parts.append(f"failed: {result.failure}")
@@ -71,7 +77,9 @@ def summary(result: CellResult) -> str:
 
 def print_table(results: Iterable[CellResult]) -> None:
     """Print a line for each cell, and one for all."""
-    table = Table("cell", "graphs", "already there", "compiled", "by the trainer", "refused", "took", box=None)
+    table = Table(
+        "cell", "graphs", "already there", "compiled", "other nodes", "by the trainer", "refused", "took", box=None
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
@@ -92,6 +100,7 @@ def as_document(result: CellResult) -> dict[str, Any]:
         "graphs": result.graphs,
         "already_there": result.count("there", "local"),
         "compiled": result.count("compiled"),
+        "on_other_nodes": result.count("elsewhere"),
         "compiled_here": result.count("here"),
         "refused": [{"key": row.key, "why": row.why} for row in result.refused],
         "published": result.published_here,
@@ -103,8 +112,9 @@ def as_document(result: CellResult) -> dict[str, Any]:
 
 def _cells(result: CellResult) -> list[str]:
     if result.skipped:
-        return ["", "", "", "", "", "done before"]
-    counts = [result.graphs, result.count("there", "local"), result.count("compiled"), result.count("here")]
+        return ["", "", "", "", "", "", "done before"]
+    outcomes = (("there", "local"), ("compiled",), ("elsewhere",), ("here",))
+    counts = [result.graphs, *(result.count(*words) for words in outcomes)]
     refused = str(len(result.refused))
     if result.refused and result.published_here:
         refused += f" ({result.published_here} published)"
