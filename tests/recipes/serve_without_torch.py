@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--drain-seconds", type=float, default=60.0)
     parser.add_argument("--tier", action="append", default=[])
     arguments = parser.parse_args()
-    place = DaemonLocation.resolve(os.environ)
+    place = DaemonLocation.resolve(os.environ, directory=None, address=None)
     name = f"{os.environ.get('SLURM_JOB_ID', 'none')}-{os.environ.get('SLURMD_NODENAME', 'none')}"
     journal = Path(os.environ["JOURNALS"]) / name
     worker = ("-P", str(_WORKER), "--fields", json.dumps(FIELDS), "--journal", str(journal))
@@ -35,7 +35,7 @@ def main() -> None:
             pool=PoolConfig(command=worker, max_workers=1),
             tier=TierConfig(places=tuple(arguments.tier)),
         ),
-        verbose=True,
+        verbose=False,
     )
 
 
