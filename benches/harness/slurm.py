@@ -62,7 +62,8 @@ def slurm_programs(environ: Mapping[str, str]) -> SlurmPrograms | None:
         return None
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return None
-    return programs if subprocess.run(["unshare", "-n", "true"], check=False).returncode == 0 else None
+    allowed = subprocess.run(["/usr/bin/env", "unshare", "-n", "true"], check=False, capture_output=True)
+    return programs if allowed.returncode == 0 else None
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""`compiler-daemon serve` as the guides call it, with workers that pretend to compile and write down what they were given.
+"""`compiler-daemon serve` as the guides call it, with workers that pretend, and write down what they were given.
 
 JOURNALS is a folder: each daemon has a file there, named after its job and node.
 """

@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_a_sites_prolog_and_epilog_give_every_job_a_daemon_and_take_it_back(tmp_
         f"TaskProlog={folder / 'task-prolog.sh'}",
         "PrologFlags=Alloc",
     )
-    for site in opened(tmp_path, *settings):
+    with contextmanager(opened)(tmp_path, *settings) as site:
         (site.home / "users").mkdir()
         (site.home / "shared").rename(site.home / "users" / "root")
         (site.home / "plain.sbatch").write_text(
