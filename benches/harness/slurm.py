@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,28 +82,28 @@ class SlurmCluster:
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _inside: int = 0
 
-    def run(self, name: str, *arguments: str, cwd: Path, limit_s: float = 120.0, **variables: str) -> str:
+    def run(self, name: str, *arguments: str, cwd: Path) -> str:
         """Run one of Slurm's commands where a user would; return what it says. Raises `BenchError`."""
-        return self.command(str(self.programs.path(name)), *arguments, cwd=cwd, limit_s=limit_s, **variables)
+        return self.command(str(self.programs.path(name)), *arguments, cwd=cwd)
 
-    def command(self, name: str, *arguments: str, cwd: Path, limit_s: float = 120.0, **variables: str) -> str:
+    def command(self, name: str, *arguments: str, cwd: Path) -> str:
         """Run any command on what would be the login node; return what it says. Raises `BenchError`."""
         done = subprocess.run(
             self._entering(name, *arguments),
             capture_output=True,
             text=True,
-            timeout=limit_s,
+            timeout=120,
             check=False,
             cwd=cwd,
-            env=self.environment | variables,
+            env=self.environment,
         )
         if done.returncode != 0:
             raise BenchError(f"{name} {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def submit(self, script: str, *options: str, cwd: Path, **variables: str) -> int:
+    def submit(self, script: str, *, cwd: Path) -> int:
         """Hand in a job script; return the job's number."""
-        said = self.run("sbatch", "--parsable", *options, script, cwd=cwd, **variables)
+        said = self.run("sbatch", "--parsable", script, cwd=cwd)
         return int(said.partition(";")[0])
 
     def state(self, job: int) -> str:
@@ -199,9 +199,9 @@ class SlurmCluster:
             return False
         return said.count("State=IDLE ") == len(self.nodes)
 
-    def _until(self, condition: object, what: str) -> None:
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + _READY_S
-        while not condition():  # type: ignore[operator]
+        while not condition():
             if time.monotonic() > end:
                 raise BenchError(f"in {_READY_S:.0f} s it did not happen that {what}:\n{self.said()}")
             time.sleep(0.1)

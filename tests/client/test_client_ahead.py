@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 
 from compile_client.session.background_compiles import Answer, BackgroundCompiles, WarmResult
 from compile_client.session.client import DaemonClient
@@ -129,3 +130,20 @@ def test_the_report_names_the_environment_and_an_ordinary_one_says_nothing_of_it
     found: Any = warm.counters.as_dict()["warm"]
     assert found["environment"] == environment_id(ENVIRONMENT)
     assert "warm" not in ordinary.counters.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [("", ""), ("node-07", "node-07"), ("node\x1b[31m\n07" + "x" * 500, ("node[31m 07" + "x" * 500)[:64])],
+)
+def test_the_node_that_compiled_a_graph_is_in_its_row_in_plain_text(
+    daemon: FakeDaemon, make_client: Callable[..., DaemonClient], said: str, known: str
+) -> None:
+    client = make_client(warm=True)
+    daemon.faults.host = said  # empty, as from a daemon that knows of no other nodes
+
+    client.background.ask(KEY, "forward (model.py:1)", b"graph")
+    client.close()
+
+    (row,) = client.background.as_rows()
+    assert (row["outcome"], row["host"]) == ("compiled", known)

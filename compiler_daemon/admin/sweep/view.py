@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,15 +75,15 @@ def summary(result: CellResult) -> str:
     return ", ".join(parts)
 
 
-def print_table(results: Iterable[CellResult]) -> None:
-    """Print a line for each cell, and one for all."""
-    table = Table(
-        "cell", "graphs", "already there", "compiled", "other nodes", "by the trainer", "refused", "took", box=None
-    )
+def print_table(results: Sequence[CellResult]) -> None:
+    """Print a line for each cell; what other nodes have compiled has a column where there is some."""
+    fleet = any(result.count("elsewhere") for result in results)
+    others = ("other nodes",) if fleet else ()
+    table = Table("cell", "graphs", "already there", "compiled", *others, "by the trainer", "refused", "took", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
-        table.add_row(escape(result.cell.label), *_cells(result))
+        table.add_row(escape(result.cell.label), *_cells(result, fleet=fleet))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -110,10 +110,11 @@ def as_document(result: CellResult) -> dict[str, Any]:
     }
 
 
-def _cells(result: CellResult) -> list[str]:
+def _cells(result: CellResult, *, fleet: bool) -> list[str]:
     if result.skipped:
-        return ["", "", "", "", "", "", "done before"]
-    outcomes = (("there", "local"), ("compiled",), ("elsewhere",), ("here",))
+        return ["", "", "", "", "", *([""] if fleet else []), "done before"]
+    others = (("elsewhere",),) if fleet else ()
+    outcomes = (("there", "local"), ("compiled",), *others, ("here",))
     counts = [result.graphs, *(result.count(*words) for words in outcomes)]
     refused = str(len(result.refused))
     if result.refused and result.published_here:
