@@ -86,6 +86,7 @@ def warm(
     """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.sweep.plan import from_manifest, from_options
+    from compiler_daemon.admin.sweep.sharing import check_can_share, in_own_order, seed_of_this_process
 
     if manifest is not None and (command or matrix):
         raise UsageError("either --manifest, or a command with --matrix: not both")
@@ -93,8 +94,6 @@ def warm(
         raise UsageError("--seed is for --share: alone, a node runs the cells in their order")
     cells = from_manifest(manifest) if manifest is not None else from_options(command or [], matrix or [])
     if share:
-        from compiler_daemon.admin.sweep.sharing import check_can_share, in_own_order, seed_of_this_process
-
         seed = seed or seed_of_this_process()
         cells = in_own_order(cells, seed)
     if dry_run:

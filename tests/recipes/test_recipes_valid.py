@@ -100,6 +100,11 @@ def test_every_script_inside_of_a_manifest_is_sound(guide: str, name: str) -> No
             assert validators.shell(text, language) == "", script
 
 
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("tools/*.sh"), ROOT / ".ci/run"]), ids=lambda path: path.name)
+def test_every_script_of_the_repository_is_sound(path: Path) -> None:
+    assert validators.shell(path.read_text()) == ""
+
+
 def test_scripts_are_found_where_there_are_some() -> None:
     documents = {
         name: list(yaml.safe_load_all(text)) for guide in RECIPES[1:] for name, text in files_of(guide).items()
