@@ -19,7 +19,7 @@ import grpc
 
 from compile_wire.endpoint.address import Address, TcpAddress, UnixAddress
 from compiler_daemon import __version__
-from compiler_daemon.access.descriptors import let_silent_go
+from compiler_daemon.access.descriptors import keep_silent_out, let_silent_go
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_directory
 from compiler_daemon.access.socket import clear_socket
 from compiler_daemon.compiles.single_flight import SingleFlight
@@ -121,6 +121,7 @@ async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
     await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
     if parts.tiers is not None:
         await scope.enter_async_context(_running(parts.tiers.run()))
+        await scope.enter_async_context(_running(parts.tiers.say_what_is_wrong()))
 
 
 async def _open(
@@ -132,6 +133,8 @@ async def _open(
     """Begin to answer until the scope ends; return the daemon's address, and the one of the directory's own user."""
     address = server.bind(config.address, credentials)
     local = server.bind(config.local_address) if config.uses_tls else address
+    if isinstance(address, TcpAddress):
+        keep_silent_out(address.port)  # the socket listens by now, and takes nobody yet
     await server.start()
     if isinstance(address, TcpAddress):
         await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))

@@ -120,6 +120,10 @@ class TierConfig:
     """Addresses of tiers, in the order in which they are asked, as `tier.address` reads them; none is no sharing."""
     accept: TierAccept = "any"
     """Whose compiles are taken from there: workers' alone, or also what trainers have published."""
+    lease_s: float = 10.0
+    """A compile of another node's that says nothing for so long is taken over."""
+    beat_s: float = 3.0
+    """How often a node says that it still compiles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

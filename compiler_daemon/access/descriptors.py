@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import math
 import os
 import resource
 import socket
@@ -15,6 +17,7 @@ import stat
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 _WANTED = 65_536
 _RESERVE = 256
@@ -23,8 +26,10 @@ _MAX_CONNECTIONS = 1024
 """Of one address; a connection costs some tens of kilobytes before it has said a word."""
 _LISTENERS = 2
 
-_LOOK_S, _LOOK_AGAIN_S = 0.25, 0.01
-"""Between two looks; and while connections crowd in, for those of half a second would fill every place."""
+_SILENT_S = 1
+"""For so long the kernel keeps a connection that says nothing to itself."""
+_LOOK_S, _LOOK_AGAIN_S = 0.1, 0.01
+"""Between two looks; and while connections crowd in, for those of a quarter of a second would fill every place."""
 _FEW_BYTES = 1024
 """Who has sent less is still shaking hands over TLS, or has not begun."""
 _NOT_A_GREETING = 64
@@ -32,6 +37,23 @@ _NOT_A_GREETING = 64
 _BYTES_RECEIVED = struct.Struct("=Q")
 _BYTES_RECEIVED_AT = 128
 """In the kernel's struct tcp_info."""
+_info = ctypes.create_string_buffer(256)
+"""Filled anew for each connection; there is one look at a time."""
+_kernel = ctypes.PyDLL(None)
+"""Called without letting go of the interpreter: a look asks for a thousand connections, and would wait for it as often;
+and without a socket that would close what is not ours."""
+
+
+class Connection(NamedTuple):
+    """One that gRPC has; a number of ours for it may be another's a moment later."""
+
+    descriptor: int
+    turn: int
+    """At which it was seen first."""
+    address: str
+    """Of the other side, without its port."""
+    received: int
+    """Bytes, at the last look."""
 
 
 def raise_limit() -> int:
@@ -50,93 +72,120 @@ def max_connections(open_files: int) -> int:
     return max(8, min(_MAX_CONNECTIONS, (open_files - min(_RESERVE, open_files // 2)) // _LISTENERS))
 
 
-async def let_silent_go(port: int, *, most: int) -> None:
-    """End connections that have said next to nothing, while a TCP port has many.
+def keep_silent_out(port: int) -> None:
+    """Have the kernel hand over connections to a TCP port once they have said something, or for a second have not.
 
-    From a quarter of `most` on, those go that have not begun to shake hands, until an eighth is left; from a half on,
-    those that shake hands go as well. The address that has most of them gives way before the others, and of one
-    address the oldest. Where all places fill between two looks, gRPC turns away whoever comes.
+    Who speaks first in TLS, and in HTTP/2, is the client. What says nothing costs the daemon nothing in that second,
+    and nothing at all where it has left by then. A kernel that does not know this leaves it to `let_silent_go`.
+    """
+    for descriptor, _ in _sockets():
+        with contextlib.suppress(OSError), _opened(descriptor) as listener:
+            if _is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S)
+
+
+async def let_silent_go(port: int, *, most: int) -> None:
+    """End connections that have said next to nothing, while a TCP port with `most` places has many.
+
+    Of the places that clients who are in have left, an eighth is for those that have not begun to shake hands, and a
+    quarter for those that do. The address that has most of them gives way before the others, and of one address the
+    oldest. Where all places fill between two looks, gRPC turns away whoever comes.
 
     gRPC lets each of them wait for its whole time to shake hands, and takes nobody else meanwhile. Until cancelled.
     """
-    seen: dict[int, int] = {}
-    turn = opened = 0
+    seen: dict[int, Connection] = {}
+    turn = crowd = 0
     while True:
-        await asyncio.sleep(_LOOK_AGAIN_S if opened > most // 8 else _LOOK_S)
+        await asyncio.sleep(_LOOK_AGAIN_S if crowd > most // 16 else _LOOK_S)
         turn += 1
-        opened = len(os.listdir("/proc/self/fd"))
-        if opened > most // 4:
-            seen = await asyncio.to_thread(let_go, port, most // 8, most // 2, seen, turn)
-        elif opened <= most // 8:
-            seen = {}
+        if len(os.listdir("/proc/self/fd")) > most // 8:
+            seen = await asyncio.to_thread(let_go, port, most, seen, turn)
+            crowd = sum(connection.received < _FEW_BYTES for connection in seen.values())
+        else:
+            seen, crowd = {}, 0
 
 
-def let_go(port: int, idle: int, most: int, seen: dict[int, int], turn: int) -> dict[int, int]:
-    """End connections that have not begun until `idle` are left, then those that shake hands until `most` are.
+def let_go(port: int, most: int, seen: Mapping[int, Connection], turn: int) -> dict[int, Connection]:
+    """End those connections for which there is no place, of `most` for all; return what was found.
 
-    `seen` tells at which turn each connection, by its number in the kernel, was seen first. Returns it for the next.
+    `seen` is what the turn before returned: the connections of then, by their number in the kernel.
     """
-    found: dict[int, socket.socket] = {}
-    with contextlib.ExitStack() as scope:
-        for inode, connection in _connections(port):
-            scope.callback(connection.close)
-            found[inode] = connection  # once: the number that listed the descriptors may be one of ours by now
-        since = {inode: seen.get(inode, turn) for inode in found}
-        received = {inode: _bytes_received(connection) for inode, connection in found.items()}
-        oldest_first = sorted(found, key=lambda one: (since[one], one))
-        not_begun = [one for one in oldest_first if received[one] < _NOT_A_GREETING]
-        greeting = [one for one in oldest_first if _NOT_A_GREETING <= received[one] < _FEW_BYTES]
-        going = [*_first_to_go(not_begun, found, len(found) - idle)]
-        going += _first_to_go(greeting, found, len(found) - len(going) - most)
-        for inode in going:
-            # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it.
-            with contextlib.suppress(OSError):
-                found[inode].shutdown(socket.SHUT_RDWR)
-        return since
+    found = dict(_connections(port, seen, turn))
+    oldest_first = sorted(found, key=lambda one: (found[one].turn, one))
+    not_begun = [one for one in oldest_first if found[one].received < _NOT_A_GREETING]
+    greeting = [one for one in oldest_first if _NOT_A_GREETING <= found[one].received < _FEW_BYTES]
+    left = max(0, most - (len(found) - len(not_begun) - len(greeting)))
+    going = [*_first_to_go(not_begun, found, len(not_begun) - math.ceil(left / 8))]
+    going += _first_to_go(greeting, found, len(greeting) - math.ceil(left / 4))
+    for inode in going:
+        with contextlib.suppress(OSError), _opened(found[inode].descriptor) as connection:
+            # It is gRPC's, and ours is another name for it: gRPC reads the end of the stream, and closes it. Where the
+            # number is another's by now, it has been closed already.
+            if os.fstat(connection.fileno()).st_ino == inode:
+                connection.shutdown(socket.SHUT_RDWR)
+    return found
 
 
-def _first_to_go(oldest_first: list[int], found: Mapping[int, socket.socket], count: int) -> Iterator[int]:
+def _first_to_go(oldest_first: list[int], found: Mapping[int, Connection], count: int) -> Iterator[int]:
     """Yield `count` of these connections, which go: always the oldest of the address that has most of them."""
     of_address: dict[str, deque[int]] = {}
     for inode in oldest_first:
-        with contextlib.suppress(OSError):  # the other side has gone by itself
-            of_address.setdefault(found[inode].getpeername()[0], deque()).append(inode)
-    for _ in range(min(count, sum(map(len, of_address.values())))):
+        of_address.setdefault(found[inode].address, deque()).append(inode)
+    for _ in range(min(count, len(oldest_first))):
         yield max(of_address.values(), key=len).popleft()
 
 
-def _connections(port: int) -> Iterator[tuple[int, socket.socket]]:
-    """Yield every connection of this process to the port, by another descriptor, which the caller closes."""
+def _connections(port: int, seen: Mapping[int, Connection], turn: int) -> Iterator[tuple[int, Connection]]:
+    """Yield every connection of this process to the port, by its number in the kernel."""
+    for descriptor, inode in _sockets():
+        if known := seen.get(inode):
+            if known.received < _FEW_BYTES:
+                known = known._replace(descriptor=descriptor, received=_bytes_received(descriptor))
+            yield inode, known
+            continue
+        with contextlib.suppress(OSError), _opened(descriptor) as new:
+            if _is_of(new, port):
+                # A listener has no such name, nor has a connection whose other side has gone by itself.
+                yield inode, Connection(descriptor, turn, new.getpeername()[0], _bytes_received(descriptor))
+
+
+def _sockets() -> Iterator[tuple[int, int]]:
+    """Yield every socket of this process: its descriptor, and its number in the kernel."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            # Duplicated first and looked at then: the number may be another's by now, and what we look at is ours.
-            number = os.dup(int(name))
-            known = os.fstat(number)
-            if not stat.S_ISSOCK(known.st_mode):
-                os.close(number)
-                continue
-            connection = socket.socket(fileno=number)
-            if _is_of(connection, port):
-                yield known.st_ino, connection
-            else:
-                connection.close()
+            found = os.fstat(int(name))
+            if stat.S_ISSOCK(found.st_mode):
+                yield int(name), found.st_ino
 
 
-def _is_of(connection: socket.socket, port: int) -> bool:
+@contextlib.contextmanager
+def _opened(descriptor: int) -> Iterator[socket.socket]:
+    """Open a socket a second time, so that what is looked at and ended is one thing; gRPC may close it meanwhile."""
+    number = os.dup(descriptor)
     try:
-        return (
-            connection.family in (socket.AF_INET, socket.AF_INET6)
-            and connection.getsockname()[1] == port
-            and bool(connection.getpeername())  # a listener has none
-        )
-    except OSError:
-        return False
+        found = socket.socket(fileno=number)
+    except OSError:  # no socket any more
+        os.close(number)
+        raise
+    with found:
+        yield found
 
 
-def _bytes_received(connection: socket.socket) -> int:
+def _is_of(found: socket.socket, port: int) -> bool:
+    # A port of UDP may have the same number.
+    return (
+        found.family in (socket.AF_INET, socket.AF_INET6)
+        and found.type == socket.SOCK_STREAM
+        and found.getsockname()[1] == port
+    )
+
+
+def _bytes_received(descriptor: int) -> int:
     """Return how much the other side has sent; where the kernel does not say, enough to be left alone."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    if len(info) < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+    length = ctypes.c_uint32(len(_info))
+    if _kernel.getsockopt(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, _info, ctypes.byref(length)):
         return _FEW_BYTES
-    received: int = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0]
+    if length.value < _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+        return _FEW_BYTES
+    received: int = _BYTES_RECEIVED.unpack_from(_info, _BYTES_RECEIVED_AT)[0]
     return received

@@ -46,6 +46,46 @@ class RefusedGraph:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TierCallsState:
+    """Describes how reads, or writes, fare with a tier."""
+
+    state: str = ""
+    """`closed`, `open` or `half-open`."""
+    failures: int = 0
+    retry_in_s: float = 0.0
+    reason: str = ""
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read it from an answer."""
+        return cls(**_named(cls, document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierState:
+    """Describes a tier that a daemon shares with others; counts are since the daemon started."""
+
+    address: str = ""
+    reads: TierCallsState = TierCallsState()
+    writes: TierCallsState = TierCallsState()
+    budget_s: float = 0.0
+    waiting_bytes: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejections: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read it from an answer."""
+        parts: dict[str, Any] = {
+            "reads": TierCallsState.of(document.get("reads", {})),
+            "writes": TierCallsState.of(document.get("writes", {})),
+            "rejections": tuple(document.get("rejections", ())),
+        }
+        return cls(**(_named(cls, document) | parts))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DaemonState:
     """Describes what a daemon does now, and what it keeps."""
 
@@ -65,6 +105,7 @@ class DaemonState:
     counters: Mapping[str, int] = field(default_factory=dict)
     quarantined: tuple[RefusedGraph, ...] = ()
     sandbox: str = ""
+    tiers: tuple[TierState, ...] = ()
     document: Document = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -73,6 +114,7 @@ class DaemonState:
         parts: dict[str, Any] = {
             "workers": tuple(map(WorkerState.of, document.get("workers", ()))),
             "quarantined": tuple(map(RefusedGraph.of, document.get("quarantined", ()))),
+            "tiers": tuple(map(TierState.of, document.get("tiers", ()))),
             "document": document,
         }
         return cls(**(_named(cls, document) | parts))
@@ -227,6 +269,26 @@ class SlowGraph:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TierFigures:
+    """Holds what was shared with other daemons, since the store was made."""
+
+    hits: int = 0
+    bytes_read: int = 0
+    written: int = 0
+    bytes_written: int = 0
+    adopted: int = 0
+    """Compiled here, and another node's was used: it was first."""
+    merged: int = 0
+    """Compiles that another node did while this one waited."""
+    duplicates: int = 0
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read it from an answer."""
+        return cls(**_named(cls, document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
     """Holds the figures since the store was made."""
 
@@ -248,6 +310,8 @@ class Figures:
     store_max_bytes: int = 0
     slowest: tuple[SlowGraph, ...] = ()
     programs: tuple[ProgramFigures, ...] = ()
+    tiers: TierFigures | None = None
+    """None where nothing was ever shared."""
     document: Document = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -256,6 +320,7 @@ class Figures:
         parts: dict[str, Any] = {
             "slowest": tuple(map(SlowGraph.of, document.get("slowest", ()))),
             "programs": tuple(map(ProgramFigures.of, document.get("programs", ()))),
+            "tiers": TierFigures.of(document["tiers"]) if document.get("tiers") else None,
             "document": document,
         }
         return cls(**(_named(cls, document) | parts))

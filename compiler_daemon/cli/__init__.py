@@ -9,7 +9,7 @@ from __future__ import annotations
 # The verbs register themselves, and --help has them in this order.
 # isort: off
 from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, signers
-from compiler_daemon.cli import daemon, page, recompile, warm
+from compiler_daemon.cli import daemon, page, recompile, tier, warm
 
 # isort: on
 from compiler_daemon.cli.options import cli, fail
@@ -28,6 +28,7 @@ __all__ = [
     "retention",
     "run",
     "signers",
+    "tier",
     "warm",
 ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, Tiers, cli, print_result
 from compiler_daemon.config import DaemonLocation
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _DOCTOR_CALL_S = 3.0
 def doctor(
     directory: Directory = None,
     address: ListenAddress = None,
+    tier: Tiers = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong and what to do, a line for each check; exit code 1 where something is."""
@@ -35,7 +36,7 @@ def doctor(
         with OperatorClient.of(place, call_s=_DOCTOR_CALL_S) as client:
             return client.health(), client.status()
 
-    findings = examine(place, os.environ, ask)
+    findings = examine(place, os.environ, ask, tier or [])
     problems = sum(finding.level == "problem" for finding in findings)
     if as_json:
         print_result(json.dumps({"problems": problems, "findings": [asdict(finding) for finding in findings]}))

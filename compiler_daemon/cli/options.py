@@ -18,6 +18,14 @@ ListenAddress = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="unix:PATH or HOST:PORT. [COMPILER_DAEMON_ADDRESS, else a socket in DIR]"),
 ]
+Tiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tier",
+        metavar="ADDRESS",
+        help="file:///DIR, s3://BUCKET/PREFIX or redis://HOST; may be given more than once. [COMPILER_DAEMON_TIER]",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 cli = typer.Typer(

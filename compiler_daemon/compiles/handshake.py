@@ -56,7 +56,8 @@ class Handshakes:
         environment = self._environments.register(fields, caller=caller)
         # Before a worker is started: it need not find out for itself what is known.
         if self._facts_elsewhere is not None and not await self._environments.known_facts(environment):
-            if facts := await self._facts_elsewhere(environment):
+            facts = await self._facts_elsewhere(environment)
+            if facts:
                 await self._environments.keep(environment)  # a daemon that is trusted has workers of it
                 await self._environments.note_facts(environment, facts)
         if interpreter is not None:

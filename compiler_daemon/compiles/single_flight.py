@@ -43,6 +43,7 @@ from compiler_daemon.jobs import (
     check_worker_kind,
 )
 from compiler_daemon.store import StoreError
+from compiler_daemon.text import numbers
 from compiler_daemon.workers.pool import Pool
 from compiler_daemon.workers.process import WorkerProcess
 
@@ -121,7 +122,11 @@ class _Compile:
     def wait_for(self, turn: Turn) -> None:
         """Note that another node compiles it."""
         self.expected_s = turn.expected_s or self.expected_s
-        self.set_phase(f"compiled on {turn.host or 'another node'}")
+        running = ""
+        if turn.running_s > 0:
+            running = f", {numbers.roughly(turn.running_s)}"
+            running += f" of about {numbers.roughly(turn.expected_s)}" if turn.expected_s else ""
+        self.set_phase(f"compiled on {turn.host or 'another node'}{running}")
 
     def finish(self, outcome: Entry | Refusal | DaemonError | StoreError) -> None:
         """Note how it ended."""
@@ -304,9 +309,11 @@ class SingleFlight:
         compile_.expected_s = await self._cache.expected_seconds(job.environment, job.key)
         fields = self._environments.fields(job.environment)
         deaths: list[str] = []
+        waited = False
         while len(deaths) < _TRIES:
             # What another node has compiled needs no worker.
             if found := await self._cache.fetch(job.environment, job.key, compile_.tried):
+                self._note_merged(waited)
                 return found
             asked_ns = time.time_ns()
             try:
@@ -316,8 +323,10 @@ class SingleFlight:
                     tracing.passed("queue", asked_ns)
                     async with self._turn(compile_) as turn:
                         if turn is None or turn.is_ours:
-                            entry = turn.found if turn else None
-                            return entry or await self._compiled(key, compile_, worker)
+                            if turn is not None and turn.found is not None:
+                                self._note_merged(waited)
+                                return turn.found
+                            return await self._compiled(key, compile_, worker)
             except WorkerLostError as error:
                 deaths.append(str(error))
                 logger.warning("a worker was lost over %s: %s", job.key[:16], error)
@@ -331,6 +340,7 @@ class SingleFlight:
             else:
                 # Another node compiles it: the worker is free for other graphs meanwhile.
                 compile_.wait_for(turn)
+                waited = True
                 await asyncio.sleep(turn.look_again_s)
         raise JobRefusedError("WORKER_LOST", f"two workers were lost over this graph: {deaths[-1]}")
 
@@ -357,6 +367,10 @@ class SingleFlight:
         except WireError as error:
             await worker.end(grace_s=0)
             raise WorkerLostError(f"the worker handed over something else: {error}") from error
+
+    def _note_merged(self, waited: bool) -> None:
+        if waited:
+            self._counters.add(metrics.TIER_MERGED)
 
     def _note_death(self, key: FlightKey, reason: str) -> None:
         if self._quarantine.note_death(key, reason):

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Collection
 from dataclasses import dataclass
 from typing import get_args
 
 from compile_wire.digest import Digest
+from compile_wire.plain import plain
 from compiler_daemon import metrics
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.errors import JobRefusedError, RefusalReason, TierError, WorkerLostError
 from compiler_daemon.jobs import Entry, Job
+from compiler_daemon.tier.header import host_text
 from compiler_daemon.tier.leases import Refused, Waiting
 from compiler_daemon.tier.tiers import Tiers
 
@@ -26,6 +29,8 @@ _SAME_EVERYWHERE: frozenset[RefusalReason] = frozenset(
     {"KEY_MISMATCH", "UNSUPPORTED", "COMPILE_ERROR", "UNCACHEABLE", "TRACED_AGAIN"}
 )
 """Refusals that another node of the same environment would come to as well."""
+
+_LONGEST_S = 7200.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +42,8 @@ class Turn:
     """Ours, and another node was faster: it need not be compiled."""
     host: str = ""
     expected_s: float = 0.0
+    running_s: float = 0.0
+    """How long the other node has been at it, by its clock and ours: for people; 0 where that cannot be."""
     look_again_s: float = 0.0
 
 
@@ -60,7 +67,13 @@ class Turns:
             self._counters.add(metrics.TIER_REFUSED)
             raise _refusal(taken)
         if isinstance(taken, Waiting):
-            yield Turn(is_ours=False, host=taken.host, expected_s=taken.expected_s, look_again_s=taken.look_again_s)
+            yield Turn(
+                is_ours=False,
+                host=host_text(taken.host),  # whoever can write to the tier may have written anything
+                expected_s=max(0.0, taken.expected_s),
+                running_s=_running_s(taken.since),
+                look_again_s=taken.look_again_s,
+            )
             return
         if taken is None:
             yield Turn(is_ours=True)
@@ -94,10 +107,16 @@ class Turns:
             logger.info("a lease could not be given back, it runs out by itself: %s", error)
 
 
+def _running_s(since: float) -> float:
+    """Return how long ago that was, unless the clocks of the two nodes disagree by more than a compile can take."""
+    passed = time.time() - since
+    return passed if 0 < passed < _LONGEST_S else 0.0
+
+
 def _refusal(refused: Refused) -> JobRefusedError:
     """Return the refusal that another node has left, in its words."""
-    reason, colon, message = refused.reason.partition(": ")
+    reason, colon, message = plain(refused.reason).partition(": ")
     for known in get_args(RefusalReason):
         if colon and reason == known and known in _SAME_EVERYWHERE:
             return JobRefusedError(known, f"{message} (another node has tried)")
-    return JobRefusedError("WORKER_LOST", f"{refused.reason} (counted over all nodes)")
+    return JobRefusedError("WORKER_LOST", f"{plain(refused.reason)} (counted over all nodes)")

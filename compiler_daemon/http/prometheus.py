@@ -97,6 +97,12 @@ _FAMILIES = (
         {"failed": metrics.WORKERS_FAILED, "lost": metrics.WORKERS_LOST, "over_limit": metrics.WORKERS_OVER_LIMIT},
     ),
     _Family("workers_started", "Workers that came up.", "", {"": metrics.WORKERS_STARTED}),
+    _Family(
+        "tier_compiles",
+        "Compiles that another node had, too: it did them for this one, both did, or it was refused for both.",
+        "outcome",
+        {"merged": metrics.TIER_MERGED, "duplicate": metrics.TIER_DUPLICATES, "refused": metrics.TIER_REFUSED},
+    ),
     _Family("files_quarantined", "Damaged files of the store that were set aside.", "", {"": "quarantined"}),
 )
 _BY_PART = (
@@ -104,8 +110,32 @@ _BY_PART = (
     (metrics.GRAPHS_MISSED, "graphs_missed", "Graphs that were not there, by cause, as trainers report it.", "cause"),
 )
 """Counters of ours that only or also exist as `name.part`."""
-_NOT_EVENTS = {metrics.LOOKUPS, metrics.COMPILES_REFUSED}
+_TIER_FAMILIES = (
+    _Family(
+        "tier_lookups",
+        "Lookups in a tier by result; late are those that were not waited for.",
+        "result",
+        {"hit": metrics.TIER_HITS, "miss": metrics.TIER_MISSES, "late": metrics.TIER_LATE},
+    ),
+    _Family(
+        "tier_artifacts",
+        "Artifacts on their way into a tier: written, dropped because too many waited, given up for another node's.",
+        "outcome",
+        {"written": metrics.TIER_WRITTEN, "dropped": metrics.TIER_DROPPED, "adopted": metrics.TIER_ADOPTED},
+    ),
+    _Family(
+        "tier_bytes",
+        "Bytes of objects, by direction.",
+        "direction",
+        {"read": metrics.TIER_BYTES_READ, "written": metrics.TIER_BYTES_WRITTEN},
+    ),
+    _Family("tier_failed", "Calls that a tier did not do.", "", {"": metrics.TIER_FAILED}),
+    _Family("tier_waited", "Questions for a lease that another node had.", "", {"": metrics.TIER_WAITED}),
+)
+"""Of each tier, since the daemon started; the label `tier` is its address."""
+_NOT_EVENTS = {metrics.LOOKUPS, metrics.COMPILES_REFUSED, *metrics.OF_ONE_TIER}
 """Sums of others."""
+_PARTS_OF_ONE_TIER = f"{metrics.TIER_REJECTED}."
 
 
 def expose(view: StatusView, *, version: str) -> bytes:
@@ -159,13 +189,52 @@ class _StatusCollector(Collector):
         rest = {
             name: number
             for name, number in counters.items()
-            if name not in named and not any(name.startswith(f"{prefix}.") for prefix, *_ in _BY_PART)
+            if name not in named
+            and not name.startswith(_PARTS_OF_ONE_TIER)
+            and not any(name.startswith(f"{prefix}.") for prefix, *_ in _BY_PART)
         }
         yield _labelled(
             CounterMetricFamily(f"{_PREFIX}events", "Counters that have no metric of their own.", labels=["event"]),
             rest,
         )
+        yield from self._tiers()
         yield from self._gauges()
+
+    def _tiers(self) -> Iterator[Metric]:
+        # A series may be there once, whoever has named a tier twice.
+        tiers = {tier.address: tier for tier in self._view.tiers}.values()
+        for family in _TIER_FAMILIES:
+            labels = ["tier", family.label] if family.label else ["tier"]
+            metric = CounterMetricFamily(_PREFIX + family.name, family.help, labels=labels)
+            for tier in tiers:
+                for label, counter in family.samples.items():
+                    values = [tier.address, label] if family.label else [tier.address]
+                    metric.add_metric(values, tier.counts.get(counter, 0))
+            yield metric
+        rejected = CounterMetricFamily(
+            f"{_PREFIX}tier_rejected", "Objects of a tier that were of no use, by reason.", labels=["tier", "reason"]
+        )
+        pauses = CounterMetricFamily(
+            f"{_PREFIX}tier_pauses",
+            "How often a tier was left alone for a while, after failures, by kind of call.",
+            labels=["tier", "calls"],
+        )
+        paused = GaugeMetricFamily(
+            f"{_PREFIX}tier_paused", "1 while a tier is left alone, by kind of call.", labels=["tier", "calls"]
+        )
+        budget = GaugeMetricFamily(f"{_PREFIX}tier_budget_seconds", "How long a lookup waits.", labels=["tier"])
+        waiting = GaugeMetricFamily(
+            f"{_PREFIX}tier_waiting_bytes", "Bytes of objects that are to be written.", labels=["tier"]
+        )
+        for tier in tiers:
+            for reason, number in tier.rejected.items():
+                rejected.add_metric([tier.address, reason], number)
+            for calls, breaker in (("reads", tier.reads), ("writes", tier.writes)):
+                pauses.add_metric([tier.address, calls], breaker.opened)
+                paused.add_metric([tier.address, calls], int(breaker.state != "closed"))
+            budget.add_metric([tier.address], tier.budget_s)
+            waiting.add_metric([tier.address], tier.waiting_bytes)
+        yield from (rejected, pauses, paused, budget, waiting)
 
     def _gauges(self) -> Iterator[Metric]:
         view = self._view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -25,8 +25,17 @@ _SLACK_S = 0.5
 class RunIntake:
     """Takes the reports that trainers send of their runs."""
 
-    def __init__(self, log: RunLog, store: Store, *, reading: Executor, counters: metrics.Counters) -> None:
-        """`reading` is for whoever reads graphs, one at a time."""
+    def __init__(
+        self,
+        log: RunLog,
+        store: Store,
+        *,
+        reading: Executor,
+        counters: metrics.Counters,
+        on_report: Callable[[RunReport], None] | None = None,
+    ) -> None:
+        """`reading` is for whoever reads graphs, one at a time; `on_report` hears of each report that is kept."""
+        self._on_report = on_report
         self._log = log
         self._store = store
         self._reading = reading
@@ -35,6 +44,8 @@ class RunIntake:
     async def add(self, report: RunReport) -> None:
         """Keep a report; raise `RunLogError` where that fails."""
         await asyncio.to_thread(self._add, report)
+        if self._on_report is not None:
+            self._on_report(report)
 
     async def keep_refused(self, job: Job) -> None:
         """Keep the graph of a refused request, for `explain`; one that cannot be read, or not here, explains nothing.

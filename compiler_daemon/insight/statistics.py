@@ -19,6 +19,21 @@ _LAST_RUNS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TierFigures:
+    """Holds what was shared with other daemons."""
+
+    hits: int
+    bytes_read: int
+    written: int
+    bytes_written: int
+    adopted: int
+    """Compiled here, and another node's was used."""
+    merged: int
+    """Compiles that another node did while this one waited."""
+    duplicates: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
     """Holds the figures of `stats`: what the daemon has done for which program."""
 
@@ -46,6 +61,8 @@ class Statistics:
     slowest: Sequence[ArtifactRow]
     programs: Sequence[ProgramFigures]
     last_runs: Sequence[RunSummary]
+    tiers: TierFigures | None = None
+    """None where nothing was ever shared."""
 
 
 class StatisticsCollector:
@@ -86,7 +103,22 @@ class StatisticsCollector:
             slowest=self._store.slowest_artifacts(_SLOWEST),
             programs=programs,
             last_runs=self._log.last_runs(_LAST_RUNS),
+            tiers=_tiers(counted),
         )
+
+
+def _tiers(counted: Counter[str]) -> TierFigures | None:
+    if not any(counted[name] for name in (*metrics.OF_ONE_TIER, metrics.TIER_MERGED, metrics.TIER_DUPLICATES)):
+        return None
+    return TierFigures(
+        hits=counted[metrics.TIER_HITS],
+        bytes_read=counted[metrics.TIER_BYTES_READ],
+        written=counted[metrics.TIER_WRITTEN],
+        bytes_written=counted[metrics.TIER_BYTES_WRITTEN],
+        adopted=counted[metrics.TIER_ADOPTED],
+        merged=counted[metrics.TIER_MERGED],
+        duplicates=counted[metrics.TIER_DUPLICATES],
+    )
 
 
 def _parts(counted: Mapping[str, int], name: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -19,6 +20,10 @@ from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.jobs import QuarantinedView, WorkerView
 from compiler_daemon.store import Store, StoreError
 from compiler_daemon.workers.pool import Pool
+
+if TYPE_CHECKING:
+    from compiler_daemon.tier.tier import TierView
+    from compiler_daemon.tier.tiers import Tiers
 
 logger = logging.getLogger(__name__)
 
@@ -45,19 +50,29 @@ class StatusView:
     quarantined: Sequence[QuarantinedView]
     sandbox: str
     """Whether workers are confined, in words."""
+    tiers: Sequence[TierView] = ()
+    """What is shared with other daemons, in the order in which it is asked."""
 
 
 class DaemonStatus:
     """Collects the daemon's state from its rooms when an operator asks."""
 
     def __init__(
-        self, *, store: Store, pool: Pool, single_flight: SingleFlight, counters: metrics.Counters, directory: Path
+        self,
+        *,
+        store: Store,
+        pool: Pool,
+        single_flight: SingleFlight,
+        counters: metrics.Counters,
+        directory: Path,
+        tiers: Tiers | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._single_flight = single_flight
         self._counters = counters
         self._directory = directory
+        self._tiers = tiers
         self._started = time.monotonic()
         self._process = psutil.Process()
         self._sampled = -math.inf
@@ -86,6 +101,7 @@ class DaemonStatus:
             counters=dict(counters),
             quarantined=self._single_flight.quarantined(),
             sandbox=self._pool.sandbox(),
+            tiers=self._tiers.views() if self._tiers is not None else (),
         )
 
     async def run(self, *, every_s: float) -> None:

@@ -11,7 +11,7 @@ from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon.insight.status import DaemonStatus
 from compiler_daemon.rpc.around import Context
-from compiler_daemon.rpc.pack import pack_quarantined, pack_worker
+from compiler_daemon.rpc.pack import pack_quarantined, pack_tier, pack_worker
 from compiler_daemon.rpc.service import Service
 
 
@@ -50,6 +50,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             counters=now.counters,
             quarantined=[pack_quarantined(view) for view in now.quarantined],
             sandbox=now.sandbox,
+            tiers=[pack_tier(view) for view in now.tiers],
         )
 
     async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownResponse:

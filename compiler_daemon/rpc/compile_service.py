@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 
-from compile_wire.digest import parse_digest
+from compile_wire.digest import Digest, parse_digest
 from compile_wire.errors import MalformedError
 from compile_wire.limits import MAX_BLOB_BYTES, PROTOCOL_VERSION
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -40,7 +40,10 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
         single_flight: SingleFlight,
         interpreter: str,
         server_version: str,
+        on_welcome: Callable[[Digest, str], None] | None = None,
     ) -> None:
+        """`on_welcome` hears of the environment and the program of each client that is welcome."""
+        self._on_welcome = on_welcome
         self._rights = rights
         self._handshakes = handshakes
         self._cache = cache
@@ -74,6 +77,8 @@ class CompileServicer(pb_grpc.CompileServiceServicer):
             response.environment_id = answer.environment
             response.facts = answer.facts.facts
             response.facts_signature = answer.facts.signature
+            if self._on_welcome is not None:
+                self._on_welcome(answer.environment, request.program)
             response.may_publish = self._rights.may_publish(current_caller())
         else:
             response.refusal = answer

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from compile_wire.plain import plain
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.jobs import Entry, Event, QuarantinedView, QueuedEvent, Refusal, RunningEvent, WorkerView
+
+if TYPE_CHECKING:
+    from compiler_daemon.tier.breaker import BreakerView
+    from compiler_daemon.tier.tier import TierView
 
 
 def pack_entries(entries: Iterable[Entry]) -> pb.LookupArtifactResponse:
@@ -65,3 +71,28 @@ def pack_worker(view: WorkerView) -> pb.WorkerStatus:
 def pack_quarantined(view: QuarantinedView) -> pb.QuarantinedGraph:
     """Return a graph that is refused for a while."""
     return pb.QuarantinedGraph(environment_id=view.environment, key=view.key, reason=view.reason, left_s=view.left_s)
+
+
+def pack_tier(view: TierView) -> pb.TierStatus:
+    """Return a tier as an operator sees it."""
+    return pb.TierStatus(
+        address=view.address,
+        reads=_pack_calls(view.reads),
+        writes=_pack_calls(view.writes),
+        budget_s=view.budget_s,
+        waiting_bytes=view.waiting_bytes,
+        counts={name.removeprefix("tier_"): number for name, number in view.counts.items()},
+        rejected=view.rejected,
+        rejections=[plain(text) for text in view.rejections],
+    )
+
+
+def _pack_calls(view: BreakerView) -> pb.TierCalls:
+    return pb.TierCalls(
+        state=view.state,
+        failures=view.failures,
+        pauses=view.opened,
+        retry_in_s=view.retry_in_s,
+        kind=view.kind,
+        reason=plain(view.reason),
+    )

@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from compile_wire.digest import parse_digest
 from compile_wire.errors import MalformedError
@@ -181,6 +182,7 @@ def pack_statistics(now: Statistics) -> pb.GetStatisticsResponse:
         slowest=[_pack_slow(row) for row in now.slowest],
         programs=[_pack_program(program) for program in now.programs],
         last_runs=[pack_run(run) for run in now.last_runs],
+        tiers=pb.TierStatistics(**asdict(now.tiers)) if now.tiers is not None else None,
     )
 
 

@@ -1,8 +1,8 @@
 """TLS for the server: gRPC's, with keys that are read again when their files have changed.
 
 Guarantees: TLS 1.2 or newer. A client certificate is asked for and verified by gRPC, or not asked for at all. A
-rotation holds for the next connection. Keys that cannot be used after a change leave those in force that were, and say
-so in the log.
+rotation holds for the next connection, and while connections crowd in for those of a twentieth of a second later. Keys
+that cannot be used after a change leave those in force that were, and say so in the log.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError, UsageError
 
 logger = logging.getLogger(__name__)
+
+_MAX_LOOKS, _LOOKS_S = 4, 0.05
+"""So many looks at the files in so much time. gRPC asks for every connection that it takes, also for those that say
+nothing, and a look asks the kernel for four files: with thousands a second nothing else got the interpreter."""
 
 
 def server_credentials(config: DaemonConfig) -> grpc.ServerCredentials | None:
@@ -39,7 +43,7 @@ def server_credentials(config: DaemonConfig) -> grpc.ServerCredentials | None:
             f"{config.address} needs TLS, and there are no keys in {config.directory}: `compiler-daemon keys init "
             "--host NAME` makes them; or use unix:PATH, or a loopback address together with --insecure-loopback"
         )
-    current = _Current(files)
+    current = CurrentKeys(files)
     return grpc.dynamic_ssl_server_credentials(
         current.first,
         current.changed,  # type: ignore[arg-type]  # None is "no change", which its types do not say
@@ -47,7 +51,7 @@ def server_credentials(config: DaemonConfig) -> grpc.ServerCredentials | None:
     )
 
 
-class _Current:
+class CurrentKeys:
     """Hands gRPC the keys in force. It asks from threads of its own, before each TLS handshake."""
 
     def __init__(self, files: KeyFiles) -> None:
@@ -55,11 +59,14 @@ class _Current:
         self._lock = threading.Lock()
         self._seen = files.stamp()
         self._until = 0.0
+        self._looks, self._looks_since = 0, 0.0
         self.first = self._read()
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return new keys where there are any; None leaves those in force."""
         with self._lock:
+            if not self._may_look():
+                return None
             stamp = self._files.stamp()
             # The end of an overlap changes no file, and closes the door to the authority before.
             if stamp == self._seen and time.time() < self._until:
@@ -70,6 +77,13 @@ class _Current:
             except (StartError, OSError) as error:
                 logger.error("the keys in force are kept: %s", error)  # noqa: TRY400  # no traceback
                 return None
+
+    def _may_look(self) -> bool:
+        now = time.monotonic()
+        if now >= self._looks_since + _LOOKS_S:
+            self._looks, self._looks_since = 0, now
+        self._looks += 1
+        return self._looks <= _MAX_LOOKS
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         now = time.time()

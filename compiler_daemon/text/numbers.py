@@ -36,6 +36,11 @@ def seconds(number: float) -> str:
     return f"{count(whole // 86_400)} d {whole % 86_400 // 3600} h"
 
 
+def roughly(number: float) -> str:
+    """Return seconds of which the tenths say nothing: 12.3 as `12 s`, 75 as `1 min 15 s`."""
+    return f"{number:.0f} s" if number < 59.5 else seconds(number)
+
+
 def size(number: float) -> str:
     """Return 1500000 as `1.5 MB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from compiler_daemon.endpoint import read_private
 from compiler_daemon.errors import DirectoryError, UsageError
@@ -48,13 +48,18 @@ class TierAddress:
     user: str = ""
     password: str = field(default="", repr=False)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether an answer takes tens of milliseconds: a bucket."""
+        return self.scheme in ("s3", "gs", "az")
+
     def __str__(self) -> str:
-        login = f"{self.user}:***@" if self.password else f"{self.user}@" if self.user else ""
+        login = f"{quote(self.user)}:***@" if self.password else f"{quote(self.user)}@" if self.user else ""
         match self.scheme:
             case "file":
-                return f"file://{self.place}"
+                return f"file://{quote(self.place)}"
             case "unix":
-                return f"unix://{login}{self.place}" + (f"?db={self.database}" if self.database else "")
+                return f"unix://{login}{quote(self.place)}" + (f"?db={self.database}" if self.database else "")
             case "redis" | "rediss":
                 return f"{self.scheme}://{login}{self.place}/{self.database}"
             case _:
@@ -125,8 +130,11 @@ def read_tier(text: str, *, may_hold_password: bool = False) -> TierAddress:
 
 
 def masked(text: str) -> str:
-    """Return an address as it may be printed: what stands before an `@` is left out after its user."""
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", text)
+    """Return what was written as it may be printed: without a login and a query, whichever form they have."""
+    scheme, there, rest = text.partition("://") if "://" in text else ("", "", text)
+    place = rest.partition("?")[0]
+    _, at, place = place.rpartition("@")
+    return f"{scheme}{there}{'***@' if at else ''}{place}{'?***' if '?' in rest else ''}"
 
 
 def object_name(namespace: str, environment: str, key: str, slot: int) -> str:
@@ -147,6 +155,11 @@ def facts_name(environment: str) -> str:
     return f"facts/{_part(environment)}"
 
 
+def list_name(environment: str, program: str) -> str:
+    """Return the name of the list of what a program asked for last."""
+    return f"programs/{_part(environment)}/{hashlib.sha256(program.encode()).hexdigest()}"
+
+
 def compile_sha(namespace: str, environment: str, key: str) -> str:
     """Return what a compile is called in leases: the same key in another environment is another compile."""
     return hashlib.sha256(f"{_part(namespace)}\0{_part(environment)}\0{key}".encode()).hexdigest()
@@ -160,6 +173,11 @@ def lease_name(sha: str, generation: int | None = None) -> str:
 def beat_name(sha: str, generation: int) -> str:
     """Return the name of what the holder of a lease overwrites while it lives."""
     return f"beat/{_sha(sha)}/{generation}"
+
+
+def cleaning_sha() -> str:
+    """Return what the work of `tier gc` is called in leases."""
+    return hashlib.sha256(b"tier gc").hexdigest()
 
 
 def refused_name(sha: str) -> str:

@@ -90,17 +90,18 @@ class DirectionBreaker:
 
         A call that is cancelled teaches nothing.
         """
-        self._admit()
+        probe = self._admit()
         try:
             yield
         except TooLargeError:
             self.succeeded()  # it has answered
             raise
         except TierError as error:
-            self.failed(error)
+            self.failed(error, probe=probe)
             raise
         except BaseException:
-            self._probe_until = 0.0
+            if probe:
+                self._probe_until = 0.0
             raise
         self.succeeded()
 
@@ -117,14 +118,19 @@ class DirectionBreaker:
         self._cause = None
         self._open = False
 
-    def failed(self, error: TierError) -> None:
-        """Note that it has not, or that it will not."""
+    def failed(self, error: TierError, *, probe: bool = False) -> None:
+        """Note that it has not, or that it will not.
+
+        Of many calls that were under way at once, those that fail after it has opened do not make the pause longer.
+        """
         if isinstance(error, TierPausedError):
             return
         self._failures += 1
         self._cause = error
+        if self._open and not probe:
+            return
         lasting = isinstance(error, TierDeniedError | TierFullError | TierMissingError)
-        if lasting or self._open or self._failures >= self._config.failures:
+        if lasting or probe or self._failures >= self._config.failures:
             self._pause(self._config.lasting_pause_s if lasting else self._config.first_pause_s)
 
     def late(self, budget_s: float) -> None:
@@ -148,13 +154,15 @@ class DirectionBreaker:
             kind=_kind(self._cause),
         )
 
-    def _admit(self) -> None:
+    def _admit(self) -> bool:
+        """Return whether the call that is let through is the one that decides."""
         if not self._open:
-            return
+            return False
         if not self.allows():
             left = numbers.seconds(max(0.0, self._retry_at - self._clock()))
             raise TierPausedError(f"{self._what} of the tier are paused for another {left}: {self._cause}")
         self._probe_until = self._clock() + self._config.probe_s
+        return True
 
     def _pause(self, first_s: float) -> None:
         self._pause_s = min(2 * self._pause_s, self._config.longest_pause_s) if self._pause_s else first_s

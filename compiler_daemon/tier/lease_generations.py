@@ -5,7 +5,7 @@ overwrites `beat/<sha>/0`; one who waits and has not seen the beat change for th
 creates `lease/<sha>/1`, and so on: of several who wait, one can. Nobody's wall clock is compared with another's.
 
 A holder that was stopped and wakes sees that the next generation came after its own, and has lost. What it still does
-is harmless: a lease spares work, it protects nothing (docs/decisions/0015).
+is harmless: a lease spares work, it protects nothing (docs/decisions/0016).
 """
 
 from __future__ import annotations

@@ -15,12 +15,15 @@ class Locks(Protocol):
 
     async def take(self, name: str, value: bytes, lives_s: float) -> tuple[bytes, float]:
         """Put a value under a free name for a while; return what is there now, ours or not, and how long it stays."""
+        ...
 
     async def extend(self, name: str, value: bytes, lives_s: float) -> bool:
         """Put the end of a value off; return False where it is not there any more."""
+        ...
 
     async def drop(self, name: str, value: bytes) -> bool:
         """Remove a value; return False where it is not there any more."""
+        ...
 
 
 class LockLeases:

@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 MAX_RECORD_BYTES = 4096
 _MAX_TEXT = 500
+_FAR = 1e12
+"""Seconds; a NaN is not below it either."""
 
 R = TypeVar("R", bound="_Record")
 
@@ -81,11 +83,10 @@ def shortened(text: str) -> str:
 
 
 def _checked(kind: Any, value: Any) -> Any:
-    match kind:
-        case "str" if isinstance(value, str) and len(value) <= _MAX_TEXT:
-            return value
-        case "int" if type(value) is int and 0 <= value < 2**31:
-            return value
-        case "float" if type(value) in (int, float) and abs(value) < 1e12:
-            return float(value)
+    if kind == "str" and isinstance(value, str) and len(value) <= _MAX_TEXT:
+        return value
+    if kind == "int" and type(value) is int and 0 <= value < 2**31:
+        return value
+    if kind == "float" and isinstance(value, int | float) and type(value) is not bool and -_FAR < value < _FAR:
+        return float(value)
     raise ValueError("not a record of ours")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from compiler_daemon.errors import KeysError
+from compiler_daemon.text.findings import Finding, note, ok, problem
 from compiler_daemon.tier import ed25519
 
 MAX_NAME_TEXT = 64
@@ -109,6 +110,29 @@ class SignerList:
         own = (self.own.signer,) if self.own is not None else ()
         known = dict.fromkeys((*own, *(one.signer for one in self.listed)))
         return tuple(signer for signer in known if self.standing(signer) == "trusted")
+
+
+def signer_findings(known: SignerList) -> list[Finding]:
+    """Return what a tier is worth to a directory with these signers, in words."""
+    name = known.own.signer.name if known.own is not None else ""
+    others = [signer.name for signer in known.trusted if signer.name != name]
+    init = "`compiler-daemon keys signer init NAME`"
+    found = []
+    if known.own is None:
+        found.append(note("tier signer", f"no key of its own: this daemon reads, and shares nothing; {init} makes one"))
+    elif known.own.signer not in known.trusted:
+        found.append(problem("tier signer", f"{name} is distrusted here, and signs all the same: {init} --replace"))
+    else:
+        found.append(ok("tier signer", f"signs as {name}"))
+    if not known.trusted:
+        text = "nobody's signature is believed: all that is in the tier is a miss"
+        found.append(problem("tier signers", f"{text}; `compiler-daemon keys trust NAME:BASE64`"))
+    elif not others:
+        text = "nobody's signature is believed but its own: what others share is a miss"
+        found.append(note("tier signers", f"{text}; `compiler-daemon keys trust NAME:BASE64`"))
+    else:
+        found.append(ok("tier signers", f"believes {', '.join(others)}"))
+    return found
 
 
 def check_signer_name(name: str) -> str:

@@ -18,12 +18,13 @@ from compile_wire.digest import Digest, digest_of
 from compile_wire.facts import decode_facts
 from compiler_daemon import metrics
 from compiler_daemon.errors import TierError, TooLargeError
-from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, object_name
+from compiler_daemon.text.findings import Finding
+from compiler_daemon.tier.address import SLOTS, TierAddress, facts_name, list_name, object_name
 from compiler_daemon.tier.breaker import BreakerView, TierBreaker
 from compiler_daemon.tier.budget import ReadBudget
 from compiler_daemon.tier.engines import Engine
 from compiler_daemon.tier.header import MAX_HEADER_BYTES, MAX_PACKED_BYTES
-from compiler_daemon.tier.leases import Leases
+from compiler_daemon.tier.leases import LeaseConfig, Leases
 from compiler_daemon.tier.object_errors import ObjectError
 from compiler_daemon.tier.packed import MAX_FACTS_BYTES, Accept, Unpacked, unpack, unpack_facts
 from compiler_daemon.tier.signer_files import Signers
@@ -42,6 +43,8 @@ _TOUCH_S = 3600.0
 
 _MAX_TOUCHED = 4096
 _MAX_REJECTIONS = 8
+_REJECTED = f"{metrics.TIER_REJECTED}."
+_MAX_LIST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +68,34 @@ class TierView:
     reads: BreakerView
     writes: BreakerView
     budget_s: float
+    """How long a lookup waits for it."""
     counts: dict[str, int]
+    """By the names of `metrics.OF_ONE_TIER`."""
+    rejected: dict[str, int]
+    """Objects that were of no use, by reason."""
     rejections: list[str]
-    """What was said of the last objects that were of no use, the newest last."""
+    """What was said of the last of these, the newest last."""
+    waiting_bytes: int = 0
+    """Of objects that are to be written to it."""
 
 
 class Tier:
     """Finds artifacts in one tier, and puts them there."""
 
     def __init__(
-        self, address: TierAddress, engine: Engine, *, signers: Signers, accept: Accept, counters: metrics.Counters
+        self,
+        address: TierAddress,
+        engine: Engine,
+        *,
+        signers: Signers,
+        accept: Accept,
+        counters: metrics.Counters,
+        leases: LeaseConfig | None = None,
     ) -> None:
         self.address = address
         self.breaker = TierBreaker()
         self.budget = ReadBudget()
-        self.leases = Leases(engine)
+        self.leases = Leases(engine, leases)
         self._engine = engine
         self._signers = signers
         self._accept = accept
@@ -159,6 +175,15 @@ class Tier:
         with self.breaker.writes.asking():
             await self._engine.replace(name, data)
 
+    async def list_of(self, environment: Digest, program: str) -> bytes:
+        """Return the list of what a program asked for last; nothing where there is none. Raises `TierError`."""
+        return await self._get(list_name(environment, program), _MAX_LIST_BYTES) or b""
+
+    async def put_list(self, environment: Digest, program: str, data: bytes) -> None:
+        """Replace the list of what a program asked for last. Raises `TierError`."""
+        with self.breaker.writes.asking():
+            await self._engine.replace(list_name(environment, program), data)
+
     def view(self) -> TierView:
         """Return its state."""
         return TierView(
@@ -166,9 +191,18 @@ class Tier:
             reads=self.breaker.reads.view(),
             writes=self.breaker.writes.view(),
             budget_s=self.budget.seconds(),
-            counts=dict(self._counts),
+            counts={name: self._counts[name] for name in metrics.OF_ONE_TIER},
+            rejected={
+                name.removeprefix(_REJECTED): number
+                for name, number in sorted(self._counts.items())
+                if name.startswith(_REJECTED)
+            },
             rejections=list(self._rejections),
         )
+
+    async def check(self) -> list[Finding]:
+        """Return what is right and wrong with it, in words."""
+        return await self._engine.check()
 
     def count(self, name: str) -> None:
         """Count for this tier and for the daemon."""
@@ -208,7 +242,7 @@ class Tier:
     def _reject(self, error: ObjectError | TooLargeError, name: str) -> None:
         reason = error.reason if isinstance(error, ObjectError) else "too_large"
         self._count(metrics.TIER_REJECTED)
-        self._count(f"{metrics.TIER_REJECTED}.{reason}")
+        self._count(f"{_REJECTED}{reason}")
         text = str(error)
         if text not in self._rejections:
             logger.warning("%s: %s is a miss: %s", self.address, name, text)

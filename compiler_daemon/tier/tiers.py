@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compile_wire.digest import Digest, digest_of
 from compiler_daemon import metrics
 from compiler_daemon.errors import TierError
+from compiler_daemon.text.findings import Finding, problem
 from compiler_daemon.tier.address import compile_sha
 from compiler_daemon.tier.lease_records import this_host
 from compiler_daemon.tier.leases import Held, Refused, Waiting
 from compiler_daemon.tier.object_errors import ObjectError
 from compiler_daemon.tier.packed import pack, pack_facts
 from compiler_daemon.tier.signer_files import Signers
+from compiler_daemon.tier.signers import signer_findings
 from compiler_daemon.tier.tier import NAMESPACE, Found, Tier, TierView
 
 logger = logging.getLogger(__name__)
@@ -61,13 +63,12 @@ class _Read:
 class Tiers:
     """Reads from a daemon's tiers, writes to them, and holds leases on compiles."""
 
-    def __init__(self, tiers: Sequence[Tier], *, signers: Signers, counters: metrics.Counters) -> None:
+    def __init__(self, tiers: Sequence[Tier], *, signers: Signers) -> None:
         self._tiers = tuple(tiers)
         self._signers = signers
-        self._counters = counters
         self._reads: dict[tuple[Digest, str, frozenset[Digest]], _Read] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._queue: deque[tuple[int, Callable[[], Awaitable[None]]]] = deque()
+        self._queue: deque[tuple[Tier, int, Callable[[], Awaitable[None]]]] = deque()
         self._queued_bytes = 0
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()
@@ -166,9 +167,39 @@ class Tiers:
         for tier in self._tiers:
             self._later(tier, len(data), lambda tier=tier: tier.offer_facts(data, environment, facts))  # type: ignore[misc]
 
+    @property
+    def are_far(self) -> bool:
+        """Whether one of them is, so that it pays to ask it ahead."""
+        return any(tier.address.is_far for tier in self._tiers)
+
+    async def list_of(self, environment: Digest, program: str) -> bytes:
+        """Return the list of what a program asked for last, from the first tier that has one."""
+        for tier in self._tiers:
+            with contextlib.suppress(TierError):
+                if data := await tier.list_of(environment, program):
+                    return data
+        return b""
+
+    def offer_list(self, environment: Digest, program: str, data: bytes) -> None:
+        """Have the list of what a program asked for written to all tiers in the background."""
+        if self._signers.current().own is None:
+            return
+        for tier in self._tiers:
+            self._later(tier, len(data), lambda tier=tier: tier.put_list(environment, program, data))  # type: ignore[misc]
+
     def views(self) -> list[TierView]:
         """Return each tier as an operator sees it."""
-        return [tier.view() for tier in self._tiers]
+        waiting: Counter[str] = Counter()
+        for tier, size, _ in self._queue:
+            waiting[str(tier.address)] += size
+        return [replace(tier.view(), waiting_bytes=waiting[str(tier.address)]) for tier in self._tiers]
+
+    async def say_what_is_wrong(self) -> None:
+        """Look at each tier once, and log what is not as it should be: never a reason not to start."""
+        _log(signer_findings(self._signers.current()), "")
+        found = await asyncio.gather(*(tier.check() for tier in self._tiers), return_exceptions=True)
+        for tier, result in zip(self._tiers, found, strict=True):
+            _log([problem("tier", str(result))] if isinstance(result, BaseException) else result, str(tier.address))
 
     @property
     def queued_bytes(self) -> int:
@@ -181,7 +212,7 @@ class Tiers:
             await self._waiting.wait()
             while self._queue:
                 self._idle.clear()
-                size, write = self._queue.popleft()
+                _, size, write = self._queue.popleft()
                 self._queued_bytes -= size
                 await write()
             self._waiting.clear()
@@ -269,10 +300,10 @@ class Tiers:
                 logger.debug("%s: %s", tier.address, error)
 
         while self._queue and self._queued_bytes + size > QUEUE_BYTES:
-            dropped, _ = self._queue.popleft()
+            loser, dropped, _ = self._queue.popleft()
             self._queued_bytes -= dropped
-            self._counters.add(metrics.TIER_DROPPED)
-        self._queue.append((size, attempt))
+            loser.count(metrics.TIER_DROPPED)
+        self._queue.append((tier, size, attempt))
         self._queued_bytes += size
         self._waiting.set()
         self._idle.clear()
@@ -285,6 +316,14 @@ class Tiers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _log(findings: Sequence[Finding], where: str) -> None:
+    levels = {"problem": logging.ERROR, "note": logging.WARNING}
+    for finding in findings:
+        if finding.level in levels:
+            text = finding.text if where in finding.text else f"{where}: {finding.text}"
+            logger.log(levels[finding.level], "%s: %s", finding.check, text)
 
 
 def _putting(tier: Tier, found: Found, environment: Digest, key: str) -> Callable[[], Awaitable[Any]]:

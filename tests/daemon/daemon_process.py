@@ -92,9 +92,7 @@ class DaemonProcess:
         settings = {
             "directory": str(self.directory),
             "pool": pool,
-            **{
-                name: self.settings[name] for name in ("address", "flights", "daemon", "tiers") if name in self.settings
-            },
+            **{name: self.settings[name] for name in ("address", "flights", "daemon", "tier") if name in self.settings},
         }
         return [sys.executable, str(HERE / "daemon_under_test.py"), json.dumps(settings)]
 

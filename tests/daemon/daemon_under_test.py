@@ -12,6 +12,7 @@ from compiler_daemon.serve import serve_config
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
+    tier = settings.get("tier", {})
     location = DaemonLocation.resolve({}, directory=Path(settings["directory"]), address=settings.get("address"))
     serve_config(
         DaemonConfig(
@@ -19,7 +20,7 @@ def main() -> None:
             address=location.address or location.default_address,
             pool=PoolConfig(**{**settings["pool"], "command": tuple(settings["pool"]["command"])}),
             flights=FlightConfig(**settings.get("flights", {})),
-            tier=TierConfig(places=tuple(settings.get("tiers", ()))),
+            tier=TierConfig(**{**tier, "places": tuple(tier.get("places", ()))}),
             **settings.get("daemon", {}),
         ),
         verbose=True,

@@ -244,8 +244,16 @@ def _in_parallel(ask: Callable[[int], int], threads: int) -> Attempts:
             stopped.set()
 
 
-def _silent(scene: Scene, address: str = "127.0.0.1") -> Attempts:
-    """Connections to the port that say nothing, or begin to shake hands and stop; always new ones, of one address."""
+_HEAD = b"\x16\x03\x01\x02\x00"
+"""Of a record that never comes."""
+_HALF_A_GREETING = _HEAD + b"\x01\x00\x01\xfc\x03\x03" + b"x" * 90
+
+
+def _silent(scene: Scene, address: str = "127.0.0.1", said: tuple[bytes, ...] = (b"", _HEAD)) -> Attempts:
+    """Connections to the port that say nothing, or begin to shake hands and stop; always new ones, of one address.
+
+    Each says one of `said`, in turns.
+    """
     port = scene.daemon.port
     held: list[socket.socket] = []
     try:
@@ -253,8 +261,7 @@ def _silent(scene: Scene, address: str = "127.0.0.1") -> Attempts:
             with contextlib.suppress(OSError):
                 connection = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(address, 0))
                 held.append(connection)
-                if number % 2:
-                    connection.sendall(b"\x16\x03\x01\x02\x00")  # the head of a record that never comes
+                connection.sendall(said[number % len(said)])
             if len(held) > 3000:
                 held.pop(0).close()
             yield 1
@@ -272,5 +279,6 @@ FLOODS: dict[str, tuple[Callable[[Scene], Attempts], bool]] = {
     "quiet, new connections": (_quiet, True),
     "silence of another address": (functools.partial(_silent, address="127.0.0.9"), True),
     "silence of the same address": (_silent, True),
+    "half a greeting": (functools.partial(_silent, said=(_HALF_A_GREETING,)), True),
 }
 """Each with whether the other client connects anew for each call."""

@@ -73,6 +73,25 @@ def test_the_daemon_keeps_freed_memory_and_its_children_do_as_the_system_does(tm
     assert not any(name.startswith("MALLOC_") for environment in theirs for name in environment)
 
 
+def test_a_thread_that_computes_soon_gives_the_interpreter_up_to_answers(tmp_path: Path) -> None:
+    # A process that cannot serve, and says what it would have served with.
+    (tmp_path / "d").write_text("in the way")
+    program = f"""
+import sys
+from pathlib import Path
+from compiler_daemon.config import DaemonConfig, DaemonLocation
+from compiler_daemon.serve import serve_config
+location = DaemonLocation.resolve({{}}, directory=Path({str(tmp_path / "d")!r}), address=None)
+try:
+    serve_config(DaemonConfig(directory=location.directory, address=location.default_address))
+except SystemExit:
+    print(sys.getswitchinterval())
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert 0 < float(said.stdout) <= 0.001
+
+
 def test_settings_arrive_whole(tmp_path: Path) -> None:
     with served(tmp_path / "d", "--store-gib", "3", "--address", f"unix:{tmp_path}/other.sock") as process:
         command = [sys.executable, "-m", "compiler_daemon", "status", "--json", "--dir", str(tmp_path / "d")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.e2e.conftest import Daemon, Lab, Trainer, clean_environment
 
@@ -85,10 +84,3 @@ def fleet(lab: Lab, *tiers: str, count: int = 2, **variables: str) -> list[Node]
         node.daemon.start()
         lab.also(node.daemon)
     return nodes
-
-
-def folder(lab: Lab, name: str = "tier") -> Path:
-    """Make the directory of a tier."""
-    place = lab.folder / name
-    place.mkdir()
-    return place

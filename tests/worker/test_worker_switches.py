@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -125,3 +127,12 @@ def test_a_part_that_is_left_out_is_in_no_key(monkeypatch: pytest.MonkeyPatch) -
     finally:
         LEFT_OUT.clear()
     assert "variables" in PARTS
+
+
+@pytest.mark.parametrize(("options", "rows"), [([], "[]"), (["-O"], "[['l', 'python -O', 1]]")])
+def test_a_process_without_assertions_has_another_key(options: list[str], rows: str) -> None:
+    code = "from compile_torch.key.compile_reads import variables_set; print(variables_set())"
+
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True, env={})
+
+    assert done.stdout.strip() == rows

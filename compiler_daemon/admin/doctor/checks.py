@@ -12,7 +12,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from compiler_daemon.admin.doctor.key_checks import (
     check_private,
     check_tls,
 )
+from compiler_daemon.admin.doctor.tier_checks import check_tiers
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
@@ -49,13 +50,13 @@ Ask = Callable[[], tuple[str, DaemonState]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
-def examine(place: DaemonLocation, environ: Mapping[str, str], ask: Ask) -> list[Finding]:
+def examine(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str] = ()) -> list[Finding]:
     """Return what every check found; those that need what is not there are left out."""
-    daemon = _elsewhere if is_clients(place.directory) else _daemon
-    return [*daemon(place, ask), *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
+    found = _elsewhere(place, ask) if is_clients(place.directory) else _daemon(place, environ, ask, tiers)
+    return [*found, *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
 
 
-def _daemon(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
+def _daemon(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str]) -> Iterator[Finding]:
     directory = place.directory
     yield check_private(directory, "directory", 0o700)
     if os.path.isdir(directory):
@@ -79,6 +80,7 @@ def _daemon(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:
     yield check_sandbox(state)
     yield from check_store(directory / "store")
     yield check_room(directory, state)
+    yield from check_tiers(directory, environ, tiers, state)
 
 
 def _elsewhere(place: DaemonLocation, ask: Ask) -> Iterator[Finding]:

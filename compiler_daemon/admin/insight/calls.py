@@ -20,7 +20,7 @@ _CALL_S = 20.0
 _COUNTS = frozenset(
     "hits misses merged compiled published runs artifacts store_bytes store_max_bytes bytes hits_local "
     "compiled_by_daemon compiled_here misses_by_reason here_by_reason fallbacks_by_reason refused_by_reason here "
-    "fallbacks".split()
+    "fallbacks bytes_read written bytes_written adopted duplicates".split()
 )
 """Fields that are numbers, or maps to numbers: protobuf's JSON writes those of 64 bits as text."""
 

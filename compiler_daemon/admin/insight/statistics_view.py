@@ -24,8 +24,9 @@ def print_statistics(now: Figures) -> None:
 
 def statistics_line(now: Figures) -> str:
     """Return the most important figures in one line, for a log."""
+    shared = f"from tiers {now.tiers.hits}, into tiers {now.tiers.written}, " if now.tiers is not None else ""
     return (
-        f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, "
+        f"hits {now.hits}, misses {now.misses}, merged {now.merged}, compiled {now.compiled}, {shared}"
         f"published {now.published}, saved {numbers.seconds(now.seconds_saved)}, "
         f"spent {numbers.seconds(now.seconds_spent)}, "
         f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"
@@ -58,10 +59,23 @@ def _overview(now: Figures) -> Table:
         "seconds saved": numbers.seconds(now.seconds_saved),
         "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)} of {numbers.size(now.store_max_bytes)}",
         "runs reported": str(now.runs),
+        **_tiers(now),
     }
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _tiers(now: Figures) -> dict[str, str]:
+    if (tiers := now.tiers) is None:
+        return {}
+    twice = f"{tiers.duplicates}, and {tiers.adopted} for which another node's artifact is used: it was first"
+    return {
+        "from tiers": f"{numbers.counted(tiers.hits, 'artifact')}, {numbers.size(tiers.bytes_read)}",
+        "into tiers": f"{numbers.counted(tiers.written, 'artifact')}, {numbers.size(tiers.bytes_written)}",
+        "duplicates avoided": f"{tiers.merged} compiles that other nodes did meanwhile",
+        **({"compiled twice": twice} if tiers.duplicates or tiers.adopted else {}),
+    }
 
 
 _MISSES = {

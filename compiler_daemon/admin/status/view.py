@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compiler_daemon.admin.answers import CompileState, DaemonState, RefusedGraph, WorkerState
 from compiler_daemon.admin.plain import plain
+from compiler_daemon.admin.status.tiers import tiers_table
 from compiler_daemon.text import numbers
 
 
@@ -16,6 +17,8 @@ def print_status(state: DaemonState, flights: Sequence[CompileState], page: str)
     """Print a daemon's state, its compiles, and the address of its page, which is empty where there is none."""
     console = Console()
     console.print(_overview(state, page))
+    if state.tiers:
+        console.print(tiers_table(state.tiers))
     if state.workers:
         console.print(_workers(state.workers))
     if flights:

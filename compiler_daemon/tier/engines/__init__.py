@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,13 @@ from compiler_daemon.errors import UsageError
 from compiler_daemon.tier.address import TierAddress
 from compiler_daemon.tier.engines.engine import Engine, EngineTimeouts, Stored
 
-__all__ = ["Engine", "EngineTimeouts", "Stored", "open_engine"]
+__all__ = ["Engine", "EngineTimeouts", "Stored", "check_packing", "open_engine"]
+
+
+def check_packing() -> None:
+    """Raise `UsageError` where the library is not installed that objects are packed with."""
+    if importlib.util.find_spec("zstandard") is None:
+        raise UsageError("a tier needs zstandard: `pip install 'compiler-daemon[s3]'`")
 
 
 def open_engine(

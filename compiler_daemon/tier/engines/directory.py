@@ -36,6 +36,7 @@ from compiler_daemon.errors import (
 )
 from compiler_daemon.text.findings import Finding, note, ok, problem
 from compiler_daemon.tier.engines.engine import EngineTimeouts, Stored, check_name, check_rights, check_size
+from compiler_daemon.tier.engines.mounts import MOUNTS, late_misses, mount_of
 from compiler_daemon.tier.engines.threads import HangingThreads
 
 T = TypeVar("T")
@@ -64,6 +65,10 @@ class DirectoryEngine:
     async def get(self, name: str, limit: int) -> bytes | None:
         path = self._path(name)
         return await self._done(lambda: self._read(path, limit), limit)
+
+    async def begin(self, name: str, most: int) -> bytes | None:
+        path = self._path(name)
+        return await self._done(lambda: self._read(path, most, whole=False), most)
 
     async def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
@@ -102,6 +107,10 @@ class DirectoryEngine:
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             text = "every user may remove what is in it, though not forge it; `chmod o-w` or `chmod +t` hinders them"
             found = [note("tier", f"the directory {self._root}, mode {stat.S_IMODE(status.st_mode):o}: {text}")]
+        with contextlib.suppress(OSError):
+            mount = mount_of(self._root.resolve(), MOUNTS.read_text())
+            if mount is not None and (late := late_misses(mount)):
+                found.append(note("tier mount", late))
         return found + await check_rights(self)
 
     async def close(self) -> None:
@@ -138,7 +147,7 @@ class DirectoryEngine:
             raise TierMissingError(f"{self._root} is no directory: name another")
         return status
 
-    def _read(self, path: Path, limit: int) -> bytes | None:
+    def _read(self, path: Path, limit: int, *, whole: bool = True) -> bytes | None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -148,6 +157,8 @@ class DirectoryEngine:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise TierError(f"{path} is no plain file: move it away")
+            if not whole:
+                return file.read(limit)
             if status.st_size > limit:
                 raise TooLargeError(f"{path} has {status.st_size} bytes, and at most {limit} are read")
             data = bytearray()

@@ -58,30 +58,43 @@ class Engine(Protocol):
     @property
     def largest(self) -> int:
         """The largest object that should be put here."""
+        ...
 
     async def get(self, name: str, limit: int) -> bytes | None:
         """Return an object, None where there is none. Raises `TooLargeError`, unread, where it exceeds `limit`."""
+        ...
+
+    async def begin(self, name: str, most: int) -> bytes | None:
+        """Return the beginning of an object, at most so many bytes; None where there is none. It must not be empty."""
+        ...
 
     async def create(self, name: str, data: bytes) -> bool:
         """Store an object whole; return False, changing nothing, where the name is taken."""
+        ...
 
     async def replace(self, name: str, data: bytes, *, lives_s: float | None = None) -> None:
         """Store an object whole, in place of another's. An engine that can, removes it after `lives_s`."""
+        ...
 
     async def delete(self, name: str) -> None:
         """Remove an object where it is there."""
+        ...
 
     async def touch(self, name: str) -> bool:
         """Let an object count as new for who cleans by age; return False where the engine cannot."""
+        ...
 
     def names(self, prefix: str) -> AsyncIterator[Stored]:
         """Yield the objects below a prefix, which ends with `/`, in any order."""
+        ...
 
     async def check(self) -> list[Finding]:
         """Return what is right and wrong with the tier, in words, for `doctor`."""
+        ...
 
     async def close(self) -> None:
         """Leave the engine."""
+        ...
 
 
 def check_name(name: str) -> str:

@@ -50,6 +50,9 @@ _LONGEST_CALL_S = 600.0
 _BUCKET_SEEN_S = 60.0
 """How long a bucket that was seen counts as there, where misses do not say so."""
 
+_REST_S = 0.1
+"""Of 120 processes that ended right after a call ten were aborted, of 120 that waited for half of this none."""
+
 _S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -80,6 +83,7 @@ class ObjectsEngine:
         self._address = address
         self._timeouts = timeouts or EngineTimeouts()
         self._bucket_seen = -_BUCKET_SEEN_S
+        self._last_call = -_REST_S
         self._store = self._opened(os.environ if environ is None else environ)
 
     async def get(self, name: str, limit: int) -> bytes | None:
@@ -92,6 +96,14 @@ class ObjectsEngine:
         if (size := result.meta["size"]) > limit:  # the body has not been asked for yet
             raise TooLargeError(f"{name} in {self._address} has {size} bytes, and at most {limit} are read")
         return (await self._answer(result.bytes_async(), size)).to_bytes()
+
+    async def begin(self, name: str, most: int) -> bytes | None:
+        call = obstore.get_range_async(self._store, check_name(name), start=0, length=most)
+        try:
+            return (await self._answer(call, most)).to_bytes()
+        except FileNotFoundError as error:
+            await self._check_bucket(error)
+            return None
 
     async def create(self, name: str, data: bytes) -> bool:
         try:
@@ -138,7 +150,8 @@ class ObjectsEngine:
         return [ok("tier", f"{self._address}"), *await check_rights(self)]
 
     async def close(self) -> None:
-        """Do nothing: the library's connections end with its store."""
+        """Let the library's threads come to rest: one that still tidies up after a call aborts a Python that ends."""
+        await asyncio.sleep(self._last_call + _REST_S - time.monotonic())
 
     async def _put(self, name: str, data: bytes, *, exclusive: bool) -> None:
         check_name(name)
@@ -161,6 +174,8 @@ class ObjectsEngine:
             raise
         except (BaseError, OSError) as error:
             raise self._translated(error) from error
+        finally:
+            self._last_call = time.monotonic()
 
     def _translated(self, error: Exception) -> TierError:
         text = str(error)

@@ -61,14 +61,19 @@ class RedisEngine:
 
     async def get(self, name: str, limit: int) -> bytes | None:
         key = _key(name)
-        # In one round trip: no more than is wanted, and whether an empty answer is an object.
+        # In one round trip: how large it is, no more of it than is wanted, and whether an empty answer is an object.
         pipe = self._redis.pipeline(transaction=False)
+        pipe.strlen(key)
         pipe.exists(key)
-        pipe.getrange(key, 0, limit)
-        there, data = await self._answer(pipe.execute(), limit)
-        if len(data) > limit:
-            raise TooLargeError(f"{name} in {self._address} has more than {limit} bytes")
+        pipe.getrange(key, 0, max(limit - 1, 0))
+        size, there, data = await self._answer(pipe.execute(), limit)
+        if size > limit:
+            raise TooLargeError(f"{name} in {self._address} has {size} bytes, and at most {limit} are read")
         return bytes(data) if there else None
+
+    async def begin(self, name: str, most: int) -> bytes | None:
+        data: Any = await self._answer(self._redis.getrange(_key(name), 0, most - 1), most)
+        return bytes(data) or None
 
     async def create(self, name: str, data: bytes) -> bool:
         check_size(len(data), self.largest)
@@ -170,7 +175,11 @@ class RedisEngine:
     def _translated(self, error: exceptions.RedisError) -> TierError:
         text = str(error)
         denied = exceptions.AuthenticationError | exceptions.AuthorizationError | exceptions.NoPermissionError
-        if isinstance(error, denied) or text.startswith(("NOPERM", "NOAUTH", "WRONGPASS", "READONLY")):
+        # A password that is refused while the library connects comes as a connection that failed.
+        causes = (error, error.__cause__, error.__context__)
+        if any(isinstance(cause, denied) for cause in causes) or text.startswith(
+            ("NOPERM", "NOAUTH", "WRONGPASS", "READONLY")
+        ):
             return TierDeniedError(f"{self._address} does not allow it ({text})")
         if isinstance(error, exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
             return TierFullError(f"{self._address} has no room ({text})")

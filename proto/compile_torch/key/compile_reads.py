@@ -10,6 +10,7 @@ test compares the two for the torch that runs, so that a new version's new varia
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from compile_wire.graph.spec import Value
@@ -95,8 +96,12 @@ SHAPE_SETTINGS_WITHOUT_EFFECT = frozenset(
 
 
 def variables_set() -> list[Value]:
-    """Return [name, value] of each variable that is set and decides what is made of a graph."""
-    return [["l", name, os.environ[name]] for name in sorted(VARIABLES & set(os.environ))]
+    """Return [name, value] of each variable that is set and decides what is made of a graph.
+
+    Also that Python leaves assertions out (`-O`): torch decides by some of them, and fails, or goes on, without.
+    """
+    rows: list[Value] = [["l", name, os.environ[name]] for name in sorted(VARIABLES & set(os.environ))]
+    return [*rows, ["l", "python -O", sys.flags.optimize]] if sys.flags.optimize else rows
 
 
 def settings_changed() -> list[Value]:

@@ -718,6 +718,145 @@ class QuarantinedGraph(_message.Message):
 Global___QuarantinedGraph: _TypeAlias = QuarantinedGraph  # noqa: Y015
 
 @_typing.final
+class TierCalls(_message.Message):
+    """How calls of one kind, reads or writes, fare with a tier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    PAUSES_FIELD_NUMBER: _builtins.int
+    RETRY_IN_S_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"closed": they are made. "open": the tier is left alone for a while, after failures. "half-open": the next one decides."""
+    failures: _builtins.int
+    """In a row, up to now."""
+    pauses: _builtins.int
+    """How often the tier has been left alone since the daemon started."""
+    retry_in_s: _builtins.float
+    """Until the next call is made; 0 where none is held back."""
+    kind: _builtins.str
+    """Of the last failure: one word ("denied", "missing", "timeout", ...), and what it said. Empty where the last call
+    succeeded. No password is in it.
+    """
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        pauses: _builtins.int = ...,
+        retry_in_s: _builtins.float = ...,
+        kind: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "kind", b"kind", "pauses", b"pauses", "reason", b"reason", "retry_in_s", b"retry_in_s", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierCalls: _TypeAlias = TierCalls  # noqa: Y015
+
+@_typing.final
+class TierStatus(_message.Message):
+    """What this daemon shares with others, and how it fares. Counts are since the daemon started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class RejectedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    BUDGET_S_FIELD_NUMBER: _builtins.int
+    WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Without its password."""
+    budget_s: _builtins.float
+    """How long a lookup waits for it."""
+    waiting_bytes: _builtins.int
+    """Of objects that are to be written to it."""
+    @_builtins.property
+    def reads(self) -> Global___TierCalls: ...
+    @_builtins.property
+    def writes(self) -> Global___TierCalls: ...
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By the names of `OF_ONE_TIER` in compiler_daemon/metrics.py, without "tier_": hits, misses, written, adopted, ..."""
+
+    @_builtins.property
+    def rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Objects that were not used: reason to count, as in compiler_daemon/tier/object_errors.py."""
+
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was said of the last of these, the newest last."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        reads: Global___TierCalls | None = ...,
+        writes: Global___TierCalls | None = ...,
+        budget_s: _builtins.float = ...,
+        waiting_bytes: _builtins.int = ...,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        rejections: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reads", b"reads", "writes", b"writes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "budget_s", b"budget_s", "counts", b"counts", "reads", b"reads", "rejected", b"rejected", "rejections", b"rejections", "waiting_bytes", b"waiting_bytes", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierStatus: _TypeAlias = TierStatus  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -757,6 +896,7 @@ class GetStatusResponse(_message.Message):
     COUNTERS_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     pid: _builtins.int
     uptime_s: _builtins.float
@@ -779,6 +919,10 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def quarantined(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantinedGraph]: ...
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierStatus]:
+        """In the order in which they are asked; none from a daemon that shares nothing, or is older."""
+
     def __init__(
         self,
         *,
@@ -798,10 +942,11 @@ class GetStatusResponse(_message.Message):
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         quarantined: _abc.Iterable[Global___QuarantinedGraph] | None = ...,
         sandbox: _builtins.str = ...,
+        tiers: _abc.Iterable[Global___TierStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "quarantined", b"quarantined", "queued", b"queued", "rss_bytes", b"rss_bytes", "sandbox", b"sandbox", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifacts", b"artifacts", "blobs", b"blobs", "counters", b"counters", "directory", b"directory", "draining", b"draining", "pid", b"pid", "quarantined", b"quarantined", "queued", b"queued", "rss_bytes", b"rss_bytes", "sandbox", b"sandbox", "server_version", b"server_version", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "tiers", b"tiers", "uptime_s", b"uptime_s", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -646,6 +646,50 @@ class SlowGraph(_message.Message):
 Global___SlowGraph: _TypeAlias = SlowGraph  # noqa: Y015
 
 @_typing.final
+class TierStatistics(_message.Message):
+    """What was shared with other daemons, since the store was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
+    ADOPTED_FIELD_NUMBER: _builtins.int
+    MERGED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    hits: _builtins.int
+    """Artifacts that lookups and compiles got from a tier, and the bytes of what was read there."""
+    bytes_read: _builtins.int
+    written: _builtins.int
+    """Artifacts put there."""
+    bytes_written: _builtins.int
+    adopted: _builtins.int
+    """Compiled here, and another node's was used: it was first."""
+    merged: _builtins.int
+    """Compiles that another node did while this one waited for it: duplicates that were avoided."""
+    duplicates: _builtins.int
+    """Compiled here although another node had taken over: duplicates that were not."""
+    def __init__(
+        self,
+        *,
+        hits: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+        written: _builtins.int = ...,
+        bytes_written: _builtins.int = ...,
+        adopted: _builtins.int = ...,
+        merged: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "bytes_read", b"bytes_read", "bytes_written", b"bytes_written", "duplicates", b"duplicates", "hits", b"hits", "merged", b"merged", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierStatistics: _TypeAlias = TierStatistics  # noqa: Y015
+
+@_typing.final
 class GetStatisticsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -748,6 +792,7 @@ class GetStatisticsResponse(_message.Message):
     SLOWEST_FIELD_NUMBER: _builtins.int
     PROGRAMS_FIELD_NUMBER: _builtins.int
     LAST_RUNS_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
     hits: _builtins.int
     """As the daemon counted lookups and compiles."""
     misses: _builtins.int
@@ -783,6 +828,10 @@ class GetStatisticsResponse(_message.Message):
     def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatistics]: ...
     @_builtins.property
     def last_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunSummary]: ...
+    @_builtins.property
+    def tiers(self) -> Global___TierStatistics:
+        """Absent where nothing was ever shared."""
+
     def __init__(
         self,
         *,
@@ -805,10 +854,11 @@ class GetStatisticsResponse(_message.Message):
         slowest: _abc.Iterable[Global___SlowGraph] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatistics] | None = ...,
         last_runs: _abc.Iterable[Global___RunSummary] | None = ...,
+        tiers: Global___TierStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tiers", b"tiers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "compiled", b"compiled", "fallbacks_by_reason", b"fallbacks_by_reason", "here_by_reason", b"here_by_reason", "hits", b"hits", "last_runs", b"last_runs", "merged", b"merged", "misses", b"misses", "misses_by_reason", b"misses_by_reason", "programs", b"programs", "published", b"published", "refused_by_reason", b"refused_by_reason", "runs", b"runs", "seconds_saved", b"seconds_saved", "seconds_spent", b"seconds_spent", "seconds_spent_here", b"seconds_spent_here", "slowest", b"slowest", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "compiled", b"compiled", "fallbacks_by_reason", b"fallbacks_by_reason", "here_by_reason", b"here_by_reason", "hits", b"hits", "last_runs", b"last_runs", "merged", b"merged", "misses", b"misses", "misses_by_reason", b"misses_by_reason", "programs", b"programs", "published", b"published", "refused_by_reason", b"refused_by_reason", "runs", b"runs", "seconds_saved", b"seconds_saved", "seconds_spent", b"seconds_spent", "seconds_spent_here", b"seconds_spent_here", "slowest", b"slowest", "store_bytes", b"store_bytes", "store_max_bytes", b"store_max_bytes", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

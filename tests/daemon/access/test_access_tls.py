@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -28,6 +28,7 @@ from compiler_daemon.access.register import KeyFiles, Register
 from compiler_daemon.admin.keys import commands as keys
 from compiler_daemon.admin.keys.certificates import issue_client, issue_server, make_authority
 from compiler_daemon.rpc.auth import READER_CALLS, TRAINER_CALLS
+from compiler_daemon.rpc.tls import CurrentKeys
 from tests.daemon.daemon_process import ENVIRONMENT, manifest_of, wait_until
 from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal, run
 
@@ -403,6 +404,33 @@ def test_keys_that_break_while_the_daemon_runs_leave_those_in_force_and_are_said
         ada.handshake()
 
     assert "the keys in force are kept" in daemon.log.read_text()
+
+
+class _CountedFiles(KeyFiles):
+    """Key files that count how often it is asked whether they were replaced."""
+
+    looks: ClassVar[list[float]] = []
+
+    def stamp(self) -> object:
+        self.looks.append(time.monotonic())
+        return super().stamp()
+
+
+def test_connections_that_crowd_in_do_not_have_the_key_files_looked_at_for_each_and_the_next_sees_new_keys(
+    tmp_path: Path,
+) -> None:
+    keys.init(tmp_path / "d", ())
+    files = _CountedFiles(tmp_path / "d")
+    current = CurrentKeys(files)
+
+    began = time.monotonic()
+    assert [current.changed() for _ in range(2000)] == [None] * 2000
+    took = time.monotonic() - began
+
+    assert len(files.looks) < 20 + took * 100
+
+    keys.rotate(tmp_path / "d")
+    assert wait_until(current.changed, what="new keys", deadline_s=1.0) is not None
 
 
 def _shown(daemon: TlsDaemon, directory: Path) -> str:

@@ -39,5 +39,5 @@ def test_a_flood_costs_neither_memory_nor_other_clients_answers(
     assert noticed.rss_mib < MOST_MIB, noticed
     # The last percent of so few calls is what else the machine does; `tools/floods.py` looks at that.
     assert noticed.p90_ms < max(MOST_MS, 10 * before.p99_ms), (noticed, before)
-    assert noticed.failed <= noticed.calls // 4, noticed
+    assert noticed.failed <= noticed.calls // 10, noticed
     assert noticed.environments_kib < 64

@@ -61,7 +61,7 @@ def fleet(tmp_path: Path) -> Iterator[list[DaemonProcess]]:
     nodes = [
         DaemonProcess(
             tmp_path / name,
-            tiers=[f"file://{tmp_path / 'tier'}"],
+            tier={"places": [f"file://{tmp_path / 'tier'}"]},
             pool={"max_workers": 1},
             daemon={"drain_s": 0.5},
         )

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from compiler_daemon import metrics
 from compiler_daemon.http.prometheus import expose, families
+from compiler_daemon.insight.status import StatusView
+from compiler_daemon.tier.breaker import BreakerView, State
+from compiler_daemon.tier.tier import TierView
 from tests.daemon.daemon_process import wait_until
 from tests.daemon.page_samples import PageVisitor
 
 ROOT = Path(__file__).parents[3]
+NOTHING = StatusView(
+    pid=1, uptime_s=1, address="", directory="", draining=False, workers=(), queued=0, artifacts=0, blobs=0,
+    store_bytes=0, store_max_bytes=1, rss_bytes=0, counters={}, quarantined=(), sandbox="",
+)  # fmt: skip
 NAME = re.compile(r"\bcompile_daemon_[a-z_]+")
 
 
@@ -73,20 +81,44 @@ def test_every_counter_of_the_daemon_is_exposed() -> None:
     }
     view = families_view({name: number for number, name in enumerate(sorted(names), start=1000)})
     values = {sample.value for family in view for sample in family.samples}
-    sums = {metrics.LOOKUPS, metrics.COMPILES_REFUSED}
+    sums = {metrics.LOOKUPS, metrics.COMPILES_REFUSED, metrics.TIER_REJECTED}
 
     missing = [name for number, name in enumerate(sorted(names), start=1000) if number not in values]
 
     assert set(missing) == sums
 
 
-def families_view(counters: dict[str, int]) -> list[Any]:
-    from compiler_daemon.insight.status import StatusView
-
-    view = StatusView(
-        pid=1, uptime_s=1, address="", directory="", draining=False, workers=(), queued=0, artifacts=0, blobs=0,
-        store_bytes=0, store_max_bytes=1, rss_bytes=0, counters=counters, quarantined=(), sandbox="",
+def tier_view(counters: dict[str, int], *, state: State = "closed") -> TierView:
+    reads = BreakerView(state=state, failures=0, opened=3, retry_in_s=0.0, reason="", kind="")
+    writes = BreakerView(state="closed", failures=0, opened=0, retry_in_s=0.0, reason="", kind="")
+    return TierView(
+        address="redis://lab:***@cache:6379/0", reads=reads, writes=writes, budget_s=0.3, waiting_bytes=7,
+        counts={name: counters.get(name, 0) for name in metrics.OF_ONE_TIER},
+        rejected={"unknown_signer": 5}, rejections=["signed by stranger-1"],
     )  # fmt: skip
+
+
+def test_each_tier_has_series_of_its_own_with_reasons_as_labels() -> None:
+    view = replace(NOTHING, tiers=[tier_view({metrics.TIER_HITS: 4}, state="open")])
+    counters = {"tier_rejected": 5, "tier_rejected.unknown_signer": 5, metrics.TIER_HITS: 4, metrics.TIER_MERGED: 2}
+
+    given = text_string_to_metric_families(expose(replace(view, counters=counters), version="1").decode())
+    samples = {
+        (sample.name.removeprefix("compile_daemon_"), *sorted(set(sample.labels.values()) - {view.tiers[0].address})):
+        sample.value
+        for family in given for sample in family.samples if "tier" in sample.name or "events" in sample.name
+    }  # fmt: skip
+
+    assert samples["tier_lookups_total", "hit"] == 4
+    assert samples["tier_rejected_total", "unknown_signer"] == 5
+    assert (samples["tier_paused", "reads"], samples["tier_paused", "writes"]) == (1, 0)
+    assert (samples["tier_pauses_total", "reads"], samples["tier_waiting_bytes",]) == (3, 7)
+    assert samples["tier_compiles_total", "merged"] == 2
+    assert not any(name == "events_total" for name, *_ in samples), "what a tier's own series say is said once"
+
+
+def families_view(counters: dict[str, int]) -> list[Any]:
+    view = replace(NOTHING, counters=counters, tiers=[tier_view(counters)])
     return list(text_string_to_metric_families(expose(view, version="1").decode()))
 
 

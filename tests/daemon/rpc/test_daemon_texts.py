@@ -255,12 +255,14 @@ def _shown(show: Callable[[Any], None], told: Any) -> str:
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
 def test_views_clean_what_an_older_daemon_has_let_in(text: str) -> None:
     flight = {"key": text, "program": text, "phase": text, "position": 0, "waited_s": 0, "elapsed_s": 0, "waiters": 1}
+    calls = {"state": "open", "reason": text, "retry_in_s": 1.0}
     worker = {"pid": 1, "state": text, "environment_id": text, "key": text, "elapsed_s": 0, "jobs_done": 0}
     status = {
         **dict.fromkeys(("server_version", "address", "directory", "sandbox", "page"), text),
         **dict.fromkeys(("pid", "uptime_s", "rss_bytes", "artifacts", "blobs", "store_bytes", "queued"), 0),
         **{"store_max_bytes": 1, "draining": False, "workers": [{**worker, "rss_bytes": 0}], "in_flight": [flight]},
         **{"quarantined": [{"key": text, "reason": text, "left_s": 0}], "counters": {text: 1}},
+        "tiers": [{"address": text, "reads": calls, "writes": calls, "rejected": {text: 1}, "rejections": [text]}],
     }
     program = {
         **dict.fromkeys(("runs", "hits", "hits_local", "compiled_by_daemon", "compiled_here"), 0),

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from compiler_daemon.tier.address import TierAddress
+from tests.daemon.daemon_process import wait_until
 
 
 @dataclass(frozen=True)
@@ -20,3 +25,18 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process while the block lasts; its threads stop one after the other."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()), what="it stands")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _stands(task: Path) -> bool:
+    return "\nState:\tT" in (task / "status").read_text()

@@ -32,6 +32,7 @@ SHA = "ab" * 32
         ("file:///shared/tier", TierAddress(scheme="file", place="/shared/tier")),
         ("file:///shared/tier/", TierAddress(scheme="file", place="/shared/tier")),
         ("file:///shared/our%20tier", TierAddress(scheme="file", place="/shared/our tier")),
+        ("file:///shared/a%23b%3Fc", TierAddress(scheme="file", place="/shared/a#b?c")),
         ("s3://bucket", TierAddress(scheme="s3", place="bucket")),
         ("s3://bucket/a/b/", TierAddress(scheme="s3", place="bucket", prefix="a/b")),
         ("gs://bucket/a", TierAddress(scheme="gs", place="bucket", prefix="a")),
@@ -124,9 +125,21 @@ def test_command_line_goes_before_the_environment_and_neither_is_no_tier() -> No
     assert tier_of("", {}) is None
 
 
-def test_broken_address_of_the_environment_is_refused_without_its_password() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://u:hush@host:port",
+        "redis:u:hush@host",
+        "u:hush@host",
+        "redis://host?password=hush",
+        "unix:///run/redis.sock?password=hush",
+        "redis://u:hu/hush@host",
+        "http://u:hush@host/path",
+    ],
+)
+def test_broken_address_is_refused_without_its_password(text: str) -> None:
     with pytest.raises(UsageError) as error:
-        tier_of("", {TIER_VARIABLE: "redis://u:hush@host:port"})
+        tier_of("", {TIER_VARIABLE: text})
 
     assert "hush" not in str(error.value)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+from contextlib import ExitStack
 
 import pytest
 
@@ -22,7 +21,7 @@ from compiler_daemon.tier.address import read_tier
 from compiler_daemon.tier.breaker import BreakerConfig, DirectionBreaker, TierBreaker
 from compiler_daemon.tier.budget import BudgetConfig, ReadBudget
 from compiler_daemon.tier.engines import EngineTimeouts, open_engine
-from tests.daemon.tier.engine_samples import FakeClock
+from tests.daemon.tier.engine_samples import FakeClock, stopped
 
 
 @pytest.fixture
@@ -96,6 +95,21 @@ def test_failed_probe_doubles_the_pause_up_to_the_longest(breaker: DirectionBrea
 
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     assert breaker.view().opened == 1
+
+
+def test_calls_that_were_under_way_when_it_opened_do_not_lengthen_the_pause(breaker: DirectionBreaker) -> None:
+    with ExitStack() as under_way:
+        for _ in range(10):
+            under_way.enter_context(pytest.raises(TierTimeoutError))
+            under_way.enter_context(breaker.asking())
+            under_way.callback(_raise_timeout)
+
+    view = breaker.view()
+    assert (view.state, view.failures, view.retry_in_s) == ("open", 10, 5.0)
+
+
+def _raise_timeout() -> None:
+    raise TierTimeoutError("no answer")
 
 
 def test_pauses_start_anew_after_a_success(breaker: DirectionBreaker, clock: FakeClock) -> None:
@@ -185,15 +199,12 @@ def test_pauses_of_nodes_differ(clock: FakeClock) -> None:
 async def test_stopped_redis_opens_the_breaker_and_costs_nothing_from_then_on(redis_server: RedisServer) -> None:
     engine = open_engine(read_tier(f"unix://{redis_server.path}"), timeouts=EngineTimeouts(call_s=0.2))
     breaker = DirectionBreaker("reads", BreakerConfig(first_pause_s=0.3, jitter=0.0))
-    os.kill(redis_server.pid, signal.SIGSTOP)
-    try:
+    with stopped(redis_server.pid):
         for _ in range(3):
             with pytest.raises(TierTimeoutError), breaker.asking():
                 await engine.get("facts/none", 100)
         with pytest.raises(TierPausedError), breaker.asking():
             await engine.get("facts/none", 100)
-    finally:
-        os.kill(redis_server.pid, signal.SIGCONT)
 
     await asyncio.sleep(0.31)
     with breaker.asking():

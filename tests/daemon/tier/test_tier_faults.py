@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from benches.harness.ports import free_ports
 from benches.harness.redis_server import RedisServer, redis_running
 from benches.harness.s3_server import READER, S3Server
 from compiler_daemon.errors import (
@@ -28,7 +29,10 @@ from compiler_daemon.errors import (
 )
 from compiler_daemon.tier.address import TierAddress, read_tier
 from compiler_daemon.tier.engines import Engine, EngineTimeouts, open_engine
+from compiler_daemon.tier.engines.directory import DirectoryEngine
+from compiler_daemon.tier.engines.mounts import late_misses, mount_of
 from compiler_daemon.tier.engines.threads import HangingThreads
+from tests.daemon.tier.engine_samples import stopped
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,15 +48,6 @@ async def opened(address: TierAddress, environ: dict[str, str] | None = None) ->
         yield engine
     finally:
         await engine.close()
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def filled(engine: Engine) -> None:
@@ -166,6 +161,19 @@ async def test_bucket_that_may_only_be_read_says_so_when_written(s3_server: S3Se
     assert found == {"tier": "ok", "tier reads": "ok", "tier writes": "note"}
 
 
+async def test_closed_bucket_has_given_its_threads_time_to_rest_after_the_last_call(s3_server: S3Server) -> None:
+    engine = open_engine(read_tier("s3://tier/rest"), s3_server.variables(), EngineTimeouts())
+    await engine.get(NAME, LIMIT)
+
+    start = time.monotonic()
+    await engine.close()
+    first_s = time.monotonic() - start
+    await engine.close()
+
+    assert first_s > 0.08
+    assert time.monotonic() - start - first_s < 0.08
+
+
 async def test_wrong_keys_of_a_bucket_are_told_without_the_secret(s3_server: S3Server) -> None:
     environ = {**s3_server.variables(), "AWS_SECRET_ACCESS_KEY": "not-the-secret"}
     async with opened(read_tier("s3://tier/wrong"), environ) as engine:
@@ -207,6 +215,25 @@ async def test_redis_with_a_password_is_used_with_it_only(tmp_path: Path) -> Non
             assert await engine.create(NAME, b"data")
 
     assert "sesame" not in f"{error.value} {address} {address!r}"
+
+
+async def test_redis_over_tls_is_used_where_its_certificate_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)  # noqa: ASYNC221
+    [port] = free_ports(1)
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with redis_running(tmp_path, *tls, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"):
+        address = read_tier(f"rediss://localhost:{port}")
+        async with opened(address) as engine:
+            with pytest.raises(TierError, match="certificate verify failed"):
+                await engine.get(NAME, LIMIT)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with opened(address) as engine:
+            assert await engine.create(NAME, b"data")
 
 
 async def test_value_of_another_kind_in_redis_is_an_error(redis_server: RedisServer) -> None:
@@ -302,6 +329,55 @@ async def test_directory_of_everybody_is_noted(root: Path) -> None:
         found = levels(list(await engine.check()))
 
     assert found["tier"] == "note"
+
+
+async def test_mount_of_a_directory_is_found_and_nfs_that_remembers_misses_is_noted() -> None:
+    listed = (
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        "40 22 0:51 / /shared\\040files rw,relatime shared:9 - nfs4 server:/files rw,vers=4.2,hard\n"
+        "41 22 0:52 / /tier rw,relatime - nfs server:/tier rw,lookupcache=pos\n"
+        "a line of another form\n"
+    )
+
+    notes = {
+        path: late_misses(mount)
+        for path in ("/shared files/tier", "/shared", "/tier/x", "/home")
+        if (mount := mount_of(Path(path), listed))
+    }
+
+    assert "lookupcache=positive" in notes.pop("/shared files/tier")
+    assert notes == {"/shared": "", "/tier/x": "", "/home": ""}
+    assert mount_of(Path("/tier"), "") is None
+
+
+async def test_of_writers_that_all_saw_a_free_name_one_gets_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(4)
+    make_folders = DirectoryEngine._make_folders
+
+    def make_together(self: DirectoryEngine, folder: Path, status: os.stat_result) -> None:
+        make_folders(self, folder, status)
+        barrier.wait(10)
+
+    monkeypatch.setattr(DirectoryEngine, "_make_folders", make_together)
+    engine = open_engine(read_tier(f"file://{root}"), timeouts=EngineTimeouts(call_s=20.0))
+    results = await asyncio.gather(*(engine.create(NAME, f"{number}".encode()) for number in range(4)))
+
+    assert results.count(True) == 1
+    assert await engine.get(NAME, LIMIT) == f"{results.index(True)}".encode()
+    await engine.close()
+
+
+async def test_check_finds_that_creating_is_not_exclusive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def create(self: DirectoryEngine, name: str, data: bytes) -> bool:
+        await self.replace(name, data)
+        return True
+
+    monkeypatch.setattr(DirectoryEngine, "create", create)
+    async with opened(read_tier(f"file://{root}")) as engine:
+        found = {each.check: each for each in await engine.check()}
+
+    assert found["tier creates"].level == "problem"
+    assert "8 of 8" in found["tier creates"].text
 
 
 async def test_touch_makes_a_file_new_again(root: Path) -> None:

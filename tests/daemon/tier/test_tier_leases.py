@@ -221,7 +221,7 @@ async def test_node_that_slept_sees_that_it_has_lost_and_takes_nothing_from_the_
 
     process.send_signal(signal.SIGSTOP)
     held = await held_by(two[0])
-    await asyncio.sleep(TTL_S)
+    await asyncio.sleep(2 * TTL_S)
     process.send_signal(signal.SIGCONT)
 
     assert await said(process) == "lost"
