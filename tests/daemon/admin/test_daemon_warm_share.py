@@ -151,10 +151,22 @@ def test_text_says_who_compiled_what_and_in_which_order_the_cells_were(fleet: li
     assert done.stdout.splitlines()[-1] == "6 graphs: 6 compiled on this node, 0 on other nodes, 0 found"
 
 
-def test_a_daemon_that_signs_nothing_is_refused_with_what_to_do(daemon: DaemonProcess) -> None:
-    _, talk = ended(warm(daemon, "--", sys.executable, "-c", "raise SystemExit('was run')"), code=2)
+WAS_RUN = ("--", sys.executable, "-c", "raise SystemExit('was run')")
 
-    assert "keys signer init" in talk or "serve --tier" in talk
+
+def test_a_daemon_without_a_tier_is_refused_with_what_to_do(daemon: DaemonProcess) -> None:
+    _, talk = ended(warm(daemon, *WAS_RUN), code=2)
+
+    assert "serve --tier" in talk
+    assert "was run" not in talk
+
+
+def test_a_daemon_that_signs_nothing_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "tier").mkdir()
+    with DaemonProcess(tmp_path / "d", tier={"places": [f"file://{tmp_path / 'tier'}"]}) as daemon:
+        _, talk = ended(warm(daemon, *WAS_RUN), code=2)
+
+    assert "keys signer init" in talk
     assert "was run" not in talk
 
 
