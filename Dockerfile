@@ -8,6 +8,7 @@
 #   TORCH                the torch to install, as a requirement. The default is the version that the tests run with.
 #   PIP_INDEX_URL,       where pip finds packages. On Linux the default index has torch with CUDA; for a CPU image name
 #   PIP_EXTRA_INDEX_URL  an index that carries the CPU wheels, and TORCH="torch==2.13.0+cpu".
+#   EXTRAS               what the daemon can share artifacts through: s3, redis; s3 alone is enough for a directory.
 #   USER_ID              the daemon's user. Token, secret and socket are for this user only, so trainers need the same.
 #
 # A trainer in a second container shares the volume, the user and the interpreter's path; easiest is the same image:
@@ -25,9 +26,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 # torch in a layer of its own: it is large, and changes less often than the daemon.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/python -m pip install --no-cache-dir "${TORCH}"
+ARG EXTRAS="s3,redis"
 WORKDIR /src
 COPY . .
-RUN /opt/venv/bin/python -m pip install --no-cache-dir .
+RUN /opt/venv/bin/python -m pip install --no-cache-dir ".[${EXTRAS}]"
 
 FROM python:${PYTHON}-slim-bookworm
 ARG USER_ID=1000

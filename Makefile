@@ -15,6 +15,7 @@
 #   make floods   floods against a daemon, and what other clients notice; results into docs/trust (minutes)
 #   make bench    every speed bench in its short form, each goal beside what was measured (a quarter of an hour)
 #   make kernels  Triton kernels: cold, warm, and with the daemon (minutes; needs Triton, no GPU)
+#   make slurm    the Slurm guide's own files on a real Slurm of two nodes, in a network of its own (minutes; root, Debian's packages)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
 #   make fleet-model  what 10,000 trainers on 1,000 nodes ask of one tier: docs/fleet.md (minutes)
 #   make fleet-check  a real run of 8 trainers on 4 daemons, counted, and the model of a fleet beside it (minutes)
@@ -24,7 +25,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods bench kernels fleet-model fleet-check clean
+.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods slurm bench kernels fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -90,6 +91,12 @@ load: .venv
 
 floods: .venv
 	$(BIN)/python tools/floods.py --out docs/trust
+
+# Slurm is fetched and unpacked, not installed. With SLURM_FOLDER=/ an installed one is taken.
+SLURM_FOLDER ?= $(CURDIR)/runs/slurm
+slurm: .venv
+	@[ "$(SLURM_FOLDER)" = / ] || [ -d "$(SLURM_FOLDER)/usr" ] || bash tools/slurm.sh "$(SLURM_FOLDER)"
+	SLURM_FOLDER="$(SLURM_FOLDER)" nice $(BIN)/python -m pytest tests/recipes/test_recipes_slurm.py -n 0 -s $(PYTEST_ARGS)
 
 bench: .venv
 	@$(BIN)/python -m benches.speed

@@ -101,6 +101,8 @@ class Entry:
     origin: Origin
     blobs: Mapping[Digest, bytes]
     """All of them, or none where they are too large for a message."""
+    host: str = ""
+    """The node that compiled it, where it has come from a shared tier just now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ if [ "${1:-}" = --check ]; then
     trap 'rm -rf "$out"' EXIT
 fi
 # The virtual path puts the stubs into compile_wire.v1 while the wire's names stay compiler_daemon.v1.
+# shellcheck disable=SC2046  # each name is a word
 python -m grpc_tools.protoc -Icompile_wire/v1=proto/compiler_daemon/v1 \
     --python_out="$out" --grpc_python_out="$out" --mypy_out="quiet:$out" --mypy_grpc_out="quiet:$out" \
     $(cd proto/compiler_daemon/v1 && printf 'compile_wire/v1/%s ' *.proto)

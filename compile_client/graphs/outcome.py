@@ -162,7 +162,14 @@ class GraphOutcome:
     def _note_warm(self, outcome: Outcome, seconds: float, why: str = "") -> None:
         if self._client.config.warm:
             self._client.background.note(
-                WarmResult(key=self.store_key, code=self._code, outcome=outcome, seconds=seconds, why=why)
+                WarmResult(
+                    key=self.store_key,
+                    code=self._code,
+                    outcome=outcome,
+                    seconds=seconds,
+                    why=why,
+                    host=self.artifact.host if self.artifact is not None else "",
+                )
             )
 
     def _remember(self, outcome: RunOutcome, *, saved_s: float = 0.0, spent_s: float = 0.0) -> None:

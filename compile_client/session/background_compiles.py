@@ -51,13 +51,26 @@ class WarmResult:
     seconds: float
     """That its compile took, now or once; 0 where nobody knows."""
     why: str = ""
+    host: str = ""
+    """The other node that compiled it, where the daemon has had it from a shared tier for this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of asking the daemon for one graph."""
+
+    outcome: Outcome
+    seconds: float = 0.0
+    """That its compile took, now or once."""
+    why: str = ""
+    host: str = ""
 
 
 class BackgroundCompiles:
     """Sends graphs to the daemon in the background. Safe to call from any thread."""
 
-    def __init__(self, answer: Callable[[str, bytes], tuple[Outcome, float, str]], *, max_in_flight: int) -> None:
-        """`answer` asks the daemon and returns outcome, seconds and reason; it must not raise."""
+    def __init__(self, answer: Callable[[str, bytes], Answer], *, max_in_flight: int) -> None:
+        """`answer` asks the daemon; it must not raise."""
         self._answer = answer
         self._places = threading.BoundedSemaphore(max_in_flight)
         self._changed = threading.Condition()
@@ -106,16 +119,24 @@ class BackgroundCompiles:
         return f"compile-only, {counts.total()} graph{'' if counts.total() == 1 else 's'}: {parts}"
 
     def _work(self, key: str, graph: bytes) -> None:
-        outcome: Outcome = "lost"
-        seconds, why = 0.0, "a fault of the compile client"
+        answer = Answer("lost", why="a fault of the compile client")
         try:
-            outcome, seconds, why = self._answer(key, graph)
+            answer = self._answer(key, graph)
         finally:
             self._places.release()
             with self._changed:
                 code = self._waiting.pop(key, None)
                 if code is not None:  # else flush has given it up
-                    self._rows.append(WarmResult(key=key, code=code, outcome=outcome, seconds=seconds, why=why))
+                    self._rows.append(
+                        WarmResult(
+                            key=key,
+                            code=code,
+                            outcome=answer.outcome,
+                            seconds=answer.seconds,
+                            why=answer.why,
+                            host=answer.host,
+                        )
+                    )
                 self._changed.notify_all()
 
 
@@ -127,8 +148,8 @@ class DaemonCompiler:
         self._channel = channel
         self._report = report
 
-    def __call__(self, key: str, graph: bytes) -> tuple[Outcome, float, str]:
-        """Return the outcome, the seconds that the compile took, and why it did not work."""
+    def __call__(self, key: str, graph: bytes) -> Answer:
+        """Return what came of it."""
         deadline = Deadline(self._config.graph_timeout_s)
         compiled = False
 
@@ -153,9 +174,9 @@ class DaemonCompiler:
                 logger.debug("a fault of the compile client", exc_info=error)
                 return self._lost(InternalError.of(error))
             if isinstance(answer, Refusal):
-                return "refused", 0.0, f"{answer.reason}: {answer.message}"
-            return "compiled" if compiled else "there", answer.manifest.compile_s, ""
+                return Answer("refused", why=f"{answer.reason}: {answer.message}")
+            return Answer("compiled" if compiled else "there", answer.manifest.compile_s, host=answer.host)
 
-    def _lost(self, error: ClientError) -> tuple[Outcome, float, str]:
+    def _lost(self, error: ClientError) -> Answer:
         self._report.failed(error, "the graph is not compiled ahead")
-        return "lost", 0.0, f"{error.reason}: {error}"
+        return Answer("lost", why=f"{error.reason}: {error}")

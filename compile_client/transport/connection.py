@@ -335,7 +335,7 @@ class Connection:
                 with tracing.span("transfer"):
                     data = self._read(ref, deadline)
             blobs[ref.sha256] = verified_blob(data, ref)
-        return Artifact(manifest, manifest_digest(entry.manifest), blobs)
+        return Artifact(manifest, manifest_digest(entry.manifest), blobs, entry.host)
 
     def _read(self, ref: BlobRef, deadline: Deadline) -> bytes:
         data: list[bytes] = []

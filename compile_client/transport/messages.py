@@ -25,6 +25,8 @@ class Artifact:
     digest: Digest
     """The manifest's name: what to pass as `have` when its guards turned out not to hold."""
     blobs: Mapping[Digest, bytes]
+    host: str = ""
+    """The node that compiled it, where it came from a shared tier just now; for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

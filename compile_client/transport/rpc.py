@@ -55,6 +55,7 @@ from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 
 _MAX_DETAILS = 300
 _MAX_PHASE = 40
+_MAX_HOST = 64
 _MAX_FIELDS = 64
 
 _OPTIONS = (
@@ -99,6 +100,8 @@ class Entry:
     manifest: bytes
     signature: bytes
     blobs: tuple[tuple[str, bytes], ...]
+    host: str
+    """The other node that compiled it; empty from a daemon that is older than shared tiers."""
 
 
 @contextmanager
@@ -357,7 +360,8 @@ def _reason_name(reason: pb.Refused.Reason.ValueType) -> str:
 
 
 def _entry(entry: pb.ArtifactEntry) -> Entry:
-    return Entry(entry.manifest, entry.signature, tuple((blob.sha256, blob.data) for blob in entry.blobs))
+    blobs = tuple((blob.sha256, blob.data) for blob in entry.blobs)
+    return Entry(entry.manifest, entry.signature, blobs, _plain(entry.host, _MAX_HOST))
 
 
 def _graph(graph: bytes | Digest) -> pb.Graph:

@@ -60,6 +60,14 @@ def warm(
         bool,
         typer.Option(help="Run a cell once more, as always, for graphs that only a trainer can compile."),
     ] = True,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Other nodes run the same sweep: compile what none of them has in hand."),
+    ] = False,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="With --share, what decides the order of the cells here. [host and process]"),
+    ] = None,
     cell_seconds: Annotated[float, typer.Option(min=1, help="A trainer that runs longer is ended.")] = 3600.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their commands only.")] = False,
     directory: Directory = None,
@@ -72,14 +80,22 @@ def warm(
 
     What it writes it writes as always; {scratch} in the command is a folder that goes with the cell.
 
+    With --share on several nodes that share a tier each graph is compiled once, and at the end every node has all.
+
     Exit code 1 where a cell failed.
     """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.sweep.plan import from_manifest, from_options
+    from compiler_daemon.admin.sweep.sharing import check_can_share, in_own_order, seed_of_this_process
 
     if manifest is not None and (command or matrix):
         raise UsageError("either --manifest, or a command with --matrix: not both")
+    if seed is not None and not share:
+        raise UsageError("--seed is for --share: alone, a node runs the cells in their order")
     cells = from_manifest(manifest) if manifest is not None else from_options(command or [], matrix or [])
+    if share:
+        seed = seed or seed_of_this_process()
+        cells = in_own_order(cells, seed)
     if dry_run:
         _print_cells(cells, as_json=as_json)
         return
@@ -92,9 +108,12 @@ def warm(
         jobs=jobs or _default_jobs(), keep_going=keep_going, cell_s=cell_seconds, ordinary_run=ordinary_run
     )
     with OperatorClient.of(place, call_s=_STATUS_S) as client:
-        client.status()  # without a daemon there is nothing to warm, and this says so
+        state = client.status()  # without a daemon there is nothing to warm, and this says so
+        if share:
+            check_can_share(state, place.directory)
+            typer.echo(f"sharing; this order of the cells is --seed {plain(seed or '')}", err=True)
         results = _run(cells, config, context, client, resume=resume)
-    _print_results(results, as_json=as_json)
+    _print_results(results, seed=seed, as_json=as_json)
     if any(result.failure for result in results) or len(results) < len(cells):
         raise typer.Exit(1)
 
@@ -152,8 +171,10 @@ def _print_cells(cells: list[Cell], *, as_json: bool) -> None:
         print_result(f"{cell.label}: {shlex.join(cell.command)}")
 
 
-def _print_results(results: list[CellResult], *, as_json: bool) -> None:
+def _print_results(results: list[CellResult], *, seed: str | None, as_json: bool) -> None:
+    """Print what became of the cells; with a `seed` also who compiled what."""
     from compiler_daemon.admin.sweep.recompile_limit import warnings
+    from compiler_daemon.admin.sweep.sharing import Shares
     from compiler_daemon.admin.sweep.view import as_document, print_table
 
     said = warnings(results)
@@ -161,12 +182,15 @@ def _print_results(results: list[CellResult], *, as_json: bool) -> None:
         documents = [as_document(result) for result in results]
         totals = {
             name: sum(document[name] for document in documents)
-            for name in ("graphs", "already_there", "compiled", "compiled_here")
+            for name in ("graphs", "already_there", "compiled", "on_other_nodes", "compiled_here")
         }
         failed = sum(document["status"] == "failed" for document in documents)
-        print_result(json.dumps({"cells": documents, "failed": failed, "warnings": said, **totals}))
+        shared = {} if seed is None else {"shared": Shares.of(results).as_document(seed)}
+        print_result(json.dumps({"cells": documents, "failed": failed, "warnings": said, **totals, **shared}))
     else:
         print_table(results)
+        if seed is not None:
+            print_result(plain(Shares.of(results).sentence))
     for sentence in said:
         typer.echo(f"warning: {plain(sentence)}", err=True)
     for result in results:

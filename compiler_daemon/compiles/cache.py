@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compile_wire.digest import Digest, digest_of
@@ -80,7 +81,8 @@ class Cache:
         """Sign and store an artifact of a shared tier, as one of our own; return it as clients receive it."""
         artifact = found.artifact
         await self._environments.keep(artifact.decoded.environment)
-        return await asyncio.to_thread(self._take_in, artifact)
+        entry = await asyncio.to_thread(self._take_in, artifact)
+        return replace(entry, host=artifact.statement.host)
 
     async def adopt(self, job: Job, result: CompileResult, tried: Collection[Digest] = ()) -> Entry:
         """Sign and store what a worker made of a job, whose blobs are stored; return it as clients receive it.

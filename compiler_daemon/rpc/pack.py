@@ -26,6 +26,7 @@ def _fill(message: pb.ArtifactEntry, entry: Entry) -> None:
     # Filled in place: a message that is handed to another is copied, blobs and all, at every level.
     message.manifest = entry.manifest
     message.signature = entry.signature
+    message.host = entry.host
     for digest, data in entry.blobs.items():
         message.blobs.add(sha256=digest, data=data)
 

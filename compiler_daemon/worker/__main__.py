@@ -34,6 +34,9 @@ class _Compiler(Protocol):
 def main() -> int:
     """Serve jobs from stdin; return the exit code."""
     _die_with_parent()
+    # Who ends a job of a cluster signals each of its processes. The daemon alone ends its workers, by killing them: it
+    # finishes what is under way, and takes a worker that dies for one that its graph killed. Compilers inherit this.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Results travel on the stdout that the daemon gave us; whatever a library prints must not.
     channel: BinaryIO = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -57,6 +57,8 @@ class Faults:
     lost_blobs: bool = False
     broken_manifest: bool = False
     never_inline: bool = False
+    host: str = ""
+    """What artifacts are said to have been compiled on."""
     never_finishes: bool = False
     """CompileGraph reports progress for ever."""
     expected_s: float = 0.0
@@ -323,7 +325,9 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
             signature = signature[:-1] + bytes([signature[-1] ^ 1])
         inline = decoded.total_bytes <= MAX_INLINE_BYTES and not faults.never_inline
         blobs = [pb.Blob(sha256=ref.sha256, data=self._mangled(self.blobs[ref.sha256])) for ref in decoded.blobs]
-        return pb.ArtifactEntry(manifest=manifest, signature=signature, blobs=blobs if inline else [])
+        return pb.ArtifactEntry(
+            manifest=manifest, signature=signature, blobs=blobs if inline else [], host=self.faults.host
+        )
 
     def _mangled(self, data: bytes) -> bytes:
         return data[:-1] + bytes([data[-1] ^ 1]) if self.faults.damaged_blob else data

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 
-from compile_client.session.background_compiles import BackgroundCompiles, Outcome, WarmResult
+from compile_client.session.background_compiles import Answer, BackgroundCompiles, WarmResult
 from compile_client.session.client import DaemonClient
 from compile_wire.environment import environment_id
 from compile_wire.v1 import compiler_daemon_pb2 as pb
@@ -18,9 +19,9 @@ from tests.client.fake_daemon import FakeDaemon
 def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -> None:
     asked: list[str] = []
 
-    def answer(key: str, graph: bytes) -> tuple[Outcome, float, str]:
+    def answer(key: str, graph: bytes) -> Answer:
         asked.append(key)
-        return "compiled", float(len(graph)), ""
+        return Answer("compiled", float(len(graph)))
 
     ahead = BackgroundCompiles(answer, max_in_flight=2)
     for key in ("a", "b", "a"):
@@ -35,9 +36,7 @@ def test_what_was_asked_for_ends_in_a_row_and_the_same_key_is_asked_for_once() -
 
 def test_asking_waits_while_as_many_as_allowed_are_under_way() -> None:
     go = threading.Event()
-    ahead = BackgroundCompiles(
-        lambda _key, _graph: ("there", 0.0, "") if go.wait(30) else ("lost", 0.0, ""), max_in_flight=1
-    )
+    ahead = BackgroundCompiles(lambda _key, _graph: Answer("there") if go.wait(30) else Answer("lost"), max_in_flight=1)
     ahead.ask("a", "", b"")
     second = threading.Thread(target=ahead.ask, args=("b", "", b""))
     second.start()
@@ -54,10 +53,10 @@ def test_asking_waits_while_as_many_as_allowed_are_under_way() -> None:
 def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> None:
     go, done = threading.Event(), threading.Event()
 
-    def answer(_key: str, _graph: bytes) -> tuple[Outcome, float, str]:
+    def answer(_key: str, _graph: bytes) -> Answer:
         go.wait(30)
         done.set()
-        return "compiled", 1.0, ""
+        return Answer("compiled", 1.0)
 
     ahead = BackgroundCompiles(answer, max_in_flight=1)
     ahead.ask("a", "", b"")
@@ -71,10 +70,12 @@ def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> Non
 
 
 def test_graphs_that_went_another_way_are_rows_too() -> None:
-    ahead = BackgroundCompiles(lambda _key, _graph: ("there", 0.0, ""), max_in_flight=1)
+    ahead = BackgroundCompiles(lambda _key, _graph: Answer("there"), max_in_flight=1)
     ahead.note(WarmResult(key="k", code="", outcome="here", seconds=2.0, why="not carried"))
 
-    assert ahead.as_rows() == [{"key": "k", "code": "", "outcome": "here", "seconds": 2.0, "why": "not carried"}]
+    assert ahead.as_rows() == [
+        {"key": "k", "code": "", "outcome": "here", "seconds": 2.0, "why": "not carried", "host": ""}
+    ]
 
 
 def outcomes(client: DaemonClient) -> list[tuple[object, object]]:
@@ -129,3 +130,20 @@ def test_the_report_names_the_environment_and_an_ordinary_one_says_nothing_of_it
     found: Any = warm.counters.as_dict()["warm"]
     assert found["environment"] == environment_id(ENVIRONMENT)
     assert "warm" not in ordinary.counters.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [("", ""), ("node-07", "node-07"), ("node\x1b[31m\n07" + "x" * 500, ("node[31m 07" + "x" * 500)[:64])],
+)
+def test_the_node_that_compiled_a_graph_is_in_its_row_in_plain_text(
+    daemon: FakeDaemon, make_client: Callable[..., DaemonClient], said: str, known: str
+) -> None:
+    client = make_client(warm=True)
+    daemon.faults.host = said  # empty, as from a daemon that knows of no other nodes
+
+    client.background.ask(KEY, "forward (model.py:1)", b"graph")
+    client.close()
+
+    (row,) = client.background.as_rows()
+    assert (row["outcome"], row["host"]) == ("compiled", known)

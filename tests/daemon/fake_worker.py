@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -221,6 +222,7 @@ def main() -> None:
         raise SystemExit("the machine had a bad moment")
     if arguments.never_ready:
         raise SystemExit("no torch in this environment")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the worker does
     # A node of a farm may have another environment than the daemon's own machine.
     fields = arguments.fields | json.loads(os.environ.get("PYTHON_FAKE_FIELDS", "{}"))
     FakeWorker(fields, arguments.journal).run()

@@ -48,5 +48,20 @@ def test_a_job_that_nobody_waits_for_stands_back_with_all_that_it_starts_and_the
     assert [(one["thread"] - before, one["child"] - before) for one in told[1:]] == [(0, 0), (5, 5), (0, 0)]
 
 
+def test_a_signal_to_all_processes_of_a_job_ends_neither_a_worker_nor_its_compilers() -> None:
+    code = _WORKER.replace('["nice"]', '["sh", "-c", "kill -TERM $$ $PPID; echo 7"]')
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert read_frame(worker.stdout) is not None
+        write_frame(worker.stdin, {"type": "job", "id": 1, "key": "key", "graph": b"", "trace": ""})
+        worker.stdin.flush()
+        told: Any = read_frame(worker.stdout)
+        worker.stdin.close()
+        ended = worker.wait(timeout=30)
+
+    assert (told["type"], told["child"], ended) == ("told", 7, 0)
+
+
 def test_the_worker_of_these_tests_is_confined_where_the_kernel_can(worker: Worker) -> None:
     assert worker.hello["unconfined"] == confinement.why_not()

@@ -42,6 +42,8 @@ class WarmResult:
     outcome: str
     seconds: float
     why: str
+    host: str = ""
+    """The other node that compiled it, where it came from a shared tier for this cell; its outcome is `elsewhere`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +86,7 @@ class CellResult:
     @property
     def keys(self) -> list[str]:
         """Keys of the graphs that are stored now."""
-        return sorted({row.key for row in self.rows if row.key and row.outcome in ("there", "compiled")})
+        return sorted({row.key for row in self.rows if row.key and row.outcome in ("there", "compiled", "elsewhere")})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,12 +219,14 @@ def _report(path: Path) -> dict[str, Any]:
 
 
 def _row(row: Mapping[str, Any]) -> WarmResult:
+    outcome, host = str(row["outcome"]), str(row.get("host", ""))
     return WarmResult(
         key=str(row["key"]),
         code=str(row["code"]),
-        outcome=str(row["outcome"]),
+        outcome="elsewhere" if host and outcome in ("there", "compiled") else outcome,
         seconds=float(row["seconds"]),
         why=str(row["why"]),
+        host=host,
     )
 
 

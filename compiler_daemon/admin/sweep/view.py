@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,13 @@ def summary(result: CellResult) -> str:
     if result.skipped:
         return "done before, and stored still"
     parts = [f"{numbers.counted(result.graphs, 'graph')} in {numbers.seconds(result.seconds)}"]
-    texts = {"there": "already there", "compiled": "compiled", "here": "compiled by the trainer", "refused": "refused"}
+    texts = {
+        "there": "already there",
+        "compiled": "compiled",
+        "elsewhere": "compiled on other nodes",
+        "here": "compiled by the trainer",
+        "refused": "refused",
+    }
     parts += [f"{count} {text}" for outcome, text in texts.items() if (count := result.count(outcome))]
     if result.failure:
         parts.append(f"failed: {result.failure}")
@@ -69,13 +75,15 @@ def summary(result: CellResult) -> str:
     return ", ".join(parts)
 
 
-def print_table(results: Iterable[CellResult]) -> None:
-    """Print a line for each cell, and one for all."""
-    table = Table("cell", "graphs", "already there", "compiled", "by the trainer", "refused", "took", box=None)
+def print_table(results: Sequence[CellResult]) -> None:
+    """Print a line for each cell; what other nodes have compiled has a column where there is some."""
+    fleet = any(result.count("elsewhere") for result in results)
+    others = ("other nodes",) if fleet else ()
+    table = Table("cell", "graphs", "already there", "compiled", *others, "by the trainer", "refused", "took", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
-        table.add_row(escape(result.cell.label), *_cells(result))
+        table.add_row(escape(result.cell.label), *_cells(result, fleet=fleet))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -92,6 +100,7 @@ def as_document(result: CellResult) -> dict[str, Any]:
         "graphs": result.graphs,
         "already_there": result.count("there", "local"),
         "compiled": result.count("compiled"),
+        "on_other_nodes": result.count("elsewhere"),
         "compiled_here": result.count("here"),
         "refused": [{"key": row.key, "why": row.why} for row in result.refused],
         "published": result.published_here,
@@ -101,10 +110,12 @@ def as_document(result: CellResult) -> dict[str, Any]:
     }
 
 
-def _cells(result: CellResult) -> list[str]:
+def _cells(result: CellResult, *, fleet: bool) -> list[str]:
     if result.skipped:
-        return ["", "", "", "", "", "done before"]
-    counts = [result.graphs, result.count("there", "local"), result.count("compiled"), result.count("here")]
+        return ["", "", "", "", "", *([""] if fleet else []), "done before"]
+    others = (("elsewhere",),) if fleet else ()
+    outcomes = (("there", "local"), ("compiled",), *others, ("here",))
+    counts = [result.graphs, *(result.count(*words) for words in outcomes)]
     refused = str(len(result.refused))
     if result.refused and result.published_here:
         refused += f" ({result.published_here} published)"

@@ -147,10 +147,15 @@ class ArtifactEntry(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     manifest: _builtins.bytes
     """msgpack, see compile_wire.manifest."""
     signature: _builtins.bytes
     """See compile_wire.signature."""
+    host: _builtins.str
+    """The node that compiled it, where the daemon has had it from a shared tier for this very call; empty where it was
+    stored here or is compiled here. For people: nothing is decided by it.
+    """
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
         """Blobs of the manifest, where all of them together fit a message; otherwise none, and the client reads each."""
@@ -161,10 +166,11 @@ class ArtifactEntry(_message.Message):
         manifest: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         blobs: _abc.Iterable[Global___Blob] | None = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "manifest", b"manifest", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "host", b"host", "manifest", b"manifest", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
