@@ -9,7 +9,10 @@ import pytest
 from tests.daemon.farm.farm_samples import STARTS_S, Certificates, DaskFarm
 from tests.e2e.conftest import Daemon, Lab, clean_environment, wait_until
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed"),
+]
 
 
 def test_a_trainers_graph_is_compiled_on_a_node_of_the_farm_and_served_by_the_daemon(lab: Lab) -> None:

@@ -17,7 +17,10 @@ from tests.e2e.nodes import fleet
 _TWO_GRAPHS = ("4", "6")
 
 
-@pytest.fixture(params=["directory", "redis", "s3"])
+_SLOW = pytest.mark.slow
+
+
+@pytest.fixture(params=["directory", pytest.param("redis", marks=_SLOW), pytest.param("s3", marks=_SLOW)])
 def tier(request: pytest.FixtureRequest, lab: Lab) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of an empty tier of each engine, and the variables that it takes to reach it."""
     with tempfile.TemporaryDirectory(prefix="tier-", dir="/tmp") as text:  # a socket's name is short
