@@ -33,6 +33,7 @@ class Handshakes:
     ) -> None:
         """`facts_elsewhere` is asked for the facts of an environment of which nothing is known here yet."""
         self._facts_elsewhere = facts_elsewhere
+        self._known_elsewhere: set[Digest] = set()
         self._environments = environments
         self._pool = pool
         self._counters = counters
@@ -54,12 +55,14 @@ class Handshakes:
                 f"upgrade the {older} to the version of the other"
             )
         environment = self._environments.register(fields, caller=caller)
-        # Before a worker is started: it need not find out for itself what is known.
+        # Before a worker is started: it need not find out for itself what is known. Where another daemon knows, it has
+        # compiled for this environment, too: a worker is started for the first graph that no tier has, and not before.
         if self._facts_elsewhere is not None and not await self._environments.known_facts(environment):
             facts = await self._facts_elsewhere(environment)
             if facts:
+                self._known_elsewhere.add(environment)
                 await self._environments.keep(environment)  # a daemon that is trusted has workers of it
                 await self._environments.note_facts(environment, facts)
-        if interpreter is not None:
+        if interpreter is not None and environment not in self._known_elsewhere:
             self._pool.prewarm(environment, fields, interpreter)
         return Welcome(environment=environment, facts=await self._environments.facts(environment))
