@@ -19,7 +19,10 @@ from compile_wire.v1 import compiler_daemon_pb2 as pb
 from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, process_lives, wait_until
 from tests.daemon.farm.farm_samples import STARTS_S, Certificates, DaskFarm, DaskProcess
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
+pytestmark = [
+    pytest.mark.slow,  # a scheduler and workers of Dask take seconds to come up
+    pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed"),
+]
 
 StartDaemon = Callable[..., DaemonProcess]
 

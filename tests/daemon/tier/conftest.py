@@ -38,7 +38,7 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["directory", "redis", "s3"])
+@pytest.fixture(params=["directory", "redis", pytest.param("s3", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty tier of each engine."""
     number = f"{os.getpid()}-{next(_numbers)}"
