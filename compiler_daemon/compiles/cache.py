@@ -45,6 +45,8 @@ class Cache:
     ) -> None:
         """`tiers` are asked for what is not stored here; None where there are none."""
         self._tiers = tiers
+        self._disputed: set[Digest] = set()
+        """Taken out of the store since the start: a tier may have them still, and none is taken in again."""
         self._store = store
         self._environments = environments
         self._secret = secret
@@ -57,7 +59,7 @@ class Cache:
         """
         entries = await self.find(environment, key, have)
         if not entries and self._tiers is not None:
-            found = await self._tiers.find_soon(environment, key, have)
+            found = await self._tiers.find_soon(environment, key, self._disputed.union(have))
             entries = [await self.take_in(found)] if found is not None else []
         self._counters.add(metrics.LOOKUPS)
         self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
@@ -74,7 +76,9 @@ class Cache:
 
     async def fetch(self, environment: Digest, key: str, have: Collection[Digest]) -> Entry | None:
         """Return an artifact that a shared tier has, stored here by now; however long a tier takes that answers."""
-        found = await self._tiers.find(environment, key, have) if self._tiers is not None else None
+        if self._tiers is None:
+            return None
+        found = await self._tiers.find(environment, key, self._disputed.union(have))
         return await self.take_in(found) if found is not None else None
 
     async def take_in(self, found: Found) -> Entry:
@@ -103,6 +107,10 @@ class Cache:
                     logger.info("key %s: the artifact of %s was first", job.key[:16], found.artifact.statement.host)
                     return await self.take_in(found)
             return await asyncio.to_thread(self._adopt, job, result, decoded)
+
+    def dispute(self, digest: Digest) -> None:
+        """Take an artifact in no more, whoever has it: a trainer that compiled its graph got other code."""
+        self._disputed.add(digest)
 
     async def share_later(self, decoded: Manifest, manifest: bytes, graph: bytes | None) -> None:
         """Have an artifact that is stored here written to the shared tiers, in the background."""
@@ -200,7 +208,7 @@ class Cache:
             blobs=blobs,
             graph=graph,
             facts=facts,
-            tried=frozenset(tried),
+            tried=frozenset(self._disputed.union(tried)),
         )
 
     def _blobs(self, decoded: Manifest) -> dict[Digest, bytes]:

@@ -68,15 +68,18 @@ class Transfers:
         stored = await asyncio.to_thread(self._publish, decoded, manifest, blobs, spec, program)
         if stored:
             self._counters.add(metrics.ARTIFACTS_PUBLISHED)
-            await self._cache.share_later(decoded, manifest, spec)
         for digest in disputed:
             if digest != manifest_digest(manifest) and await asyncio.to_thread(
                 self._store.set_aside, environment, key, digest
             ):
+                self._cache.dispute(digest)
                 self._counters.add(metrics.ARTIFACTS_DISPUTED)
                 logger.warning(
                     "artifact %s of %s is in quarantine: a trainer that compiled the graph got other code", digest, key
                 )
+        if stored:
+            # After what is disputed is known: else what is there in a tier would stand for this one.
+            await self._cache.share_later(decoded, manifest, spec)
         return stored
 
     async def read_blob(self, digest: Digest) -> AsyncGenerator[bytes, None]:

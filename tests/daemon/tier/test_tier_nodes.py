@@ -184,6 +184,19 @@ def test_a_graph_that_kills_workers_kills_two_in_the_fleet(nodes: Any) -> None:
     assert len(a.jobs("k1")) + len(b.jobs("k1")) == 2
 
 
+def test_what_a_trainer_disputes_is_not_taken_from_the_tier_again(nodes: Any) -> None:
+    a, b = nodes()
+    wrong = digest(a.compiled("k1", b"ok"))
+    assert [manifest_digest(entry.manifest) for entry in b.lookup("k1")] == [wrong]
+
+    own = manifest_of("k1", b"entry", b"other code")
+    b.publish("k1", own, b"entry", b"other code", disputed=[wrong])
+
+    assert [manifest_digest(entry.manifest) for entry in b.lookup("k1")] == [manifest_digest(own)]
+    wait_until(lambda: b.counted("tier_written") == 1, what="what was published instead is in the tier")
+    assert digest(b.compiled("k1", b"ok", have=[manifest_digest(own)])) not in {wrong, manifest_digest(own)}
+
+
 def test_a_second_artifact_of_a_key_goes_into_the_next_slot_and_both_are_found(nodes: Any) -> None:
     a, b = nodes()
     first = digest(a.compiled("k1", b"ok"))
