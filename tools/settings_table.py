@@ -32,7 +32,8 @@ DENIED_WORDS = frozenset(
     "profiler profiling remote package presets factory class logpath cutlass home root library spec temps args "
     "visualize objgraph proton tables table bisect runner autoheuristic numeric crossref real sleep tlparse regex "
     "matmul TESTING testing CHECKING subproc worker quiesce benchmark collective collectives comm comms bucket "
-    "progress verbose warnings lock nightly backend bw flex nvgemm history recording predispatch".split()
+    "progress verbose warnings lock nightly backend bw flex nvgemm history recording predispatch "
+    "benchmarking flydsl mempool tlx".split()
 )
 """Words in the names of settings that are about places, programs, files, processes, the network or real numbers."""
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+ARROWS = (REPOSITORY / "ARCHITECTURE.md").read_text().split("## Arrows")[1]
 ROOMS = (REPOSITORY / "ARCHITECTURE.md").read_text().split("## Rooms")[1].split("## Arrows")[0]
 PACKAGES = ("compile_client", "compiler_daemon", "proto/compile_torch", "proto/compile_wire")
 
@@ -30,3 +31,13 @@ def test_every_folder_has_its_line_in_the_drawing_and_every_line_its_folder() ->
 
 def test_the_drawing_is_looked_at_folder_by_folder() -> None:
     assert len(folders()) > 30
+
+
+def test_a_folder_with_many_entries_has_its_reason() -> None:
+    reasons = ARROWS.split("A folder has about a dozen entries.")[1].split("\n\n")[0]
+    packages = ("compiler_daemon", "compile_client", "proto", "diffusion", "benches", "tools")
+    for folder in {file.parent for package in packages for file in (REPOSITORY / package).rglob("*.py")}:
+        entries = {entry.name for entry in folder.iterdir()} - {"__init__.py", "__main__.py", "__pycache__"}
+        name = str(folder.relative_to(REPOSITORY)).removeprefix("proto/")
+        if len(entries) > 14:
+            assert re.search(rf"`{name}/?`", reasons), f"{name} has {len(entries)} entries and no reason"
