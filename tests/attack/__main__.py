@@ -1,10 +1,11 @@
-"""`python -m tests.attack`: a seeded generator of attacks against what a worker reads, and what came of them.
+"""`python -m tests.attack` generates attacks on what a worker reads, and reports what came of them.
 
     python -m tests.attack [--cases N] [--seed N] [--old-operators] [--write]
 
-Cases are run in processes of a few thousand each: read, rebuilt, run on fakes as tracing does, some through
-AOTAutograd. Exit code 1 where one got through. With `--old-operators` the table of operators is the one from before it
-was closed, and attacks must get through: a harness that cannot fail shows nothing.
+The seed decides all cases. Each process runs a few thousand of them: a case is read, rebuilt and run on fake tensors as
+tracing does, and some cases go through AOTAutograd. The exit code is 1 if an attack got through. `--old-operators` uses
+the table of operators from before it was closed. Attacks must then get through: a harness that cannot fail shows
+nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         elif not progress.name or at >= first + count or done.returncode > 0:
             raise RuntimeError(f"a batch could not be run: {done.stderr[-2000:]}")
         else:
-            # A case that ends the process: a lost worker, and no success. What came before is run again without it.
+            # This case ended its process: a worker is lost, but nothing got through. The cases before it are run again.
             lost += 1
             sys.stderr.write(f"case {at} ended its process with {done.returncode}\n")
             waiting[:0] = [(first, at - first)] * (at > first) + [(at + 1, first + count - at - 1)] * (

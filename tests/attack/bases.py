@@ -1,4 +1,4 @@
-"""The graphs and kernels that attacks begin as: each is compiled by a worker as it is."""
+"""The graphs and kernels that attacks start from; a worker compiles each of them as it is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _asserting(x: torch.Tensor) -> torch.Tensor:
 
 
 def graphs() -> list[Any]:
-    """Return graphs as messages, before they are packed."""
+    """Return the graphs as messages that are not yet packed."""
     from compile_wire.graph.spec import encode_graph
 
     leaf = torch.randn(4, 4, requires_grad=True)
@@ -60,7 +60,7 @@ _TEXTS = (
 
 
 def kernels() -> list[Any]:
-    """Return kernels likewise; none where there is no Triton."""
+    """Return the kernels as messages that are not yet packed; the list is empty where Triton is not installed."""
     if importlib.util.find_spec("triton") is None:
         return []
     from compile_wire.kernel.spec import KernelSpec

@@ -1,7 +1,8 @@
-"""What tells that an attack has got through: a file that nobody may read, a port that nobody may reach, and a hook.
+"""The canary notices an attack that got through: it owns a secret file, a port and an audit hook.
 
-The hook hears of every file that Python opens, every process it starts, every connection it makes and every piece of
-source it compiles. What is found is kept, and told once for each case.
+Nobody has a reason to read the file or to connect to the port. The hook hears of every file that Python opens, every
+process that it starts, every connection that it makes and every piece of source that it compiles. The canary keeps what
+it finds and reports it once for each case.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 MARK = "stranger"
-"""In every text of an attack, so that it is known again wherever it turns up."""
+"""Every text of an attack contains this word, so that it is recognized wherever it turns up."""
 CODE = f"__import__('builtins').{MARK}=1"
 QUOTED = f"{MARK}'"
-"""Text that no literal of a graph may be: where it is seen, the graph has put it together."""
+"""No literal of a graph may be this text, so where it is seen, the graph has put it together."""
 
 _PROCESSES = frozenset(
     {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "pty.spawn"}
@@ -24,7 +25,7 @@ _PROCESSES = frozenset(
 
 
 class Canary:
-    """A folder with a secret in it, and a port that listens."""
+    """A folder with a secret in it, and a port that listens; both report whoever touches them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,10 +37,10 @@ class Canary:
         self._heard: list[str] = []
         self.listening = False
         self.compiling = False
-        """While torch compiles, it starts processes; the canary, the port and the attack's own names stay."""
+        """Whether torch is compiling. It then starts processes, which do not count; everything else still does."""
 
     def install(self) -> None:
-        """Hear of what this process does. For good: Python has no way back."""
+        """Install the audit hook in this process. It stays, because Python cannot remove one."""
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
@@ -57,7 +58,7 @@ class Canary:
             self._heard.append("source: text of the attack was compiled")
 
     def caught(self) -> list[str]:
-        """Return what has got through since the last time."""
+        """Return what has got through since the last call."""
         found, self._heard = sorted(set(self._heard)), []
         if hasattr(builtins, MARK):
             delattr(builtins, MARK)

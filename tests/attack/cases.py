@@ -1,9 +1,9 @@
-"""A seeded generator of graphs and kernels that try to get something done that is no compile.
+"""A seeded generator of graphs and kernels that try to make a worker do something other than compile.
 
-Each begins as a graph that is compiled, in the form of the wire, and is changed in one to four places: a field anywhere
-in it, a node that calls something, text put together from numbers, a region that is entered and not left. Most of
-those are refused when they are read. To get further, some call an operator that may be called, with arguments of the
-types that it declares and text wherever it takes any.
+Each case starts from a graph that compiles, in the form of the wire, and changes one to four places in it: a field
+anywhere, a node that calls something, text that is put together from numbers, a region that is entered and not left.
+Most cases are refused when they are read. To get further, some call an operator that is allowed, with arguments of the
+types that it declares and with text wherever it takes any.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NODE = ["call_function", "", "", ["t"], ["d"], "", None, -1, "", ["d"]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One attack: what was changed, and the message."""
+    """One attack: its number, the names of the changes, and the message."""
 
     number: int
     fields: tuple[str, ...]
@@ -34,7 +34,7 @@ class Case:
 
 
 class Generator:
-    """Makes cases by their number: the same seed and number make the same case."""
+    """Makes cases by number: the same seed and number always give the same case."""
 
     def __init__(self, seed: int, bases: list[Any], hostile: list[str]) -> None:
         self._seed = seed
@@ -64,7 +64,7 @@ class Generator:
         return Case(number, fields, message)
 
     def _field(self, rng: random.Random, message: Any) -> str:
-        """Another value anywhere. Fields of few values are as likely as those of many."""
+        """Put another value anywhere. Fields that occur rarely are chosen as often as those that occur everywhere."""
         places = _places(message)
         name = rng.choice(sorted(places))
         holder, key = rng.choice(places[name])
@@ -92,7 +92,7 @@ class Generator:
         return "a node's call"
 
     def _text(self, rng: random.Random, message: Any) -> str:
-        """Text that no literal may be, put together while the graph is traced, and given to something."""
+        """Have the graph put together a text that no literal may be, while it is traced, and give it to an operator."""
         row = self._insert(rng, message, rng.choice(["op:aten.chr", "op:aten.chr.default"]), [ord(QUOTED[-1])])
         joined = self._insert(
             rng, message, rng.choice(["op:aten.join", "op:aten.add.str", "operator.add", "op:aten.add"]),
@@ -115,26 +115,26 @@ class Generator:
     def _fitting(self, rng: random.Random, message: Any) -> str:
         name, types = rng.choice(self._allowed)
         row = self._insert(rng, message, name, [pools.fitting(rng, kind, self._hostile) for kind in types])
-        if rng.random() < 0.7:  # what the graph does not return is left out before anything is generated
+        if rng.random() < 0.7:  # Code generation leaves out whatever the graph does not return.
             with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):
                 message["modules"][0][4][-1][3] = ["t", ["t", ["n", row]]]
         return "a call that fits"
 
     def _insert(self, rng: random.Random, message: Any, name: str, args: list[Any], op: str = "call_function") -> int:
-        """Put a node before the last one; return its row."""
+        """Put a node before the last one and return its row."""
         try:
             nodes = message["modules"][0][4]
             row = len(nodes) - 1
             made = copy.deepcopy(_NODE)
             made[0], made[1], made[2], made[3] = op, f"made_{row}_{rng.randrange(10**6)}", name, ["t", *args]
             nodes.insert(row, made)
-        except (KeyError, IndexError, TypeError, AttributeError):  # another change has taken the graph apart
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change has broken the graph
             return 0
         return row
 
 
 def _places(message: Any) -> dict[str, list[tuple[Any, Any]]]:
-    """Where something can be changed: holder and key, by the name of the field."""
+    """Return each place that can be changed, as its holder and its key there, grouped by the name of the field."""
     found: dict[str, list[tuple[Any, Any]]] = {}
     for name, holder, key in _walk(message, ""):
         places = found.setdefault(name, [])

@@ -1,4 +1,4 @@
-"""What attacks are made of: texts, numbers, names of functions, and forms of values."""
+"""The material of attacks: texts, numbers, names of functions, and forms of values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.attack.canary import CODE, MARK, QUOTED
 
 
 def texts(file: str, port: int) -> list[str]:
-    """Texts that do something wherever they are taken for more than text."""
+    """Return texts that do something wherever they are taken for more than text."""
     connect = f"__import__('socket').create_connection(('127.0.0.1', {port}))"
     return [
         CODE, QUOTED, f"'''{CODE}\n'''", f'"""\n{CODE}\n"""', f"x\n{CODE}", f"x\r{CODE}", f"x; {CODE}", f"x={CODE}",
@@ -45,11 +45,11 @@ METHODS = (
 ).split()
 
 MAKING_TEXT = "chr join format percentFormat str replace hex oct bin upper lower strip center zfill expandtabs".split()
-"""Functions of TorchScript's that give text; the dispatcher has none of them."""
+"""TorchScript's functions that return text; the dispatcher has none of them."""
 
 
 def every_operator() -> list[str]:
-    """Everything that TorchScript's registry knows, by the names that a graph would use."""
+    """Return all operators that TorchScript's registry knows, by the names that a graph would use."""
     import torch
 
     names = set()
@@ -71,12 +71,12 @@ _FITTING: dict[str, list[Any]] = {
     "List[bool]": [["l", True]],
     "Device": [["dv", "cpu", None]],
 }
-"""Values by the type that an operator declares."""
+"""Example values for each type that an operator may declare."""
 _WORDS = ["none", "mean", "sum", "floor", "trunc", "linear", "bilinear", "ij", "xy", "constant", "reflect", MARK]
 
 
 def allowed_operators() -> list[tuple[str, list[str]]]:
-    """Operators that a graph may name and that take a tensor, each with the types of its first arguments."""
+    """Return the operators that a graph may name and that take a tensor, each with the types of its first arguments."""
     import torch
 
     from compile_torch.operators import resolve
@@ -100,7 +100,7 @@ def allowed_operators() -> list[tuple[str, list[str]]]:
 
 
 def fitting(rng: random.Random, kind: str, hostile: list[str]) -> Any:
-    """A value of the type; for text any text, and also words that operators know."""
+    """Return a value of the type `kind`. Where text is wanted it is hostile, or a word that operators know."""
     if kind.startswith("Optional["):
         inner = kind.removeprefix("Optional[").removesuffix("]")
         return None if rng.random() < 0.5 else fitting(rng, inner, hostile)
@@ -108,7 +108,7 @@ def fitting(rng: random.Random, kind: str, hostile: list[str]) -> Any:
 
 
 def value(rng: random.Random, hostile: list[str], depth: int = 0) -> Any:
-    """A value of a graph's form, or nearly."""
+    """Return a value of the form that a graph's values have, or nearly of it."""
     kind = rng.randrange(14 if depth < 3 else 6)
     if kind < 3:
         return rng.choice(hostile)

@@ -1,4 +1,4 @@
-"""One process' share of the cases."""
+"""Runs one process's share of the cases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _SLOW_S = 60
-"""A case that takes longer is given up: it costs a worker, which has its own limits, and is no success."""
+"""A case that takes longer is given up. It costs a worker, which has limits of its own, and is no success."""
 
 
 class _TooSlowError(BaseException):
@@ -22,14 +22,14 @@ class _TooSlowError(BaseException):
 def run_batch(
     *, folder: str, first: int, count: int, seed: int, trace: int, compiles: int, old: bool
 ) -> dict[str, Any]:
-    """Run the cases from `first` on; return how far they came, what was changed, and which got through."""
+    """Run `count` cases from number `first` on; return how far they got, what was changed, and which got through."""
     from tests.attack import bases, pools
     from tests.attack.canary import Canary
     from tests.attack.cases import Generator
     from tests.attack.subjects import Reading, old_operators
 
     faulthandler.enable()
-    logging.disable(logging.CRITICAL)  # torch tells every error that it meets while it traces
+    logging.disable(logging.CRITICAL)  # torch logs every error that it meets while it traces
     place = Path(folder)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / "cache")
     progress = (place / "progress").open("wb", buffering=0)

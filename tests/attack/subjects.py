@@ -1,4 +1,4 @@
-"""What is attacked: the reading of graphs and kernels, what tracing them runs, and at last a whole worker."""
+"""The parts that are attacked: reading graphs and kernels, the tracing that runs them, and finally a whole worker."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ UNWATCHED = {
     "quantized engine": lambda: torch.backends.quantized.engine,
     "flush to zero": lambda: float(torch.tensor(1e-40) + 0) == 0.0,
 }
-"""State that a graph could change and the worker's own comparison does not look at, or that it sets with each job."""
+"""State that a graph could change, but that the worker's own comparison ignores or that each job sets anew."""
 
 
 class Watched(torch.fx.Interpreter):
-    """Runs a rebuilt graph as tracing does, on fakes, and looks at what comes out of each node."""
+    """Runs a rebuilt graph on fake tensors, as tracing does, and inspects what each node returns."""
 
     def __init__(self, gm: torch.fx.GraphModule, seen: list[str]) -> None:
         super().__init__(gm, garbage_collect_values=False)
         self._seen = seen
 
     def run_node(self, n: torch.fx.Node) -> Any:
-        """Run one node; note text that the graph has put together."""
+        """Run one node; note it if the graph has put together the forbidden text."""
         result = super().run_node(n)
         if isinstance(result, str) and QUOTED in result:
             self._seen.append(f"text: {n.target} made text that no literal may be")
@@ -50,7 +50,7 @@ class Watched(torch.fx.Interpreter):
 
 
 class Reading:
-    """Graphs and kernels in this process: read, rebuilt, run on fakes; a few through AOTAutograd."""
+    """Reads, rebuilds and runs graphs and kernels in this process, and traces some of them through AOTAutograd."""
 
     def __init__(self) -> None:
         self.start = read_state()
@@ -73,19 +73,19 @@ class Reading:
                 reached = "run"
             if trace and reached == "run":
                 reached = _traced(rebuilt, seen)
-        except (MalformedError, ValueError, OverflowError, TypeError):  # also of what packs no such message
+        except (MalformedError, ValueError, OverflowError, TypeError):  # packing such a message may fail, too
             pass
         return reached, [*seen, *self._left()]
 
     def _settings(self, text: str, spec: GraphSpec) -> None:
-        """Look at settings that no case before had: torch takes long to tell its configuration."""
+        """Apply the settings unless an earlier case had the same: torch takes long to describe its configuration."""
         if text not in self._chosen:
             inductor_patch(spec.inductor)
             functorch_patch(spec.functorch)
             self._chosen.add(text)
 
     def compile(self, message: Any, cache: Path) -> tuple[str, list[str]]:
-        """Have a worker's compiler do the whole of it, under whatever key the graph has; look at what was written."""
+        """Compile the graph as a worker does, under whatever key it has; inspect the files that are written."""
         if self.compiler is None:
             self.compiler = Compiler()
         graph = pack(message)
@@ -101,7 +101,7 @@ class Reading:
         return f"compiled, {last['type']}", found
 
     def kernel(self, message: Any) -> tuple[str, list[str]]:
-        """Likewise for a kernel, up to the check of its parsed text."""
+        """Return how far a kernel's message got, up to the check of its parsed text, and what it achieved."""
         try:
             spec = decode_kernel(pack(message))
         except (MalformedError, ValueError, OverflowError, TypeError):
@@ -131,7 +131,10 @@ class Reading:
         return "parsed", bad
 
     def _left(self) -> list[str]:
-        """What stays without the worker's seeing it. What it sees is its end; here it is put back."""
+        """Return the state that the case left behind unseen by the worker, and restore it.
+
+        A real worker ends where it finds state that was left behind. Here the state is put back instead.
+        """
         seen = self.leftovers.found()
         _restore()
         torch.set_grad_enabled(True)
@@ -168,7 +171,7 @@ def _traced(rebuilt: Rebuilt, seen: list[str]) -> str:
 
 
 def _restore() -> None:
-    """Take down what a graph has left standing, so that the next case begins as the first did."""
+    """Remove what a graph has left active in torch, so that the next case starts as the first one did."""
     while torch._C._functorch.maybe_current_level() is not None:
         torch._C._functorch.pop_dynamic_layer_stack()
     torch._C._functorch.set_inplace_requires_grad_allowed(False)
@@ -181,7 +184,7 @@ def _restore() -> None:
 
 @contextlib.contextmanager
 def old_operators() -> Iterator[None]:
-    """The table of operators as it was: what TorchScript's registry knows may be named, whatever it is."""
+    """Use the former table of operators for the block: a graph may name whatever TorchScript's registry knows."""
 
     def known(name: str, overload: str) -> bool:
         return any(schema.overload_name == overload for schema in torch._C._jit_get_schemas_for_operator(name))

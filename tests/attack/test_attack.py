@@ -1,4 +1,4 @@
-"""A short slice of the attacks; and that the harness finds what it looks for, where there is something."""
+"""A short run of the attacks, and proof that the harness finds an attack where one gets through."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ print(found)
 
 
 def test_the_canary_hears_every_kind_of_success_and_nothing_else(tmp_path: Path) -> None:
-    """In a process of its own: a hook of Python's stays for good."""
+    """The test uses a process of its own, because Python never removes an audit hook."""
     done = subprocess.run(
         [sys.executable, "-c", HEARD, str(tmp_path)],
         cwd=REPOSITORY,
