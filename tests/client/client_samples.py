@@ -9,5 +9,5 @@ KEY = "akey" + "a" * 49
 
 
 def graph_request(payload: bytes = b"graph", *, key: str = KEY) -> CompileRequest:
-    """Return what asks for a graph's compile."""
+    """Return a request to compile a graph."""
     return CompileRequest(kind="graph", key=key, payload=payload)

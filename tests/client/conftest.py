@@ -15,7 +15,7 @@ from tests.client.fake_daemon import FakeDaemon
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """The daemon's directory: a socket's path must be short, and the directory private."""
+    """Return a directory for the daemon: it is private, and its path is short enough for a socket's name."""
     path = tmp_path / "d"
     path.mkdir(mode=0o700)
     return path
@@ -29,7 +29,7 @@ def daemon(directory: Path) -> Iterator[FakeDaemon]:
 
 @pytest.fixture
 def make_client(directory: Path) -> Iterator[Callable[..., DaemonClient]]:
-    """Make clients; those that are still open at the end are closed. Deadlines are long for a busy machine's sake."""
+    """Make clients, and close those that are still open at the end. Their deadlines are long, for busy machines."""
     clients: list[DaemonClient] = []
 
     def make(environment: Callable[[], dict[str, str]] = lambda: ENVIRONMENT, **settings: Any) -> DaemonClient:

@@ -1,7 +1,7 @@
-"""An honest daemon over a real Unix socket, with switches that make it dishonest, slow or silent.
+"""An honest daemon on a real Unix socket, with switches that make it dishonest, slow or silent.
 
-It speaks the protocol through the generated stubs and compiles nothing: `CompileGraph` answers with an artifact made of
-the graph's own bytes.
+It speaks the protocol through the generated stubs and compiles nothing: `CompileGraph` answers with an artifact that is
+made of the graph's own bytes.
 """
 
 # ruff: noqa: N802 - the methods have the names of the protocol
@@ -37,20 +37,20 @@ from compile_wire.v1 import runs_pb2_grpc as runs_pb_grpc
 
 @dataclass
 class Faults:
-    """What is wrong with the daemon; everything off is an honest one. May be changed while it serves."""
+    """What is wrong with the daemon. By default nothing is. A test may change it while the daemon serves."""
 
     hang: set[str] = field(default_factory=set)
     """Names of calls that are never answered."""
     abort: dict[str, grpc.StatusCode] = field(default_factory=dict)
     """Names of calls that end with this status."""
     cut: set[str] = field(default_factory=set)
-    """Names of calls in the middle of which the daemon is gone."""
+    """Names of calls during which the daemon goes away."""
     refusal: str = ""
     protocol: int = PROTOCOL_VERSION
     wrong_environment: bool = False
     wrong_signature: bool = False
     wrong_key: bool = False
-    """Answers with an artifact that is signed correctly, for another key."""
+    """Whether it answers with an artifact that is signed correctly, but for another key."""
     wrong_facts_signature: bool = False
     damaged_blob: bool = False
     endless_blob: bool = False
@@ -58,13 +58,13 @@ class Faults:
     broken_manifest: bool = False
     never_inline: bool = False
     host: str = ""
-    """What artifacts are said to have been compiled on."""
+    """The host that artifacts are said to have been compiled on."""
     never_finishes: bool = False
-    """CompileGraph reports progress for ever."""
+    """Whether CompileGraph reports progress without end."""
     expected_s: float = 0.0
-    """What CompileGraph says that the graph will take."""
+    """The seconds that CompileGraph says the graph will take."""
     no_outcome: bool = False
-    """CompileGraph's stream ends without artifact or refusal."""
+    """Whether CompileGraph's stream ends without an artifact and without a refusal."""
     refuse_graph: pb.Refused | None = None
     forget_always: bool = False
     may_publish: bool = True
@@ -72,7 +72,7 @@ class Faults:
 
 
 class _RunService(runs_pb_grpc.RunServiceServicer):
-    """Keeps what is reported, and explains as it was told to."""
+    """Answers reports of runs, and explains a miss as the test told it to."""
 
     def __init__(self, daemon: FakeDaemon) -> None:
         self._daemon = daemon
@@ -89,7 +89,7 @@ class _RunService(runs_pb_grpc.RunServiceServicer):
 
 
 class FakeDaemon(pb_grpc.CompileServiceServicer):
-    """A daemon in this process. A context manager; `start` and `stop` also work one by one, as a restart does."""
+    """A daemon in this process, used as a context manager. A test that restarts it calls `start` and `stop` itself."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -110,9 +110,9 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         self.knows_runs = True
         self.explanation = runs_pb.ExplainRunResponse()
         self.arrived = threading.Event()
-        """Set when a call has arrived that hangs."""
+        """Set when a call arrives that will hang."""
         self.release = threading.Event()
-        """Set it and calls that hang end."""
+        """Once it is set, calls that hang end."""
         self._environments: set[str] = set()
         self._server: grpc.Server | None = None
 
@@ -148,15 +148,15 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
         self._server = server
 
     def stop(self) -> None:
-        """Be gone at once, as after a kill: the socket is left behind where gRPC leaves it."""
+        """Disappear at once, as if killed; the socket stays wherever gRPC leaves it."""
         server, self._server = self._server, None
         stopped = server.stop(None) if server is not None else None
-        self.release.set()  # only now: nobody in the middle of a call gets an answer any more
+        self.release.set()  # set only now, so that a call in progress gets no answer
         if stopped is not None:
             stopped.wait(10)
 
     def put(self, key: str, environment: dict[str, str], data: bytes, *, guards: str = "", size: int = 0) -> Digest:
-        """Store an artifact of an entry blob, and an object blob of `size` bytes; return its manifest's digest."""
+        """Store an artifact of an entry blob, and of an object blob if `size` says so; return its manifest's digest."""
         parts = {"": data, **({"k.so": (data * (size // len(data) + 1))[:size]} if size else {})}
         refs = []
         for name, content in parts.items():
@@ -306,7 +306,7 @@ class FakeDaemon(pb_grpc.CompileServiceServicer):
     @staticmethod
     def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> NoReturn:
         context.abort(code, text)
-        raise AssertionError  # abort raises; its stub does not say so
+        raise AssertionError  # unreachable: abort raises, but its stub does not say so
 
     def _know(self, environment: str, context: grpc.ServicerContext) -> None:
         if environment not in self._environments:
@@ -346,7 +346,7 @@ def _renamed(manifest: Manifest, key: str) -> Manifest:
 
 
 class RawListener:
-    """Someone on the daemon's socket who is no daemon: says `greeting` to whoever connects, or accepts nobody."""
+    """Listens on the daemon's socket without being a daemon: it greets whoever connects, or accepts nobody."""
 
     def __init__(self, path: Path, greeting: bytes | None) -> None:
         self._greeting = greeting
@@ -376,7 +376,7 @@ class RawListener:
                 connection, _ = self._socket.accept()
                 self._open.append(connection)
                 connection.sendall(self._greeting or b"")
-            except ConnectionError:  # the client's probe is gone before the greeting
+            except ConnectionError:  # the client's probe left before the greeting
                 continue
             except OSError:
                 return

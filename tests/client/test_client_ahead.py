@@ -63,7 +63,7 @@ def test_what_is_not_answered_in_time_is_lost_once_whatever_comes_later() -> Non
     ahead.flush(0.01)
     go.set()
     assert done.wait(30)
-    ahead.ask("b", "", b"")  # gets its place only after the first thread has given it up
+    ahead.ask("b", "", b"")  # this gets its turn only after the first thread has given up its own
     ahead.flush(30)
 
     assert [(row["key"], row["outcome"]) for row in ahead.as_rows()] == [("a", "lost"), ("b", "compiled")]

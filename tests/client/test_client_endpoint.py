@@ -1,4 +1,4 @@
-"""What is wrong with the way to the daemon is one of the client's own troubles, with a reason that is counted."""
+"""What is wrong with the way to the daemon becomes a failure of the client, with a reason that is counted."""
 
 from __future__ import annotations
 

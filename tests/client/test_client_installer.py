@@ -1,4 +1,4 @@
-"""What lies in the folder of installed objects will be loaded as code."""
+"""The installer guards the folder of installed objects, because what is in there will be loaded as code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a library is its own, and what a program has put into its place."""
+"""The client tells a library's own code from code that a program has put in its place."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _own(x: Any) -> Any:
 
 
 def _posing() -> Any:
-    """Return a function of ours that says it is a library's, as `functools.wraps` makes it say."""
+    """Return a function of ours that claims to be a library's, as `functools.wraps` makes it claim."""
     return functools.wraps(torch.nn.functional.gelu)(lambda x: x)
 
 
 def _generated() -> Any:
-    """Return what torch makes around a formula: a function of its own, over a class of its own, over ours."""
+    """Return what torch builds around a formula: a function of torch's, over a class of torch's, over our function."""
     from torch._library.autograd import Info, make_autograd_impl
 
     return make_autograd_impl(torch.ops.aten.sin.default, Info(_own, None))

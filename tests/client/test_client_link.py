@@ -1,4 +1,4 @@
-"""When a connection is kept, and when and how it is given up."""
+"""Tests of when a connection is kept, and of when and how it is given up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.client.fake_daemon import FakeDaemon
 
 
 class Closable:
-    """Stands where the channel stands and remembers that it was closed."""
+    """A stand-in for the channel that remembers whether it was closed."""
 
     closed = False
 

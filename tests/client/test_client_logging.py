@@ -1,4 +1,4 @@
-"""The logger `compile_client` is the program's as well: its handlers and its level count; nothing is said twice."""
+"""The program owns the logger `compile_client`, too: its handlers and level are obeyed, and nothing is said twice."""
 
 from __future__ import annotations
 

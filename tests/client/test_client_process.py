@@ -1,4 +1,4 @@
-"""Whole processes: what is imported, how they end, what a fork leaves behind."""
+"""Tests of whole processes: what they import, how they end, and what a fork leaves behind."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(directory: Path, tmp_path: Path) -> Run:
-    """Run a program with a client in a process of its own; its report goes to `report.json`."""
+    """Run a program with a client in a process of its own; its report is written to `report.json`."""
 
     def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | {

@@ -11,7 +11,7 @@ from compile_client.transport.messages import LocalCompile, Part
 
 
 class Shelf:
-    """Where published things go; `gate` can be closed."""
+    """The place where published things arrive; a closed `gate` holds them up."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []

@@ -1,4 +1,4 @@
-"""What a process says of its run: behind the training's back, bounded, and never in its way."""
+"""A process reports its run in the background, within bounds, and never delays the training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def note(number: int, outcome: Any = "compiled_by_daemon", **fields: Any) -> Gra
 
 
 class Ear:
-    """Hears parts; deaf to the first few."""
+    """A receiver of reports that misses the first `lost` parts."""
 
     def __init__(self, *, lost: int = 0, knows: bool = True) -> None:
         self.parts: list[RunPart] = []

@@ -1,4 +1,4 @@
-"""The facade against an honest daemon."""
+"""The client's facade, against an honest daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every trouble: the right counter, said once, nothing returned, bounded time, nothing raised."""
+"""Every failure raises the right counter and is said once; the call ends in time with nothing, and never raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon's key has of the user's code that runs while a graph is compiled, and which graphs are not shared."""
+"""The daemon's key covers the user's code that runs during a compile; some graphs with such code are not shared."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _watched() -> Iterator[None]:
 
 
 def loaded(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch, name: str = "user_code_module") -> Any:
-    """Import `text` as a module, from a file in `folder`."""
+    """Write `text` to a file in `folder` and import it as a module."""
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}.py"
     file.write_text(text)
@@ -182,7 +182,7 @@ def graph_of(target: Any) -> torch.fx.GraphModule:
 
 
 def code_of(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: float = 2.0, after: str = "") -> UserCode:
-    """What is found of a graph with an operator whose formula `text` defines."""
+    """Return the user code that is found in a graph with an operator whose formula `text` defines."""
     module = loaded(folder, HEAD.format(value=value) + text + OPERATOR + after, monkeypatch)
     assert module.op
     return user_code_of(graph_of(torch.ops.user_code.op.default), [torch.ones(2)])
@@ -194,7 +194,7 @@ def test_a_formula_is_known_with_every_value_that_it_leads_to(
 ) -> None:
     monkeypatch.setenv("OWN_SCALE", "")
     here = code_of(tmp_path / "here", monkeypatch, FORMULAS[kind])
-    # Another folder, other lines, a comment: nothing that a compile would notice.
+    # Another folder, other lines and a comment are nothing that a compile would notice.
     there = code_of(tmp_path / "there", monkeypatch, "# a comment\n\n\n" + FORMULAS[kind])
     other = code_of(tmp_path / "here", monkeypatch, FORMULAS[kind], value=3.0)
 
@@ -297,7 +297,7 @@ library.impl("op", lambda x: x * {value}, "{key}")
         ("CompositeImplicitAutograd", "", True),
         ("CompositeExplicitAutograd", "", True),
         ("Autograd", "library.impl('op', lambda x: x, 'CPU')", True),
-        # Without a fake torch runs the kernel to learn of the shapes.
+        # Where there is no fake implementation, torch runs the kernel to learn the shapes.
         ("CPU", "", True),
         ("CPU", "library._register_fake('op', lambda x: torch.empty_like(x))", False),
     ],
