@@ -1,4 +1,4 @@
-"""In what order several processes share the tests out, what is made once for all of them, and what each gets back."""
+"""The order in which several processes share the tests, what they build once for all, and what each test gets back."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from tests.e2e.conftest import with_probes
 
 _LONGEST_FIRST = ("twins", "faults", "e2e", "lab", "kernels", "worker")
-"""Rooms whose tests compile: begun first, so that no process is left alone with them at the end, and so that what
-measures a second or two runs beside its like."""
+"""These folders hold tests that compile. They start first, so that no process is left alone with them at the end,
+and so that tests that measure a second or two run side by side.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files for `-n 2 --dist loadfile --no-loadscope-reorder`; a single process has its own order."""
+    """Order the files for `-n 2 --dist loadfile --no-loadscope-reorder`; a single process keeps its own order."""
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)
 
@@ -30,7 +31,7 @@ def _turn(item: pytest.Item) -> int:
 
 @pytest.fixture(autouse=True)
 def _client_logger() -> Iterator[None]:
-    """Give the client's logger its level back: a client sets it for the process, and a silent one hides the next's."""
+    """Restore the level of the client's logger: a client sets it for the process, and could silence the next test."""
     logger = logging.getLogger("compile_client")
     level = logger.level
     yield
@@ -39,10 +40,10 @@ def _client_logger() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def headers(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A TMPDIR for everything that compiles, with torch's probes of the instruction sets in it.
+    """Return a TMPDIR for everything that compiles, with torch's probes of the instruction sets in it.
 
-    torch keeps precompiled headers there. One for all processes that run tests: kernels are what is counted and
-    compared, and making the same header in each of them takes minutes.
+    torch keeps precompiled headers there. All test processes share one folder, because tests count and compare kernels
+    only, and building the same header in each of them takes minutes.
     """
     folder = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
