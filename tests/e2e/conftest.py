@@ -25,13 +25,14 @@ REPOSITORY = Path(__file__).parents[2]
 _OURS = ("TORCH_COMPILE_CLIENT", "COMPILER_DAEMON_", "TORCHINDUCTOR_", "TRITON_", "TORCH_LOGS")
 _DEADLINE_S = 240.0
 VERIFIED = os.environ.get("E2E_VERIFIED", "")
-"""A file: every trainer compiles what it is served here as well, and says there what came of that (`make verified`).
+"""A file for `make verified`: each trainer compiles what it is served as well, and writes there how both compare.
 
-What a test counts, builds above all, is then counted wrongly: only the comparison speaks."""
+Counts of such a run are wrong, above all those of builds: only the comparison says something.
+"""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without anything that steers torch's caches or the client."""
+    """Return this process's environment without the variables that steer torch's caches or the client."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "proto")])} | more
 
@@ -44,7 +45,7 @@ class Daemon:
     temporary: Path
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    """Added to its environment."""
+    """Variables that are added to its environment."""
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
 
@@ -64,7 +65,7 @@ class Daemon:
         return self
 
     def _lend_headers(self) -> None:
-        """Put torch's header where the daemon keeps it: each worker would make the same again."""
+        """Put torch's header where the daemon keeps it, because each worker would build the same one again."""
         kept = self.directory / "headers"
         self.directory.mkdir(mode=0o700, exist_ok=True)
         kept.mkdir(mode=0o700, exist_ok=True)
@@ -73,7 +74,7 @@ class Daemon:
                 os.link(made, kept / made.name)
 
     def counters(self) -> dict[str, int]:
-        """The daemon's counters; what was never counted is not there."""
+        """Return the daemon's counters; one that was never raised is missing."""
         found: dict[str, int] = self.status()["counters"]
         return found
 
@@ -81,7 +82,7 @@ class Daemon:
         return (self.directory.parent / f"{self.directory.name}.log").read_text()
 
     def blobs(self) -> Iterator[bytes]:
-        """What lies in its store, file by file."""
+        """Yield the contents of each file in the daemon's store."""
         for path in (self.directory / "store" / "blobs").rglob("*"):
             if path.is_file():
                 yield path.read_bytes()
@@ -123,9 +124,10 @@ class Daemon:
         return found
 
     def wait_for_workers(self) -> None:
-        """Wait until its workers are up, after the first handshake: it knows from them what torch's probes find out.
+        """Wait until the daemon's workers are up, after the first handshake.
 
-        A trainer that comes before builds the probes itself, and they count as C++ builds.
+        The daemon learns the results of torch's probes from its workers. A trainer that comes earlier builds the probes
+        itself, and they would count as C++ builds.
         """
         wait_until(
             lambda: (workers := self.status()["workers"]) and all(worker["state"] == "idle" for worker in workers),
@@ -142,7 +144,7 @@ class Outcome:
     err: str
     seconds: float
     folder: Path
-    """Where the reports of all its processes are."""
+    """The folder that holds the reports of all its processes."""
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,10 +155,10 @@ class Outcome:
 
 
 def check_accounts(report: dict[str, Any]) -> None:
-    """Fail where a graph was compiled in the trainer's process without a reason that was counted.
+    """Fail if a graph was compiled in the trainer's process without a counted reason.
 
-    With a daemon that is well this is how a cache that has quietly stopped working shows: results stay right, tests of
-    results stay green, and everybody compiles again.
+    With a healthy daemon, this is the only sign of a cache that has quietly stopped working: results stay right, tests
+    of results stay green, and every process compiles again.
     """
     ends = ("hits_local", "hits", "compiled_by_daemon", "compiled_here", "deferred", "traced_again")
     came = [report[name] for name in ends]
@@ -174,7 +176,7 @@ class Trainer:
     report: Path
     started: float
     healthy: bool
-    """Whether its daemon is well, so that each local compile must have its reason."""
+    """Whether its daemon is left alone, so that each local compile must have a counted reason."""
 
     def wait(self, limit_s: float = _DEADLINE_S) -> Outcome:
         try:
@@ -196,13 +198,13 @@ class Trainer:
 
 
 def _quarrels(err: str) -> list[str]:
-    """The lines in which a trainer said that it was served something else than it made."""
+    """Return the lines in which a trainer said that it was served something other than what it compiled itself."""
     return [line for line in err.splitlines() if "was served with" in line]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Where all is verified, a test that fails says nothing: it counts what verification adds."""
+    """Skip a test that fails in a run of `make verified`: it counts what verification adds, so that says nothing."""
     report = yield
     if VERIFIED and report.failed and item.path.parent == Path(__file__).parent:  # type: ignore[attr-defined] # pytest's
         report.outcome, report.wasxfail = "skipped", "counts what verification adds"  # type: ignore[attr-defined]
@@ -215,10 +217,11 @@ class Lab:
     def __init__(self, folder: Path, temporary: Path, *, healthy: bool) -> None:
         self.folder = folder
         self.healthy = healthy
-        """Whether nothing is done to its daemons: then no trainer may compile for itself without a reason."""
+        """Whether the tests leave its daemons alone: then no trainer may compile for itself without a reason."""
         self.temporary = temporary
-        """TMPDIR of all daemons and trainers of a test run. torch keeps precompiled headers there: what is counted here
-        are kernels, and building the same header in each test would take minutes."""
+        """TMPDIR of all daemons and trainers of a test run, where torch keeps precompiled headers. Tests count kernels,
+        and building the same header in each test would take minutes.
+        """
         self._daemons: list[Daemon] = []
         self._trainers: list[Trainer] = []
         self._count = 0
@@ -244,10 +247,11 @@ class Lab:
         launcher: tuple[str, ...] = (),
         **environment: str,
     ) -> Trainer:
-        """Start `trainers/SCRIPT`; with the client on where a daemon (or a daemon's directory) is given.
+        """Start `trainers/SCRIPT`; the client is on if a daemon, or a daemon's directory, is given.
 
-        Where nothing is done to the daemon, a compile in the trainer without a counted reason is a failure: `healthy`.
-        Its caches are empty but for torch's probes of the instruction sets, and with `bare` quite empty.
+        If the trainer is `healthy`, a local compile without a counted reason is a failure; by default it is where no
+        test harms the daemon. Its caches hold nothing but torch's probes of the instruction sets; with `bare` not even
+        those.
         """
         self._count += 1
         home = self.folder / f"trainer-{self._count}"
@@ -271,7 +275,7 @@ class Lab:
     def variables(
         self, daemon: Daemon | Path | None, caches: Path, report: Path, *, bare: bool = False
     ) -> dict[str, str]:
-        """Prepare a trainer's caches; return its environment."""
+        """Prepare a trainer's caches and return its environment."""
         (caches / "triton").mkdir(parents=True, exist_ok=True)
         if bare:
             (caches / "inductor").mkdir()
@@ -294,13 +298,13 @@ class Lab:
         return clean_environment(**variables)
 
     def run(self, script: str, *arguments: str, **options: Any) -> Outcome:
-        """Run a trainer to its end; it must end well."""
+        """Run a trainer to its end and require exit code 0."""
         outcome = self.start(script, *arguments, **options).wait()
         assert outcome.code == 0, outcome.err
         return outcome
 
     def places(self) -> list[str]:
-        """Every folder of this machine that its processes know: none has a place in an artifact."""
+        """Return every folder of this machine that the lab's processes know; none of them may appear in an artifact."""
         return [sysconfig.get_path("purelib"), str(self.folder), str(self.temporary), str(REPOSITORY)]
 
     def close(self) -> None:
@@ -330,7 +334,7 @@ builds.wait_until_warm()
 
 
 def with_probes(folder: Path, **environment: str) -> Path:
-    """Put torch's probes of the instruction sets, and its header, into `folder`, which will be a TMPDIR; return it."""
+    """Put torch's header and its probes of the instruction sets into `folder`, which serves as TMPDIR; return it."""
     (folder / "probes").mkdir()
     subprocess.run(
         [sys.executable, "-c", _PREPARING],
@@ -354,7 +358,7 @@ def lab(tmp_path: Path, headers: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def one_lab(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator[Lab]:
-    """The lab of all tests that need nothing but a daemon that serves."""
+    """One lab for all tests that need nothing but a daemon that serves."""
     made = Lab(tmp_path_factory.mktemp("lab"), headers, healthy=True)
     try:
         yield made
@@ -364,7 +368,7 @@ def one_lab(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator
 
 @pytest.fixture(scope="session")
 def daemon(one_lab: Lab) -> Daemon:
-    """One daemon for all of them; each test asks it for graphs of its own, by sizes that no other test uses."""
+    """One daemon for all tests of that lab; each test uses graphs of sizes that no other test uses."""
     return one_lab.daemon()
 
 

@@ -1,4 +1,4 @@
-"""A Unix-socket proxy that changes one byte behind a marker on the way from server to client."""
+"""A proxy for a Unix socket that changes one byte after a marker, on the way from server to client."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 _DISTANCE = 2000
-"""Bytes behind the marker: inside the blob that begins with it, far from the message around it."""
+"""Bytes after the marker: the place is inside the blob that begins with it, and far from the message around it."""
 
 
 class FlippingProxy:
-    """Forwards every connection; flips a bit `_DISTANCE` bytes after each time the marker passes."""
+    """Forwards every connection and flips a bit `_DISTANCE` bytes after each place where the marker passes."""
 
     def __init__(self, path: Path, target: str, *, after: bytes) -> None:
         self.path = path

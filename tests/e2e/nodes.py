@@ -1,4 +1,4 @@
-"""Nodes that share a tier: each a daemon with a directory, a signer and a counted g++ of its own."""
+"""Nodes that share a tier: each is a daemon with a directory, a signer and a counted g++ of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ exec {real} "$@"
 
 
 class Node:
-    """One machine of a fleet, as far as one machine can be several."""
+    """One machine of a fleet, simulated by a daemon with a directory and a compiler of its own."""
 
     def __init__(self, lab: Lab, name: str, *tiers: str, **variables: str) -> None:
         self.name = name
@@ -44,17 +44,17 @@ class Node:
         self._keys("distrust", other.line.partition(":")[0])
 
     def train(self, script: str, *arguments: str, **options: str) -> Trainer:
-        """Start a trainer on this node, with empty caches: not even torch's probes are there."""
+        """Start a trainer on this node with empty caches, which lack even torch's probes."""
         return self._lab.start(script, *arguments, daemon=self.daemon, bare=True, **self._variables, **options)
 
     @property
     def builds(self) -> list[str]:
-        """What g++ was told to build on this node, by trainers and daemon; its version is asked for in any case."""
+        """Return the g++ commands of trainers and daemon on this node, except those that only ask for g++'s version."""
         told = self._builds.read_text().splitlines() if self._builds.exists() else []
         return [words for words in told if words not in ("--version", "-v")]
 
     def artifacts(self) -> set[str]:
-        """The digests of the artifacts in its store."""
+        """Return the digests of the artifacts in the node's store."""
         import json
 
         done = self._run("ls", "--json")
@@ -77,7 +77,7 @@ class Node:
 
 
 def fleet(lab: Lab, *tiers: str, count: int = 2, **variables: str) -> list[Node]:
-    """Start nodes that believe each other."""
+    """Start nodes that trust each other."""
     nodes = [Node(lab, f"n{number}", *tiers, **variables) for number in range(count)]
     for node in nodes:
         node.trust(*(other for other in nodes if other is not node))

@@ -1,4 +1,4 @@
-"""A cache that quietly does nothing must not pass for one that works: every compile in a trainer has its reason."""
+"""A cache that quietly does nothing must not pass for one that works: every compile in a trainer needs a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile-only: a trainer hands its graphs over, trains eagerly, and the trainers after it compile nothing."""
+"""In compile-only mode a trainer hands its graphs over and trains eagerly; the trainers after it compile nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_graph_is_handed_over_without_waiting_and_a_second_run_finds_it_there(
 
     assert outcomes(first) == ["compiled"] * 2
     assert outcomes(again) == ["there"] * 2
-    # For the handshake alone, and not for a compile.
+    # The first trainer waited for the handshake only, and not for a compile.
     assert first.report["seconds_waited"] < sum(row["seconds"] for row in first.report["warm"]["graphs"])
     assert "2 compiled by the daemon" in first.err
     assert all("external_utils.py" in row["code"] for row in first.report["warm"]["graphs"])

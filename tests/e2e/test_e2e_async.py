@@ -1,4 +1,4 @@
-"""`async`: training goes on eagerly while the daemon compiles, and changes over in the middle of it."""
+"""In `async` mode training goes on eagerly while the daemon compiles, and switches to compiled code in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inductor's max-autotune: what a worker has measured, nobody measures again."""
+"""With inductor's max-autotune, what one worker has measured is never measured again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def test_what_a_worker_has_chosen_by_measuring_is_served_without_a_measurement(o
     second = one_lab.run("autotuned.py", "48", daemon=daemon, bare=True)
     by_itself = alone.wait()
 
-    assert by_itself.result["measured"] >= 2  # else there is nothing to choose, and nothing is shown
+    assert by_itself.result["measured"] >= 2  # otherwise there is nothing to choose, and the test shows nothing
     assert (first.report["compiled_by_daemon"], first.result["measured"]) == (1, 0)
     assert (second.report["hits"], second.result["measured"], second.report["cpp_builds"]) == (1, 0, 0)
-    assert by_itself.result["autotunes"] >= 1  # what the benches count
+    assert by_itself.result["autotunes"] >= 1  # the count that the benches use
     assert first.result["autotunes"] == second.result["autotunes"] == 0
     assert second.result["numbers"] == first.result["numbers"]

@@ -1,4 +1,4 @@
-"""What one daemon compiled, another serves: by a file, with nothing compiled again."""
+"""A bundle carries what one daemon compiled to another, which serves it without compiling anything again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_bundle_of_one_daemon_saves_every_compile_at_another(lab: Lab, tmp_pat
     graphs = tmp_path / "perceptron.graphs"
     assert verb_json(one, "export", str(graphs), "--graphs")["graphs"] == 1
 
-    # No process has told the second daemon of its environment: its own interpreter is asked.
+    # No process has told the second daemon about its environment, so the daemon asks its own interpreter.
     two = lab.daemon("two")
     took = verb_json(two, "import", str(file), "--secret-file", str(one.directory / "secret"))
     assert took["preflight"]["fitting"] == took["imported"] == 1

@@ -1,4 +1,4 @@
-"""Real trainers, a real daemon: why a graph was not there is said in words, at the end of a run and afterwards."""
+"""With real trainers and a real daemon, a miss is explained in words at the end of a run and afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.conftest import Daemon, Lab, clean_environment
 
 
 def asked(daemon: Daemon, *words: str) -> dict[str, Any]:
-    """What a verb of the command line answers."""
+    """Return what a command answers as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", "compiler_daemon", *words, "--json", "--dir", str(daemon.directory)],
         capture_output=True,

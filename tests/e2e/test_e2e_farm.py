@@ -1,4 +1,4 @@
-"""A trainer whose daemon has a farm: torch's own compile is proved, made and packed on the farm's node, confined."""
+"""Where the daemon has a farm, a confined worker on the farm's node checks a trainer's graph, compiles and packs it."""
 
 from __future__ import annotations
 

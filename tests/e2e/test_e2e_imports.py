@@ -1,4 +1,4 @@
-"""What importing costs: modules, not milliseconds."""
+"""The cost of imports, in modules and not in milliseconds."""
 
 from __future__ import annotations
 

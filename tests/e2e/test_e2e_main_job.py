@@ -139,7 +139,7 @@ def test_a_number_that_torch_makes_a_constant_of_is_served_with_that_value_alone
 
 
 def _copied_environment(place: Path) -> Path:
-    """Make a virtual environment elsewhere whose packages are the same files (hard links), and return its Python."""
+    """Make a virtual environment elsewhere whose packages are hard links to the same files; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True, timeout=120)
     source = Path(sysconfig.get_path("purelib"))
     target = place / source.relative_to(sys.prefix)

@@ -1,6 +1,6 @@
-"""Triton kernels of the user's own in graphs: compiled in the trainer, published with the graph, served complete.
+"""Graphs with the user's own Triton kernels: the trainer compiles and publishes them, and the daemon serves them whole.
 
-They are run on the host, by a backend of Triton's that the tests bring along (tests/kernels/host_backend).
+The kernels run on the host, by a backend for Triton that the tests bring along (tests/kernels/host_backend).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ KERNELS = {
     "backward": ["swish", "swish_backward"],
     "tuned": ["tuned_square", "tuned_square"],
 }
-FILES_OF_A_KERNEL = 5  # the binary, two stages, Triton's JSON, and its list of these
+FILES_OF_A_KERNEL = 5  # the binary, two stages, Triton's JSON, and Triton's list of these files
 
 
 def host(log: Path) -> dict[str, str]:
-    """What a trainer needs for Triton to have a target `cpu`; the log is written by all processes that it starts."""
+    """Return the variables that give Triton a target `cpu`; all processes that a trainer starts write to the log."""
     path = [REPOSITORY, REPOSITORY / "proto", REPOSITORY / "tests" / "kernels" / "host_backend"]
     return {"PYTHONPATH": os.pathsep.join(map(str, path)), "HOST_KERNELS_LOG": str(log)}
 
@@ -74,7 +74,7 @@ def test_what_is_published_of_a_kernel_names_no_place_of_the_machine_that_made_i
 
     (entry,) = [data for data in blobs if b"def swish_backward(" in data]
     assert b"# Original path: own_kernel.py:" in entry
-    assert b'/standard.py":' in entry  # where Triton's own function stands
+    assert b'/standard.py":' in entry  # the path of Triton's own function
     for place in [*lab.places(), str(tmp_path)]:
         assert not [data for data in blobs if place.encode() in data], place
 
@@ -127,7 +127,7 @@ def test_the_candidates_of_an_autotuned_kernel_in_a_graph_are_compiled_and_timed
     first = one_lab.run("own_kernel.py", "960", "tuned", daemon=daemon, **host(tmp_path / "first"))
     second = one_lab.run("own_kernel.py", "960", "tuned", daemon=daemon, **host(tmp_path / "second"))
 
-    assert (done(first, "tuned"), done(second, "tuned", loaded=1)) == (KERNELS["tuned"], [])  # the winner alone
+    assert (done(first, "tuned"), done(second, "tuned", loaded=1)) == (KERNELS["tuned"], [])  # the winner only
     assert (first.result["timed"], second.result["timed"]) == (2, 0)
     assert (first.report["tunings"], first.report["tuning_hits"]) == (1, 0)
     assert (second.report["tunings"], second.report["tuning_hits"]) == (1, 1)
@@ -142,7 +142,7 @@ def test_kernels_that_torch_compiles_in_processes_of_its_own_are_published_with_
     first = one_lab.run("own_kernel.py", "970", "plain", "pool", daemon=daemon, **host(tmp_path / "first"))
     second = one_lab.run("own_kernel.py", "970", "plain", daemon=daemon, **host(tmp_path / "second"))
 
-    assert first.report["triton_compiles"] == 0  # else no other process has compiled it, and nothing is shown
+    assert first.report["triton_compiles"] == 0  # else no other process has compiled it, and the test shows nothing
     assert (done(first, "plain"), done(second, "plain")) == (["scaled_sum"], [])
     assert second.result["numbers"] == first.result["numbers"]
 

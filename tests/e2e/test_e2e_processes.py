@@ -29,7 +29,7 @@ def test_two_ranks_get_the_same_answer_for_the_same_graph_and_one_compile(one_la
     assert between["compiles_started"] - before.get("compiles_started", 0) == graphs.pop()
     for report in _of_ranks(second):
         check_accounts(report)
-        # Both share one local cache: what the first rank installs, the second may find there.
+        # Both ranks share one local cache, so what the first one installs may be a local hit for the second.
         assert report["hits"] + report["hits_local"] == report["graphs"]
         assert report["cpp_builds"] == 0
     assert sum(report["hits"] for report in _of_ranks(second)) > 0
@@ -49,7 +49,7 @@ def test_workers_that_load_data_are_forked_from_a_trainer_with_an_open_connectio
 
 
 def _of_ranks(outcome: Outcome) -> list[dict[str, Any]]:
-    """The reports of the two ranks: one has the file, the other a name beside it."""
+    """Return the reports of the two ranks: one is the named file, the other has a name derived from it."""
     files = sorted(Path(outcome.folder).glob("report.json*"))
     assert len(files) == 2, files
     return [json.loads(file.read_text()) for file in files]

@@ -1,4 +1,4 @@
-"""`replay`: the artifacts go, the graphs stay, and trainers compile nothing all the same."""
+"""After `replay` trainers compile nothing, although all artifacts were removed and only the graphs were kept."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def verb(daemon: Daemon, name: str, *arguments: str) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a whole life, in seven processes that import torch
+@pytest.mark.timeout(900)  # seven processes that import torch
 def test_graphs_replayed_after_all_artifacts_have_gone_serve_the_sweep_again(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon("replaying")
     file = tmp_path / "sweep.graphs"
     alone = lab.run("swept.py", "9", "gelu", daemon=daemon)
-    lab.run("guarded.py", "12", daemon=daemon)  # with a symbolic size and a guard
+    lab.run("guarded.py", "12", daemon=daemon)  # this graph has a symbolic size and a guard
     verb(daemon, "export", "--graphs", str(file))
     client = InventoryClient(OperatorClient.of(DaemonLocation(directory=daemon.directory, address=None)))
     assert client.remove([row.digest for row in client.artifacts()]) == 2
@@ -65,7 +65,7 @@ def test_graphs_replayed_after_all_artifacts_have_gone_serve_the_sweep_again(lab
 
 
 def _check_a_graph_of_another_torch(daemon: Daemon, file: Path, older: Path) -> None:
-    """Graphs that an older torch has captured, with settings of its own: their keys are those of this torch's."""
+    """Replay graphs that an older torch captured with settings of its own; they must get this torch's keys."""
     graphs = list(read_graphs(file))
     with BundleWriter(older, kind="graphs", made_by="test", secret=None) as writer:
         for one in graphs:

@@ -1,4 +1,4 @@
-"""Daemons with directories of their own and one tier: what one has compiled, the trainers of all are served."""
+"""Daemons with directories of their own share a tier: what one has compiled, the trainers of all are served."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SLOW = pytest.mark.slow
 
 @pytest.fixture(params=["directory", pytest.param("redis", marks=_SLOW), pytest.param("s3", marks=_SLOW)])
 def tier(request: pytest.FixtureRequest, lab: Lab) -> Iterator[tuple[str, dict[str, str]]]:
-    """The address of an empty tier of each engine, and the variables that it takes to reach it."""
-    with tempfile.TemporaryDirectory(prefix="tier-", dir="/tmp") as text:  # a socket's name is short
+    """The address of an empty tier of each engine, and the variables that are needed to reach it."""
+    with tempfile.TemporaryDirectory(prefix="tier-", dir="/tmp") as text:  # the name of a socket must be short
         match request.param:
             case "directory":
                 yield f"file://{text}", {}

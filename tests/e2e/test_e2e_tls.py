@@ -1,4 +1,4 @@
-"""A trainer that has nothing but a directory that `compiler-daemon keys client` made: its graphs come over TLS."""
+"""A trainer that has only a directory made by `compiler-daemon keys client` receives its graphs over TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trace for a graph over three processes, as a collector receives it."""
+"""A collector receives one trace for each graph, over three processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.conftest import Lab, wait_until
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A span as it arrived."""
+    """A span as it arrived at the collector."""
 
     service: str
     pid: int
@@ -32,7 +32,7 @@ class Seen:
 
 
 class Collector(pb_grpc.TraceServiceServicer):
-    """Takes spans as an OpenTelemetry collector does."""
+    """Accepts spans as an OpenTelemetry collector does."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector on the loopback interface, and the variables that make what is started here send to it."""
+    """Start a collector on the loopback interface; every process that the test starts sends its spans there."""
     taken = Collector()
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
     pb_grpc.add_TraceServiceServicer_to_server(taken, server)

@@ -1,4 +1,4 @@
-"""The trip of a graph's bytes from where it is captured to gRPC is short, and drawn in ARCHITECTURE.md."""
+"""A graph's bytes take a short way from where they are captured to gRPC, and ARCHITECTURE.md shows this way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.e2e.conftest import Daemon, Lab
 
 _FROM = "graphs/graph_compile.py _query_daemon"
-"""Captures the graph, and asks."""
+"""This function captures the graph and asks the daemon."""
 
 
 def test_a_graph_reaches_the_socket_through_at_most_five_functions(one_lab: Lab, daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens to the daemon, the trainer ends with exit code 0 and the numbers that it has without one."""
+"""Whatever happens to the daemon, the trainer ends with exit code 0 and the same numbers as without a daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.flipping_proxy import FlippingProxy
 
 @pytest.fixture(scope="session")
 def alone(one_lab: Lab) -> Outcome:
-    """What the trainer computes without a daemon."""
+    """Return the outcome of a trainer without a daemon."""
     return one_lab.run("perceptron.py", "5", "7")
 
 

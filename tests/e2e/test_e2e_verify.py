@@ -1,4 +1,4 @@
-"""Verification: hits are compiled here as well, and what differs is found, said, and served no more."""
+"""With verification on, the trainer also compiles hits itself; a difference is found, reported and not served again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(
     expected = lab.run("ambient.py", "float16").result
     lab.run("ambient.py", "bfloat16", daemon=daemon, healthy=False, **WEAKENED)
 
-    # A key without autocast's dtype: what is served is the other program's.
+    # The weakened key leaves out autocast's dtype, so the trainer is served the other program's artifact.
     fooled = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)
     found = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED, **VERIFY)
     after = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)

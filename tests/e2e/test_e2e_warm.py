@@ -1,4 +1,4 @@
-"""`compiler-daemon warm`: after it, a sweep compiles nothing."""
+"""After `compiler-daemon warm`, a sweep compiles nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTHS, ACTIVATIONS = (5, 6, 7), ("gelu", "silu")
 
 
 def warm(lab: Lab, daemon: Daemon, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
-    """Run the verb with `--json`; return its document and what it said besides."""
+    """Run `warm` with `--json`; return its document and what it wrote to standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "compiler_daemon", "warm", "--json", "--dir", str(daemon.directory), *arguments],
         capture_output=True,
@@ -61,7 +61,7 @@ def test_after_warm_six_cells_in_fresh_processes_with_empty_caches_compile_nothi
 
     assert document["failed"] == 0
     assert len(document["cells"]) == document["graphs"] == 6
-    # Another test may have had one of them compiled: the daemon is shared.
+    # The daemon is shared, so another test may have had one of the graphs compiled.
     assert document["compiled"] + document["already_there"] == 6
     assert daemon.counters()["compiles_started"] == compiled
     again, talk = warm(one_lab, daemon, "--resume", "--manifest", str(manifest))

@@ -7,10 +7,10 @@ from tests.e2e.conftest import Lab
 _NOT_EQUAL = {
     # torch does not cache conditionals.
     ("cond_operator", "False"): "uncacheable",
-    # A size that is symbolic in name only: torch knows in the trainer, but not in the worker, that it is contiguous.
+    # One size is symbolic in name only: the trainer's torch knows that the tensor is contiguous, the worker's does not.
     ("linalg", "True"): "differs",
 }
-"""The graphs that the daemon cannot take, all of them; a graph that joins or leaves this list is worth a look."""
+"""All graphs of the zoo that the daemon cannot take; a graph that joins or leaves this list is worth a look."""
 
 
 def test_what_is_rebuilt_from_a_captured_graph_has_torchs_own_key_over_the_whole_zoo(one_lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""A region of autocast that names no dtype: a setting of the process decides, float16 or bfloat16."""
+"""A trainer with a region of autocast that names no dtype, so that a setting of the process chooses it."""
 
 import json
 import sys

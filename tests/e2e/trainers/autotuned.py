@@ -1,7 +1,7 @@
-"""A trainer that asks for max-autotune: inductor measures several ways to multiply, and takes the fastest.
+"""A trainer that uses max-autotune: inductor measures several ways to multiply, and takes the fastest.
 
-Prints losses and gradients to the last bit, how often inductor measured a candidate in this process, and how often the
-benches' own count says that it chose by measuring.
+It prints losses and gradients to the last bit, how often inductor measured a candidate in this process, and how often
+inductor chose by measuring, as the benches count it.
 """
 
 import json

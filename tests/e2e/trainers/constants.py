@@ -1,6 +1,6 @@
-"""A symbolic graph with a number that torch can make no tensor of: it gives the graph up, and traces once more.
+"""A symbolic graph with a number that torch can make no tensor of, so that it gives the graph up and traces again.
 
-Prints, as its last line, whether the compiled results are the eager ones: for the number given, and for another one.
+The last line says whether the compiled results equal the eager ones, for the number given and for another one.
 """
 
 import json

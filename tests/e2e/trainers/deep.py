@@ -1,4 +1,4 @@
-"""One graph that takes its compiler a while: many layers of different widths; prints the loss as its last line."""
+"""One graph that takes long to compile, with many layers of different widths; the last line is the loss."""
 
 import itertools
 import json

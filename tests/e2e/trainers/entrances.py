@@ -1,4 +1,4 @@
-"""The ways of asking for a compile: backend "daemon", mode, options, and switching the client off in between."""
+"""All ways to ask for a compile: backend "daemon", mode, options, and switching the client off in between."""
 
 import json
 

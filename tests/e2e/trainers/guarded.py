@@ -1,6 +1,6 @@
-"""One symbolic graph whose guards speak of the size: the same operators on both sides of a bound.
+"""One symbolic graph with a guard on its size: the operators are the same on both sides of the bound.
 
-Prints, as its last line, the compiled result and the eager one for the size given.
+The last line holds the compiled result and the eager one for the size given.
 """
 
 import json
@@ -12,7 +12,7 @@ size = int(sys.argv[1])
 
 
 def function(x: torch.Tensor) -> torch.Tensor:
-    if x.shape[0] > 10:  # dynamo guards on the side; the graph is the same on either
+    if x.shape[0] > 10:  # dynamo guards on the side, although the graph is the same on both
         return (x * 2).sum(0)
     return (x * 2).sum(0)
 

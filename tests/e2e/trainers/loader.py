@@ -1,6 +1,6 @@
-"""Training from a DataLoader whose two forked workers run a compiled transform of their own; prints the losses.
+"""A trainer with a DataLoader whose two forked workers run a compiled transform of their own; it prints the losses.
 
-The model's first graph is compiled before the workers are forked, so they inherit a client with an open connection.
+The model's first graph is compiled before the fork, so the workers inherit a client with an open connection.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Graphs of several kinds in one process: training around a graph break, inference, symbolic sizes, an optimizer step.
 
-Prints, as its last line, what was computed, and how torch's compiler stands after all of it.
+The last line says what was computed, and the state of torch's compiler afterwards.
 """
 
 import json
@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 
 class Broken(torch.nn.Module):
-    """Two graphs, training and inference: dynamo cannot trace the print between them."""
+    """A model of two graphs, because dynamo cannot trace the print between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Broken(torch.nn.Module):
 
 
 def summed(x: torch.Tensor) -> torch.Tensor:
-    if x.shape[0] > 10:  # a guard on a symbolic size: another graph below
+    if x.shape[0] > 10:  # a guard on a symbolic size: the other side is another graph
         return (x * 3).sum(0)
     return (x * 3).sum(0)
 

@@ -1,6 +1,6 @@
 """A graph with a Triton kernel of the trainer's own; prints its numbers, and what Triton and inductor did for them.
 
-Usage: own_kernel.py SIZE WHAT [pool]. With `pool`, torch compiles kernels in processes of its own. Runs where Triton
+Usage: own_kernel.py SIZE WHAT [pool]. With `pool`, torch compiles kernels in processes of its own. It runs where Triton
 has a target `cpu`: see tests/kernels/host_backend.
 """
 
@@ -40,7 +40,7 @@ def swish(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < n
     x = tl.load(x_ptr + offsets, mask=inside)
-    tl.store(out_ptr + offsets, x * tl.sigmoid(x), mask=inside)  # a function of Triton's library
+    tl.store(out_ptr + offsets, x * tl.sigmoid(x), mask=inside)  # `sigmoid` is a function of Triton's library
 
 
 @triton.jit

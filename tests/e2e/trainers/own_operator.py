@@ -1,4 +1,4 @@
-"""A graph with an operator of the user's own, which no daemon can know, and the number given; prints the result."""
+"""A graph with an operator of the user's own, which no daemon can know, and a given number; prints the result."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A small trainer: two steps at each of the batch sizes given, static shapes; prints the losses as its last line."""
+"""A small trainer with static shapes: it takes two steps at each given batch size; the last line holds the losses."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Two ranks of data-parallel training over gloo; each prints its losses and the norm of its parameters as one line."""
+"""Two ranks of data-parallel training over gloo; prints the losses and the parameters' norms of both on one line."""
 
 import gc
 import json
@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Model(torch.nn.Module):
-    """A class of the trainer's own: dynamo leaves modules of torch's alone below a wrapper that it cannot trace."""
+    """A class of the trainer's own, because dynamo skips torch's own modules below a wrapper that it cannot trace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ rows = [None] * dist.get_world_size()
 dist.all_gather_object(rows, {"rank": rank, "losses": losses, "norm": norm})
 if rank == 0:
     print(json.dumps(rows))
-# Without this order torch 2.13 sometimes aborts here, with a daemon or without ("terminate called").
+# Without this order of deletions torch 2.13 sometimes aborts here ("terminate called"), even without a daemon.
 del compiled, model, optimizer, loss
 torch._dynamo.reset()
 gc.collect()

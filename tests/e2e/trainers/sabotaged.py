@@ -1,14 +1,15 @@
-"""A trainer whose client is sabotaged. Arguments: how, and a size.
+"""A trainer whose client is sabotaged. Its arguments say how, and give a size.
 
-`nothing`: the installer does nothing, so that torch compiles again whatever the daemon has. `unseen`: torch's lookup is
-told nothing either, as if the client had never been asked. `none`: as it should be.
+`nothing`: the installer installs nothing, so torch compiles again whatever the daemon has. `unseen`: the client's part
+in torch's lookup does nothing either, as if the client had never been asked. `none`: the client is left as it should
+be.
 """
 
 import json
 import sys
 
 import torch
-import torch._inductor.compile_fx  # the client arms itself before it is sabotaged
+import torch._inductor.compile_fx  # the client hooks itself in at this import, before it is sabotaged
 
 from compile_client.graphs import graph_compile, installer
 

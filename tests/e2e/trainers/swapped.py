@@ -1,6 +1,7 @@
-"""Steps until every graph has swapped, or a number of them; prints losses against eager, and when it swapped.
+"""Trains until every graph has swapped to compiled code, or for a number of steps; prints how and when it swapped.
 
-Arguments: how many steps at most, then the batch sizes, each a graph of its own.
+The arguments are the highest number of steps and the batch sizes, each of which is a graph of its own. The output holds
+the losses against those of eager runs.
 """
 
 import json
@@ -40,7 +41,7 @@ for step in range(most):
     settled = counters["hits"] + counters["compiled_by_daemon"] + counters["compiled_here"]
     rows.append({"losses": losses, "gradients_apart": far, "settled": settled, "seconds": time.monotonic() - start})
     done = done + 1 if settled == len(sizes) and step >= len(sizes) else 0
-    if done > 2 * len(sizes):  # some steps after the last swap
+    if done > 2 * len(sizes):  # it takes some steps after the last swap
         break
     time.sleep(0.02)
 print(json.dumps(rows))

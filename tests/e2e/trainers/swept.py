@@ -1,4 +1,4 @@
-"""One cell of a sweep: a step of a tiny model of the width and with the activation given; prints the loss."""
+"""One cell of a sweep: one step of a tiny model with the given width and activation; prints the loss."""
 
 import json
 import sys

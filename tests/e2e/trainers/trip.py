@@ -1,4 +1,4 @@
-"""Says through which of the client's functions the bytes of a graph, and of a lookup, go until gRPC has them."""
+"""Prints the client's functions through which a graph's bytes, and a lookup's, pass until gRPC has them."""
 
 import json
 import traceback

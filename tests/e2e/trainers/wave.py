@@ -1,4 +1,4 @@
-"""One small graph, of the size given; prints the result."""
+"""One small graph of the given size; prints the result."""
 
 import json
 import sys

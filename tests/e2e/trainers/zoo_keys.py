@@ -1,7 +1,7 @@
-"""For every graph of the zoo: torch's own key of it, and the key of what comes back from capture and rebuild.
+"""For every graph of the zoo, compares torch's own key with the key of the graph after capture and rebuild.
 
-Nothing is compiled: torch is stopped when it has computed its key. One JSON row a graph, the key's parts that differ
-where they do.
+Nothing is compiled: torch is stopped once it has computed its key. It prints one JSON row for each graph, with those
+parts of the key that differ.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from compiler_daemon.worker.rebuild import rebuild
 
 
 class Enough(BaseException):
-    """torch has computed its key."""
+    """Raised to stop torch once it has computed its key."""
 
 
 version = torch_version()
@@ -35,7 +35,7 @@ seen: list[tuple[str, list[str], bool]] = []
 dynamic_shapes: bool | None = None
 original_key, original_compile = autograd_cache.autograd_cache_key, compile_fx.compile_fx
 logger = logging.getLogger(autograd_cache.__name__)
-logger.setLevel(logging.DEBUG)  # only then does torch tell the parts of its key
+logger.setLevel(logging.DEBUG)  # only at this level does torch log the parts of its key
 logger.handlers, logger.propagate = [logging.NullHandler()], False
 
 
