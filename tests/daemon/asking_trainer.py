@@ -1,6 +1,6 @@
-"""A trainer without torch: asks its daemon for the graphs that are named, as one in compile-only mode does.
+"""A trainer without torch that asks its daemon for the graphs it is given, as a trainer in compile-only mode does.
 
-A graph is `KEY=TEXT`; the text is what the fake worker does for it.
+A graph is `KEY=TEXT`, where the text tells the fake worker what to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.daemon.daemon_process import ENVIRONMENT, FIELDS
 
 def main() -> None:
     report = Path(os.environ["TORCH_COMPILE_CLIENT_REPORT"])
-    # The client's own report would ask torch for dynamo's limit.
+    # A report by the client itself would ask torch for dynamo's limit.
     variables = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_CLIENT_REPORT"}
     client = DaemonClient(ClientConfig.from_environment(variables), lambda: FIELDS, program="asking", env={})
     for named in sys.argv[1:]:

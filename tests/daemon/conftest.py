@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
-    """Starts daemons that end with the test. Tests with settings of their own, or that end the daemon, use this."""
+    """Start daemons that end with the test, for tests that need settings of their own or that end the daemon."""
     with ExitStack() as scope:
 
         def start(name: str = "d", **settings: Any) -> DaemonProcess:
@@ -28,7 +28,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
 
 @pytest.fixture(scope="session")
 def shared_daemon() -> Iterator[DaemonProcess]:
-    """One daemon for all tests that only need one: each uses keys of its own."""
+    """One daemon for all tests that need no other; each test uses keys of its own."""
     with tempfile.TemporaryDirectory(prefix="daemon-") as directory, DaemonProcess(Path(directory) / "d") as daemon:
         daemon.handshake()
         yield daemon
@@ -42,7 +42,7 @@ def daemon(shared_daemon: DaemonProcess) -> DaemonProcess:
 
 @pytest.fixture(scope="session")
 def shared_page() -> Iterator[PageVisitor]:
-    """One daemon with a page for all tests that only need one."""
+    """One daemon with a page, for all tests that need no other."""
     with (
         tempfile.TemporaryDirectory(prefix="page-") as directory,
         DaemonProcess(Path(directory) / "d", daemon={"page_port": 0}) as daemon,

@@ -29,7 +29,7 @@ DEADLINE_S = 20.0
 
 
 def wait_until(condition: Callable[[], Any], *, what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Return the first true value of `condition`."""
+    """Wait until `condition` returns something true, and return that; fail after the deadline."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if value := condition():
@@ -159,7 +159,7 @@ class DaemonProcess:
         return self.compile_service.CompileGraph(pb.CompileGraphRequest(key=key, **fields), **self.options(timeout))
 
     def compiled(self, key: str, spec: bytes, /, **more: Any) -> pb.ArtifactEntry | pb.Refused:
-        """Return how the compile ended."""
+        """Ask for a compile and return how it ended: with an artifact or a refusal."""
         *_, last = self.compile(key, spec, **more)
         return last.artifact if last.HasField("artifact") else last.refused
 
@@ -195,11 +195,11 @@ class DaemonProcess:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     def jobs(self, key: str) -> list[int]:
-        """Return the workers that got a job of the key, in order."""
+        """Return the process ids of the workers that got a job with this key, in order."""
         return [pid for pid, _, job in self._journal() if job == key]
 
     def niceness_of(self, key: str) -> list[int]:
-        """Return how far each of the key's jobs was to stand back."""
+        """Return the niceness that each of the key's jobs asked for."""
         return [niceness for _, niceness, job in self._journal() if job == key]
 
     def _journal(self) -> list[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""Serves like `compiler-daemon serve`, with settings that the command line does not offer: argument one, as JSON."""
+"""Serves like `compiler-daemon serve`, but takes settings that the command line lacks: its first argument is JSON."""
 
 from __future__ import annotations
 

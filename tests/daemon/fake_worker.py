@@ -1,7 +1,7 @@
 """A worker without torch: a real process that speaks the worker's protocol and does what the graph's text says.
 
-A graph is the name of a method below and its arguments: `ok 0.5` takes half a second. What follows a `#` only makes
-graphs different.
+A graph is the name of a method below with its arguments: `ok 0.5` takes half a second. The text after a `#` only makes
+graphs different from each other.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ FACTS = encode_facts(Facts(vec_isa={"avx2": True}))
 
 
 _REAL_GRAPHS = {"refuse": ["refuse", "UNSUPPORTED"], "sleep": ["ok", "30"]}
-"""What is done with a real graph, by the first part of its key; any other is compiled at once."""
+"""What is done with a real graph, chosen by the first part of its key; all others are compiled at once."""
 
 
 def _behaviour(key: str, graph: bytes) -> list[str]:
-    if graph[:1] < b"\x80":  # text, and not a map of msgpack
+    if graph[:1] < b"\x80":  # plain text, as opposed to a map of msgpack
         return graph.decode().partition("#")[0].split()
     return _REAL_GRAPHS.get(key.partition("-")[0], ["ok"])
 
@@ -151,7 +151,7 @@ class FakeWorker:
         os._exit(0)
 
     def allocate(self, job: dict[str, Any], mib: str) -> None:
-        # In a child: it is the tree that is limited, not the worker.
+        # A child allocates the memory, because the limit is on the whole tree of processes and not on the worker.
         code = f"import time; data = b'x' * ({mib} << 20); time.sleep(600)"
         subprocess.Popen([sys.executable, "-c", code])
         self.hang(job)
@@ -181,7 +181,7 @@ class FakeWorker:
         self.ok(job)
 
     def stored_blob(self, job: dict[str, Any]) -> None:
-        """Name a blob that is in the store, and hand it over to nobody."""
+        """Name a blob that is in the store already, without handing it over."""
         self.hand_over(job, b"entry", b"in the store already", send=1)
 
     def more_blobs(self, job: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ def main() -> None:
         raise SystemExit("the machine had a bad moment")
     if arguments.never_ready:
         raise SystemExit("no torch in this environment")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the worker does
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the real worker does so, too
     # A node of a farm may have another environment than the daemon's own machine.
     fields = arguments.fields | json.loads(os.environ.get("PYTHON_FAKE_FIELDS", "{}"))
     FakeWorker(fields, arguments.journal).run()

@@ -1,7 +1,7 @@
-"""Floods against a real daemon over TLS, and what another client notices meanwhile.
+"""Floods against a real daemon over TLS, and how another client fares meanwhile.
 
-Each is one that a review found: values that grow when they are read, environments made up by the hundred, connections
-that say nothing. `tools/floods.py` plays them for longer.
+A review found each of these floods: values that grow when they are read, environments made up by the hundred, and
+connections that say nothing. `tools/floods.py` plays them for longer.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ print(json.dumps([took, failed]))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noticed:
-    """What became of the daemon and of another client's `GetStatus` during a flood."""
+    """What happened to the daemon, and to another client's `GetStatus`, during a flood."""
 
     flood: str
     seconds: float
     attempts: int
     rss_mib: float
-    """The most that the daemon's process had."""
+    """The highest resident memory of the daemon's process."""
     calls: int
     failed: int
     p50_ms: float
     p90_ms: float
     p99_ms: float
     environments_kib: float
-    """On the daemon's disk at the end."""
+    """The size of all environments on the daemon's disk at the end."""
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -91,7 +91,7 @@ class Scene:
     trainer: Path
 
     def run(self, flood: str, seconds: float) -> Noticed:
-        """Play a flood and watch; `quiet` is none."""
+        """Play a flood and watch the daemon; the floods named `quiet` do nothing."""
         attempt, fresh = FLOODS[flood]
         process = psutil.Process(self.daemon.process.pid)
         peak, attempts = 0, 0
@@ -138,7 +138,7 @@ class Scene:
 
 @contextlib.contextmanager
 def flooded(directory: Path, *, open_files: int = 256) -> Iterator[Scene]:
-    """A daemon that begins with a small soft limit of descriptors, as many shells give it."""
+    """Start a daemon with a small soft limit of open files, as many shells set it."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     daemon = TlsDaemon(directory, daemon={"page_port": 0}, pool={"max_workers": 1})
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, limits[1]))
@@ -163,12 +163,12 @@ def _quiet(_scene: Scene) -> Attempts:
 
 
 def _lists(scene: Scene) -> Attempts:
-    """Graphs of nothing but lists: refused by the worker, and then explained many times at once."""
+    """Send graphs of nothing but lists: the worker refuses them, and then many explanations are asked for at once."""
     yield from _explained(scene, [b"\x90" * (3 << 20), b"\xdd\x00\x2f\xff\xfb" + b"\x90" * ((3 << 20) - 5)])
 
 
 def _heavy(scene: Scene) -> Attempts:
-    """A graph of the right form, as large in memory as one can be that is read."""
+    """Send a graph of the right form that takes as much memory as a readable one can."""
     fields = unpack(graph(), max_bytes=1 << 20, what="graph")
     [relu] = [node for node in fields["modules"][0][4] if "torch.relu" in node]
     place = next(at for at, item in enumerate(relu) if item == ["t", ["n", 0]])
@@ -211,7 +211,7 @@ def _explained(scene: Scene, graphs: list[bytes]) -> Attempts:
 
 
 def _environments(scene: Scene) -> Attempts:
-    """Handshakes that each name another environment, as large as they may be, and larger."""
+    """Make handshakes that each name another environment, some as large as allowed and some larger."""
     remote = Remote(scene.reader, scene.daemon.tls_address)
     names = ("python", "torch", "cpu_flags", "compiler", "libc", "gpu", "driver", "toolkit")
 
@@ -245,14 +245,14 @@ def _in_parallel(ask: Callable[[int], int], threads: int) -> Attempts:
 
 
 _HEAD = b"\x16\x03\x01\x02\x00"
-"""Of a record that never comes."""
+"""The head of a TLS record that never follows."""
 _HALF_A_GREETING = _HEAD + b"\x01\x00\x01\xfc\x03\x03" + b"x" * 90
 
 
 def _silent(scene: Scene, address: str = "127.0.0.1", said: tuple[bytes, ...] = (b"", _HEAD)) -> Attempts:
-    """Connections to the port that say nothing, or begin to shake hands and stop; always new ones, of one address.
+    """Open connections that say nothing, or begin a TLS handshake and stop; all are new and come from one address.
 
-    Each says one of `said`, in turns.
+    The connections send the values of `said` in turn.
     """
     port = scene.daemon.port
     held: list[socket.socket] = []
@@ -281,4 +281,4 @@ FLOODS: dict[str, tuple[Callable[[Scene], Attempts], bool]] = {
     "silence of the same address": (_silent, True),
     "half a greeting": (functools.partial(_silent, said=(_HALF_A_GREETING,)), True),
 }
-"""Each with whether the other client connects anew for each call."""
+"""Each flood, and whether the other client opens a new connection for each call."""

@@ -1,4 +1,4 @@
-"""What the tests of the inventory share: a filled daemon, real graphs, and the command line as a process."""
+"""The shared parts of the inventory's tests: a filled daemon, real graphs, and the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ended:
 
 
 def cli(directory: Path, *arguments: str, terminal_says: str | None = None) -> Ended:
-    """Run the command line as a shell would, but in this process; `terminal_says` makes its ends a terminal."""
+    """Run the command line in this process; with `terminal_says` it believes to be at a terminal that answers so."""
     out, err = io.StringIO(), io.StringIO()
     told = io.StringIO(terminal_says or "")
     if terminal_says is not None:
@@ -67,7 +67,7 @@ def cli_process(directory: Path, *arguments: str, **environ: str) -> subprocess.
 
 
 def done(directory: Path, *arguments: str, **more: Any) -> str:
-    """Run the command line, which must succeed; return what it said on stdout."""
+    """Run the command line, require success, and return its standard output."""
     ended = cli(directory, *arguments, **more)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -97,7 +97,7 @@ def tensor(*shape: Any, dtype: str = "float32", **fields: Any) -> list[Any]:
 
 
 def graph_of(width: int = 4) -> bytes:
-    """`relu(x @ w)` with a symbolic batch, as dynamo would give it."""
+    """Return the graph `relu(x @ w)` with a symbolic batch, as dynamo would produce it."""
     batch = ["x", 0, "int"]
     nodes = [
         node("placeholder", "s0", type="SymInt"),

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a daemon that serves one, and plain HTTP as a script would speak it."""
+"""The shared parts of the page's tests: a daemon that serves a page, and plain HTTP as a script would speak it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Answer:
 
 
 class PageVisitor:
-    """Asks a daemon's page."""
+    """Requests a daemon's page over HTTP."""
 
     def __init__(self, daemon: DaemonProcess) -> None:
         self.daemon = daemon
@@ -49,7 +49,7 @@ class PageVisitor:
             connection.close()
 
     def say(self, data: bytes, *, deadline_s: float = DEADLINE_S) -> bytes:
-        """Send bytes as they are; return all that comes back until the other side closes."""
+        """Send the bytes unchanged; return everything that arrives until the other side closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=deadline_s) as connection:
             received = b""
             try:

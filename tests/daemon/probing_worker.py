@@ -1,7 +1,7 @@
-"""A worker that has been taken over: confined like the real one, it then does what the graph's text says.
+"""A worker that an attacker has taken over: it is confined like the real one, and does what the graph's text says.
 
-The daemon starts it in place of the real one. A graph is the name of a probe below and its arguments, as JSON; what
-came of it is the message of a refusal: `done: ...`, or the error's kind.
+The daemon starts it in place of the real one. A graph is, as JSON, the name of a probe below with its arguments. The
+result comes back as the message of a refusal: `done: ...`, or the kind of the error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _call(number: int, *arguments: object) -> str:
 
 
 class Probes:
-    """Each raises where it is kept from what it tries."""
+    """The probes; each raises if the confinement keeps it from what it tries."""
 
     def read(self, path: str) -> str:
         return Path(path).read_bytes()[:40].hex()
@@ -159,7 +159,7 @@ class Probes:
         return _call(250, ctypes.c_long(0), ctypes.c_long(-3), ctypes.c_long(0))  # KEYCTL_GET_KEYRING_ID, session
 
     def namespace(self) -> str:
-        # In a child: the worker itself would have lost its rights over other processes.
+        # A child does it, because the worker itself would lose its rights over other processes.
         code = "import ctypes; raise SystemExit(ctypes.CDLL(None).syscall(272, 0x10000000) != 0)"  # CLONE_NEWUSER
         if subprocess.run([sys.executable, "-c", code], check=False).returncode:
             raise PermissionError("not permitted")
@@ -169,7 +169,7 @@ class Probes:
         return _call(29, ctypes.c_long(0), ctypes.c_long(4096), ctypes.c_long(0o1600))
 
     def work(self) -> str:
-        """What a compile needs: a folder, children, threads, a pair of sockets, a compiler."""
+        """Do everything that a compile needs: use a folder, children, threads, a pair of sockets and a compiler."""
         Path("in").mkdir(exist_ok=True)
         Path("in/x.cpp").write_text('#include <vector>\nextern "C" int f() { return std::vector<int>(3).size(); }\n')
         os.replace("in/x.cpp", "x.cpp")

@@ -1,4 +1,4 @@
-"""What the tests of runs share: small graphs made by hand, and what a trainer says of them."""
+"""The shared parts of the tests of runs: small graphs made by hand, and reports about them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from compile_wire.digest import digest_of
 from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, encode_graph, tensor_value
 from compile_wire.v1 import runs_pb2 as pb
 
-_numbers = itertools.count(16, 16)  # names that differ in the last digit alone can be one process's
+_numbers = itertools.count(16, 16)  # names that differ only in the last digit may belong to one process
 
 
 def run_name() -> str:
-    """A run that no other test has."""
+    """Return a name of a run that no other test has used."""
     return f"{next(_numbers):032x}"
 
 
@@ -25,7 +25,7 @@ def node(op: str, name: str, target: str, *args: Any, source: int = -1) -> NodeS
 
 
 def graph(*, shape: tuple[int, int] = (8, 4), operator: str = "torch.relu", threads: int = 2) -> bytes:
-    """A graph of one operator on one input `x`."""
+    """Return a graph with one operator on one input `x`."""
     tensor = TensorSpec(
         dtype="float32", device="cpu", device_index=None, shape=list(shape), stride=[shape[1], 1], offset=0,
         requires_grad=False, leaf=True, parameter=False, view=False, inference=False, storage=0,
@@ -56,7 +56,7 @@ def graph(*, shape: tuple[int, int] = (8, 4), operator: str = "torch.relu", thre
 
 
 def report(number: int, key: str, outcome: str = "COMPILED_BY_DAEMON", **fields: Any) -> pb.GraphReport:
-    """What became of one graph; asked for ten seconds ago unless told otherwise."""
+    """Return the report on one graph, which was requested ten seconds ago unless a field says otherwise."""
     spec = fields.pop("spec", None)
     return pb.GraphReport(
         number=number,

@@ -300,7 +300,7 @@ def test_kill_9_leaves_no_worker_and_loses_no_artifact_environment_or_count(
     daemon.publish(key, manifest, b"entry")
     [*_, made] = daemon.compile(f"{key}-made", b"ok")
     worker = daemon.jobs(f"{key}-made")[0]
-    # Counts are kept once a second.
+    # The daemon writes counts to the disk once a second.
     time.sleep(1.5)
     daemon.kill()
 

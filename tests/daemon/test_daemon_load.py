@@ -1,4 +1,4 @@
-"""Short slices of what `make soak`, `make load` and `make fuzz` do for long: everything they assert, no timing."""
+"""Short runs of `make soak`, `make load` and `make fuzz`; they assert everything except times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_S = 280.0
 
 
 def run(*command: str, tmp_path: Path) -> dict[str, Any]:
-    """Return the document that a bench or tool ends with, after it ended well."""
+    """Run a bench or tool, require success, and return the JSON document at the end of its output."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=REPOSITORY,
@@ -38,7 +38,7 @@ def run(*command: str, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path leaves room for a socket's name."""
+    """A folder whose path is short enough for a socket's name."""
     return tmp_path_factory.mktemp("s")
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def filtered() -> Iterator[None]:
-    """As `serve` sets it up."""
+    """Filter gRPC's logger as `serve` does."""
     logger = logging.getLogger(GRPC_LOGGER)
     logger.addFilter(is_no_left_client)
     yield
@@ -26,7 +26,7 @@ def filtered() -> Iterator[None]:
 
 
 async def call(error: Exception) -> None:
-    """Have a real server run a method that ends in `error`: what fails below a method passes through there as well."""
+    """Have a real server run a method that raises `error`, as errors below a real method would reach gRPC."""
 
     async def method(request: bytes, context: Any) -> bytes:
         raise error

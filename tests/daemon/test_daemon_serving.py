@@ -1,4 +1,4 @@
-"""`serve` as people start it: through the command line."""
+"""`serve` through the command line, as people start it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_daemon_keeps_freed_memory_and_its_children_do_as_the_system_does(tm
         daemon = psutil.Process(process.pid)
         config = ClientConfig(directory=tmp_path / "d", log_level=logging.CRITICAL)
         client = DaemonClient(config, lambda: ENVIRONMENT, program="test", env={})
-        assert client.available()  # a worker is started for whoever shakes hands
+        assert client.available()  # each handshake makes the daemon start a worker
         deadline = time.monotonic() + DEADLINE_S
         while not (children := daemon.children()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -74,7 +74,7 @@ def test_the_daemon_keeps_freed_memory_and_its_children_do_as_the_system_does(tm
 
 
 def test_a_thread_that_computes_soon_gives_the_interpreter_up_to_answers(tmp_path: Path) -> None:
-    # A process that cannot serve, and says what it would have served with.
+    # This process cannot serve because of a file in the way, and prints the setting that it would have served with.
     (tmp_path / "d").write_text("in the way")
     program = f"""
 import sys

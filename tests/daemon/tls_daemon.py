@@ -1,4 +1,4 @@
-"""A daemon with keys that listens with TLS, and clients of it from directories that `keys client` made."""
+"""A daemon with keys that listens with TLS, and its clients, which use directories made by `keys client`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess
 
 
 class TlsDaemon(DaemonProcess):
-    """Its own stubs are the owner's, over the Unix socket; `made` and `Remote` are for everybody else."""
+    """A daemon that listens with TLS. Its own stubs are the owner's, over the Unix socket; others use `Remote`."""
 
     def start(self, environ: Mapping[str, str] | None = None) -> Self:
         self.settings.setdefault("address", "127.0.0.1:0")
@@ -62,7 +62,7 @@ class TlsDaemon(DaemonProcess):
         return Issued(certificate, key)
 
     def made(self, name: str, **settings: Any) -> Path:
-        """Make a client's directory."""
+        """Make a client's directory and return it."""
         out = self.directory.with_name(f"{self.directory.name}-{name}-{len(list(self.directory.parent.iterdir()))}")
         keys.make_client(self.directory, name, out, address=self.tls_address, **settings)
         return out
@@ -72,7 +72,7 @@ class TlsDaemon(DaemonProcess):
 
 
 class Remote:
-    """Stubs over TLS, with what is in a client's directory."""
+    """Stubs over TLS that use the credentials in a client's directory."""
 
     def __init__(self, directory: Path, target: str, *, identity: Issued | None = None, bare: bool = False) -> None:
         self.directory = directory
@@ -130,7 +130,7 @@ class Remote:
 
 
 def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Return how a call is refused: code and words."""
+    """Make a call that must be refused; return the refusal's code and text."""
     with pytest.raises(grpc.RpcError) as raised:
         call()
     assert isinstance(raised.value, grpc.Call)

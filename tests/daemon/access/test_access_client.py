@@ -1,4 +1,4 @@
-"""The trainer's client over TLS, against a real daemon: it is served, or it says why not once and goes on."""
+"""The trainer's client speaks TLS with a real daemon: it is served, or it says once why not and goes on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_client() -> Iterator[Make]:
 
         def make(directory: Path, address: str = "") -> DaemonClient:
             environment = {"COMPILER_DAEMON_DIR": str(directory), "COMPILER_DAEMON_ADDRESS": address}
-            # Long, for a busy machine's sake.
+            # These deadlines are long, for busy machines.
             config = replace(ClientConfig.from_environment(environment), answer_s=10.0, remote_connect_s=5.0)
             client = DaemonClient(config, lambda: FIELDS, program="test", env={})
             scope.callback(client.close)
@@ -59,7 +59,7 @@ def compiled(key: str) -> LocalCompile:
 
 
 def trouble(client: DaemonClient, caplog: pytest.LogCaptureFixture, times: int = 1) -> tuple[dict[str, int], str]:
-    """Ask for so many graphs, none of which can be had; return what was counted and what was said aloud."""
+    """Ask for `times` graphs, none of which can be had; return what was counted and what was logged."""
     with caplog.at_level(logging.INFO, "compile_client"):
         for number in range(times):
             assert client.begin_graph(f"key-{number}").lookup() == []
@@ -193,7 +193,7 @@ def test_an_absent_daemon_elsewhere_is_absent(
 ) -> None:
     keys.init(tmp_path / "d", ())
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port meanwhile
+        sock.bind(("127.0.0.1", 0))  # the port is bound without listening, so that nobody else gets it meanwhile
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         keys.make_client(tmp_path / "d", "ada", tmp_path / "ada", address=address)
 
@@ -285,7 +285,7 @@ def test_what_listens_for_another_user_hears_nothing_of_an_operators_command(tmp
     path = tmp_path / "d" / "daemon.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        # The kernel notes the credentials of whoever calls listen.
+        # The kernel notes the credentials of the process that calls `listen`.
         listen = "import os, socket, sys; os.setuid(12345); socket.socket(fileno=int(sys.argv[1])).listen()"
         number = server.fileno()
         subprocess.run([sys.executable, "-c", listen, str(number)], pass_fds=[number], timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""`compiler-daemon keys`: the commands as an operator types them, and what they leave on the disk."""
+"""`compiler-daemon keys`: the commands as an operator types them, and the files that they leave behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def secrets_in(*directories: Path) -> list[str]:
-    """Everything in these directories that must stay where it is, in each of the forms in which it could get out."""
+    """Return every secret in these directories, in each of the forms in which it could leak."""
     found = []
     for directory in directories:
         for path in directory.rglob("*"):

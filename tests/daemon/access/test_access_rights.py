@@ -1,7 +1,7 @@
-"""Every call, by every role, for every kind of environment: what a caller writes into a request widens nothing.
+"""Each role makes each call for each kind of environment: nothing that callers write into requests widens their rights.
 
-Each call is made with requests that are as good as they can be, so that nothing but the caller's rights refuses them.
-Whatever the answer, afterwards the store may hold only what this role may have put there.
+Each request is as valid as it can be, so that only the caller's rights can refuse it. Whatever the daemon answers,
+afterwards the store may hold only what this role may have put there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ QUIET = [name for name in METHODS if name not in {"Shutdown", "CompileGraph", "C
 
 @dataclass
 class Daemons:
-    """One whose workers compile graphs, one whose workers compile kernels; each takes artifacts, or not."""
+    """Daemons whose workers compile graphs or kernels, and which accept artifacts from trainers or do not."""
 
     folder: Path
     scope: contextlib.ExitStack
@@ -69,7 +69,7 @@ class Daemons:
         return self._made[workers, publishing]
 
     def client(self, role: str, workers: str, publishing: bool = True) -> Remote:
-        """One that has named both kinds of environments."""
+        """Return a client of this role that has introduced both kinds of environments."""
         if (workers, publishing, role) not in self._clients:
             made = self.scope.enter_context(self.daemon(workers, publishing).remote(f"the-{role}", role=role))
             for fields in KINDS.values():
@@ -86,7 +86,7 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
 
 
 def call(client: Remote, name: str, kind: str, key: str) -> list[Any]:
-    """Make the call, each field that it has filled as well as it can be."""
+    """Make the call with every field filled as well as it can be."""
     method = METHODS[name]
     make = message_factory.GetMessageClass(method.input_type)
     environment = environment_id(KINDS[kind])
@@ -109,7 +109,7 @@ def call(client: Remote, name: str, kind: str, key: str) -> list[Any]:
     request = make()
     for field in method.input_type.fields:
         value = filled.get(field.name)
-        with contextlib.suppress(TypeError, ValueError):  # another field of the same name, of another type
+        with contextlib.suppress(TypeError, ValueError):  # a field of the same name may have another type here
             request.MergeFrom(make(**{field.name: value}))
     kinds = ["stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming)]
     stub = getattr(client.channel, "_".join(kinds))(
@@ -122,7 +122,7 @@ def call(client: Remote, name: str, kind: str, key: str) -> list[Any]:
 
 
 def origins(daemon: TlsDaemon, key: str) -> dict[str, list[str]]:
-    """What lies under the key, by kind of environment: who is said to have made it."""
+    """Return the origins of the artifacts under the key, by kind of environment."""
     daemon.handshake(FIELDS)
     daemon.handshake(KERNEL_FIELDS)
     found = {
@@ -200,7 +200,7 @@ def test_no_other_call_leaves_an_artifact_behind(daemons: Daemons, name: str, ke
 
 
 def test_every_call_is_one_that_these_tests_know() -> None:
-    """A new call is looked at here before it is served: does it store what nobody has proven?"""
+    """A new call must be looked at here before it is served: does it store anything that nobody has proven?"""
     trading = {"CompileGraph", "CompileKernel", "PublishArtifact", "ReplayGraph", "ImportArtifact"}
     assert trading <= set(METHODS)
     for name in set(METHODS) - trading:
@@ -244,7 +244,7 @@ def test_a_restarted_daemon_asks_for_another_handshake_before_it_takes_an_artifa
 
 
 class _Known(Environments):
-    """Environments without a store."""
+    """Knows environments without a store."""
 
     def __init__(self, *fields: dict[str, str]) -> None:
         self._known = {environment_id(each): each for each in fields}

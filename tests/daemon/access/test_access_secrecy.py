@@ -1,4 +1,4 @@
-"""No secret stands in a log, a process list, an environment, an answer or an error: looked for in a whole run."""
+"""No secret appears in a log, a process list, an environment, an answer or an error during a whole run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.daemon.tls_daemon import Remote, TlsDaemon, refusal, run
 
 
 def secrets_of(*directories: Path) -> set[str]:
-    """Everything in these directories that must stay where it is, in each form in which it could get out."""
+    """Return every secret in these directories, in each form in which it could leak."""
     found = set()
     for directory in directories:
         for path in directory.rglob("*"):
@@ -28,7 +28,7 @@ def secrets_of(*directories: Path) -> set[str]:
             elif path.name == "secret":
                 found |= {data.hex(), base64.b64encode(data).decode(), repr(data)[2:-1]}
             elif path.name == "own.key":
-                found |= {data.decode().partition(":")[2][:40]}  # the first half is the private one
+                found |= {data.decode().partition(":")[2][:40]}  # the first half is the private key
             elif path.suffix in {".pem", ".key"}:
                 found |= set(split_pem(data)[0].decode().splitlines()[1:-1])
     assert len(found) >= 8
@@ -54,7 +54,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
             for name in ("cmdline", "environ"):
                 said[f"{name} of {process.pid}"] = Path(f"/proc/{process.pid}/{name}").read_bytes().decode("latin-1")
 
-        # All that goes wrong for somebody who shows something.
+        # A caller who shows wrong credentials is refused in each of these ways.
         with Remote(rita, daemon.tls_address) as reader, Remote(other, daemon.tls_address, bare=True) as nobody:
             nobody.metadata = (("authorization", f"Basic {(ada / 'token').read_text()}"),)
             said["errors"] = "\n".join(

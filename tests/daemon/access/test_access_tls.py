@@ -1,4 +1,4 @@
-"""Who gets in over TLS, with what, and how far: a real daemon, real handshakes, real refusals."""
+"""Who may connect over TLS, with which credentials, and what they may do: a real daemon and real handshakes."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_a_name_that_the_certificate_does_not_have_is_refused_until_it_is_rotate
 def test_nothing_older_than_tls_1_2_is_agreed_on_and_nothing_plain_is_answered(tls: TlsDaemon) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=str(KeyFiles(tls.directory).authority))
-    with warnings.catch_warnings(action="ignore"):  # that it is old is the point
+    with warnings.catch_warnings(action="ignore"):  # the old version is the point of the test
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection(("127.0.0.1", tls.port), timeout=10) as plain, pytest.raises(ssl.SSLError):
@@ -340,7 +340,7 @@ def test_clients_of_the_old_authority_and_the_new_both_get_in_during_the_overlap
     for directory in (old, new):
         with Remote(directory, daemon.tls_address) as client:
             assert client.handshake().environment_id == ENVIRONMENT
-    keys.rotate(daemon.directory)  # the server's alone: the overlap goes on
+    keys.rotate(daemon.directory)  # this rotates only the server's key; the overlap continues
     with Remote(old, daemon.tls_address) as client:
         client.handshake()
     keys.rotate(daemon.directory, authority=True, overlap_days=0)
@@ -407,7 +407,7 @@ def test_keys_that_break_while_the_daemon_runs_leave_those_in_force_and_are_said
 
 
 class _CountedFiles(KeyFiles):
-    """Key files that count how often it is asked whether they were replaced."""
+    """Key files that note each time that somebody asks whether they were replaced."""
 
     looks: ClassVar[list[float]] = []
 

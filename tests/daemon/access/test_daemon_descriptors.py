@@ -1,4 +1,4 @@
-"""Open files and connections: how many there may be, and who gives way."""
+"""The daemon limits open files and connections, and chooses which connections give way."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_a_daemon_has_no_descriptors_for_connections_that_say_nothing(tmp_path: 
         began = time.monotonic()
         silent = [scope.enter_context(socket.create_connection(("127.0.0.1", daemon.port))) for _ in range(60)]
         with daemon.remote("bob") as bob:
-            bob.status()  # who came later was answered, so these would have been taken by now
+            bob.status()  # the daemon answers a later client, so it would have accepted the silent ones by now
         seen = len(list(opened.iterdir()))
-        late = time.monotonic() - began > 0.8  # the kernel hands them over after a second
+        late = time.monotonic() - began > 0.8  # the kernel hands silent connections over after a second
 
         for one in silent:
             one.sendall(b"\x16\x03\x01")
@@ -109,7 +109,10 @@ def test_clients_that_are_in_do_not_cost_the_next_ones_their_places_until_there_
 def _connected(
     lengths: list[int],
 ) -> Iterator[tuple[int, list[socket.socket], socket.socket, dict[int, Connection]]]:
-    """A port and its clients in the order of their age, each of which has sent so many bytes; a client of another."""
+    """Yield a port, its clients from oldest to youngest, a client of another port, and the connections seen so far.
+
+    Each client has sent as many bytes as `lengths` says.
+    """
     with contextlib.ExitStack() as scope:
         server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = server.getsockname()[1]

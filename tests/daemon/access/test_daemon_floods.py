@@ -1,4 +1,4 @@
-"""A daemon under floods, for a few seconds each: it stays small, and others are answered."""
+"""A daemon under floods of a few seconds each stays small and goes on answering others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def quiet(scene: Scene) -> dict[str, Noticed]:
-    """How it is without a flood; this machine has other things to do, too."""
+    """Measure the daemon without a flood, because this machine does other things, too."""
     return {name: scene.run(name, 2.0) for name in FLOODS if name.startswith("quiet")}
 
 
@@ -37,7 +37,7 @@ def test_a_flood_costs_neither_memory_nor_other_clients_answers(
     assert noticed.attempts > 0
     assert noticed.calls > 10
     assert noticed.rss_mib < MOST_MIB, noticed
-    # The last percent of so few calls is what else the machine does; `tools/floods.py` looks at that.
+    # With so few calls the slowest percent shows what else the machine does; `tools/floods.py` looks at that.
     assert noticed.p90_ms < max(MOST_MS, 10 * before.p99_ms), (noticed, before)
     assert noticed.failed <= noticed.calls // 10, noticed
     assert noticed.environments_kib < 64

@@ -1,4 +1,4 @@
-"""A daemon's answers are read into values, and printed as JSON in the form that they came in."""
+"""The client reads a daemon's answers into values and prints them as JSON in the form in which they came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compiler-daemon doctor`: real directories, a real daemon, and the command as an operator types it."""
+"""`compiler-daemon doctor` on real directories and a real daemon, as an operator types it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNSET: dict[str, str | None] = {
 
 
 class Findings:
-    """What one run said, by check."""
+    """The findings of one run of `doctor`, by check."""
 
     def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         ended = CliRunner().invoke(
@@ -48,7 +48,7 @@ class Findings:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """A directory as a daemon leaves it, without one."""
+    """A directory as a daemon leaves it, although no daemon runs."""
     directory = tmp_path / "d"
     directory.mkdir(mode=0o700)
     for name, size in (("token", 64), ("secret", 32)):

@@ -1,4 +1,4 @@
-"""`warm` as a process: no trainer is left behind, and slips are said. The trainers here know nothing of torch."""
+"""`warm` as a process leaves no trainer behind and reports mistakes. The trainers here know nothing of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`warm --share`: nodes that run one sweep against a tier. Daemons and leases are real; trainers have no torch."""
+"""With `warm --share`, several nodes run one sweep against a tier. Daemons and leases are real, trainers lack torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ended(process: subprocess.Popen[str], *, code: int = 0) -> tuple[dict[str, A
 
 
 def compiles(*nodes: DaemonProcess) -> Counter[str]:
-    """How often each graph was given to a worker, on all nodes together."""
+    """Return how often the nodes together gave each graph to a worker."""
     return Counter(graph for node in nodes for graph in GRAPHS for _ in node.jobs(f"key-{graph}"))
 
 

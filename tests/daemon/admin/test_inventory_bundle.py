@@ -1,4 +1,4 @@
-"""Bundles end to end: between real daemons, with the command line."""
+"""Bundles end to end, between real daemons and with the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OLDER = {**FIELDS, "torch": "0.older"}
 
 @pytest.fixture(autouse=True)
 def no_torch_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter without torch: what fits is decided by the daemon's environments alone."""
+    """Hide torch from this interpreter, so that only the daemon's environments decide which artifacts fit."""
     monkeypatch.setattr(importing, "own_environment", lambda *_: None)
 
 
@@ -65,7 +65,7 @@ def test_what_one_daemon_exports_another_serves(pair: tuple[DaemonProcess, Daemo
     assert took["bytes"] == len(b"entry aentry bshared")
     (entry,) = two.lookup("alpha")
     assert {blob.data for blob in entry.blobs} == {b"entry a", b"shared"}
-    # Signed anew: a client of the second daemon knows only the second secret.
+    # The second daemon signs anew, because its clients know only its own secret.
     (original,) = one.lookup("alpha")
     assert (entry.manifest, entry.signature != original.signature) == (original.manifest, True)
     secret = secret_of(two).read_bytes()
@@ -97,7 +97,7 @@ def test_a_daemon_reads_its_own_bundle_without_being_told_a_secret(start_daemon:
     assert daemon.lookup("alpha") == []
     assert done(daemon.directory, "import", str(tmp_path / "b")).splitlines() == [
         "1 of 1 entry fits this machine",
-        # Its blob was not collected yet.
+        # The blob was still there, because nothing had collected it yet.
         "imported 1 artifact, 0 B",
     ]
     assert len(daemon.lookup("alpha")) == 1
@@ -110,7 +110,7 @@ def test_a_union_keeps_what_both_have(pair: tuple[DaemonProcess, DaemonProcess],
     exported(one, tmp_path / "b")
     as_json(two.directory, "import", str(tmp_path / "b"), "--secret-file", str(secret_of(one)))
     assert sorted(keys(two)) == ["alpha", "alpha", "beta", "gamma"]
-    # The graph that was asked for here stays the graph of its key.
+    # The key keeps the graph that was requested at this daemon.
     shown = as_json(two.directory, "show", "alpha")
     assert [request["graph"] for request in shown["requests"]] == [digest_of(graph_of(32))]
 
@@ -153,7 +153,7 @@ def test_the_preflight_says_what_fits_and_why_the_rest_does_not(
     assert sorted(keys(two)) == ["alpha", "beta"]
     took = as_json(two.directory, "import", str(file), "--all", *secret)
     assert (took["imported"], took["present"], took["passed_over"]) == (4, 2, 0)
-    # Known here from a bundle only, so that it still does not fit; and yet it can be handed on.
+    # This daemon knows the environment from a bundle only, so the artifacts still do not fit; yet they can be exported.
     said = done(two.directory, "import", str(file), "--dry-run", *secret).splitlines()
     assert said[0].startswith("2 of 6 entries fit")
     assert exported(two, tmp_path / "c")["artifacts"] == 6
@@ -235,7 +235,7 @@ def test_an_import_never_evicts(start_daemon: Start, tmp_path: Path):
     assert ended.returncode == 1
     assert "nothing was imported" in ended.stderr
     assert keys(two) == ["mine"]
-    # Nor does the daemon, where the command line has not looked.
+    # The daemon refuses it, too, if the command line has not checked.
     import grpc
 
     from compile_wire.v1 import inventory_pb2 as pb

@@ -1,4 +1,4 @@
-"""What a shell is told while somebody types; through the program itself, as the shells call it."""
+"""What a shell offers while somebody types; the tests call the program itself, as shells do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_completion_is_silent_and_quick_without_a_daemon(start_daemon: Start, tm
     assert bash(tmp_path / "nowhere", "show", "") == []
     daemon = start_daemon()
     publish(daemon, "alpha", b"entry a")
-    daemon.process.send_signal(19)  # stopped: it takes connections and answers nothing
+    daemon.process.send_signal(19)  # SIGSTOP: it accepts connections and answers nothing
     try:
         started = time.monotonic()
         assert bash(daemon.directory, "show", "") == []

@@ -1,4 +1,4 @@
-"""A command speaks to the daemon over one connection, however many calls it makes, and ends it."""
+"""A command uses one connection to the daemon, however many calls it makes, and closes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Start = Callable[..., DaemonProcess]
 
 
 class Relay:
-    """Stands before a daemon's socket and counts the connections over which something was said."""
+    """Stands in front of a daemon's socket and counts the connections on which a client sent anything."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path, self._target = path, target
@@ -51,13 +51,13 @@ class Relay:
         self._threads[-1].start()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # the listener is shut
+        with suppress(OSError):  # the listener was shut
             while True:
                 self._start(self._serve, self._listener.accept()[0])
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as daemon:
-            if not (first := client.recv(65536)):  # looked who listens, and said nothing
+            if not (first := client.recv(65536)):  # the client only looked who listens
                 return
             self.spoken += 1
             daemon.connect(str(self._target))
@@ -88,7 +88,7 @@ def relay_to(tmp_path: Path) -> Iterator[Callable[[DaemonProcess], Relay]]:
 
 @pytest.fixture
 def filled(start_daemon: Start) -> DaemonProcess:
-    """A daemon with many artifacts, each of blobs of its own."""
+    """A daemon with many artifacts, each with blobs of its own."""
     daemon = start_daemon("one")
     for number in range(6):
         blobs = [f"blob {number}.{part}".encode() for part in range(3)]

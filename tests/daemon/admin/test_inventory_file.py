@@ -1,4 +1,4 @@
-"""The form of the files: what is refused however it was signed, and what reading and writing costs."""
+"""The format of bundles: what is refused whoever signed it, and what reading and writing costs."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def written(path: Path, *, secret: bytes = SECRET) -> Path:
 
 def read(path: Path) -> None:
     with Bundle.open(path, kind="artifacts") as bundle:
-        # Whoever imports does this before the daemon hears anything.
+        # The importer checks this much before it speaks to the daemon.
         Importer(None, bundle, secret=SECRET)  # type: ignore[arg-type]  # nothing may be asked yet
 
 
 def forged(path: Path, change: Callable[[dict[str, Any]], object], *, secret: bytes = SECRET) -> Path:
-    """A bundle whose index was changed and signed again by whoever knows the secret."""
+    """Return a bundle whose index was changed and then signed again by somebody who knows the secret."""
     data = written(path).read_bytes()
     length = int.from_bytes(data[-16:-8], "big")
     begin = len(data) - 49 - length
@@ -189,7 +189,7 @@ def test_an_item_that_breaks_off_leaves_nothing_and_the_next_one_is_whole(tmp_pa
 def test_a_file_left_unfinished_is_never_there(tmp_path: Path):
     with BundleWriter(tmp_path / "g", kind="graphs", made_by="test", secret=None) as writer:
         writer.add_item(digest_of(GRAPH), [GRAPH])
-        # Under another name until it is whole.
+        # Until the file is complete it has another name.
         assert not (tmp_path / "g").exists()
     assert list(tmp_path.iterdir()) == []
 

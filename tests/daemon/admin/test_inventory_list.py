@@ -20,7 +20,7 @@ Start = Callable[..., DaemonProcess]
 
 @pytest.fixture
 def filled(start_daemon: Start) -> DaemonProcess:
-    """Three artifacts of two programs: the second hit twice, the third the largest."""
+    """Three artifacts of two programs: the second has two hits, the third is the largest."""
     daemon = start_daemon()
     publish(daemon, "alpha", b"entry a", b"object", program="sweep", graph=graph_of())
     publish(daemon, "beta", b"entry b", program="sweep")
@@ -31,7 +31,7 @@ def filled(start_daemon: Start) -> DaemonProcess:
 
 
 def drain(answers: Any) -> None:
-    """Read a stream to its end; one answer has come already."""
+    """Read a stream to its end after its first answer."""
     if hasattr(answers, "__next__"):
         list(answers)
 
@@ -72,7 +72,7 @@ def test_ls_says_what_is_a_graph_a_kernel_and_a_tuning(filled: DaemonProcess):
     fields = {KIND_FIELD: KIND, "triton": "0.fake"}
     publish(filled, "delta", b"binary", fields=fields)
     publish(filled, f"{TUNING_PREFIX}epsilon", b"measured", fields=fields)
-    publish(filled, f"{TUNING_PREFIX}zeta", b"an entry")  # a graph's key may begin as it likes
+    publish(filled, f"{TUNING_PREFIX}zeta", b"an entry")  # a graph's key may begin like this, too
     kinds = {row["key"]: row["kind"] for row in as_json(filled.directory, "ls")["artifacts"]}
     assert kinds == {
         "alpha": "graph", "beta": "graph", "gamma": "graph", "timings-zeta": "graph", "delta": "kernel",
@@ -223,7 +223,7 @@ def test_what_is_pinned_survives_a_collection_that_removes_the_rest(start_daemon
     assert as_json(daemon.directory, "pin", "kept")["count"] == 1
     assert [row["key"] for row in as_json(daemon.directory, "ls", "--pinned")["artifacts"]] == ["kept"]
     would = as_json(daemon.directory, "gc", "--dry-run", "--max-gib", "0")
-    # What was written a moment ago is in use: its client may be about to read it.
+    # An artifact that was written a moment ago counts as in use, because a client may be about to read it.
     assert (would["dry_run"], would["artifacts"]) == (True, 0)
     deadline = time.monotonic() + 60
     while as_json(daemon.directory, "gc", "--dry-run", "--max-gib", "0")["artifacts"] == 0:

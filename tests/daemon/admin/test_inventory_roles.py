@@ -13,7 +13,7 @@ def test_what_the_schema_marks_as_writing_an_operator_alone_may_call():
     text = SCHEMA.read_text()
     marked = set()
     for method in pb.DESCRIPTOR.services_by_name["InventoryService"].methods:
-        # The comment above the method, which an empty line parts from what comes before.
+        # The comment above the method starts after an empty line.
         comment = text[: text.index(f"rpc {method.name}(")].rsplit("\n\n", 1)[-1]
         if re.search(r"\bWRITES\b", comment):
             marked.add(f"/compiler_daemon.v1.InventoryService/{method.name}")

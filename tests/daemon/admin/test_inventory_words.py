@@ -1,4 +1,4 @@
-"""Graphs, preflights, sizes and ages in words: what a person reads."""
+"""The words in which a person reads graphs, checks before an import, sizes and ages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HERE = {
 
 
 def spec_of(*modules: ModuleSpec, **fields: Any) -> GraphSpec:
-    """A graph that was written and read, so that it is of the form."""
+    """Return a graph that was encoded and decoded, so that it surely has the right form."""
     spec = replace(decode_graph(graph_of()), modules=list(modules), inputs=[], params=[], **fields)
     return decode_graph(encode_graph(spec))
 
@@ -38,7 +38,7 @@ def module(*nodes: Any, **fields: Any) -> ModuleSpec:
 
 
 def line(target: str, *args: Any, op: str = "call_function", **kwargs: Any) -> str:
-    """The code of one node with two placeholders before it."""
+    """Return the code of one node that follows two placeholders."""
     pairs = [part for pair in kwargs.items() for part in pair]
     one = node(op, "out", target, args=["t", *args], kwargs=["d", *pairs])
     spec = spec_of(module(node("placeholder", "a"), node("placeholder", "b"), one))
@@ -207,7 +207,7 @@ def test_sizes_durations_and_ages_are_short():
 
 
 def test_explaining_a_graph_that_shares_its_parts_without_end_takes_no_time():
-    # Written out, the last of these rows has twelve to the power of eleven parts.
+    # Written out in full, the last of these expressions would have twelve to the power of eleven parts.
     expressions = [["Symbol", "s0"], *(["Add", *[row] * 12] for row in range(11))]
     words = Words(spec_of(module(), expressions=expressions, symbols=[]))
     started = time.monotonic()

@@ -213,9 +213,9 @@ def test_nothing_is_signed_that_is_not_what_was_asked_for(daemon: DaemonProcess,
 
 
 def test_a_worker_is_given_no_secret_by_any_way_that_a_process_has(daemon: DaemonProcess, key: str) -> None:
-    """Arguments, environment, open files, and what is in the folders that it is told."""
+    """The test looks at arguments, environment, open files, and what is in the folders that the worker is told of."""
     secrets = [(daemon.directory / name).read_bytes() for name in ("secret", "token")]
-    daemon.compiled(key, b"ok")  # the worker idles from then on
+    daemon.compiled(key, b"ok")  # the worker is idle after this
 
     process = Path(f"/proc/{daemon.jobs(key)[0]}")
     told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
@@ -436,7 +436,7 @@ def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(
 ) -> None:
     daemon = start_daemon(pool={"prewarm": False})
     daemon.handshake()
-    # A wrapper and not a link: a link from outside its environment would find no packages.
+    # A link would not do: followed from outside its environment, Python would find no packages.
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\necho started >> {tmp_path / "started"}\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o700)
@@ -465,7 +465,7 @@ def test_a_worker_gets_scratch_of_its_own_and_nothing_of_torchs_settings_in_the_
 ) -> None:
     shell = {"TORCH_COMPILE_CLIENT": "1", "TORCHINDUCTOR_CACHE_DIR": "/x", "TRITON_CACHE_DIR": "/y"}
     shell |= {"OMP_NUM_THREADS": "3", "SOMEBODYS_TOKEN": "secret"}
-    shell |= {"TMPDIR": str(tmp_path)}  # a place for everybody, where others may have left a header for torch
+    shell |= {"TMPDIR": str(tmp_path)}  # a folder that others can write to might hold a header that they left for torch
     daemon = DaemonProcess(tmp_path / "d").start(environ=shell)
     try:
         daemon.handshake()
@@ -500,7 +500,7 @@ def test_a_worker_of_a_daemon_that_was_restarted_finds_what_the_store_knows_of_i
     daemon.handshake()
     daemon.compiled(key, b"ok")
 
-    assert left == []  # a fake worker writes nothing, and nothing was known when it was started
+    assert left == []  # a fake worker writes no facts, and the daemon knew none when it started this one
     (found,) = (daemon.directory / "scratch").rglob("facts")
     assert read_known(found.parent, ENVIRONMENT) == Facts(vec_isa={"avx2": True})
 

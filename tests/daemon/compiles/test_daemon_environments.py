@@ -1,4 +1,4 @@
-"""Environments that callers make up: what they cost, and whom."""
+"""Environments that callers make up have a price, and the caller pays it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, mani
 
 
 def made_up(number: int) -> dict[str, str]:
-    """One of the largest that are taken."""
+    """Return one of the largest environments that the daemon accepts."""
     fields = {"torch": f"{number:06}", "gpu": "x" * 8190}
     return {**fields, "libc": "y" * (MAX_ENVIRONMENT_BYTES - environment_bytes(fields) - 4)}
 

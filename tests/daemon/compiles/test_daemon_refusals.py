@@ -13,7 +13,7 @@ from compiler_daemon.rpc.status import to_status
 
 
 class GoneCaller:
-    """A call whose caller hung up while it was being answered: gRPC takes no status for it any more."""
+    """A call whose caller hung up before the answer, so that gRPC takes no status for it any more."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error

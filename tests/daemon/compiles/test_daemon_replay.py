@@ -1,4 +1,4 @@
-"""Kept graphs compiled again: by a daemon that has lost its artifacts, and by one of another environment."""
+"""Kept graphs are compiled again, by a daemon that lost its artifacts and by one of another environment."""
 
 from __future__ import annotations
 

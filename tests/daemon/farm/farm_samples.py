@@ -18,11 +18,11 @@ from compiler_daemon.admin.keys.certificates import make_authority
 from tests.daemon.daemon_process import wait_until
 
 STARTS_S = 60.0
-"""Dask takes seconds to be imported, and on a busy machine many."""
+"""Importing Dask takes seconds, and many of them on a busy machine."""
 
 
 class Certificates:
-    """An authority, and a certificate of it for everybody in the farm."""
+    """An authority, and one certificate of it that all processes of the farm use."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -36,7 +36,7 @@ class Certificates:
 
     @property
     def dask(self) -> list[str]:
-        """The options of Dask's programs."""
+        """Return the options for Dask's programs."""
         return [
             f"--tls-ca-file={self.ca}",
             f"--tls-cert={self.certificate}",
@@ -45,12 +45,12 @@ class Certificates:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The fields of a `FarmConfig`."""
+        """Return the fields of a `FarmConfig`."""
         return {"ca": str(self.ca), "certificate": str(self.certificate), "key": str(self.key)}
 
 
 class DaskProcess:
-    """One process of Dask's; killed at the end, with what it has started."""
+    """One process of Dask's; it is killed at the end together with what it has started."""
 
     def __init__(self, log: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         self.log = log
@@ -68,7 +68,7 @@ class DaskProcess:
         return self.process.pid
 
     def said(self, text: str) -> str:
-        """Wait for a line with the text and return what follows it."""
+        """Wait for a line of the log that contains the text, and return what follows it."""
 
         def find() -> str | None:
             for line in self.log.read_text().splitlines():
@@ -86,7 +86,7 @@ class DaskProcess:
 
 
 class DaskFarm:
-    """A scheduler and its workers."""
+    """A Dask scheduler and its workers."""
 
     def __init__(self, folder: Path, certificates: Certificates | None) -> None:
         self.folder = folder
@@ -140,7 +140,7 @@ class DaskFarm:
 
 
 def _issue(authority_pem: bytes, authority_key: bytes) -> tuple[bytes, bytes]:
-    """Return a certificate for both ends of a connection: each of Dask's processes is server and client."""
+    """Return a certificate for both ends of a connection, because each of Dask's processes is server and client."""
     authority = x509.load_pem_x509_certificate(authority_pem)
     signer = serialization.load_pem_private_key(authority_key, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)

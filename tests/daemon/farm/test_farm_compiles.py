@@ -1,4 +1,4 @@
-"""A daemon and a farm: a real scheduler and real workers of Dask's, over TLS; what they compile is a fake worker's."""
+"""A daemon with a farm of a real Dask scheduler and real Dask workers, over TLS; a fake worker does the compiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.daemon.daemon_process import ENVIRONMENT, DaemonProcess, process_live
 from tests.daemon.farm.farm_samples import STARTS_S, Certificates, DaskFarm, DaskProcess
 
 pytestmark = [
-    pytest.mark.slow,  # a scheduler and workers of Dask take seconds to come up
+    pytest.mark.slow,  # a scheduler and workers of Dask take seconds to start
     pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed"),
 ]
 
@@ -79,7 +79,7 @@ def test_a_graph_is_compiled_below_a_worker_of_the_farm_and_signed_here(
     assert counters(daemon)["farm_compiles"] == 1
     assert daemon.lookup("k"), "what the farm has compiled is in this daemon's store"
 
-    # A refusal there is a refusal; a result for another key is none: it is tried once more, here.
+    # A refusal by the farm counts as one; a result for another key does not: this machine tries once more.
     refused = daemon.compiled("r", b"refuse UNSUPPORTED")
     lied = daemon.compiled("l", b"wrong_key")
 
@@ -90,7 +90,7 @@ def test_a_graph_is_compiled_below_a_worker_of_the_farm_and_signed_here(
     assert len(daemon.jobs("l")) == 2
     assert "the worker handed over something else" in daemon.log.read_text()
 
-    # The farm's place is free again after each.
+    # After each of these the place in the farm is free again.
     assert is_artifact(daemon.compiled("k2", b"ok"))
     assert counters(daemon)["farm_compiles"] == 2
 

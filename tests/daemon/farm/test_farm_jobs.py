@@ -1,4 +1,4 @@
-"""The daemon's end of a farm, with a process that says what the test wants it to."""
+"""The daemon's side of a farm, against a process that answers what the test wants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHER = digest_of(b"another environment")
 
 
 class FakeLink:
-    """Takes the place of the farm's process."""
+    """A stand-in for the farm's process."""
 
     pid = 1
 

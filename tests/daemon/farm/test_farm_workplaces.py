@@ -1,4 +1,4 @@
-"""A graph waits for the farm, then for whichever is free first; what it does not use is free again."""
+"""A graph waits first for the farm and then for whichever place is free first; a place it does not use stays free."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class FakePool:
-    """This machine's workers: as many as the test says, or a refusal."""
+    """A stand-in for this machine's workers: it has as many as the test says, or refuses."""
 
     def __init__(self, workers: int, refusal: Exception | None = None) -> None:
         self._free = asyncio.Semaphore(workers)
@@ -74,7 +74,7 @@ async def test_a_full_farm_is_waited_for_alone_and_then_both(tmp_path: Path) -> 
         async with lease(workplaces, job()) as first, lease(workplaces, job("second")) as second:
             assert (workplaces.is_remote(first), workplaces.is_remote(second)) == (True, False)
             assert counters.pending()[metrics.FARM_BUSY] == 1
-        # The place that the second waited for is nobody's.
+        # Nobody holds the place in the farm that the second graph waited for.
         async with asyncio.timeout(1), lease(workplaces, job("third")) as third:
             assert workplaces.is_remote(third)
         assert pool.taken == 0

@@ -1,4 +1,4 @@
-"""The log of runs by itself: bounded, and never in the way of a start."""
+"""The log of runs is bounded, and never gets in the way of a start."""
 
 from __future__ import annotations
 

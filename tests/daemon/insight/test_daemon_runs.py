@@ -1,4 +1,4 @@
-"""What trainers report is kept, explained and counted, by a real daemon."""
+"""A real daemon keeps, explains and counts what trainers report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.daemon.run_samples import graph, report, run_name
 
 
 class Runs:
-    """Calls of RunService."""
+    """Calls `RunService` of one daemon."""
 
     def __init__(self, daemon: DaemonProcess) -> None:
         self.daemon = daemon
@@ -51,7 +51,7 @@ class Runs:
         return list(self.stub.ListFlights(pb.ListFlightsRequest(), **self.daemon.options()).flights)
 
     def publish(self, key: str, spec: bytes, fields: dict[str, str] | None = None) -> None:
-        """An artifact that was there before the next run began."""
+        """Publish an artifact as if it had been there before the next run began."""
         environment = environment_id(fields) if fields else ENVIRONMENT
         self.daemon.handshake(fields or FIELDS)
         blob = f"entry of {key}".encode()
@@ -118,7 +118,7 @@ def test_a_key_known_for_another_environment_is_explained_by_the_fields_that_dif
     runs.publish(key, spec, {**FIELDS, "torch": "2.11.0+cpu", "torch_key": "x"})
     fields = {**FIELDS, "torch": "2.13.0+cpu", "torch_key": "y"}
     runs.daemon.handshake(fields)
-    time.sleep(0.6)  # a request is only taken to have been there before if it is older than this
+    time.sleep(0.6)  # only a request older than this counts as one from before the run
 
     run = run_name()
     runs.report(run, report(1, key, "COMPILED_HERE", spec=spec), environment_id=environment_id(fields))
@@ -131,7 +131,7 @@ def test_a_key_known_for_another_environment_is_explained_by_the_fields_that_dif
 def test_an_artifact_that_is_gone_is_told_from_one_that_never_was(start_daemon: Callable[..., DaemonProcess]) -> None:
     runs = Runs(start_daemon())
     runs.publish("there", graph())
-    time.sleep(0.6)  # as above
+    time.sleep(0.6)  # the same wait as in the test above
 
     run = run_name()
     runs.report(run, report(1, "there", spec=graph()), report(2, "never", spec=graph(shape=(2, 2))))
@@ -273,7 +273,7 @@ def test_compiles_under_way_are_listed_with_when_they_will_be_done(start_daemon:
     daemon = start_daemon(pool={"max_workers": 1}, daemon={"drain_s": 0.2})
     runs = Runs(daemon)
     daemon.handshake()
-    daemon.compiled("first", graph())  # history: an environment's graphs take about this long
+    daemon.compiled("first", graph())  # a first compile, by which the daemon expects others to last
     running = daemon.compile("sleep-1", graph(shape=(2, 4)), program="train.py")
     wait_until(lambda: [f for f in runs.flights() if f.phase == "compiling"], what="a compile runs")
     joined = daemon.compile("sleep-1", graph(shape=(2, 4)))
@@ -341,7 +341,7 @@ def test_watching_prints_a_line_again_and_again_where_there_is_no_terminal(daemo
 
 
 class Terminal:
-    """A terminal of 40 lines, as narrow as most, and a command that runs in it until the block ends."""
+    """Runs a command in a terminal of 40 lines and 80 columns, until the block ends."""
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -354,7 +354,7 @@ class Terminal:
             env={name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "LINES")}
             | {"TERM": "xterm-256color"},
             start_new_session=True,
-            # What a shell starts in the background ignores it, and so would this; nobody's terminal does.
+            # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
         )
         os.close(theirs)
@@ -369,20 +369,20 @@ class Terminal:
             self.end()
 
     def read_until(self, pattern: str) -> None:
-        """Read on until something is shown; fail after the deadline, or at the command's end."""
+        """Read on until the output matches `pattern`; fail after the deadline, or when the command ends."""
         end = time.monotonic() + DEADLINE_S
         while not re.search(pattern, self.seen):
             assert select.select([self._ours], [], [], max(0.0, end - time.monotonic()))[0], self.seen
             self.seen += os.read(self._ours, 65536).decode()
 
     def interrupt(self) -> int:
-        """Do what ctrl-C does; return the exit code."""
+        """Do what ctrl-C does and return the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self.end()
 
     def end(self) -> int:
-        """Wait for the end; return the exit code."""
-        with contextlib.suppress(OSError):  # Linux says EIO where the other end is closed
+        """Wait for the command's end and return the exit code."""
+        with contextlib.suppress(OSError):  # Linux answers EIO when the other end is closed
             while part := os.read(self._ours, 65536):
                 self.seen += part.decode()
         os.close(self._ours)

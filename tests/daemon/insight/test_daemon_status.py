@@ -11,7 +11,7 @@ from compiler_daemon.insight.status import DaemonStatus
 
 
 class SlowStore:
-    """A store whose disk takes its time over a write."""
+    """A store whose writes wait until the test lets the disk go on."""
 
     def __init__(self) -> None:
         self.saved: dict[str, int] = {metrics.LOOKUPS: 10}

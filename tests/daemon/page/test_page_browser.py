@@ -1,4 +1,4 @@
-"""The page in Chromium, driven by Playwright: what a person, a keyboard and a screen reader find."""
+"""The page in Chromium, driven by Playwright, as a person, a keyboard and a screen reader meet it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
 
 
 class Visit:
-    """A browser that has been let in, and everything that it complained of or asked for."""
+    """A browser that may read the page, with all that it complained of and requested."""
 
     def __init__(self, browser: Any, visitor: PageVisitor, **settings: Any) -> None:
         self.visitor = visitor
@@ -74,7 +74,7 @@ def visit(browser: Any, page: PageVisitor) -> Iterator[Callable[..., Visit]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def used(shared_page: PageVisitor) -> None:
-    """A daemon with something to show."""
+    """A daemon with artifacts and figures to show."""
     daemon = shared_page.daemon
     daemon.handshake()
     for number in range(3):

@@ -28,7 +28,7 @@ NAME = re.compile(r"\bcompile_daemon_[a-z_]+")
 
 
 def scraped(page: PageVisitor) -> dict[str, float]:
-    """Samples by name and labels."""
+    """Return the page's metrics, by name and labels."""
     return {
         f"{sample.name}{json.dumps(sample.labels, sort_keys=True)}": sample.value
         for family in text_string_to_metric_families(page.ask("/metrics").text)

@@ -149,7 +149,7 @@ def garbage() -> list[bytes]:
     line = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     return [
         b"\x00" * 100,
-        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
+        b"\x16\x03\x01\x02\x00\x01\x00",  # the beginning of a TLS handshake
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -357,7 +357,7 @@ def test_no_page_is_served_unless_a_port_is_named(daemon: DaemonProcess) -> None
 
 def test_a_daemon_without_a_page_has_imported_none_of_it(daemon: DaemonProcess) -> None:
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
-    assert "markupsafe" not in maps  # jinja2's only shared object
+    assert "markupsafe" not in maps  # the only shared object that jinja2 loads
 
     code = "import sys, compiler_daemon.app, compiler_daemon.cli; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,6 +1,7 @@
-"""Every text that a client can send, hostile: it is refused or cleaned, and neither log nor terminal is changed by it.
+"""Every text that a client can send is tried with hostile values: it is refused, or cleaned before it is shown.
 
-The table names every text field of every request in the schema; a field that comes new must be put into it.
+Neither the log nor a terminal may be changed by it. The table names every text field of every request in the schema,
+and a new field must be added to it.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _texts(message: Descriptor, path: str) -> Iterator[str]:
 
 
 def _requests() -> dict[str, tuple[str, Descriptor, bool, bool]]:
-    """Every request of the schema with its method, and whether it and its answers come as streams."""
+    """Return each request of the schema with its method, and whether the request and its answers are streams."""
     found = {}
     for schema in (compiler_daemon_pb2, inventory_pb2, kernels_pb2, page_pb2, replay_pb2, runs_pb2):
         for service in schema.DESCRIPTOR.services_by_name.values():
@@ -135,7 +136,7 @@ def test_every_text_that_a_client_can_send_is_in_the_table() -> None:
 
 
 def _valid(message: str, key: str) -> Any:
-    """A request that nothing is wrong with, as far as its texts go."""
+    """Return a request whose texts are all valid."""
     module = next(
         one for one in (compiler_daemon_pb2, inventory_pb2, kernels_pb2, replay_pb2, runs_pb2) if hasattr(one, message)
     )
@@ -170,11 +171,11 @@ def _with(request: Any, path: str, text: str) -> Any:
     target = request
     for parent in parents:
         target = getattr(target, parent)
-        if not hasattr(target, "DESCRIPTOR"):  # repeated
+        if not hasattr(target, "DESCRIPTOR"):  # a repeated field
             target = target[0] if len(target) else target.add()
     field = target.DESCRIPTOR.fields_by_name[name]
     value = getattr(target, name)
-    if field.message_type is not None:  # a map: its values where they are text, else its names
+    if field.message_type is not None:  # a map: the text goes into its values if they are text, otherwise into its keys
         if field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING:
             value["gpu"] = text
         else:

@@ -1,6 +1,6 @@
-"""A worker that runs whatever code it is given, under a real daemon: what it reaches, confined and not.
+"""A worker that runs any code it is given, under a real daemon: what it can reach, confined and unconfined.
 
-Each probe is made twice. One that fails with the sandbox off, too, would show nothing.
+Each probe runs twice, because a probe that fails without the sandbox, too, would show nothing.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ pytestmark = pytest.mark.skipif(bool(confinement.why_not()), reason=f"no sandbox
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Two daemons, with a sandbox and without, and everything that is to be kept from their workers."""
+    """A daemon whose sandbox is on or off, and everything that its workers must not reach."""
 
     daemon: DaemonProcess
     things: dict[str, str | int]
 
     def probe(self, name: str, *arguments: object) -> str:
-        """Have the worker do something; return the outcome."""
+        """Have the worker run a probe; return the outcome."""
         text = json.dumps([name, *arguments]).encode()
         answer: Any = self.daemon.compiled(str(uuid.uuid4()), text, environment_id=environment_id(FIELDS))
         return str(answer.message)
@@ -67,7 +67,7 @@ def _scene(scope: ExitStack, folder: Path, mode: str) -> Scene:
     other = folder / "canary"
     other.write_text("anybody's file in a temporary folder")
     pool = {"command": _COMMAND, "sandbox": mode, "max_workers": 1}
-    # Started by hand: its home is not ours.
+    # The test starts this daemon itself, because its home must not be ours.
     daemon = DaemonProcess(directory, fields=FIELDS, pool=pool).start(environ={"HOME": str(home)})
     scope.push(daemon.__exit__)
     keys = directory / "keys"
@@ -83,7 +83,7 @@ def _scene(scope: ExitStack, folder: Path, mode: str) -> Scene:
     abstract.listen()
     datagrams = scope.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     datagrams.bind(str(folder / "datagrams"))
-    # A process of the user's own that is no ancestor, so that a debugger may attach to it where nothing forbids it.
+    # This process belongs to the user and is no ancestor, so a debugger may attach to it unless something forbids it.
     victim = scope.enter_context(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
     scope.callback(victim.kill)
     things: dict[str, str | int] = {

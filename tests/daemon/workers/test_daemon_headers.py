@@ -1,4 +1,4 @@
-"""torch's header: made once by a worker that never gets a job, kept by the daemon, lent to all workers."""
+"""A worker that never gets a job builds torch's header once; the daemon keeps it and lends it to all workers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_lent_is_found_where_torch_looks_and_is_not_the_workers_to_chang
 
     assert sorted(path.name for path in folder.iterdir()) == ["a.h", "a.h.gch", "b.h"]
     assert os.readlink(folder / "a.h.gch") == str(tmp_path / "kept" / "a.h.gch")
-    assert keep(tmp_path / "worker", tmp_path / "kept", "here") == 1  # what was lent is not taken back
+    assert keep(tmp_path / "worker", tmp_path / "kept", "here") == 1  # what the worker only borrowed is not kept again
 
 
 def test_nothing_kept_is_nothing_lent(tmp_path: Path) -> None:

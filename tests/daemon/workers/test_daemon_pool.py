@@ -14,7 +14,7 @@ from compiler_daemon.workers.process import WorkerProcess
 
 
 class Worker:
-    """A worker that has come up, and of which only its end is remembered."""
+    """A stand-in for a worker that has started; it remembers only whether it was ended."""
 
     jobs_done, is_usable, has_died, pid = 0, True, False, 1
 
@@ -55,4 +55,4 @@ def test_a_pool_is_closed_when_whoever_had_a_worker_has_handed_it_back(tmp_path:
 
     assert not too_early
     assert not left_behind
-    assert ends == 2  # once while it was busy, and once when it came back
+    assert ends == 2  # once while the worker was busy, and once when it came back

@@ -1,4 +1,4 @@
-"""Which of the daemon's environment variables a worker gets."""
+"""The daemon passes some of its environment variables on to workers, and keeps others back."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def test_nobody_can_name_what_would_make_a_worker_a_client_or_choose_its_torchs_
 
 @pytest.mark.parametrize("name", sorted(VARIABLES))
 def test_what_decides_what_is_made_of_a_graph_reaches_the_worker(name: str) -> None:
-    if not name.startswith(("TORCH", "TRITON")):  # what these say comes with each graph
+    if not name.startswith(("TORCH", "TRITON")):  # these settings come with each graph
         assert kept_variables({name: "1"}) == {name: "1"}
