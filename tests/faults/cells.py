@@ -1,4 +1,4 @@
-"""What each fault means at each step, as a table; see `cell` for the steps, and `kernel_cells` for the last of them."""
+"""The outcome of each fault at each step, as a table; see `cell` for the steps, and `kernel_cells` for the last one."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ _NO_MESSAGE = "64 bytes that are no message"
 _FULL = "the store's filesystem has no byte left"
 
 Row = tuple[str, Play, tuple[str, ...], str] | tuple[str, Play, tuple[str, ...], str, dict[str, Any]]
-"""A step, what is done, the counters of which one must go up, words for both, and what else its cell says."""
+"""A step, what is done, the counters of which one must rise, words for both, and what else the cell says."""
 WORKS: dict[str, Any] = {"timeout_s": WORK_S}
-"""Where the daemon compiles in the end."""
+"""The daemon compiles in the end in these cells."""
 
 
 def _scene(*, works: bool = False, **options: Any) -> dict[str, Any]:
@@ -69,19 +69,19 @@ def _scene(*, works: bool = False, **options: Any) -> dict[str, Any]:
 
 
 def _named(step: str, counters: tuple[str, ...]) -> tuple[str, ...]:
-    """The counters of trouble, as they are called at this step."""
+    """Return the counters of failures by the names that they have at this step."""
     if step == "publish":
         return tuple(name.replace("client:fallbacks.", "client:unpublished.") for name in counters)
     return counters
 
 
 def _everywhere(play: Play, counters: tuple[str, ...], what: str, *steps: str, **more: Any) -> list[Row]:
-    """The same harm at each step, or at the steps that are named."""
+    """Return rows with the same harm at each step, or at the given steps."""
     return [(step, at(step, play), _named(step, counters), what, more) for step in steps or _STEPS]
 
 
 def _at_install(rows: list[Row], what: str) -> list[Row]:
-    """The rows, with other words for the step at which the first graph is there already."""
+    """Return the rows with other words for the step "install", where the first graph has arrived already."""
     return [(row[0], row[1], row[2], what, *row[4:]) if row[0] == "install" else row for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a message on its way: garbage, silence, another key, a forged signature."""
+"""Changes to a message on its way: garbage, silence, another key, a forged signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.scene import Scene
 
 
 def answer(method: str, change: Callable[[Scene, bytes], Iterator[bytes]]) -> Play:
-    """Change the answer of the first call of a method; of `CompileGraph` each message is given to `change`."""
+    """Change the answer to the first call of a method; `change` gets each message of a `CompileGraph` answer."""
 
     def play(scene: Scene) -> None:
         def rule(number: int, data: bytes) -> Iterator[bytes]:
@@ -29,7 +29,7 @@ def answer(method: str, change: Callable[[Scene, bytes], Iterator[bytes]]) -> Pl
 
 
 def second_answer(change: Callable[[Scene, bytes], Iterator[bytes]]) -> Play:
-    """At the install of the first graph it is settled that the lookup of the second is answered otherwise."""
+    """Change the answer to the second graph's lookup, which follows the install of the first graph."""
 
     def play(scene: Scene) -> None:
         def rule(number: int, data: bytes) -> Iterator[bytes]:
@@ -71,7 +71,7 @@ def never(scene: Scene, data: bytes) -> Iterator[bytes]:
 
 
 def event_at(step: str, instead: Callable[[Scene, bytes], Iterator[bytes]]) -> Play:
-    """Have something else follow the event at a step of the compile."""
+    """Replace what follows the event that marks a step of the compile."""
 
     def play(scene: Scene) -> None:
         at(step, nothing)(scene)
@@ -123,7 +123,7 @@ def manifests_forged(_: Scene, data: bytes) -> Iterator[bytes]:
 
 
 def forged_artifact(scene: Scene, data: bytes) -> Iterator[bytes]:
-    """An artifact for the asked key, signed by somebody who has not the secret."""
+    """Answer with an artifact for the right key, signed by somebody who does not have the secret."""
     event = pb.CompileGraphResponse(artifact=pb.ArtifactEntry(manifest=b"\x80", signature=os.urandom(32)))
     yield event.SerializeToString()
 
@@ -222,6 +222,3 @@ def wrong_token(scene: Scene) -> None:
         return [(name, "Bearer " + "0" * 64) for name, _ in metadata]
 
     scene.proxy.on_metadata["PublishArtifact"] = rule
-
-
-# What lies in the trainer's folders.

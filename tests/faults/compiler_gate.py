@@ -1,4 +1,4 @@
-"""A g++ that stops in front of each kernel while its gate is shut: how a compile is caught in the middle."""
+"""A g++ that stops before each kernel while its gate is shut, so that a test catches a compile in the middle."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ exec '{real}' "$@"
 
 
 class CompilerGate:
-    """Put `environment` into a daemon's environment: its workers will then pass through here."""
+    """A gate in front of g++. The workers of a daemon that is started with `environment` pass through it."""
 
     def __init__(self, folder: Path, *, scratch: Path) -> None:
-        """`scratch` is where the daemon's workers have their folders: a confined one can leave its mark only there."""
+        """`scratch` holds the folders of the daemon's workers, the only place where a confined one can leave a mark."""
         real = shutil.which("g++")
         assert real, "there is no g++"
         (folder / "bin").mkdir(parents=True)
@@ -32,14 +32,14 @@ class CompilerGate:
         self.environment = {"PATH": f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}"}
 
     def shut(self) -> None:
-        """From now on no kernel is built."""
+        """Let no kernel be built from now on."""
         self._shut.touch()
 
     def open(self) -> None:
-        """Let all pass."""
+        """Let all compilers continue."""
         self._shut.unlink(missing_ok=True)
 
     @property
     def reached(self) -> bool:
-        """Whether a compiler stands in front of it, or did."""
+        """Whether a compiler waits at the gate, or has waited."""
         return any(self._scratch.glob(f"*/tmp/{_MARK}"))

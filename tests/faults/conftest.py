@@ -12,7 +12,7 @@ from tests.faults.kit import Kit
 
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
-    """A folder with a short name: a Unix socket's path has at most 107 bytes."""
+    """A folder with a short name, because a Unix socket's path has at most 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -20,5 +20,5 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kit(short_folder: Path, headers: Path) -> Kit:
-    """What all cells share, with the time of one trainer instead of each form's."""
+    """The kit for all cells. It times only one form of the trainer."""
     return Kit.prepare(short_folder / "kit", with_seconds=False, temporary=headers)

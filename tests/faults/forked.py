@@ -1,9 +1,9 @@
-"""Trainers as forks of a process that has imported torch, but compiled nothing.
+"""Trainers as forks of a process that has imported torch, but has compiled nothing.
 
-Half of a short trainer's processor time is that import. A fork has caches, environment and client of its own; that
-is switched on by `compile_client.install()` after the fork, as in a trainer that calls it. Run as a module, this is the
-process that forks. One that is `learning` also imports, before it forks again, what of torch its forks have imported,
-and knows what torch's probes of the processor and of its own sources have found.
+The import takes half of a short trainer's processor time. Each fork has caches, an environment and a client of its own;
+`compile_client.install()` switches the client on after the fork, as in a trainer that calls it. As a program, this
+module is the process that forks. With `learning` it also imports whatever of torch earlier forks have imported, and
+remembers what torch's probes of the processor and of its own sources have found.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pathlib import Path
 from tests.e2e.conftest import Outcome, clean_environment
 
 _LEARNED = "FORKED_LEARNED"
-"""Names the file in which forks say what they have imported."""
+"""The variable with the file in which forks write what they have imported."""
 _LEARNABLE = ("torch.", "sympy.", "mpmath.", "setuptools", "distutils", "jaraco", "more_itertools", "packaging")
 _KILLING_S = 30.0
-"""For the end of a trainer that was killed past its limit."""
+"""How long a trainer that was killed past its limit may take to end."""
 
 
 class ForkServer:
-    """Starts trainers. Safe to use from several threads."""
+    """Starts trainers as forks; several threads may use it."""
 
     def __init__(self, temporary: Path, folder: Path, *, learning: bool = False, **environment: str) -> None:
         learn = {_LEARNED: str(folder / "learned"), "TORCHINDUCTOR_CACHE_DIR": str(temporary / "probes")}
@@ -54,7 +54,7 @@ class ForkServer:
     def run(
         self, script: str, arguments: Sequence[str], environment: dict[str, str], limit_s: float, *, served: bool = True
     ) -> Outcome:
-        """Run a trainer to its end; with the client on where it is `served`. Past its limit it is killed."""
+        """Run a trainer to its end, with the client on if it is `served`. It is killed when its time is up."""
         with self._changed:
             self._count += 1
             number = self._count
@@ -81,7 +81,7 @@ class ForkServer:
         )
 
     def close(self) -> None:
-        """End the process that forks; what is left of its forks ends with it."""
+        """End the process that forks; the forks that are left end with it."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
@@ -98,8 +98,8 @@ class ForkServer:
 
 
 def serve() -> None:
-    """Fork a trainer for each line of standard input; tell of each end on standard output."""
-    import torch._inductor.compile_fx  # what all trainers need, and nothing is compiled here
+    """Fork a trainer for each line of standard input, and report each end on standard output."""
+    import torch._inductor.compile_fx  # all trainers need this, and importing it compiles nothing
 
     assert torch
     learned = Path(os.environ[_LEARNED]) if _LEARNED in os.environ else None
@@ -132,7 +132,7 @@ def serve() -> None:
 
 
 def _probe() -> None:
-    """Find out once what every process finds out anew: the instruction sets that work, the digest of torch."""
+    """Find out once what every process finds out anew: the instruction sets that work, and the digest of torch."""
     from torch._inductor.codecache import torch_key
     from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 

@@ -1,4 +1,4 @@
-"""When a fault strikes: each step's instant, found by what happens and never by the clock."""
+"""The instant of each step at which a fault strikes, found by what happens and never by the clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.scene import Scene
 
 
 def at(step: str, strike: Play) -> Play:
-    """Strike once, at the step's instant, and let everything go on."""
+    """Strike once, at the step's instant, and then let everything continue."""
     return {
         "handshake": partial(_at_request, "Handshake", strike),
         "lookup": partial(_at_request, "LookupArtifact", strike),
@@ -89,7 +89,7 @@ def at_transfer(strike: Play, scene: Scene) -> None:
 
 
 def blobs_apart(scene: Scene) -> None:
-    """Have lookups answered as those of large artifacts are: without the blobs, which the client then reads."""
+    """Have the daemon answer lookups as for large artifacts: without the blobs, which the client then reads."""
 
     def rule(number: int, data: bytes) -> Iterator[bytes]:
         answer = pb.LookupArtifactResponse.FromString(data)

@@ -1,7 +1,7 @@
-"""The faults while a Triton kernel is being compiled.
+"""The faults that strike while a Triton kernel is being compiled.
 
-Triton compiles a small kernel in less time than a machine under load takes to do harm to it. So the idle worker is
-stopped before it is given the kernel, and goes on when the harm is done: the compile is caught in the middle, always.
+Triton compiles a small kernel faster than a busy machine can do harm to the compile. Therefore the idle worker is
+stopped before it gets the kernel and continues after the harm, so that the harm always falls into the compile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORGED = ("client:fallbacks.bad_signature",)
 def _at_compile(
     strike: Callable[[Scene], None], instead: Callable[[Scene, bytes], Iterator[bytes]] | None = None
 ) -> Play:
-    """Strike when the stopped worker has been given the kernel; then let `instead` follow, where it is given."""
+    """Strike once the stopped worker has been given the kernel; then `instead`, if given, replaces what follows."""
 
     def play(scene: Scene) -> None:
         scene.await_idle_worker("KernelHandshake")
@@ -49,7 +49,7 @@ def _at_compile(
 
 
 def _other_key(scene: Scene) -> None:
-    """The daemon is asked to compile the kernel under another key; no worker can tell that it is not its own."""
+    """Ask the daemon to compile the kernel under another key, since no worker can tell that the key is wrong."""
     scene.await_idle_worker("KernelHandshake")
 
     def rule(number: int, data: bytes) -> bytes:
@@ -78,7 +78,7 @@ def _forged(scene: Scene) -> None:
 
 
 def kernel_cells() -> Iterator[Cell]:
-    """Yield a cell for each fault. In all but two the kernel is compiled by the trainer in the end."""
+    """Yield a cell for each fault. In all but two the trainer compiles the kernel in the end."""
     rows: tuple[tuple[str, Play, tuple[str, ...], str, dict[str, object]], ...] = (
         ("kill -9", _at_compile(Scene.kill), _GONE, "the daemon is killed and stays away", {}),
         ("SIGSTOP", _at_compile(Scene.stop), _LATE, "the daemon is stopped until the trainer has ended", {}),

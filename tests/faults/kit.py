@@ -1,4 +1,4 @@
-"""What all cells share: numbers and seconds without a daemon, a daemon's directory to copy, and recorded requests."""
+"""The things that all cells share: results and times without a daemon, a daemon's directory, and recorded requests."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ GRAPHS = {
     "all": ["first", "second", "own"],
     "kernel": ["kernel"],
 }
-"""The forms of the trainer, and the graphs (or the kernel) of each."""
+"""The forms of the trainer, with the graphs or the kernel of each."""
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass
 class Kit:
-    """Made once by `prepare`."""
+    """The shared things of all cells; `prepare` makes them once."""
 
     folder: Path
     temporary: Path
     expected: dict[str, Any]
-    """Losses and gradients of each graph, to the last bit, as torch gives them without a daemon; a kernel's files."""
+    """What torch computes without a daemon: losses and gradients of each graph to the last bit, or a kernel's files."""
     seconds: dict[str, float]
-    """How long each form of the trainer takes without a daemon, from its start to its end."""
+    """The time that each form of the trainer takes without a daemon, from its start to its end."""
     requests: dict[str, list[bytes]] = field(default_factory=dict)
-    """What a trainer with the graphs `first` and `second` sent to the daemon; the handshake of one with a kernel."""
+    """The messages of a trainer with the graphs `first` and `second`, and the handshake of one with a kernel."""
     forks: ForkServer | None = None
-    """Trainers are its forks where there is one, and where they need not be started with a preloaded library."""
+    """Trainers are forks of this server, unless it is missing or they must start with a preloaded library."""
 
     @property
     def stored(self) -> Path:
-        """Directory of a daemon that has the artifacts of `first` and `second`, and the facts of the environment."""
+        """The directory of a daemon that has the artifacts of `first` and `second`, and the environment's facts."""
         return self.folder / "stored"
 
     @classmethod
     def prepare(cls, folder: Path, *, with_seconds: bool, temporary: Path | None = None) -> Kit:
         """Run trainers without a daemon and with a new one; `with_seconds` measures each form of the trainer.
 
-        `temporary` has been through `with_probes`; without it one is made in the folder, where `load` looks for it.
+        `temporary` must have been through `with_probes`. Without it one is made in the folder, where `load` expects it.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "lab").mkdir()
@@ -81,20 +81,20 @@ class Kit:
         return kit
 
     def save(self) -> None:
-        """Keep what is not a file yet in the folder."""
+        """Write to the folder what is not a file yet."""
         requests = {name: [data.hex() for data in messages] for name, messages in self.requests.items()}
         known = {"expected": self.expected, "seconds": self.seconds, "requests": requests}
         (self.folder / "kit.json").write_text(json.dumps(known))
 
     @classmethod
     def load(cls, folder: Path) -> Kit:
-        """Return what `save` has kept: for the same machine, torch and daemon only."""
+        """Return what `save` has written; it is valid for the same machine, torch and daemon only."""
         known = json.loads((folder / "kit.json").read_text())
         requests = {name: [bytes.fromhex(text) for text in texts] for name, texts in known["requests"].items()}
         return cls(folder, folder / "tmp", known["expected"], known["seconds"], requests)
 
     def directory(self, target: Path, *, stored: bool) -> None:
-        """Make `target` a daemon's directory: with the artifacts, or with nothing but the same token and secret."""
+        """Make `target` a daemon's directory with the same token and secret, and with the artifacts if `stored`."""
         target.mkdir(mode=0o700, exist_ok=True)
         for name in ("token", "secret"):
             shutil.copy2(self.stored / name, target / name)
@@ -104,7 +104,7 @@ class Kit:
 
 
 def _prepare_kernel(lab: Lab, daemon: Daemon, proxy: Proxy) -> Outcome:
-    """Return what a trainer with a kernel comes to without a daemon; keep the handshake of one that has it."""
+    """Return the outcome of a trainer with a kernel and no daemon; record the handshake of one that has a daemon."""
     address = {"COMPILER_DAEMON_ADDRESS": proxy.address, "TORCH_COMPILE_CLIENT_READONLY": "1"}  # nothing is stored
     served = _well(lab.start(TRAINER, "kernel", daemon=daemon, healthy=False, **address).wait())
     assert served.report["kernels"] == 1, served.err
@@ -113,7 +113,7 @@ def _prepare_kernel(lab: Lab, daemon: Daemon, proxy: Proxy) -> Outcome:
 
 
 def same_directory(daemon: Daemon) -> Daemon:
-    """Another daemon on the directory of one that has ended."""
+    """Return another daemon on the directory of one that has ended."""
     return Daemon(daemon.directory, daemon.temporary, daemon.arguments, daemon.environment)
 
 

@@ -1,8 +1,8 @@
-"""`python -m tests.faults.matrix`: every fault at every step, each against a real daemon with a real compile.
+"""`python -m tests.faults.matrix` plays every fault at every step, each against a real daemon with a real compile.
 
-Prints the table, and as the last line of standard output {"cells": n, "passed": n}. With `--write` the results go to
-`docs/trust/matrix.md` and `.json`; cells that were not played keep their former result there, so that a run of some
-cells renews those alone. Exit code 1 where a cell failed.
+It prints the table, and as the last line of standard output {"cells": n, "passed": n}. `--write` puts the results into
+`docs/trust/matrix.md` and `.json`; cells that were not played keep their former results there, so that a run of some
+cells renews only those. The exit code is 1 if a cell failed.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _played(
     talk: Console,
     note: Callable[[Result], None],
 ) -> list[Result]:
-    # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
+    # The folder is in /tmp whatever TMPDIR says, because a Unix socket's path has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
     lock, results = threading.Lock(), []
     kit: Kit | None = None

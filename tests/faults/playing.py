@@ -1,4 +1,4 @@
-"""Playing one cell: what is promised of every cell is checked here, once."""
+"""Plays one cell, and checks in one place what every cell promises."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ from tests.faults.scene import Scene
 
 NOISE = 4.0
 NOISE_S = 60.0
-"""What a trainer may lose to the rest of the machine: so many times its time without a daemon, and so many seconds. Its
-own account of what it waited for the daemon knows no such allowance."""
+"""What a trainer may lose to the rest of the machine: so many times its time without a daemon, and so many seconds.
+Its own report of its waits for the daemon gets no such allowance.
+"""
 _FLUSH_S = 10.0
-"""What the end of a process may wait for what is still to be published."""
+"""How long the end of a process may wait for what is still to be published."""
 _BETWEEN_S = 5.0
-"""What a busy machine needs between two waits: importing gRPC, checking digests."""
+"""What a busy machine needs between two waits, to import gRPC and to check digests."""
 
 
 @dataclass(kw_only=True)
 class Result:
-    """How a cell went."""
+    """The outcome of a cell."""
 
     fault: str
     step: str
     passed: bool = False
     counter: str = ""
-    """The counter that named the fault, and by how much it went up."""
+    """The counter that named the fault, and by how much it rose."""
     what: str = ""
     seconds: float = 0.0
-    """Of the trainer, from its start to its end."""
+    """The trainer's time, from its start to its end."""
     alone_s: float = 0.0
-    """The same without a daemon."""
+    """The trainer's time without a daemon."""
     waited_s: float = 0.0
-    """Of these the trainer waited for the daemon, by its own report."""
+    """The part of `seconds` that the trainer waited for the daemon, by its own report."""
     bound_s: float = 0.0
-    """What it may wait: the user's deadline for each graph."""
+    """How long the trainer may wait: the user's deadline for each graph."""
     daemon: str = ""
-    """How the daemon was afterwards: it served on, or was started again."""
+    """The daemon's state afterwards: it kept serving, or was started again."""
     report: dict[str, Any] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
-    """By the daemon."""
+    """The daemon's counters that rose."""
     failure: str = ""
     ran_at: str = ""
     commit: str = ""
-    """What was checked out, as far as it is known."""
+    """The commit that was checked out, if known."""
 
 
 def play(cell: Cell, kit: Kit, folder: Path) -> Result:
-    """Play a cell and say how it went; whatever is raised is its failure. `folder` is made, and is gone afterwards."""
+    """Play a cell and return its result; anything raised makes it fail. `folder` is made, and removed afterwards."""
     result = Result(
         fault=cell.fault,
         step=cell.step,
@@ -108,7 +109,7 @@ def _check_outcome(cell: Cell, scene: Scene, outcome: Outcome, result: Result) -
 
 
 def _counter(cell: Cell, result: Result) -> str:
-    """Return the counters that the cell names, as far as they have gone up; raise where none has."""
+    """Return those of the cell's counters that have risen; raise if none has."""
     up = []
     for name in cell.counters:
         side, _, counter = name.partition(":")

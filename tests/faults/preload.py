@@ -1,4 +1,4 @@
-"""A library that moves a process's wall clock, or lets its allocations fail, at the instant a test says so."""
+"""A library that moves a process's wall clock, or makes its allocations fail, at the instant that a test chooses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_CONTROL = struct.Struct("=qqq")  # as `struct control` of preload.c
+_CONTROL = struct.Struct("=qqq")  # the layout of `struct control` in preload.c
 
 
 @functools.cache
 def library() -> Path:
-    """Build the library, once a process."""
+    """Build the library, once in each process."""
     folder = tempfile.mkdtemp(prefix="faults-preload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     built = Path(folder) / "preload.so"
@@ -27,7 +27,7 @@ def library() -> Path:
 
 
 class Preload:
-    """The library in the processes that are started with `environment`, and its switch."""
+    """The switch of the library, which is active in processes that start with `environment`."""
 
     def __init__(self, control: Path) -> None:
         control.write_bytes(bytes(_CONTROL.size))
@@ -36,18 +36,18 @@ class Preload:
         self.environment = {"LD_PRELOAD": str(library()), "FAULTS_CONTROL": str(control)}
 
     def move_clock(self, seconds: int) -> None:
-        """From now on the wall clock of all these processes shows so much more, or less."""
+        """Move the wall clock of all these processes by so many seconds from now on."""
         self._mapped[: _CONTROL.size] = _CONTROL.pack(seconds, 0, 0)
 
     def exhaust_memory(self, pid: int, largest_bytes: int = 4096) -> None:
-        """From now on every allocation of process `pid` above so many bytes fails."""
+        """Make every allocation of process `pid` above so many bytes fail from now on."""
         self._mapped[: _CONTROL.size] = _CONTROL.pack(0, largest_bytes, pid)
 
     def clear(self) -> None:
-        """Clock and memory are as they were."""
+        """Restore clock and memory."""
         self._mapped[: _CONTROL.size] = bytes(_CONTROL.size)
 
     def close(self) -> None:
-        """Let go of the switch; the processes have ended."""
+        """Release the switch once the processes have ended."""
         self._mapped.close()
         os.unlink(self.environment["FAULTS_CONTROL"])

@@ -1,9 +1,9 @@
-"""A proxy that knows the calls and messages of the protocol, and may do anything with each of them.
+"""A proxy that knows the protocol's calls and messages, and can do anything to each of them.
 
     trainer -> front (bytes; can be cut) -> middle (gRPC, raw messages; rules) -> daemon
 
-A rule sees one message of one call at the moment at which it passes: it may hold it, change it, split it, or do harm to
-the daemon before it lets the message go on.
+A rule sees one message of one call when it passes. It may hold, change or split the message, or harm the daemon before
+it lets the message continue.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LIMITS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 _THREADS = 32
 
 OnRequest = Callable[[int, bytes], bytes]
-"""Given the number of the call (of its method, from 0) and a message to the daemon: what to send instead."""
+"""A rule gets the number of the call (of its method, from 0) and a message to the daemon, and returns what to send."""
 OnAnswer = Callable[[int, bytes], Iterable[bytes]]
-"""Likewise for a message from the daemon."""
+"""The same for a message from the daemon."""
 OnMetadata = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
 
 
 class Front:
-    """A Unix socket whose connections are forwarded byte by byte, until they are cut."""
+    """A Unix socket whose connections are forwarded byte by byte until they are cut."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
@@ -44,14 +44,14 @@ class Front:
         self._run(self._accept)
 
     def cut(self) -> None:
-        """Cut every connection that is open now; new ones are accepted."""
+        """Cut every connection that is open; new ones are accepted."""
         doomed, self._open = self._open, []
         for sock in doomed:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Cut every connection, and accept no more: nobody listens at the path."""
+        """Cut every connection and accept no more, so that nobody listens at the path."""
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -107,11 +107,11 @@ class Proxy:
         self.on_answer: dict[str, OnAnswer] = {}
         self.on_metadata: dict[str, OnMetadata] = {}
         self.requests: dict[str, list[bytes]] = {}
-        """Every message to the daemon that has come, by method."""
+        """Every message that came for the daemon, by method."""
         self.ended = threading.Event()
         """Set at the end; a rule that holds a message waits for it."""
         self.broken: list[BaseException] = []
-        """What rules have raised: a fault of the test."""
+        """Exceptions that rules have raised; each is a mistake in the test."""
         self._calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._channel = grpc.insecure_channel(daemon, options=[*_LIMITS, ("grpc.use_local_subchannel_pool", 1)])
@@ -123,7 +123,7 @@ class Proxy:
         self.address = f"unix:{folder / 'front'}"
 
     def hold(self) -> None:
-        """Let the message wait until everything is over."""
+        """Hold the message until everything is over."""
         self.ended.wait(300)
 
     def close(self) -> None:
@@ -144,8 +144,8 @@ class Proxy:
         try:
             if rule := self.on_metadata.get(name):
                 metadata = rule(metadata)
-            # The first message is taken here, and not by the thread that gRPC would start for it: a rule that raises
-            # must be heard of.
+            # This thread takes the first message, and not one that gRPC would start: an exception in a rule must be
+            # noticed.
             first = self._request(name, number, next(requests))
         except StopIteration:
             return
@@ -181,7 +181,7 @@ class Proxy:
 
 
 class _Everything(grpc.GenericRpcHandler):
-    """Any method, as a stream of raw messages in both directions: on the wire a single message is one, too."""
+    """Accepts any method as a stream of raw messages in both directions; on the wire one message looks the same."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy

@@ -1,4 +1,4 @@
-"""One cell being played: a daemon of its own behind a proxy, a trainer, the harm that can be done, and what is left."""
+"""A cell while it is played: a daemon of its own behind a proxy, a trainer, the harm, and what is left behind."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.faults.small_disk import SmallDisk
 
 _MARK = "FAULTS_CELL"
 _PATIENCE_S = 240.0
-"""For things that are sure to happen, on a machine that others use, too."""
+"""How long to wait for things that are sure to happen, on a machine that others use, too."""
 _TRAINER_S = 480.0
 _SERVICE = "/compiler_daemon.v1."
 JUMP_S = 3 * 24 * 3600
 
 
 class Scene:
-    """Made, set up by a cell's `play`, run, and closed. All that it starts carries a mark, by which it is found."""
+    """One play of a cell: a cell's `play` sets it up, then it is run and closed. A mark identifies its processes."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Scene:
         arguments: tuple[str, ...] = (),
         preload: bool = False,
     ) -> None:
-        """`form`: of the trainer; `disk`: which folder of the daemon's is a small disk; `preload`: clocks may jump."""
+        """`form` is the trainer's, `disk` names the daemon's folder on a small disk, `preload` lets clocks jump."""
         assert os.pathsep not in str(folder), "the gate in it goes into PATH"
         folder.mkdir(mode=0o700, parents=True)
         self.kit = kit
@@ -59,9 +59,9 @@ class Scene:
         self.struck = threading.Event()
         self.killed = False
         self.restarted = False
-        """Whether the daemon had to be started again after the trouble."""
+        """Whether the daemon had to be started again afterwards."""
         self.struck_in_time = False
-        """Whether the fault was done while the trainer ran."""
+        """Whether the fault struck while the trainer ran."""
         self.background: list[BaseException] = []
         self._stored = stored
         self._closing = contextlib.ExitStack()
@@ -95,7 +95,7 @@ class Scene:
     # Harm.
 
     def kill(self) -> None:
-        """Kill the daemon; its connections break with it, and nobody listens any more."""
+        """Kill the daemon; its connections break, and nobody listens any more."""
         self.daemon.kill()
         self.killed = True
         self.proxy.front.close()
@@ -105,33 +105,33 @@ class Scene:
         self.daemon.signal(signal.SIGSTOP)
 
     def cut(self) -> None:
-        """Cut every connection; a new one may be made."""
+        """Cut every connection; new ones are accepted."""
         self.proxy.front.cut()
 
     def cut_for_good(self) -> None:
-        """Cut every connection, and accept no other."""
+        """Cut every connection and accept no more."""
         self.proxy.front.close()
 
     def fill_disk(self) -> None:
-        """Leave no byte on the small disk."""
+        """Leave no byte free on the small disk."""
         assert self.disk
         self.disk.fill()
 
     def exhaust_memory(self) -> None:
-        """From now on no larger allocation of the daemon's succeeds."""
+        """Make every larger allocation of the daemon fail from now on."""
         assert self.daemon_preload
         assert self.daemon.process
         self.daemon_preload.exhaust_memory(self.daemon.process.pid)
 
     def jump(self) -> None:
-        """Three days forward for the daemon and its workers, three days back for the trainer."""
+        """Move the clock of the daemon and its workers three days forward, and the trainer's three days back."""
         assert self.daemon_preload
         assert self.trainer_preload
         self.daemon_preload.move_clock(JUMP_S)
         self.trainer_preload.move_clock(-JUMP_S)
 
     def kill_worker(self) -> None:
-        """Kill a worker that is there, or about to be."""
+        """Wait for a worker if there is none yet, and kill it."""
         deadline = time.monotonic() + _PATIENCE_S
         while not (workers := self._workers()):
             assert time.monotonic() < deadline, "no worker came"
@@ -145,23 +145,23 @@ class Scene:
             worker.suspend()
 
     def continue_workers(self) -> None:
-        """Let them go on, as far as they are still there."""
+        """Let the stopped workers continue, if they still exist."""
         for worker in self._workers():
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.resume()
 
     def await_idle_worker(self, handshake: str = "Handshake") -> None:
-        """Introduce a client, and return when the worker that is started for it has nothing to do."""
+        """Make a handshake, and return when the worker that it starts is idle."""
         self.ask("CompileService/Handshake", self.kit.requests[handshake][0])
         self.wait_until(lambda: [worker.state for worker in self.status().workers] == ["idle"], "a worker was idle")
 
     def occupy_worker(self) -> None:
-        """Have the only worker stand still in the middle of another graph, which somebody else has asked for."""
+        """Have the only worker stand still in the middle of another graph, which another client has asked for."""
         self.gate.shut()
         self.ask("CompileService/Handshake", self.kit.requests["Handshake"][0])
         request = self.kit.requests["CompileGraph"][1]
         call = self._stream("CompileService/CompileGraph", request)
-        next(call)  # its first event: the compile is under way, and whoever asks now is behind it
+        next(call)  # after this first event the compile is under way, and later requests queue behind it
         self.wait_for_compiler()
 
         def hear() -> None:
@@ -174,11 +174,11 @@ class Scene:
     # Waiting.
 
     def wait_for_compiler(self) -> None:
-        """Return when a compiler stands in front of the gate."""
+        """Return when a compiler stands at the gate."""
         self.wait_until(lambda: self.gate.reached, "a compiler came to the gate")
 
     def run_beside(self, action: Callable[[], None]) -> None:
-        """Do something in a thread; what it raises fails the cell."""
+        """Run an action in a thread; an exception in it fails the cell."""
 
         def run() -> None:
             try:
@@ -191,33 +191,33 @@ class Scene:
         self._threads.append(thread)
 
     def wait_until(self, condition: Callable[[], object], what: str, *, limit_s: float = _PATIENCE_S) -> None:
-        """Poll until the condition holds."""
+        """Poll until the condition holds; raise `TimeoutError` after the limit."""
         deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"it did not happen that {what}")
             time.sleep(0.02)
 
-    # Asking the daemon, past the proxy.
+    # Questions to the daemon, past the proxy.
 
     def ask(self, method: str, request: bytes) -> bytes:
         """Return the daemon's answer to one raw message."""
         return next(self._stream(method, request))
 
     def status(self) -> pb.GetStatusResponse:
-        """The daemon's own status."""
+        """Return the daemon's status."""
         return pb.GetStatusResponse.FromString(self.ask("AdminService/GetStatus", b""))
 
     def counters(self) -> dict[str, int]:
-        """The daemon's counters."""
+        """Return the daemon's counters."""
         return dict(self.status().counters)
 
     def counted(self) -> dict[str, int]:
-        """By how much the daemon's counters have grown in this scene."""
+        """Return by how much the daemon's counters have risen in this scene."""
         now = self.counters()
         return {name: now[name] - self._before.get(name, 0) for name in now if now[name] > self._before.get(name, 0)}
 
-    # The course of things.
+    # The course of a cell.
 
     def run(self) -> Outcome:
         """Run the trainer to its end."""
@@ -243,9 +243,9 @@ class Scene:
         }
 
     def end_trouble(self, awaited: set[str]) -> dict[str, int]:
-        """Undo what can be undone, see that the daemon serves or serves again, and return what it has counted.
+        """Undo what can be undone, check that the daemon serves (again), and return what it has counted.
 
-        It looks after disk and idle workers once a second: one of the counters `awaited` is waited for.
+        The daemon looks after disk and idle workers once a second, so this waits for one of the counters `awaited`.
         """
         self.gate.open()
         self.proxy.close()
@@ -273,7 +273,7 @@ class Scene:
         return counted
 
     def close(self) -> None:
-        """End everything; raise where the daemon does not stop well, or a process is left."""
+        """End everything; raise if the daemon does not stop cleanly, or if a process is left."""
         try:
             code = self.daemon.stop()
             for thread in self._threads:
@@ -291,11 +291,11 @@ class Scene:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def on_close(self, action: Callable[[], object]) -> None:
-        """Do this, too, when the scene is closed."""
+        """Run this action, too, when the scene is closed."""
         self._closing.callback(action)
 
     def numbers_expected(self) -> dict[str, Any]:
-        """What the trainer must print."""
+        """Return what the trainer must print."""
         return {name: self.kit.expected[name] for name in GRAPHS[self.form]}
 
     def _disk_counts(self) -> bool:
@@ -303,7 +303,7 @@ class Scene:
 
     def _counted_at_last(self, awaited: set[str]) -> dict[str, int]:
         if awaited:
-            with contextlib.suppress(TimeoutError):  # said by whoever wanted it
+            with contextlib.suppress(TimeoutError):  # the caller reports the missing counter
                 self.wait_until(lambda: awaited & self.counted().keys(), "the daemon counted it", limit_s=30)
         return self.counted()
 
@@ -325,7 +325,7 @@ class Scene:
         return []
 
     def _left(self) -> list[psutil.Process]:
-        """Processes of this scene that still run, found by their environment: also those that nobody waits for."""
+        """Return this scene's processes that still run, found by their environment, even if nobody waits for them."""
         mark = f"{_MARK}={self.folder}\0".encode()
         found = []
         for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""A real filesystem of a few megabytes that can be filled to the last byte."""
+"""A real filesystem of a few megabytes, which a test can fill to the last byte."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = bytes(64 * 1024)
 
 @functools.cache
 def can_mount() -> bool:
-    """Whether this user may mount a filesystem; others cannot have a full disk of their own."""
+    """Return whether this user may mount a filesystem; a user who may not cannot have a full disk of their own."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             SmallDisk(Path(folder), mib=1).close()
@@ -46,11 +46,11 @@ class SmallDisk:
             os.close(descriptor)
 
     def free(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         (self.folder / _FILLER).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Unmount, also where a process that is about to end still has a file open."""
+        """Unmount, even if a process that is about to end still has a file open."""
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True, capture_output=True, timeout=30)
 
 

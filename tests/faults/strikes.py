@@ -1,4 +1,4 @@
-"""Harm to files, memory and workers, where it takes more than a signal."""
+"""Harm to files, memory and workers that takes more than a signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.scene import Scene
 
 
 def _objects(scene: Scene) -> dict[str, bytes]:
-    """The objects of the first graph, by the names under which they are installed."""
+    """Return the objects of the first graph, by the names under which they are installed."""
     from compile_wire.manifest import decode_manifest
 
     entry = pb.LookupArtifactResponse.FromString(
@@ -23,7 +23,7 @@ def _objects(scene: Scene) -> dict[str, bytes]:
 
 
 def _installed_before(scene: Scene, change: Callable[[bytes, bytes], bytes]) -> None:
-    """Put other files where the installer will put the objects: `change` is given an object and the next one."""
+    """Put other files where the installer will put the objects; `change` gets an object and the next one."""
     folder = scene.caches / "inductor" / "compile_daemon"
     folder.mkdir(mode=0o700, parents=True)
     found = _objects(scene)
@@ -57,7 +57,7 @@ def no_memory_to_load(scene: Scene) -> None:
 
 
 def worker_over_its_memory(scene: Scene) -> None:
-    """The worker is measured from the beginning of its job, twice a second: no gate is needed."""
+    """Strike before the job. The worker is measured twice a second from the start of its job, so no gate is needed."""
     scene.await_idle_worker()
     scene.struck.set()
 

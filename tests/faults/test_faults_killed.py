@@ -1,4 +1,4 @@
-"""kill -9 of a trainer at the worst moments, and of the daemon: nothing half is left that anybody would use."""
+"""After kill -9 of a trainer at the worst moments, or of the daemon, nothing half-written is left that is ever used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def killed_at_the_signal(scene: Scene) -> None:
 
 
 def after_the_kill(scene: Scene) -> dict[str, Any]:
-    """Run the same trainer again, on the same caches; return its report."""
+    """Run the same trainer again on the same caches; return its report."""
     scene.trainer_environment.clear()
     outcome = scene.run()
     assert outcome.code == 0, outcome.err
@@ -87,7 +87,7 @@ def test_a_trainer_killed_in_the_middle_of_a_transfer_leaves_nothing_behind(kit:
                 yield pb.ReadBlobResponse(data=data[:100]).SerializeToString()
                 scene.struck.set()
                 scene.proxy.on_answer.clear()
-                scene.proxy.hold()  # an end of the stream would let the trainer go on before it is killed
+                scene.proxy.hold()  # otherwise the stream would end, and the trainer would continue before it is killed
             yield data
 
         scene.proxy.on_answer |= {"LookupArtifact": without_blobs, "ReadBlob": half}
@@ -151,7 +151,7 @@ def test_kill_nine_of_the_daemon_loses_no_artifact_and_no_statistics(kit: Kit, s
 
 
 def kept(scene: Scene) -> dict[str, int]:
-    """The counts that the store has, as another process sees them."""
+    """Return the counts in the store, as another process sees them."""
     code = (
         "import json, sqlite3, sys\n"
         "rows = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True).execute('SELECT name, value FROM counters')\n"

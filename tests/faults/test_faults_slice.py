@@ -1,4 +1,4 @@
-"""A slice of the fault matrix: each step, and each kind of harm with ways of its own. `make matrix` plays all of it."""
+"""A part of the fault matrix: each step, and each kind of harm that has code of its own. `make matrix` plays it all."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A small trainer: `one` graph, `two`, one with an operator of its `own` that no daemon can carry, or `all`;
-forward and backward each; or a Triton `kernel` for a GPU that need not be there. Prints, as its last line, losses and
-gradients to the last bit, or the digest of each of the kernel's files.
+"""A small trainer whose form is its argument; its last line holds results to the last bit.
+
+The forms are `one` graph, `two`, one with an operator of its `own` that no daemon can carry, `all` of these, or a
+Triton `kernel` for a GPU that need not be there. A graph runs forward and backward and gives losses and gradients; a
+kernel gives the digest of each of its files.
 
 Two variables make it stand still, or suffer, at an instant that only it can see:
     FAULTS_INSTALL=DIR:EVENT    before the first file of an artifact is made (`mkstemp`) or put in its place (`rename`):
@@ -44,7 +46,7 @@ def no_room_to_load() -> Callable[[str, tuple[Any, ...]], None]:
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal state
-        if name.startswith("resource."):  # what is done here
+        if name.startswith("resource."):  # the hook's own calls
             return
         if state == "full":
             resource.setrlimit(resource.RLIMIT_AS, before)
