@@ -1,4 +1,4 @@
-"""The model of a fleet: what must hold for every plan, and that its requests are those that the daemon really makes."""
+"""The model of a fleet: properties that hold for every plan, and proof that its requests are those of the daemon."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_document_answers_up_to_how_many_nodes_each_tier_is_enough() -> None
 
 
 class CountingEngine:
-    """An engine that counts what it is asked for."""
+    """An engine that counts the requests it gets."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""Real engines: a directory, Debian's redis-server, SeaweedFS. Each server is started once for all tests."""
+"""Real engines for tiers: a directory, Debian's redis-server and SeaweedFS. Each server starts once for all tests."""
 
 from __future__ import annotations
 

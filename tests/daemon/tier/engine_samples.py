@@ -13,7 +13,7 @@ from tests.daemon.daemon_process import wait_until
 
 @dataclass(frozen=True)
 class Place:
-    """Where a test's tier is, and what it takes to reach it."""
+    """The address of a test's tier, and the variables that are needed to reach it."""
 
     address: TierAddress
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class FakeClock:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Stop a process while the block lasts; its threads stop one after the other."""
+    """Stop a process while the block lasts; wait first until each of its threads has stopped."""
     os.kill(pid, signal.SIGSTOP)
     try:
         wait_until(lambda: all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()), what="it stands")

@@ -1,6 +1,7 @@
-"""A node in a process of its own, for tests: takes leases on a tier and says what becomes of them.
+"""A node in a process of its own, for tests: it takes leases on a tier and says what becomes of them.
 
-`race ADDRESS JOURNAL KEY...` has every key done once, by whomever; `hold ADDRESS KEY` takes one and keeps it.
+`race ADDRESS JOURNAL KEY...` ends once every key was compiled by some node; `hold ADDRESS KEY` takes a lease and keeps
+it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Node(DaemonProcess):
         return self.key.signer
 
     def believe(self, *signers: Signer, distrusted: Sequence[Signer] = ()) -> None:
-        """Replace the list of those it trusts."""
+        """Replace the list of signers that this node trusts or distrusts."""
         known = [(signer, signer in distrusted) for signer in (*signers, *distrusted)]
         self.files.write_listed(tuple(Listed(signer=s, since=1.0, distrusted=bad) for s, bad in known))
 
@@ -48,7 +48,7 @@ class Node(DaemonProcess):
 
 
 class Asked:
-    """A compile that somebody waits for, and what was heard meanwhile."""
+    """A compile that a thread waits for, with the phases that the daemon reports meanwhile."""
 
     def __init__(self, node: Node, key: str, spec: bytes) -> None:
         self.phases: list[str] = []
@@ -78,7 +78,7 @@ class Asked:
 
 
 def started(nodes: Sequence[Node], *, strangers: bool = False) -> Iterator[list[Node]]:
-    """Start the nodes; they believe each other, unless they are strangers. Ends those that still run."""
+    """Start the nodes and end those that still run; they trust each other unless they are `strangers`."""
     try:
         for node in nodes:
             if not strangers:

@@ -1,4 +1,4 @@
-"""Daemons with workers without torch that share a tier, and the command line as an operator types it."""
+"""Daemons that share a tier and whose workers have no torch, and the command line as an operator types it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ StartDaemon = Callable[..., DaemonProcess]
 
 
 def signing(directory: Path, name: str = "lab-1") -> str:
-    """Give a directory a key to sign with; return its public line."""
+    """Give a directory a key to sign with; return the signer's public line."""
     prepare_directory(directory)
     return signers.init(directory, name).line
 
 
 def start_sharing(start: StartDaemon, tier: str, name: str = "d", *, trusts: tuple[str, ...] = ()) -> DaemonProcess:
-    """Start a daemon that shares a tier, in the directory of this name, and say hello."""
+    """Start a daemon that shares a tier, in the directory of this name, and make a handshake."""
     daemon = start(name, tier={"places": [tier]})
     for line in trusts:
         signers.trust(daemon.directory, line)
@@ -38,7 +38,7 @@ def start_sharing(start: StartDaemon, tier: str, name: str = "d", *, trusts: tup
 
 
 class Said:
-    """What a command said on a terminal of 80 columns."""
+    """The output of a command on a terminal of 80 columns."""
 
     def __init__(self, *arguments: str, **environ: str) -> None:
         ended = CliRunner().invoke(cli, list(arguments), env={**UNSET, "COLUMNS": "80", **environ})
@@ -54,7 +54,7 @@ class Said:
 
     @property
     def words(self) -> str:
-        """Without the ends of lines."""
+        """Return the output with its lines joined."""
         return " ".join(self.out.split())
 
 

@@ -1,4 +1,4 @@
-"""A tier's address is read in one way, refused in words, and printed without its password."""
+"""A tier's address is read in one way, refused with a reason, and printed without its password."""
 
 from __future__ import annotations
 

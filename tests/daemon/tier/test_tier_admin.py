@@ -1,4 +1,4 @@
-"""`compiler-daemon tier status`, `ls`, `verify`, `gc`, `rm`: real directories, a real Redis, a real bucket."""
+"""`compiler-daemon tier status`, `ls`, `verify`, `gc` and `rm` on real directories, a real Redis and a real bucket."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUICK = LeaseConfig(ttl_s=0.6, beat_s=0.2, first_wait_s=0.05, longest_wait_s=0.1
 
 
 def silent(done: int, total: int) -> None:
-    """Progress that nobody looks at."""
+    """Take progress and show it to nobody."""
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_of_each_engine_a_beginning_is_read_and_no_more(engine: Engine) ->
 
 
 class CountingEngine:
-    """Notes how much of each object is asked for."""
+    """An engine that notes how much of each object is requested."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

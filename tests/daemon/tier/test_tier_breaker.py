@@ -1,4 +1,4 @@
-"""A tier that fails is left alone and looked at again; a lookup waits for as long as this tier usually takes."""
+"""The daemon leaves a failing tier alone and tries it again later; a lookup waits as long as the tier usually takes."""
 
 from __future__ import annotations
 

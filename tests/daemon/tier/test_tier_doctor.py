@@ -1,4 +1,4 @@
-"""What `doctor` says of tiers: real directories, a real Redis, and what would be wrong with a bucket."""
+"""`doctor` on tiers: real directories, a real Redis, and everything that could be wrong with a bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.daemon.tier.tier_samples import CI
 
 
 class Findings:
-    """What one run said, by check."""
+    """The findings of one run of `doctor`, by check."""
 
     def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         self.said = Said("doctor", "--json", "--dir", str(directory), *arguments, **environ)

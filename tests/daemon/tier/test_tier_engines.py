@@ -1,4 +1,4 @@
-"""What a tier may rely on, of each engine: a directory, a real Redis, a real S3 server."""
+"""What a tier may rely on, tested on each engine: a directory, a real Redis and a real S3 server."""
 
 from __future__ import annotations
 

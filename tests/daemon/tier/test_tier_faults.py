@@ -1,4 +1,4 @@
-"""Engines that cannot do what they are asked say what is wrong, in time, and never call it a miss."""
+"""An engine that cannot do what it is asked says in time what is wrong, and never calls it a miss."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def filled(engine: Engine) -> None:
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """A port of this machine where nobody listens, and that nobody else gets meanwhile."""
+    """Yield a port of this machine where nobody listens, and which nobody else gets meanwhile."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`compiler-daemon keys signer init`, `trust`, `signers`, `distrust`: as an operator types them."""
+"""`compiler-daemon keys signer init`, `trust`, `signers` and `distrust`, as an operator types them."""
 
 from __future__ import annotations
 

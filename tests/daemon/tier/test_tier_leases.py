@@ -1,4 +1,4 @@
-"""Of all nodes one compiles a graph; when it dies another does, and when it sleeps and wakes nothing is harmed."""
+"""One of all nodes compiles a graph; if it dies another one does, and if it sleeps and wakes it does no harm."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def said(process: subprocess.Popen[bytes]) -> str:
 
 
 async def held_by(leases: Leases) -> Held:
-    """Wait for the lease as a node does, looking as often as it is told to."""
+    """Wait for the lease as a node does, asking again as often as it is told to."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             match await leases.acquire(SHA):

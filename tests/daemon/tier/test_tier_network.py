@@ -1,4 +1,4 @@
-"""Two nodes in network namespaces of their own, with a cable between, and a Redis that wants TLS and a password."""
+"""Two nodes in network namespaces of their own, with a cable between them, and a Redis with TLS and a password."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PORT = 6390
 
 @dataclass(frozen=True)
 class Cable:
-    """Two namespaces that reach each other and nothing else."""
+    """Two network namespaces that reach each other and nothing else."""
 
     names: dict[str, str]
 
@@ -34,7 +34,7 @@ class Cable:
 
 
 class FarNode(Node):
-    """A node in a namespace; it is spoken to over its Unix socket, which is a file."""
+    """A node in a network namespace; the test reaches it through its Unix socket, which is a file."""
 
     def __init__(self, directory: Path, place: str, *, launcher: list[str]) -> None:
         super().__init__(directory, place)

@@ -1,4 +1,4 @@
-"""Two daemons and a tier of each engine: what one has compiled, the other serves; who is believed decides."""
+"""Two daemons share a tier of each engine: one serves what the other has compiled, if it trusts the other's signer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.daemon.tier.node_samples import LEASE_S, Node, started
 
 @pytest.fixture
 def nodes(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Node]]]:
-    """Starts nodes on the tier of each engine."""
+    """Start nodes on the tier of each engine."""
     for name, value in place.environ.items():
         monkeypatch.setenv(name, value)
     with ExitStack() as scope:

@@ -1,4 +1,4 @@
-"""Packed objects: what comes out is what went in; whatever was done to one on its way is a miss with a reason."""
+"""Packed objects come out as they went in; one that was changed on its way is a miss with a reason."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_what_trainers_publish_can_be_left_out() -> None:
 
 
 def served_though_changed(data: bytes, *changes: int) -> tuple[list[int], set[str]]:
-    """Each byte changed in turn: where the object was taken all the same, and why it was not everywhere else."""
+    """Change each byte in turn; return the places where the object was still taken, and the reasons of all misses."""
     taken, reasons = [], set()
     for at in range(len(data)):
         for change in changes:
@@ -415,7 +415,7 @@ def test_a_stranger_cannot_write_sentences_into_a_message(monkeypatch: pytest.Mo
 
 @contextmanager
 def allocating_at_most(most: int) -> Iterator[None]:
-    """Python's own allocations; those of the decompressor are measured in a process, below."""
+    """Require that Python allocates at most so much in the block; `grown_kib` measures the decompressor, too."""
     tracemalloc.start()
     try:
         yield
@@ -426,7 +426,7 @@ def allocating_at_most(most: int) -> Iterator[None]:
 
 
 def bomb(announced: int, real: int) -> bytes:
-    """A body of `real` zeros, in a frame and a statement that announce `announced` bytes."""
+    """Return an object with `real` zeros as its body, whose frame and statement announce `announced` bytes."""
     frame = compressed(bytes(real))
     sizes = zstandard.get_frame_parameters(frame)
     assert sizes.content_size == real
@@ -483,7 +483,7 @@ print(most_kib() - before)
 
 
 def grown_kib(hostile: list[bytes], *arguments: str) -> int:
-    """How far a process grows that reads these objects, with all that the decompressor allocates."""
+    """Return how far a process grows that reads these objects, including what the decompressor allocates."""
     ended = subprocess.run(
         [sys.executable, "-c", _MEASURED, *arguments],
         input=b"--next--".join(hostile),

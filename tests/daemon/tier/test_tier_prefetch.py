@@ -1,4 +1,4 @@
-"""What a program asked for last is fetched when it says hello, where the tier is far."""
+"""When the tier is far away, a daemon fetches at the handshake what the program last asked for."""
 
 from __future__ import annotations
 

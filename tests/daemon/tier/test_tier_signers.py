@@ -1,4 +1,4 @@
-"""Signers: names, public lines, keys on the disk, and who is believed."""
+"""Signers: their names, public lines and keys on the disk, and which of them are trusted."""
 
 from __future__ import annotations
 

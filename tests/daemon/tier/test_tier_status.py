@@ -1,4 +1,4 @@
-"""What `status` and the log say of a tier: real daemons, real directories, a real Redis."""
+"""What `status` and the log report about a tier: real daemons, real directories, a real Redis."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_an_address_without_a_password_is_shown_as_it_is() -> None:
 
 
 class WaitingTiers:
-    """Tiers of which another node has each lease."""
+    """Tiers on which another node holds every lease."""
 
     def __init__(self, host: str, since: float, expected_s: float = 30.0) -> None:
         self._waiting = Waiting(host=host, since=since, expected_s=expected_s, look_again_s=0.2)
@@ -243,7 +243,7 @@ class WaitingTiers:
 
 
 class AsyncAnswer:
-    """Answers every question alike."""
+    """Answers every question in the same way."""
 
     def __init__(self, answer: object) -> None:
         self._answer = answer
@@ -253,7 +253,7 @@ class AsyncAnswer:
 
 
 def waited_for(tiers: Any) -> tuple[Turn, str]:
-    """Return what is known of a turn of another node's, and what the trainers who wait are told."""
+    """Return what the daemon knows of another node's turn, and what it tells the trainers that wait."""
     job = Job(kind="graphs", environment=ENVIRONMENT, key="k", graph=b"", program="p", interpreter="")
     turns = Turns(tiers, cache=SimpleNamespace(), counters=metrics.Counters())  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""What a tier that hangs, lies or is full of junk costs a daemon's trainers: little time, and never a wrong byte."""
+"""A tier that hangs, lies or is full of junk costs a daemon's trainers a little time, and never gives a wrong byte."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def lookups(node: Node, keys: list[str]) -> list[float]:
-    """Return how long each took."""
+    """Look each key up; return how long each lookup took."""
     took = []
     for key in keys:
         begun = time.monotonic()

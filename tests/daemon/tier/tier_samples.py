@@ -1,4 +1,4 @@
-"""Signers, artifacts and their objects."""
+"""Signers, artifacts and their packed objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOST = "node-07"
 
 
 def key_named(name: str) -> SigningKey:
-    """The same key in each process that asks for the name."""
+    """Return a key that depends on the name only, so that each process gets the same one."""
     seed = hashlib.sha256(name.encode()).digest()
     return SigningKey(Signer(name, ed25519.public_of(seed)), seed)
 
@@ -69,7 +69,7 @@ def artifact(
 
 
 def typical(seed: int = 1) -> Artifact:
-    """As large as the artifact of a small trainer: 13 blobs, 420 KB that become a tenth."""
+    """Return an artifact as large as a small trainer's: 13 blobs, 420 KB together, which compress to a tenth."""
     chosen = random.Random(seed)
     words = [chosen.randbytes(24) for _ in range(300)]
     return artifact([b"".join(chosen.choices(words, k=1350)) for _ in range(13)], graph=b"".join(words[:200]))
@@ -80,7 +80,7 @@ def packed(made: Artifact, signer: SigningKey = LAB, *, facts: str = "", now: fl
 
 
 def signed_anew(data: bytes, *signers: SigningKey, body: bytes | None = None, **changes: Any) -> bytes:
-    """The object with another statement, and another body if need be, signed by somebody who is believed."""
+    """Return the object with a changed statement, and another body if given, signed by a trusted signer."""
     header = read_header(data)
     content = data[header.body_begin :] if body is None else body
     statement = replace(header.statement, body=digest_of(content), packed=len(content), **changes)
