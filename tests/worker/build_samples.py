@@ -1,4 +1,4 @@
-"""Builds objects in a process of its own, by torch alone and by a worker's `Builds`; prints what came of it as JSON.
+"""Builds objects by torch alone and by a worker's `Builds`, in a process of its own; prints the outcome as JSON.
 
 python build_samples.py FOLDER
 """
@@ -38,13 +38,13 @@ BROKEN = [_KERNEL % ("", "nobody_knows_this"), _KERNEL % ("", "7.0f")]
 
 
 def function(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """Return what takes objects with reductions, exponentials and outer loops."""
+    """Return a value whose kernels have reductions, exponentials and outer loops."""
     y = torch.nn.functional.layer_norm(x, (64,), w)
     return torch.nn.functional.gelu(y @ y.transpose(-1, -2)).softmax(-1).sum(0)
 
 
 def main(folder: Path) -> None:
-    """Do all of it."""
+    """Build everything in both ways and print the outcome."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign] # the shortest handler
@@ -87,7 +87,7 @@ def _compiled(
 
 
 def _run(builds: Builds, sources: list[str]) -> list[float | str]:
-    """Build objects in one round and call each; return what each gave, or the name of the error."""
+    """Build objects in one round and call each; return each object's value, or the name of its error."""
     values: list[float | str] = []
     collect = functools.partial(builds._collect, builds._round)
     loads = [CppPythonBindingsCodeCache.load_pybinding_async(["float*"], one, submit_fn=collect) for one in sources]

@@ -11,6 +11,6 @@ from tests.worker.worker_samples import Worker
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Iterator[Worker]:
     made = Worker(tmp_path_factory.mktemp("worker"), headers)
-    made.compile("?", b"")  # the end of the first job waits until the worker is warm, which is nobody's test
+    made.compile("?", b"")  # the first job ends only once the worker is warm, and no test should wait for that
     yield made
     made.end()

@@ -1,6 +1,6 @@
-"""What a client might send to have the worker run its code, read its files or keep it busy: how such graphs are made.
+"""Graphs that a client might send to make the worker run its code, read its files or stay busy.
 
-Each graph differs from one that is compiled in the one hostile thing. Tests rebuild them, which must be refused.
+Each differs from a graph that compiles in one hostile thing only. Tests rebuild them, which must be refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.worker.worker_samples import BODY, OUT, TENSOR, X, checked, graph, mo
 
 CODE = "__import__('os').system('touch stranger')"
 SOON_S = 10.0
-"""Far more than any refusal takes, far less than what is refused would take."""
+"""Far more time than any refusal takes, and far less than what is refused would take."""
 
 
 def refuse(spec: GraphSpec) -> str:
@@ -42,7 +42,7 @@ def calling(name: str, *args: Any, **fields: Any) -> GraphSpec:
 
 
 def name_of_symbol(source: list[Any]) -> str:
-    """The name that torch gives to the symbol of the source."""
+    """Return the name that torch gives to the symbol of the source."""
     for name in (f"s{number}" for number in range(100)):
         try:
             Shapes(graph(sources=[source], symbols=[symbol(name)]))
@@ -66,7 +66,7 @@ M = name_of_symbol(OTHER_SOURCE)
 
 
 def shaped(rows: list[Any], *, size: int | None = None, **fields: Any) -> GraphSpec:
-    """A graph whose input has a size of the expression in the last of the rows (or the given one)."""
+    """Return a graph whose input has the size of the expression in the row `size`, by default the last."""
     row = len(rows) - 1 if size is None else size
     sized = dataclasses.replace(TENSOR, shape=[["x", row, "int"]], stride=[1], storage_bytes=["x", row, "int"])
     plain: dict[str, Any] = {"symbols": [symbol(S)], "sources": [SOURCE], "inputs": [tensor_value(sized)]}

@@ -1,4 +1,4 @@
-"""Which functions, methods and attributes a graph may name: nothing else is called in a worker."""
+"""Graphs may name only functions, methods and attributes of a list; a worker calls nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No setting names a program, a place or a function."""
+"""No setting may name a program, a path or a function."""
 
 from __future__ import annotations
 

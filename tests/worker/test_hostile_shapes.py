@@ -1,4 +1,4 @@
-"""Symbolic sizes: no text is read as mathematics, and no expression grows without end."""
+"""Symbolic sizes: the worker reads no text as mathematics, and no expression can grow without end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No name and no text of a graph brings code into a source, or hides what a graph module has."""
+"""No name or text in a graph can bring code into a source, or hide something that a graph module has."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_no_text_can_bring_code_into_a_source(text: str) -> None:
-    """torch writes arguments into Python, C++ and Triton sources, and not all of them quoted."""
+    """The rule is needed because torch writes arguments into Python, C++ and Triton sources, not always quoted."""
     refuse(calling("torch.relu", ["n", 0], text))
     refuse(calling("torch.relu", ["n", 0], ["l", ["t", text]]))
     refuse(calling("torch.relu", ["n", 0], ["d", text, 1]))

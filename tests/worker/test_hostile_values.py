@@ -1,4 +1,4 @@
-"""Values, devices, dtypes and tensors that cannot be are refused, and cost nothing."""
+"""The worker refuses impossible values, devices, dtypes and tensors, and they cost it nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_only_layouts_and_formats_are_named() -> None:
     ],
 )
 def test_a_tensor_that_cannot_be_costs_nothing(fields: dict[str, Any]) -> None:
-    """Refused or accepted as metadata, but at once: nothing is allocated."""
+    """The tensor may be refused or accepted as metadata, but the answer comes at once and nothing is allocated."""
     start = time.monotonic()
     with contextlib.suppress(MalformedError):
         rebuild(checked(graph(inputs=[tensor_value(dataclasses.replace(TENSOR, **fields))])))

@@ -1,4 +1,4 @@
-"""What is hostile goes to a real worker, which refuses it, lives on, and leaves nothing in its folder."""
+"""A real worker refuses hostile graphs, lives on, and leaves nothing in its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.worker.worker_samples import OUT, Worker, X, Y, graph, module, node, 
 
 
 def hostile() -> dict[str, GraphSpec]:
-    """Attacks of each kind. The keyword of a body is one that runs in a worker which takes names at their word."""
+    """Return attacks of each kind. The body's keyword would run in a worker that does not check names."""
     guarded = {"symbols": [symbol(S), symbol(M, source=1, hint=7)], "expressions": [["Symbol", S], ["Symbol", M]]}
     with_stack = f'File "x\r{CODE}", line 1, in x\n  code'
     return {
@@ -105,7 +105,7 @@ def test_a_worker_refuses_what_is_no_graph_and_lives(data: bytes, worker: Worker
 
 
 def test_torch_reads_text_that_would_be_refused_as_code() -> None:
-    """Why the rules are there: fx puts the names of keywords into source that it executes, as they are."""
+    """This shows why the rules exist: fx copies the names of keywords into source that it executes."""
     built = torch.fx.Graph()
     x = built.placeholder("x")
     built.output(built.call_function(torch.relu, (x,), {"a=print(), b": 1}))

@@ -1,4 +1,4 @@
-"""Kernels that a worker builds together are those that torch builds one by one."""
+"""Kernels that a worker builds together equal those that torch builds one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> dict[str
     shutil.copytree(headers / "probes", folder / "cache")
     environment = os.environ | {
         "TMPDIR": str(folder),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),  # which torch sets for its children, too
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),  # torch sets this for its children, too
         "TORCHINDUCTOR_COMPILE_THREADS": "2",
     }
     done = subprocess.run(
@@ -111,7 +111,7 @@ def test_each_kernel_of_a_share_has_an_entry_of_its_own() -> None:
 
 
 def _instructions(path: str) -> dict[str, list[str]]:
-    """Return the instructions of a kernel's functions by name, less what depends on where they lie."""
+    """Return the instructions of a kernel's functions by name, without what depends on their addresses."""
     text = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""A difference is planted between two graphs of dynamo's, and the first thing that is said must name it."""
+"""A test plants a difference between two graphs captured from dynamo, and the explanation must begin with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.worker.worker_samples import captured
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One request: a function and how it is called."""
+    """One request: a function and the way it is called."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
@@ -210,7 +210,7 @@ PLANTED = {
 
 
 def nearest(case: Case, *known: Case, program: str = "train.py") -> Nearest:
-    """What comes out when `known` are the requests of a store."""
+    """Return the explanation of a request if the store knows the requests of `known`."""
     ours, spec = case.request()
     candidates, graphs, fields = [], {}, {}
     for number, other in enumerate(known):

@@ -1,4 +1,4 @@
-"""A worker need not ask the machine for what the daemon knows of it already."""
+"""A worker does not ask the machine for what the daemon already knows about it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_worker_takes_over_what_is_known_of_its_environment(tmp_path: Path, he
     assert any(found.vec_isa.values())
 
     assert told("second", (environment, found)) == (environment, found)
-    # A probe that did not go well, there and then, says nothing about here: the machine is asked.
+    # A probe that failed elsewhere or earlier says nothing about this machine, so the worker asks again.
     worse = Facts(vec_isa=dict.fromkeys(found.vec_isa, False))
     assert told("third", (environment, worse)) == (environment, found)
     assert told("fourth", (ELSEWHERE, worse)) == (environment, found)

@@ -1,4 +1,4 @@
-"""State that a graph leaves in the worker: refused where the graph shows it, and the worker's end otherwise."""
+"""State that a graph would leave in the worker: the graph is refused if it shows that, otherwise the worker ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's program around its compiler: one job after the other, and how urgent each is."""
+"""The worker's program around its compiler: it does one job after another, each with its own priority."""
 
 from __future__ import annotations
 

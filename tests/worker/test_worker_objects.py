@@ -1,4 +1,4 @@
-"""Names of compiled objects, as two virtual environments in different folders make them."""
+"""Two virtual environments in different folders give compiled objects the same names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(json.dumps([object_name(source, command) for source, command in json.load(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A virtual environment with a torch that is no more than a folder."""
+    """A virtual environment whose torch is nothing but a folder."""
 
     prefix: Path
 
@@ -56,7 +56,7 @@ class Layout:
         return list(json.loads(done.stdout))
 
     def kernel(self) -> tuple[str, str]:
-        """Source and command line as torch writes them: full of absolute paths."""
+        """Return a kernel's source and command line as torch writes them, full of absolute paths."""
         include = sysconfig.get_path("include")
         source = f'#include "{self.torch}/include/ATen/ATen.h"\nextern "C" void kernel(float* x) {{ x[0] = 1; }}\n'
         flags = "-O3 -march=native -std=c++20 -fPIC -shared"
@@ -129,7 +129,7 @@ def test_a_name_is_one_plain_component_and_the_object_lies_beside_its_source(her
 
 
 def test_the_layouts_are_read_by_their_own_interpreters(here: Layout, there: Layout) -> None:
-    """Otherwise the tests above would compare the test's own environment with itself."""
+    """The two interpreters must differ, or the tests above would compare the test's own environment with itself."""
     for layout in (here, there):
         told = subprocess.run(
             [layout.python, "-c", "import sys, torch; print(sys.prefix); print(torch.__file__)"],

@@ -21,7 +21,7 @@ from tests.worker import worker_samples  # noqa: F401 - imports of torch's that 
 
 
 def registered() -> list[str]:
-    """Every operator of the dispatcher's, by the name that it would have here."""
+    """Return all operators of TorchScript's registry, by the names that a graph would use."""
     names = set()
     for schema in torch._C._jit_get_all_schemas():
         packet = "op:" + schema.name.replace("::", ".")
@@ -59,7 +59,7 @@ def test_operators_of_the_dispatcher_have_the_names_that_resolve_to_them() -> No
 
 @functools.cache
 def overloads() -> list[tuple[str, str]]:
-    """Every operator that TorchScript's registry has, the dispatcher's among them: name and overload."""
+    """Return every operator in TorchScript's registry, including the dispatcher's, as name and overload."""
     return sorted({(schema.name, schema.overload_name) for schema in torch._C._jit_get_all_schemas()})
 
 
@@ -78,7 +78,7 @@ def resolves(name: str) -> bool:
 
 
 def test_what_only_torchscript_knows_is_no_operator() -> None:
-    """Functions on text, lists and numbers run for real while a graph is traced, and make any text of its numbers."""
+    """Functions on text, lists and numbers would run while a graph is traced, and could turn numbers into text."""
     scripts = [pair for pair in overloads() if pair not in dispatched()]
     assert {("aten::chr", ""), ("aten::join", ""), ("aten::add", "str")} <= set(scripts)
 
@@ -154,7 +154,7 @@ def test_nothing_is_named_that_is_not_resolved(home: str) -> None:
 
 
 def _called(target: Any) -> str:
-    """The same in every process: a repr may have an address."""
+    """Return a name that is the same in every process; a repr may contain an address."""
     if isinstance(target, types.FunctionType):
         return f"{target.__module__}.{target.__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", repr(target))

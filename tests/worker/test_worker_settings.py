@@ -1,4 +1,4 @@
-"""Settings that a trainer may choose are those of a list, each with its values; the list is torch's own, reviewed."""
+"""A trainer may choose settings from a list only, each with its values; the list is torch's own, reviewed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch reads while it compiles and has in no key: all of it is known, and changes the daemon's key."""
+"""Everything that torch reads while it compiles, but leaves out of its key, is known and changes the daemon's key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No text of a graph comes into a source that a worker generates: it is a word of a short list, or it is refused."""
+"""No text of a graph reaches a source that a worker generates: it is a word from a short list, or it is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def saying(operator: str, message: Any) -> NodeSpec:
 
 
 def sources(worker: Worker) -> Iterator[str]:
-    """Everything that the worker has written and a compiler or Python could read."""
+    """Yield every file that the worker has written and that a compiler or Python could read."""
     for path in sorted((worker.folder / "cache").rglob("*")):
         if path.suffix in {".py", ".cpp", ".h", ".txt", ".json"} and path.is_file():
             yield path.read_text(errors="replace")
@@ -64,7 +64,7 @@ def sources(worker: Worker) -> Iterator[str]:
 
 @pytest.mark.parametrize("operator", MESSAGE_AT)
 def test_a_message_is_the_one_sentence_or_the_graph_is_refused(operator: str) -> None:
-    # What switches hooks off must be followed by what switches them on again.
+    # Whatever switches hooks off must be followed by what switches them on again.
     enabled = operator.replace("_disable", "_enable")
     after = [node("call_function", "z", enabled)] if enabled != operator else []
     rebuild(checked(nodes(saying(operator, SENTENCE), *after)))
@@ -143,7 +143,7 @@ def test_a_failing_assertion_is_still_the_same_kind_of_error() -> None:
 
 
 def test_text_that_is_computed_while_a_graph_is_traced_is_not_lowered(worker: Worker) -> None:
-    """What arrives is words only. But words can be put together, and flex attention writes its scale into C++."""
+    """A graph may contain listed words only, but it can join them, and flex attention writes its scale into C++."""
     shape = (1, 1, 128, 16)
     made = all_captured(lambda q: flex_attention(q, q, q), torch.randn(*shape))[0]
     spec = decode_graph(made.spec)
@@ -170,12 +170,12 @@ def test_text_that_is_computed_while_a_graph_is_traced_is_not_lowered(worker: Wo
 
 
 def _scaled(args: Any, row: int) -> Any:
-    """The arguments of flex attention with the text in that row as the scale, the one number among them."""
+    """Return the arguments of flex attention with the text in `row` as scale, which is the only number among them."""
     return [["n", row] if isinstance(item, float) else item for item in args]
 
 
 def _later(made: NodeSpec, after: int) -> NodeSpec:
-    """The node with its references moved by the one node that came in."""
+    """Return the node with its references shifted by the one node that was inserted."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, list) and value[:1] == ["n"]:
@@ -237,7 +237,7 @@ MARK = "stranger"
 
 
 def test_no_name_of_a_graph_comes_into_a_source(worker: Worker) -> None:
-    """Names are those of the sender's choice wherever the wire has one, and torch's own in what is generated."""
+    """Senders choose names wherever the wire has them, but generated sources contain torch's own names."""
     body = module(
         [
             node("placeholder", f"{MARK}_a", f"{MARK}_a"),

@@ -1,4 +1,4 @@
-"""What the tests of the worker share: graphs captured from dynamo, graphs made by hand, and a worker process."""
+"""The shared parts of the worker's tests: graphs captured from dynamo, graphs made by hand, and a worker process."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torch's own, while it is imported
+    warnings.simplefilter("ignore")  # torch's import causes warnings of its own
     import torch._inductor.compile_fx
     from torch._functorch._aot_autograd import autograd_cache
 
 
 class _KeyKnown(BaseException):
-    """Raised out of torch's compile once it has computed the key. Not an `Exception`: torch swallows those."""
+    """Raised to leave torch's compile once the key is computed. It is no `Exception`, because torch catches those."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Captured:
-    """A graph of dynamo's: its spec, torch's own key, and its code."""
+    """A graph captured from dynamo: its spec, torch's own key, and its code."""
 
     spec: bytes
     key: str
@@ -53,9 +53,9 @@ class Captured:
 def captured(
     function: Callable[..., Any], *args: Any, dynamic: bool | None = False, constants: Sequence[str] = ()
 ) -> Captured:
-    """Capture the one graph of `function` as a trainer would, with the key that it has there.
+    """Capture the only graph of `function` as a trainer would, with the key that it has there.
 
-    `constants` are the symbols that torch has found it must make constants of, when it traces once more.
+    `constants` are the symbols that torch found it must turn into constants when it traced a second time.
     """
     (only,) = all_captured(function, *args, dynamic=dynamic, constants=constants)
     return only
@@ -64,7 +64,7 @@ def captured(
 def all_captured(
     function: Callable[..., Any], *args: Any, dynamic: bool | None = False, constants: Sequence[str] = ()
 ) -> list[Captured]:
-    """Likewise where dynamo makes more than one graph of it."""
+    """Capture all graphs that dynamo makes of `function`, as `captured` does for a single one."""
     version = torch_version()
     assert version is not None
     found: list[Captured] = []
@@ -139,7 +139,7 @@ BODY = module([node("placeholder", "a", "a"), node("output", "output", "output",
 
 
 def graph(**fields: Any) -> GraphSpec:
-    """A graph of one `torch.relu`, made by hand, with what is given in place of its own."""
+    """Return a graph made by hand with a single `torch.relu`; the arguments replace parts of it."""
     plain: dict[str, Any] = {
         "torch": str(torch.__version__),
         "modules": [module([X, Y, OUT])],
@@ -162,7 +162,7 @@ def graph(**fields: Any) -> GraphSpec:
 
 
 def checked(spec: GraphSpec) -> GraphSpec:
-    """The spec as it arrives: hostile, but of the right form."""
+    """Return the spec as it arrives at the worker: it may be hostile, but has the right form."""
     return decode_graph(encode_graph(spec))
 
 
@@ -177,7 +177,7 @@ class Worker:
         known: tuple[Digest, Facts] | None = None,
         confined: bool = True,
     ) -> None:
-        """`temporary` has torch's probes of the instruction sets, and its header; `known` is what a daemon knew."""
+        """`temporary` has torch's probes of the instruction sets and its header; `known` is what a daemon knows."""
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
         shutil.copytree(temporary / "probes", folder / "cache")
@@ -209,7 +209,7 @@ class Worker:
         self.hello: dict[str, Any] = hello
 
     def compile(self, key: str, spec: bytes) -> dict[str, Any]:
-        """Have the graph compiled; return the last frame."""
+        """Have the graph compiled; return the worker's last answer."""
         write_frame(self._to, {"type": "job", "id": 1, "key": key, "graph": spec})
         while (frame := read_frame(self._from)) is not None:
             if frame["type"] in {"done", "refused"}:
@@ -217,7 +217,7 @@ class Worker:
         raise AssertionError(f"the worker died: {(self.folder / 'log').read_text()[-2000:]}")
 
     def compile_whatever_its_key(self, spec: bytes) -> dict[str, Any]:
-        """As somebody would who knows the key of what they send."""
+        """Compile the graph under the key that the worker expects, as a client would that knows it."""
         answer = self.compile("?", spec)
         if answer.get("reason") == "KEY_MISMATCH":
             answer = self.compile(answer["message"].split(" has the key ")[1].split(",")[0], spec)
@@ -230,5 +230,5 @@ class Worker:
 
 
 def strangers(folder: Path) -> Iterator[str]:
-    """Names of what lies in the worker's folder beside its log and caches."""
+    """Yield the names of files in the worker's folder other than its log and caches."""
     return (entry.name for entry in folder.iterdir() if entry.name not in {"log", "cache", "tmp"})
