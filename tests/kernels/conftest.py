@@ -52,7 +52,7 @@ class Running:
 
 
 class Bench:
-    """Starts daemons and trainers under one folder, and ends what is left of them."""
+    """Starts daemons and trainers under one folder, and ends those that are left."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -118,7 +118,7 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedDaemon]:
-    """One for all tests that do nothing to it; kernels that they share may be there already."""
+    """One daemon for all tests that do it no harm; it may have kernels already that another test asked for."""
     made = Bench(tmp_path_factory.mktemp("kernels"))
     try:
         yield made.daemon()

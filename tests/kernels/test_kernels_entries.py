@@ -1,4 +1,4 @@
-"""The files of a graph's Triton kernels before they are stored, as Triton makes them for a GPU that is not there."""
+"""The files of a graph's Triton kernels before they are stored, as Triton makes them for an absent GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from tests.kernels.conftest import needs_triton
 
-# Triton 3.9 warns of a default that 3.10 will change.
+# Triton 3.9 warns about a default that 3.10 will change.
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")]
 
-# As torch writes it: with functions of Triton's own, of torch's for kernels, and of NVIDIA's library.
+# torch writes such kernels: they use functions of Triton's, of torch's for kernels, and of NVIDIA's library.
 KERNEL = """
 import triton
 import triton.language as tl
@@ -32,7 +32,7 @@ def softened(in_ptr, out_ptr, n, BLOCK: tl.constexpr):
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """What lies in Triton's cache after a compile for sm_90, from a file in torch's cache."""
+    """Return the files in Triton's cache after a compile for sm_90 from a file in torch's cache."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -68,7 +68,7 @@ def test_kernels_of_a_graph_name_no_folder_and_run_the_same(files: dict[str, byt
     code = SimpleNamespace(_triton_bundle=TritonBundle([kernel], []))
     places = [str(tmp_path), str(Path(torch.__file__).parent), str(Path(triton.__file__).parent)]
     named = {place: [name for name, data in files.items() if place.encode() in data] for place in places}
-    assert all(len(names) >= 3 for names in named.values()), named  # else nothing is shown
+    assert all(len(names) >= 3 for names in named.values()), named  # otherwise the test shows nothing
 
     scrub(SimpleNamespace(compiled_fw=SimpleNamespace(result=code)))
 

@@ -1,4 +1,4 @@
-"""Why a kernel was not there, in words: differences that are planted into real kernels, one at a time."""
+"""A kernel's miss is explained in words: the tests plant one difference at a time into real kernels."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def explained(daemon: ServedDaemon) -> dict[str, Any]:
 @needs_triton
 def test_planted_differences_in_real_kernels_are_named_beside_an_unrelated_one(bench: Bench) -> None:
     daemon = bench.daemon()
-    bench.run("cuda:90", "vector_add", daemon=daemon)  # unrelated, and about as long
+    bench.run("cuda:90", "vector_add", daemon=daemon)  # an unrelated kernel that is about as long
     bench.run("cuda:90", "planted", daemon=daemon, PLANTED="{}")
     first = explained(daemon)
     planted = {

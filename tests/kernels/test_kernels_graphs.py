@@ -1,4 +1,4 @@
-"""Kernels of the user's own inside a compiled graph."""
+"""The user's own kernels inside a compiled graph."""
 
 from __future__ import annotations
 

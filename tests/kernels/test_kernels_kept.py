@@ -1,4 +1,4 @@
-"""Kernels after the process that needed them: warmed for the next, exported to another daemon, compiled again."""
+"""Kernels outlive the process that needed them: they are warmed for the next, exported, and compiled again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that need Triton kernels, with a daemon that is well, that goes, that stops, and that lies."""
+"""Processes that need Triton kernels, with a daemon that is healthy, goes away, stops answering, or lies."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_processes_at_once_have_each_kernel_compiled_once_and_a_later_one_with_e
     assert compiles_started(daemon) == 9
     assert later.report["kernel_hits"] == 9
     assert later.report["seconds_saved"] > 0
-    # Every file of every kernel, down to Triton's own JSON, is what a compile in this process makes.
+    # Every file of every kernel, including Triton's own JSON, equals what a compile in this process makes.
     assert all(outcome.result["files"] == alone.result["files"] for outcome in (*at_once, later))
-    assert len(alone.result["files"]) == 63  # source, five stages, metadata
+    assert len(alone.result["files"]) == 63  # source, five stages and metadata of each kernel
 
 
 def test_with_its_own_files_nobody_is_asked_and_half_a_group_is_completed(
@@ -159,7 +159,7 @@ def test_another_daemons_signature_is_not_believed(bench: Bench) -> None:
     daemon = bench.daemon()
     bench.run("cuda:80", "softmax", daemon=daemon)
     secret = daemon.directory / "secret"
-    secret.write_bytes(bytes(32))  # what the client reads; the daemon has its own in memory
+    secret.write_bytes(bytes(32))  # the client reads this file; the daemon keeps its own secret in memory
 
     outcome = bench.run("cuda:80", "softmax", daemon=daemon)
 
@@ -194,11 +194,11 @@ def test_timings_are_measured_once_and_a_second_process_measures_nothing(bench: 
     other = bench.run(script="tuned.py", daemon=daemon, SIZES="1001")
     by_user = bench.run(script="tuned.py", daemon=daemon, SIZES="1000", TRITON_CACHE_AUTOTUNING="0")
 
-    # All candidates were there before the first was timed.
+    # All candidates had arrived before the first one was timed.
     assert first.result == {"timed": 3, "best": 128, "compiles": 0, "ready": [3]}
     assert first.report["kernels_by_daemon"] == 3
     assert second.result == {"timed": 0, "best": 128, "compiles": 0, "ready": []}
-    assert (second.report["tuning_hits"], second.report["kernel_hits"]) == (1, 1)  # the winner alone is needed
+    assert (second.report["tuning_hits"], second.report["kernel_hits"]) == (1, 1)  # only the winner is needed
     assert (other.result["timed"], other.report["tuning_hits"]) == (3, 0)
     assert by_user.result["timed"] == 3
 

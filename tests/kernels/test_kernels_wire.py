@@ -1,4 +1,4 @@
-"""Kernels on the wire: specs, manifests, and what is read from binaries. No Triton is needed."""
+"""Kernels on the wire: specs, manifests, and what the client reads from binaries. No test needs Triton."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_kinds_are_not_mixed(roles: tuple[str, ...]) -> None:
 
 
 def elf(sections: dict[bytes, bytes]) -> bytes:
-    """A 64-bit file with these sections, and one of their names."""
+    """Return a 64-bit ELF file with these sections, and one more for their names."""
     names = b"\0" + b"".join(name + b"\0" for name in sections) + b".shstrtab\0"
     content, headers = bytearray(64), [struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
     for name, data in {**sections, b".shstrtab": names}.items():

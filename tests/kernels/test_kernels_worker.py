@@ -1,4 +1,4 @@
-"""A worker of kernels, given what a trainer sends and what nobody should."""
+"""A worker for kernels, given what a trainer sends and what nobody should send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compile_wire.kernel.spec import KernelSpec, decode_kernel, encode_kernel
 from compile_wire.manifest import decode_manifest
 from tests.kernels.conftest import Bench, needs_triton
 
-# Triton 3.9 warns of a default that 3.10 will change.
+# Triton 3.9 warns about a default that 3.10 will change.
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")]
 
 
@@ -29,7 +29,7 @@ def worker() -> Any:
 
 @pytest.fixture(scope="module")
 def spec() -> KernelSpec:
-    """Softmax for sm_90, lowered as a trainer lowers it."""
+    """Return softmax for sm_90, lowered as a trainer lowers it."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
@@ -124,7 +124,7 @@ TARGETS = {"cuda": {}, "hip": {"backend": "hip", "arch": "gfx942", "warp_size": 
 
 
 def for_target(spec: KernelSpec, backend: str, text: str) -> KernelSpec:
-    """The kernel's text for a target, with the options that the worker itself comes to."""
+    """Return the kernel with another target and text, with the options that the worker itself would choose."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
@@ -179,7 +179,7 @@ def test_text_that_brings_mlir_down_costs_workers_and_never_the_daemon(bench: Be
     daemon = bench.daemon("--workers", "1")
     fields = dict(kernel_environment())
     other = {"python": "another"}
-    # A function that is called, and that no stage brings to PTX: an assertion of LLVM's, or an error, by version.
+    # No stage turns this call of a function into PTX: depending on its version, LLVM fails an assertion or reports it.
     bad = "module { tt.func private @g() -> i32\n tt.func public @f() { %0 = tt.call @g() : () -> i32\n tt.return } }"
 
     with grpc.insecure_channel(daemon.address) as channel:

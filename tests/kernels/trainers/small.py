@@ -1,6 +1,7 @@
-"""A process that needs a few Triton kernels: `small.py TARGET,... NAME...`. The end of torch's import is played.
+"""A process that needs a few Triton kernels: `small.py TARGET,... NAME...`.
 
-Prints one JSON document: every file of every kernel by its digest, and what Triton's listener saw.
+It calls the client's entry point itself, as the end of torch's import would. It prints one JSON document: the digest of
+every file of every kernel, and what Triton's listener saw.
 """
 
 import hashlib
@@ -68,7 +69,7 @@ def planted(x_ptr, y_ptr, n, BLOCK: tl.constexpr):  # noqa: N803
 
 
 def planted_source(fields: dict[str, object]) -> object:
-    """A kernel with differences that the test plants."""
+    """Return a kernel with the differences that the test plants."""
     if "code" in fields:
         planted._unsafe_update_src(planted.src.replace("* 2", str(fields["code"])))
     types = {"x_ptr": "*fp32", "y_ptr": "*fp32", "n": "i32", "BLOCK": "constexpr", **fields.get("types", {})}  # type: ignore[dict-item]

@@ -1,6 +1,6 @@
-"""A process that calls an autotuned kernel, on a driver that launches nothing and with a timer that says its own times.
+"""A process that calls an autotuned kernel, with a driver that launches nothing and a timer that invents times.
 
-There is no device here: what is real is Triton's autotuner, its cache, and the compile of each candidate. Prints how
+No device is needed. Triton's autotuner, its cache and the compile of each candidate are real. The process prints how
 often the timer ran, and which configuration won.
 """
 
@@ -35,7 +35,7 @@ class Utils:
 
 
 class Driver:
-    """As much of a driver as a launch needs to come to nothing."""
+    """A driver with just enough in it for a launch that does nothing."""
 
     utils = Utils()
 

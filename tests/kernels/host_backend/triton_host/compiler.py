@@ -1,4 +1,4 @@
-"""The compiler's side: options, and two stages."""
+"""The compiler's half of the backend: its options and two stages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HostBackend(BaseBackend):
 
     @functools.lru_cache  # noqa: B019 - as Triton's own backends
     def hash(self) -> str:
-        """What stands in a kernel's key for the version of an assembler: the content of this folder."""
+        """Return what a kernel's key has in place of an assembler's version: the digest of this folder."""
         sources = sorted(Path(__file__).parent.glob("*.py"))
         return "host-" + hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
@@ -68,7 +68,7 @@ class HostBackend(BaseBackend):
         return {}
 
     def load_dialects(self, context: Any) -> None:
-        """Triton's own are enough."""
+        """Do nothing, because Triton's own dialects are enough."""
 
     def add_stages(self, stages: dict[str, Any], options: HostOptions, language: Any) -> None:
         stages["ttir"] = self._ttir
@@ -94,5 +94,5 @@ class HostBackend(BaseBackend):
         metadata["name"] = module.get_entry_func_name()
         metadata["shared"] = 0
         binary = HEADER + module.str_nodebug().encode()
-        Program(binary)  # a kernel that is not understood is refused here, and not at its launch
+        Program(binary)  # refuses here, and not at launch, a kernel that it does not understand
         return binary

@@ -1,4 +1,4 @@
-"""The driver's side: loads binaries, and launches them on the calling thread."""
+"""The driver's half of the backend: it loads binaries and launches them on the calling thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triton_host.program import Program
 
 
 class HostLauncher:
-    """What Triton calls to launch a kernel. `source` has the types of the parameters; constants are in the binary."""
+    """Launches a kernel for Triton. `source` has the parameters' types; constants are part of the binary."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
         self._taken = [kind != "constexpr" for kind in source.signature.values()]
@@ -49,7 +49,7 @@ class HostLauncher:
 class HostUtils:
     @staticmethod
     def load_binary(name: str, binary: bytes, shared: int, device: int) -> tuple[Any, Program, int, int, int]:
-        """Return a module, the function, registers, spills, and the most threads of a block."""
+        """Return a module, the function, registers, spills, and the largest number of threads in a block."""
         program = Program(binary)
         if program.name != name:
             raise RuntimeError(f"the binary of {name} is one of {program.name}")
@@ -88,7 +88,7 @@ class HostDriver(DriverBase):
         return 0
 
     def set_current_device(self, device: int) -> None:
-        """There is one."""
+        """Do nothing, because there is only one device."""
 
     def get_current_stream(self, device: int) -> int:
         return 0

@@ -1,6 +1,6 @@
-"""A binary, and what it does: straight-line TTIR, one numpy array for each value.
+"""Reads a binary and runs it: straight-line TTIR, with one numpy array for each value.
 
-Pointers are addresses. A masked load or store touches the memory of the lanes that are on, and nothing else.
+Pointers are addresses. A masked load or store touches only the memory of the active lanes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _CASTS = frozenset(f"arith.{name}" for name in ("extsi", "trunci", "extf", "trun
 
 
 class Program:
-    """A binary that was read and understood. Raises `ValueError` where it is anything else."""
+    """A binary that was read and understood; any other binary raises `ValueError`."""
 
     def __init__(self, binary: bytes) -> None:
         if not binary.startswith(HEADER):
@@ -71,7 +71,7 @@ class Program:
         self._steps = [_step(line) for line in lines[2:-2]]
 
     def run(self, args: list[Any], at: tuple[int, ...], grid: tuple[int, ...]) -> None:
-        """Run one instance: the point `at` of the grid."""
+        """Run one instance of the kernel, at the point `at` of the grid."""
         values: dict[str, Any] = {"at": at, "grid": grid}
         for (name, kind), arg in zip(self._parameters, args, strict=True):
             values[name] = np.int64(arg) if kind.startswith("!tt.ptr") else _TYPES[kind](arg)
@@ -81,7 +81,7 @@ class Program:
 
 
 def _step(line: str) -> tuple[str, Callable[[dict[str, Any]], Any]]:
-    """Return the name of a line's result, and what computes it from the values so far."""
+    """Return the name of a line's result, and a function that computes it from the values so far."""
     found = _LINE.match(line)
     if found is None:
         raise ValueError(f"the host does not understand {line!r}")
@@ -157,7 +157,7 @@ def _constant(text: str, shape: tuple[int, ...], element: str) -> Callable[[dict
 
 
 def _memory(addresses: Any, mask: Any, kind: np.dtype[Any]) -> tuple[Any, Any, Any]:
-    """Return the memory that the lanes that are on span, as an array; each such lane's place in it; which are on."""
+    """Return the memory that the active lanes span as an array, the place of each of them in it, and who is active."""
     on = np.broadcast_to(True if mask is None else mask, np.shape(addresses))
     wanted = np.asarray(addresses)[on]
     if not wanted.size:
