@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models here are so small that torch's threads mostly wait for each other; on a busy machine, for long."""
+    """Limit torch to one thread: the models are so small that threads would mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -25,7 +25,7 @@ BENCHES = {"multires": multires.BENCH, "gradients": gradients.BENCH, "backbones"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a bench's command line in this process; give (exit code, stdout lines, stderr)."""
+    """Run a bench's command line in this process; return its exit code, and the lines of its stdout and stderr."""
 
     def call(bench, *arguments):
         monkeypatch.setattr(sys, "argv", [bench, *map(str, arguments)])
@@ -173,7 +173,7 @@ def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(
     monkeypatch.setattr(multires, "preset", with_checkpoints)
     whole = json.loads(run("multires", *arguments, "--out", tmp_path / "whole")[1][-1])
     cut = tmp_path / "whole" / "multires" / "000"
-    # As if the machine had died during step 5: the log knows more than the checkpoint of step 4.
+    # The machine seems to have died during step 5: the log knows more than the checkpoint of step 4.
     lines = [json.loads(line) for line in (cut / "stats.jsonl").read_text().splitlines()]
     kept = [r for r in lines if r["kind"] == "step" and r["step"] <= 4]
     (cut / "stats.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept) + '{"kind": "st')
@@ -186,7 +186,7 @@ def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(
 
 
 def quick(name):
-    """The preset with a small model, few draws and few steps of sampling: everything is written, nothing is learnt."""
+    """Return the preset with a small model, few draws and sampling steps: it writes every file and learns nothing."""
     config = multires_preset(name)
     evaluation = replace(config.evaluation, images=16, nulls=3, sampler_steps=2, validation_tokens=512)
     backbone = replace(config.backbone, width=32, depth=2, heads=2, hidden=64)
@@ -196,7 +196,7 @@ def quick(name):
 
 def with_checkpoints(name):
     config = quick(name)
-    # A number that divides no number of steps but 4 keeps the last checkpoint before the end.
+    # A number that divides no step but 4 keeps the last checkpoint before the end.
     return replace(config, checkpoint_every=4, evaluation=replace(config.evaluation, times=1))
 
 

@@ -75,7 +75,7 @@ def test_a_composite_mixes_its_sources_by_ratio():
     chosen = mixture.choices(4000, seed=0, step=0)
     x_BCHW = mixture.draw(8, 16, seed=5, step=2)
 
-    # Three standard deviations of a binomial count.
+    # The bound is three standard deviations of a binomial count.
     assert abs(chosen.float().mean() - 0.25) < 3 * math.sqrt(0.25 * 0.75 / 4000)
     sources = [source.draw(8, 16, seed=5, step=2) for source in (few, many)]
     for i, index in enumerate(mixture.choices(8, seed=5, step=2)):

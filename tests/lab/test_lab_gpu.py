@@ -1,4 +1,4 @@
-"""The GPU check where there is no GPU: its refusals, its verdicts, and a rehearsal of its steps on the CPU."""
+"""The GPU check on a machine without a GPU: its refusals, its verdicts, and a rehearsal of its steps on the CPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path leaves room for a socket's name."""
+    """A folder whose path is short enough for a socket's name."""
     return tmp_path_factory.mktemp("s")
 
 

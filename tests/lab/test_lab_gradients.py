@@ -77,7 +77,7 @@ def test_l_kurtosis_knows_the_normal_and_the_uniform_law():
 
 def test_l_kurtosis_of_heavy_tails_varies_less_between_samples_than_kurtosis():
     generator = torch.Generator().manual_seed(1)
-    # Student's t with five degrees of freedom.
+    # The samples follow Student's t with five degrees of freedom.
     chi = torch.randn(60, 1000, 5, generator=generator, dtype=torch.float64).square().sum(-1)
     t5 = torch.randn(60, 1000, generator=generator, dtype=torch.float64) / (chi / 5).sqrt()
 

@@ -1,4 +1,4 @@
-"""The ten-point protocol that every metric of the panel has to pass, and what each is for."""
+"""The ten-point protocol that every metric of the panel must pass, and the purpose of each point."""
 
 import functools
 import math
@@ -43,7 +43,7 @@ def fresh():
 
 @functools.cache
 def values(damage=None, level=0.0):
-    """The value of every metric on a fresh draw, damaged or not."""
+    """Return the value of every metric on a fresh draw, which `damage` may have changed."""
     images = fresh() if damage is None else CORRUPTIONS[damage](fresh(), level, np.random.default_rng(0))
     features = all_features(images)
     return {m.name: m.value(features[m.name], *against()[m.name]) for m in METRICS}
@@ -56,7 +56,7 @@ def test_1_equal_sets_have_no_distance(name):
     value = metric(name).value(true, true, scale)
 
     if name.startswith(("fd_inf", "mmd")):
-        # Both correct for the bias of independent sets, so on one set twice they are at or below zero.
+        # Both metrics correct for the bias of independent sets, so a set compared with itself gives zero or less.
         assert value <= null()[name].mean
     else:
         assert abs(value) < 1e-8
@@ -66,7 +66,7 @@ def test_1_equal_sets_have_no_distance(name):
 def test_2_an_independent_true_draw_lies_within_the_null(name):
     known = null()[name]
 
-    # 99 % of a t law with 19 degrees of freedom.
+    # The bound covers 99 % of a t law with 19 degrees of freedom.
     assert abs(values()[name] - known.mean) <= 2.86 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
 
 
@@ -84,7 +84,7 @@ def test_4_a_metric_stays_where_it_is_under_damage_it_claims_not_to_see(name, da
 
     for level in LEVELS[damage]:
         if name.startswith(("fd_hist", "mmd")) and "shuffle" in damage:
-            assert values(damage, level)[name] == clean  # the histograms are the same numbers
+            assert values(damage, level)[name] == clean  # the shuffle leaves the histograms as they are
         else:
             assert values(damage, level)[name] == pytest.approx(clean, abs=1e-5, rel=1e-4)
 
@@ -95,7 +95,7 @@ def test_5_distances_are_symmetric(name):
     other = m.features(fresh())
 
     if name.startswith("fd_inf"):
-        # Its random subsets are drawn for each side in turn: symmetric up to their noise.
+        # The metric draws random subsets for each side in turn, so it is symmetric only up to their noise.
         assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), abs=4 * null()[name].spread)
     else:
         assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), rel=1e-9, abs=1e-12)
@@ -127,7 +127,7 @@ def test_6_repainting_both_colours_changes_no_geometry(m):
     before, after = (m.features(BOARDS.render(p, 24).numpy()) for p in (parameters, repainted))
 
     if m.name == "w1_fourfold_order":
-        # Channels weigh edges by their contrast; repainting keeps each image's edges but changes no orientation.
+        # Repainting changes the contrast by which channels weigh edges, but neither the edges nor their orientations.
         np.testing.assert_allclose(after, before, atol=2e-3)
     else:
         np.testing.assert_allclose(after, before, atol=1e-5)
@@ -147,7 +147,7 @@ def test_7_the_unbiased_mmd_of_true_draws_has_mean_zero():
     sets = [m.features(true_images(BOARDS, 16, 128, draw)) for draw in range(1, 49)]
     scale = m.scale(sets[0])
 
-    # Disjoint pairs: values against one common reference would share its error.
+    # The pairs are disjoint, because values against one common reference would share its error.
     found = [m.value(x, y, scale) for x, y in zip(sets[::2], sets[1::2], strict=True)]
 
     assert abs(np.mean(found)) < 3 * np.std(found, ddof=1) / math.sqrt(len(found))
@@ -252,7 +252,7 @@ def test_permutation_p_values_of_equal_laws_are_uniform_and_of_different_laws_sm
 
 
 def test_a_perfect_infinite_board_has_the_known_fourier_share():
-    # Periodic boards along the axes: sixteen tiles of four pixels, of which the two lowest waves are fitted.
+    # The board is periodic along the axes: sixteen tiles of four pixels, to which the two lowest waves are fitted.
     tiles = np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((4, 4)))
     image = np.repeat(tiles[None, None], 3, axis=1).astype(np.float32)
 

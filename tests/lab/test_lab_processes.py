@@ -56,7 +56,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it does; one that has ended and that nobody has asked for its exit code yet does not."""
+    """Return whether the process runs; one that has ended without being waited for does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -65,7 +65,7 @@ def runs(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path leaves room for a socket's name."""
+    """A folder whose path is short enough for a socket's name."""
     return tmp_path_factory.mktemp("s")
 
 

@@ -88,7 +88,7 @@ def test_attention_scores_depend_on_relative_positions_only():
 def test_slow_frequencies_mean_the_same_place_at_every_resolution_and_fast_ones_follow_the_tokens():
     small, large = (angles((image(side, side),), ("y", "x"), 8) for side in (8, 32))
 
-    # The same corner: up to half a token's width, the slowest pair has the same angle.
+    # At the same corner, up to half a token's width, the slowest pair has the same angle.
     assert abs(float(small[0, 0] - large[0, 0])) < math.pi / 2 * (1 / 8)
     neighbours = [abs(float(grid[1, 7] - grid[0, 7])) for grid in (small, large)]
     assert neighbours == pytest.approx([math.pi / 2, math.pi / 2])

@@ -1,4 +1,4 @@
-"""The speed benches: their arithmetic, their form, and a short run of those that compile nothing."""
+"""The speed benches: their arithmetic, the form of their results, and a short run of those that compile nothing."""
 
 from __future__ import annotations
 

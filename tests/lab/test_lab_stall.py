@@ -1,4 +1,4 @@
-"""The stall bench, on the smallest model and two rows: what it counts and compares holds, nothing is timed."""
+"""The stall bench on the smallest model with two rows; the tests check its counts and comparisons, and no times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def served(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path leaves room for a socket's name."""
+    """A folder whose path is short enough for a socket's name."""
     return tmp_path_factory.mktemp("s")
 
 

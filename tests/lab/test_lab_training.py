@@ -45,7 +45,7 @@ def test_a_resumed_run_repeats_the_losses_and_weights_of_an_uninterrupted_one_bi
     head = [next(steps).loss for _ in range(5)]
     save_checkpoint(first, tmp_path / "half.pt")
     second = trainer_of(backbone=config)
-    torch.rand(100)  # the global generator plays no part
+    torch.rand(100)  # the global generator must not matter
     load_checkpoint(second, tmp_path / "half.pt")
     tail = [record.loss for record in second.steps()]
 

@@ -1,4 +1,4 @@
-"""The wire bench, a few calls of each row: what it reads is right and counted, nothing is timed."""
+"""The wire bench with a few calls for each row; the tests check what it reads and counts, and no times."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(*arguments: str, folder: Path, path: str = "/usr/bin:/bin") -> subproces
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path leaves room for a socket's name."""
+    """A folder whose path is short enough for a socket's name."""
     return tmp_path_factory.mktemp("s")
 
 
