@@ -1,6 +1,6 @@
-"""`compiler-daemon serve` as the guides call it, with workers that pretend, and write down what they were given.
+"""Runs `compiler-daemon serve` as the guides do, with workers that only pretend to compile and record their jobs.
 
-JOURNALS is a folder: each daemon has a file there, named after its job and node.
+JOURNALS is a folder in which each daemon has a file, named after its job and node.
 """
 
 from __future__ import annotations

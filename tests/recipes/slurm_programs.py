@@ -1,4 +1,4 @@
-"""`compiler-daemon` and `python` as a cluster's nodes find them on their PATH."""
+"""The programs `compiler-daemon` and `python`, as a cluster's nodes find them on their PATH."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAKE_SERVE = 'if [ "$1" = serve ]; then shift; exec {python} -m tests.recipes.s
 
 
 def put_programs(folder: Path, *, with_torch: bool) -> Path:
-    """Write both into a folder; without torch the daemon's workers only pretend. Return the folder."""
+    """Write both programs into `folder` and return it; without torch the daemon's workers only pretend to compile."""
     folder.mkdir()
     serve = "" if with_torch else _FAKE_SERVE.format(python=sys.executable)
     for name, text in (("python", _PYTHON), ("compiler-daemon", _DAEMON)):

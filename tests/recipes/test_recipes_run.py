@@ -1,4 +1,4 @@
-"""The scripts inside of the manifests, run as they stand: afterwards a daemon's directory has what a daemon needs."""
+"""The scripts inside the manifests run as they are; afterwards a daemon's directory has what a daemon needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from compiler_daemon.tier.signer_files import SignerFiles
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """The files of a signer as `keys signer init` and `keys trust` leave them."""
+    """The files of a signer, as `keys signer init` and `keys trust` leave them."""
     directory = tmp_path / "signer"
     signers.init(directory, "fleet-1")
     signers.trust(directory, signers.init(tmp_path / "other", "lab-1").line)
@@ -28,7 +28,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def mounted(source: Path, target: Path) -> Path:
-    """A Secret as Kubernetes mounts it: symbolic links to files that others can read, in a folder that is swapped."""
+    """Mount files as Kubernetes mounts a Secret: as links to files that others can read, in a folder that it swaps."""
     data = target / "..2026_11_29"
     data.mkdir(parents=True)
     (target / "..data").symlink_to(data.name)
@@ -55,7 +55,7 @@ def run(script: str, directory: Path, *, shell: str = "sh", cwd: Path | None = N
 
 
 def names(directory: Path) -> tuple[str | None, list[str]]:
-    """Who signs in a directory, and whom it trusts; everything is checked as the daemon does."""
+    """Return the signer of a directory and the signers it trusts, after the same checks that the daemon makes."""
     known = SignerFiles(directory).read()
     return (known.own.signer.name if known.own else None), [one.signer.name for one in known.listed]
 
@@ -79,7 +79,7 @@ def test_the_init_container_makes_of_a_mounted_secret_what_a_daemon_reads(made: 
     directory = tmp_path / "node" / "1000"
     secret = mounted(made, tmp_path / "secret")
 
-    for _ in range(2):  # a pod starts again on a node that has the directory
+    for _ in range(2):  # the second time stands for a pod that starts again on a node that has the directory
         run(prepare_script(), directory, SIGNER=str(secret))
 
     assert names(directory) == ("fleet-1", ["lab-1"])

@@ -1,7 +1,7 @@
 """The files of the Slurm guide on a real Slurm: two nodes, each with a disk of its own, and a folder that both see.
 
-Without torch, but in the last test: workers pretend, and write down what they were given. `bash tools/slurm.sh FOLDER`
-fetches Slurm; `SLURM_FOLDER=FOLDER make slurm` runs these.
+Only the last test uses torch; in the others workers pretend to compile, and record their jobs. `bash tools/slurm.sh
+FOLDER` fetches Slurm; `SLURM_FOLDER=FOLDER make slurm` runs these tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.recipes.slurm_programs import REPOSITORY, put_programs
 
 PROGRAMS = slurm_programs(os.environ)
 KILL_WAIT_S = 30.0
-"""Slurm's own, which the guide goes by."""
+"""Slurm's own default, on which the guide relies."""
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -71,7 +71,7 @@ class Site:
         return [json.loads(path.read_text()) for path in sorted(self.home.glob(f"report-{job}-*.json"))]
 
     def compiled(self, job: int | str) -> Counter[str]:
-        """What workers of a job's daemons were given, on all nodes together."""
+        """Return how often the workers of a job's daemons, on all nodes together, got each graph."""
         journals = (self.home / "journals").glob(f"{job}-*")
         return Counter(line.split(" ", 2)[2] for path in journals for line in path.read_text().splitlines())
 
@@ -163,7 +163,7 @@ def test_a_job_array_warms_a_sweep_and_compiles_each_graph_once(site: Site) -> N
 def test_a_sites_prolog_and_epilog_give_every_job_a_daemon_and_take_it_back(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
-    # Of each user there is a folder below the site's, so the user's own files of the guide lie one deeper.
+    # The site has one folder for each user below its own, so the user's files of the guide lie one level deeper.
     for name in ("prolog", "epilog", "task-prolog"):
         path = folder / f"{name}.sh"
         text = files_of("slurm")[path.name]

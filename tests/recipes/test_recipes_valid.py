@@ -1,4 +1,4 @@
-"""Every manifest and script that the guides show is taken by the program that knows its form; a broken copy is not."""
+"""The program that knows its form accepts every manifest and script in the guides, and rejects a broken copy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPTS = sorted(files_of("slurm"))
 
 
 def scripts_of(document: Any) -> Iterator[str]:
-    """The scripts in a manifest: `run` of workflows, commands behind `-c` of a shell, files of configuration maps."""
+    """Yield the scripts in a manifest: `run` of workflows, commands after a shell's `-c`, files in ConfigMaps."""
     match document:
         case dict():
             for name, value in document.items():
@@ -92,7 +92,7 @@ def test_every_script_of_the_slurm_guide_is_read_by_bash_and_does_what_it_seems_
     ("guide", "name"), [(guide, name) for guide in RECIPES[1:] for name in sorted(files_of(guide))]
 )
 def test_every_script_inside_of_a_manifest_is_sound(guide: str, name: str) -> None:
-    # GitHub's steps are bash, the others sh; in Compose's files `$$` is a dollar.
+    # GitHub's steps are bash and the others sh; in Compose's files `$$` stands for a dollar.
     language = "bash" if guide == "ci" else "sh"
     for document in yaml.safe_load_all(files_of(guide)[name]):
         for script in scripts_of(document):

