@@ -1,4 +1,4 @@
-"""Artifacts to store: small, different from one another, and made of real manifests."""
+"""Artifacts to store, which are small, differ from one another, and have real manifests."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def found(store: Store, *, key: str = "key", environment: Digest = ENVIRONMENT, 
 
 
 def assert_whole(store: Store, item: Sample, *, key: str = "key") -> None:
-    """The artifact is found, and every byte of it is what was put."""
+    """Require that the store finds the artifact, and that every byte of it is as it was put."""
     (artifact,) = [artifact for artifact in store.find(ENVIRONMENT, key, limit=999) if artifact.digest == item.digest]
     assert artifact.manifest == item.manifest
     assert artifact.signature == SIGNATURE

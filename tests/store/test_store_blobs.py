@@ -193,7 +193,7 @@ def test_stream_can_be_left_in_the_middle(store: Store) -> None:
     chunks = store.iter_blob(NAME, 1000)
 
     assert next(chunks) == DATA[:1000]
-    del chunks  # an open file would be reported as a warning, and warnings are errors here
+    del chunks  # an open file would cause a warning, and warnings are errors here
 
 
 def test_removed_file_is_a_miss_and_counts_no_quarantine(store: Store, root: Path) -> None:

@@ -59,7 +59,7 @@ def test_directory_that_others_may_write_to_is_refused_naming_the_fix(root: Path
 
 
 def test_directory_of_another_user_is_refused(root: Path) -> None:
-    # Owned by somebody else from the point of view of the child, whoever runs the test.
+    # For the child process, the directory belongs to somebody else, whoever runs the test.
     if os.geteuid() == 0:
         root.mkdir(mode=0o700)
         os.chown(root, 65534, 65534)

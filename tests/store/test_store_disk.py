@@ -1,4 +1,4 @@
-"""What a failing disk does, shown in child processes: limits and identities of a process cannot be taken back."""
+"""What the store does when the disk fails, shown in child processes, because a process cannot undo its limits."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def run(program: str, folder: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that another user can reach; pytest's own are closed to others."""
+    """A folder that another user can reach, because pytest's own folders are closed to others."""
     folder = Path(tempfile.mkdtemp())
     yield folder
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""In which order things reach the disk. A power cut cannot be had in a test; the order of the calls can be watched."""
+"""The order in which things reach the disk. No test can cut the power, but it can watch the order of the calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Event = tuple[str, str]
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[Event]:
-    """Every fsync and rename, as it happens; the calls themselves go through."""
+    """Record every fsync and rename as it happens; the calls themselves are made, too."""
     seen: list[Event] = []
     fsync, replace = os.fsync, os.replace
 

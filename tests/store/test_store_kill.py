@@ -29,9 +29,9 @@ for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
 
 
 def killed_writer(root: Path, first: int, after_s: float, *, puts: int = 1, max_bytes: int = 2**30) -> list[int]:
-    """Run a process that puts one artifact after the other; kill it `after_s` after the first `puts`.
+    """Run a process that puts one artifact after another; kill it `after_s` seconds after the first `puts` of them.
 
-    Returns the seeds of all whose puts had returned.
+    Return the seeds of all artifacts whose put had returned.
     """
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(root), str(first), str(max_bytes)],
@@ -62,7 +62,7 @@ def test_nothing_whose_put_returned_is_lost_by_kills_and_nothing_half_is_seen(ro
                 assert_whole(store, sample(seed, size=30_000, key=f"key {seed % 5}"), key=f"key {seed % 5}")
             keys = {row.key: row.graph for row in store.graphs()}
             assert all(store.get_graph(keys[f"key {seed}"]) == b"graph %d" % seed for seed in seeds)
-            # At most the put that the kill met is there without having been told of.
+            # Each kill so far may have left one artifact whose put had not returned.
             assert len(returned) <= len(store.artifacts()) <= len(returned) + number + 1
             assert store.counts()["puts"] >= len(returned)
             assert store.usage().quarantined == 0
@@ -76,7 +76,7 @@ def test_nothing_whose_put_returned_is_lost_by_kills_and_nothing_half_is_seen(ro
         assert found(store, key="key 0")
     print(
         f"{len(returned)} puts returned, {unfinished} unfinished files found after {ROUNDS} kills"
-    )  # shown when it fails
+    )  # pytest shows this if the test fails
 
 
 @pytest.mark.timeout(120)

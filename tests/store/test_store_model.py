@@ -1,4 +1,4 @@
-"""The store against a dict: whatever is done to it, it answers as the dict would, or says that it has a miss."""
+"""The store compared with a dict: after any operation it answers as the dict would, or reports a miss."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert counts == self.counts
 
     def _notice_damage(self, digest: Digest) -> None:
-        """Who brings a blob that is stored already has the stored one looked at: a damaged one gives way."""
+        """Model that a put of a stored blob checks what is stored, and drops it with its artifacts if it is damaged."""
         if digest in self.damaged:
             self._lose(digest)
 
@@ -198,7 +198,7 @@ class StoreMachine(RuleBasedStateMachine):
 StoreMachine.TestCase.settings = settings(
     max_examples=25,
     stateful_step_count=25,
-    deadline=None,  # other jobs share the machine
+    deadline=None,  # other work shares the machine
     suppress_health_check=[HealthCheck.too_slow],
 )
 test_store_answers_as_a_dict_would = StoreMachine.TestCase

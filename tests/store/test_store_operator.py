@@ -1,4 +1,4 @@
-"""What an operator asks of the store: one artifact, a collection with limits of its own."""
+"""The store as an operator uses it: one artifact at a time, and a collection with limits of its own."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_damaged_index_is_set_aside_and_rebuilt_from_the_files(root: Path, damag
 @pytest.mark.parametrize("file", [f"{INDEX}-wal", f"{INDEX}-shm"])
 @pytest.mark.parametrize("whole", [True, False], ids=["all garbage", "garbage at the end"])
 def test_garbage_in_the_write_ahead_log_loses_nothing(root: Path, file: str, whole: bool) -> None:
-    # Copied while open: closing would empty the log.
+    # The files are copied while the store is open, because closing it would empty the log.
     copy = root.with_name("copy")
     with Store.open(config(root)) as store:
         fill(store)

@@ -134,7 +134,7 @@ def test_live_readers_never_lose_what_they_have_found(root: Path) -> None:
                             store.read_blob(blob)
                             reads += 1
                 time.sleep(0.001)
-            except StoreError as error:  # handed to the test's own thread
+            except StoreError as error:  # the test's own thread raises it
                 trouble.append(error)
 
     with Store.open(config(root, max_bytes=200_000, low_water=0.5, grace_s=0.2)) as store:
@@ -261,7 +261,7 @@ def test_orphans_go_only_after_the_uploader_had_its_time(root: Path) -> None:
         store.put_blob(digest_of(data), data)
         assert store.collect().orphans == 0
         time.sleep(0.3)
-        assert store.missing_blobs([digest_of(data)]) == []  # an uploader asks, and counts on the answer
+        assert store.missing_blobs([digest_of(data)]) == []  # an uploader asks this, and relies on the answer
         time.sleep(0.2)
         assert store.collect().orphans == 0
         time.sleep(0.3)
