@@ -1,4 +1,4 @@
-"""Addresses are read in one way, and who listens at one is known before anything is shown to it."""
+"""Addresses are read in one way, and the client knows who listens at one before it shows any secret there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Write = Callable[[str, str], None]
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """The daemon's directory: a socket's path must be short, and the directory private."""
+    """A directory for the daemon: it is private, and its path is short enough for a socket's name."""
     path = tmp_path / "d"
     path.mkdir(mode=0o700)
     return path
@@ -206,7 +206,7 @@ def test_where_nobody_listens_is_an_error_of_the_system(directory: Path, path: s
 
 def test_over_tcp_nobody_can_say_who_listens() -> None:
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port meanwhile
+        sock.bind(("127.0.0.1", 0))  # the port is bound without listening, so that nobody else gets it meanwhile
         address = TcpAddress("127.0.0.1", sock.getsockname()[1])
         with pytest.raises(ConnectionRefusedError):
             probe(address, 0.2)

@@ -15,7 +15,7 @@ def folders() -> set[str]:
 
 
 def drawn() -> set[str]:
-    """The folders of the drawing, which has one line for each, two spaces deeper than the folder that holds it."""
+    """Return the folders in the drawing, where each has a line that is two spaces deeper than that of its parent."""
     found: set[str] = set()
     above: list[str] = []
     for line in ROOMS.splitlines():

@@ -1,4 +1,4 @@
-"""Keys and secrets are read only where nobody else can have written or read them."""
+"""The client reads keys and secrets only from places where nobody else can have written or read them."""
 
 from __future__ import annotations
 

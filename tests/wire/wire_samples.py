@@ -1,4 +1,4 @@
-"""What the tests of the wire share: valid specs and manifests, as samples and as strategies."""
+"""The shared parts of the wire's tests: valid specs and manifests, as samples and as strategies."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ plain_values = st.none() | st.booleans() | integers | finite | st.text(max_size=
 
 
 def values(*, nodes: int = 0, expressions: int = 0) -> st.SearchStrategy[Any]:
-    """Values of the form that `compile_wire.graph.spec` describes, as deep as a graph's arguments."""
+    """Draw values of the form that `compile_wire.graph.spec` describes, nested as deeply as a graph's arguments."""
     leaves = plain_values | st.one_of(
         st.just(["e"]),
         st.integers().map(lambda number: ["i", str(number)]),
@@ -202,7 +202,7 @@ def modules(draw: st.DrawFn, row: int, count: int, source_rows: int, expression_
 
 @st.composite
 def graphs(draw: st.DrawFn) -> GraphSpec:
-    """Specs of the right form; whether what they name exists is another matter."""
+    """Draw specs of the right form; the things that they name need not exist."""
     source_rows, expression_rows = draw(sources()), draw(expressions())
     rows = len(expression_rows)
     bounds = st.none() | st.integers(0, rows - 1) if rows else st.none()
