@@ -1,1 +1,1 @@
-"""Programs in pairs that differ in exactly one thing, and what a daemon that serves both must never confuse."""
+"""Pairs of programs that differ in exactly one thing; a daemon that serves both must never confuse them."""

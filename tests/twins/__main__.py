@@ -1,10 +1,10 @@
-"""`python -m tests.twins`: programs in pairs that differ in one thing, plainly and through daemons in both orders.
+"""`python -m tests.twins` plays pairs of programs that differ in one thing, plainly and through daemons in both orders.
 
-Prints what differed, and as the last line of standard output {"pairs": n, "differences": n, "lost": n}. Exit code 1
-where anything did, or where a hit was lost. With `--write` the results go to `docs/trust/twins.md` and `.json`.
+It prints what differed, and as the last line of standard output {"pairs": n, "differences": n, "lost": n}. The exit
+code is 1 if anything differed, or if a hit was lost. `--write` puts the results into `docs/trust/twins.md` and `.json`.
 
-With `--weaken PART` (or `--weaken all`) client and workers leave a part of the key out, and the run succeeds only if
-the twins that this part keeps apart are then confused: a harness that cannot fail is none.
+With `--weaken PART` (or `--weaken all`) client and workers leave a part of the key out. The run then succeeds only if
+the twins that this part keeps apart are confused: a harness that cannot fail shows nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     talk = Console(stderr=True, highlight=False)
     if options.weaken:
         return _weaken(options, talk)
-    # In /tmp, whatever TMPDIR says: a Unix socket's path has at most 107 bytes.
+    # The folder is in /tmp whatever TMPDIR says, because a Unix socket's path has at most 107 bytes.
     folder = options.keep or Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
     earlier = {pair.name: before[pair.name] for pair in pairs if pair.name in before}
     waiting = programs([pair for pair in pairs if pair.name not in before], seed=options.seed)

@@ -1,8 +1,8 @@
-"""A g++ that remembers: equal sources, built by equal commands, are built once for all processes of a stage.
+"""A g++ with a memory: all processes of a stage together build equal sources with equal commands only once.
 
-Plain runs, workers and both orders build the same few kernels over and over; only their folders differ. What is
-remembered is a file that the real compiler wrote, under a digest of everything that it was told: the command without
-the folder it works in, and the texts of its sources. A command of any other form goes to the real compiler.
+Plain runs, workers and both orders would build the same few kernels over and over, in different folders. The memory
+holds files that the real compiler wrote, under a digest of everything it was told: the command without its working
+folder, and the texts of its sources. Commands of any other form go to the real compiler.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ os.chmod(target, 0o755)
 
 
 def remembering_compiler(folder: Path) -> dict[str, str]:
-    """Put one into `folder`, unless it is there; return the variables with which it is found first."""
+    """Put this compiler into `folder`, unless it is there; return the variables that put it first on the path."""
     real = shutil.which("g++")
     assert real, "there is no g++: install it, as for everything that compiles here"
     script = folder / "bin" / "g++"

@@ -1,4 +1,4 @@
-"""A pair played through, and what is said of it: B must be B, whoever was there before."""
+"""Plays a pair through and judges it: program B must do what B does, whichever program came before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLAYED: tuple[tuple[Order, Phase, str], ...] = (
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one pair."""
+    """The outcome of one pair."""
 
     name: str
     thing: str
@@ -33,18 +33,18 @@ class Result:
     position: str
     times: str
     differences: list[str]
-    """Where a program with a daemon did not end as it does plainly: each way, and in what."""
+    """The ways in which a program ended differently with a daemon than plainly, and in what it differed."""
     lost: list[str]
-    """Hits that should have been: ways in which something was compiled again that was there."""
+    """Hits that were lost: the ways in which something was compiled again that was there."""
     telling: bool
-    """Whether A and B differ plainly. Twins that do not can still go wrong, but not by being exchanged."""
+    """Whether A and B differ plainly. Other twins can still go wrong, but not by being exchanged."""
     raises: bool
-    """Whether a program is stopped by an exception plainly, too."""
+    """Whether an exception stops a program plainly, too."""
     graphs: int
     refused: dict[str, int]
-    """Reasons for which graphs were compiled in the program's own process, in all runs."""
+    """How often each reason kept a graph from the daemon, so that the program compiled it itself, in all runs."""
     seconds: float
-    """Of its programs, in all runs, with their other places."""
+    """The time of the pair's programs in all runs, including the other pairs in them."""
 
     @property
     def passed(self) -> bool:
@@ -52,7 +52,7 @@ class Result:
 
 
 def play(stage: Stage, twins: Twins) -> list[Result]:
-    """Run both programs plainly, A before B on one daemon, B before A on another; compare each with its plain run."""
+    """Run both programs plainly, A before B on one daemon and B before A on another; compare with the plain runs."""
     began = time.monotonic()
     scripts = stage.write(twins)
     plain = {phase: stage.run(twins, phase, script, way=f"{phase}, plain") for phase, script in scripts.items()}
@@ -62,7 +62,7 @@ def play(stage: Stage, twins: Twins) -> list[Result]:
 
 
 def play_briefly(stage: Stage, twins: Twins) -> list[Result]:
-    """Run B plainly, and after A on one daemon, twice: half of the runs, for what is played at every change."""
+    """Run B plainly, and twice after A on one daemon: half of the runs, for tests that run at every change."""
     scripts = stage.write(twins)
     began = time.monotonic()
     plain: dict[Phase, Run] = {"B": stage.run(twins, "B", scripts["B"], way="B, plain")}
@@ -73,7 +73,7 @@ def play_briefly(stage: Stage, twins: Twins) -> list[Result]:
 
 
 def judge(pair: Pair, plain: Mapping[Phase, Run], served: Sequence[Run], seconds: float) -> Result:
-    """Say of one pair what was wrong with it in these runs."""
+    """Return what was wrong with one pair in these runs."""
     differences, lost = [], []
     refused: dict[str, int] = {}
     for run in served:
@@ -102,7 +102,7 @@ def judge(pair: Pair, plain: Mapping[Phase, Run], served: Sequence[Run], seconds
 
 
 def told_at(run: Run, place: str) -> dict[str, Any]:
-    """Return what a program has told of a place; nothing where it did not come to its end."""
+    """Return what a program reported for a place; the result is empty if the program did not reach its end."""
     try:
         found: dict[str, Any] = json.loads(run.last).get(place, {})
     except (ValueError, AttributeError):
@@ -111,7 +111,7 @@ def told_at(run: Run, place: str) -> dict[str, Any]:
 
 
 def difference(plain: Run, served: Run, place: str) -> str:
-    """Say in what a run with a daemon ended otherwise than plainly; nothing where it did not."""
+    """Return how a run with a daemon ended differently than plainly; the text is empty if it did not."""
     if served.code != plain.code:
         error = (served.errors.strip().splitlines() or [""])[-1]
         return f"exit code {served.code}, plainly {plain.code}: {error[:_SHORT]}"
@@ -143,10 +143,10 @@ def _text(value: Any) -> str:
 
 
 def lost_hits(way: str, counted: Mapping[str, Any], *, exchanged: bool) -> str:
-    """Say where something was compiled although it was there: in a warm run, and in that of a harmless twin.
+    """Return what was compiled although it was there, in a warm run or in that of a harmless twin.
 
-    What could not be shared has its reason, and is no loss of a warm run; but it is that of a harmless twin, except
-    where torch itself has no key for a graph, and caches it nowhere.
+    A graph that could not be shared has a reason for it, and is no lost hit of a warm run. It is one of a harmless
+    twin, except where torch itself has no key for the graph and caches it nowhere.
     """
     if not counted.get("graphs"):
         return ""

@@ -1,7 +1,7 @@
-"""Outcomes of twins kept from one sitting to the next: a whole draw takes hours.
+"""Outcomes of twins that are kept from one session to the next, because playing a whole draw takes hours.
 
-A line of JSON for each pair, with torch's version and the commit that it was played on. Only what passed is kept from
-being played again; what differed, or lost a hit, is played anew.
+The file has a line of JSON for each pair, with torch's version and the commit that was played. Only pairs that passed
+are left out the next time; a pair that differed, or lost a hit, is played again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tests.twins.judging import Result
 
 @dataclass(frozen=True)
 class Kept:
-    """An outcome, and the commit that it was played on."""
+    """An outcome, and the commit that was played."""
 
     result: Result
     commit: str
 
 
 def load(path: Path) -> dict[str, Kept]:
-    """Return what passed in earlier sittings with this torch, by the pair's name; the latest counts."""
+    """Return the pairs that passed earlier with this torch, by name; a later outcome replaces an earlier one."""
     found: dict[str, Kept] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         row = json.loads(line)

@@ -1,4 +1,4 @@
-"""Which pairs are played: every thing at every position that it fits, or a draw of those."""
+"""Chooses the pairs to play: every thing at every position that it fits, or a draw of those."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.twins.things import THINGS
 
 
 def all_pairs(things: Sequence[Thing] = THINGS) -> list[Pair]:
-    """Return every thing at every position and with the sizes that it fits; numbers are never used twice."""
+    """Return every thing at every position and with the sizes that it fits; each pair has a number of its own."""
     places = [(thing, position, times) for thing in things for position in thing.fits for times in thing.times]
     return [Pair(thing, position, times, number + 1) for number, (thing, position, times) in enumerate(places)]
 
 
 def drawn(pairs: Sequence[Pair], *, seed: int, each: int, played: Collection[str] = ()) -> list[Pair]:
-    """Draw so many pairs of each thing; another seed draws others.
+    """Draw `each` pairs of each thing; another seed draws others.
 
-    Those of which the name is among `played` are drawn before all others, and stay where there are more of them.
+    Pairs whose names are in `played` are drawn before all others, and all are returned if there are more than `each`.
     """
     chance = random.Random(seed)
     chosen: list[Pair] = []
@@ -31,7 +31,7 @@ def drawn(pairs: Sequence[Pair], *, seed: int, each: int, played: Collection[str
 
 
 def programs(pairs: Sequence[Pair], *, seed: int, at_most: int = 4) -> list[Twins]:
-    """Put pairs of one thing together into programs, so many in each, in an order of chance."""
+    """Put pairs of one thing together into programs of at most `at_most` pairs, in random order."""
     chance = random.Random(seed)
     made = [
         Twins(own[0].thing, tuple(own[begin : begin + at_most]))
@@ -50,7 +50,7 @@ def _by_thing(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def named(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
-    """Return the pairs of which name, thing or kind is like one of the patterns (`*` stands for anything)."""
+    """Return the pairs whose name, thing or kind matches one of the patterns (`*` stands for anything)."""
     return [
         pair
         for pair in pairs

@@ -1,4 +1,4 @@
-"""Many twins, several at a time, with a line for each and an end by the clock."""
+"""Plays many twins, several at a time, with a line for each and a limit of time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def play_all(
     talk: Console | None = None,
     briefly: bool = False,
 ) -> Iterator[Result]:
-    """Yield what came of each pair; begin no program after so many minutes, if there are any."""
+    """Yield the result of each pair; begin no program after so many minutes, if a number is given."""
     one = play_briefly if briefly else play
     began = time.monotonic()
     waiting = list(reversed(programs))

@@ -1,4 +1,4 @@
-"""The text of a program: a thing's lines at a position. Written to be read, and to be run by hand."""
+"""Writes the text of a program, a thing's lines at a position, so that a person can read it and run it by hand."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ _FOOT = "account.close()\n"
 
 
 def text_of(twins: Twins, phase: Phase) -> str:
-    """Return the program of a twin; that of its twin is the same text, unless texts are what they differ in."""
+    """Return a twin's program; its twin's text is the same, unless the twins differ in their texts."""
     thing = twins.thing
     more = "".join(f", {name}" for name in thing.more)
     names = "".join(f"{name}, " for name in thing.more)

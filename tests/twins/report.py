@@ -1,4 +1,4 @@
-"""What was played, as a page and as data: docs/trust/twins.md and twins.json."""
+"""Writes what was played as a page and as data: docs/trust/twins.md and twins.json."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ What was confused before, by kind, and what keeps it apart now: [log](../log.md)
 
 
 def summary(results: Sequence[Result]) -> dict[str, int]:
-    """The numbers of the last line."""
+    """Return the numbers of the last line."""
     return {
         "pairs": len(results),
         "things": len({result.thing for result in results}),
@@ -48,7 +48,7 @@ def summary(results: Sequence[Result]) -> dict[str, int]:
 
 
 def write(results: Sequence[Result], *, command: str, seed: int, commits: Sequence[str], drawn: int) -> None:
-    """Write both files. The data of other versions of torch stay; those of this one are replaced."""
+    """Write both files; data of other versions of torch stay, and those of this version are replaced."""
     path = DOCUMENT.with_suffix(".json")
     runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
     runs[version("torch")] = {
@@ -67,7 +67,7 @@ def write(results: Sequence[Result], *, command: str, seed: int, commits: Sequen
 
 
 def write_weakened(found: Mapping[str, str], *, command: str) -> None:
-    """Write what was found with each part left out; other parts' rows stay."""
+    """Write what was found with each part left out; rows of other parts stay."""
     before = json.loads(_PARTS.read_text())["parts"] if _PARTS.exists() else {}
     run = {"command": command, "commit": commit(), "torch": version("torch"), "parts": {**before, **found}}
     _PARTS.write_text(json.dumps(run, indent=1) + "\n")
@@ -95,7 +95,7 @@ def page(runs: dict[str, Any]) -> str:
 
 
 def _weakened() -> list[str]:
-    """What the harness says where a part of the key is left out."""
+    """Return what the harness found where a part of the key was left out."""
     if not _PARTS.exists():
         return []
     run = json.loads(_PARTS.read_text())
@@ -110,7 +110,7 @@ def _weakened() -> list[str]:
 
 
 def _cases() -> list[str]:
-    """The small programs after public reports, by version of torch."""
+    """Return the small programs that were written after public reports, by version of torch."""
     if not _CASES.exists():
         return []
     runs = json.loads(_CASES.read_text())

@@ -1,4 +1,4 @@
-"""Where twins are run: two daemons, one for each order, and processes with empty caches, with and without them."""
+"""A stage on which twins run: two daemons, one for each order, and processes with empty caches."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from tests.twins.program import text_of
 from tests.twins.thing import PHASES, Phase, Twins
 
 Order = Literal["AB", "BA"]
-"""Who is first on a daemon: each order has its own."""
+"""The program that comes first on a daemon; each order has a daemon of its own."""
 _TELLING = Path(__file__).with_name("telling.py")
 _LIMIT_S = 240.0
 _PASSIVE = {"OMP_WAIT_POLICY": "passive"}
-"""Threads that wait give the processor to the other programs."""
+"""With this, threads that wait leave the processor to other programs."""
 COUNTERS = ("graphs", "hits", "hits_local", "compiled_by_daemon", "compiled_here")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process came to."""
+    """The outcome of one process."""
 
     phase: Phase
     way: str
     code: int
     last: str
-    """Its last line: everything it computed."""
+    """The last line of the output: everything that the program computed."""
     places: dict[str, dict[str, Any]]
-    """Of the client's counters, what each place has added."""
+    """How far each place raised the client's counters."""
     errors: str
     counters: dict[str, Any]
-    """Of the client; empty where it was off."""
+    """The client's counters; empty if it was off."""
     seconds: float
 
 
 class Stage:
-    """Runs programs. Safe to use from several threads; one daemon serves the pairs of all of them."""
+    """Runs programs, also from several threads at once. One daemon for each order serves the pairs of all threads."""
 
     def __init__(self, folder: Path, temporary: Path, *, workers: int = 1, weaken: str = "") -> None:
-        """`folder` has a short name, for the sockets in it; `temporary` has been through `with_probes`.
+        """`folder` needs a short name, for the sockets in it; `temporary` must have been through `with_probes`.
 
-        With `weaken` client and workers leave that part out of what keeps programs apart.
+        With `weaken`, client and workers leave that part out of what keeps programs apart.
         """
         folder.mkdir(mode=0o700, parents=True)
         (folder / "forks").mkdir()
@@ -72,7 +72,7 @@ class Stage:
 
     @classmethod
     def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "", temporary: Path | None = None) -> Stage:
-        """Return a stage in the folder, in place of a former one, with torch's probes made where there are none yet.
+        """Return a new stage in the folder, in place of an earlier one; make torch's probes if there are none yet.
 
         Headers and kernels that were built stay in `temporary`, which is `t` in the folder.
         """
@@ -91,10 +91,10 @@ class Stage:
         self._closing.close()
 
     def daemon(self, order: Order) -> Daemon:
-        """The daemon of that order, started when it is first needed."""
+        """Return the daemon of that order; the first call starts it."""
         with self._starting:
             if order not in self._daemons:
-                # The compiler that remembers keeps its objects where no confined worker may look.
+                # This compiler's memory is in a folder that a confined worker could not reach.
                 variables = {**self._variables, "COMPILER_DAEMON_SANDBOX": "off"}
                 made = Daemon(self.folder / order, self._lab.temporary, self._daemon_arguments, variables)
                 self._closing.callback(made.stop)
@@ -102,7 +102,7 @@ class Stage:
             return self._daemons[order]
 
     def write(self, twins: Twins) -> dict[Phase, Path]:
-        """Write both programs; return where each is."""
+        """Write both programs; return the path of each."""
         home = self.folder / twins.folder
         places: dict[Phase, Path] = {}
         for phase in PHASES:
@@ -117,7 +117,7 @@ class Stage:
         return places
 
     def run(self, twins: Twins, phase: Phase, script: Path, *, way: str, order: Order | None = None) -> Run:
-        """Run one program in a process with empty caches; through the daemon of that order, or plainly without one."""
+        """Run one program in a process with empty caches, through the daemon of that order or plainly without one."""
         with self._lock:
             self._count += 1
             home = self.folder / f"run-{self._count}"
@@ -137,7 +137,7 @@ class Stage:
 
 
 def _counted(line: str) -> tuple[str, dict[str, Any]] | None:
-    """What a line of a program says of the counters at one of its places."""
+    """Return what a line of the output says about the counters at one place of the program."""
     if not line.startswith('{"counters of"'):
         return None
     said = json.loads(line)

@@ -1,6 +1,6 @@
-"""How a twin tells what it computed: one line of JSON, in which equal text means equal to the last bit.
+"""A twin tells what it computed with this module: one line of JSON, in which equal texts mean equal to the last bit.
 
-Each program has a copy of this file beside it, so that a folder which was kept runs by itself: `python program.py A`.
+Each program has a copy of this file beside it, so that a folder that was kept can be run alone: `python program.py A`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 PHASE = sys.argv[1]
-"""A or B: which of the twins this process is."""
+"""Whether this process is twin A or twin B."""
 
 
 def pick(a: Any, b: Any) -> Any:
-    """The one thing in which the twins differ."""
+    """Return `a` in program A and `b` in program B: this is the one thing in which the twins differ."""
     return {"A": a, "B": b}[PHASE]
 
 
 def inputs(rows: int, *, grad: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows of four and a matrix, whatever torch's defaults are."""
+    """Return a tensor with rows of four numbers and a matrix, whatever torch's defaults are."""
     made = []
     for seed, shape in ((rows, (rows, 4)), (99, (4, 4))):
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -34,14 +34,14 @@ def inputs(rows: int, *, grad: bool = True) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def learn(values: Any, **how: Any) -> None:
-    """Take gradients of one number of which everything that was computed has its part; of nothing, if none has any."""
+    """Take gradients of a number to which everything computed contributes; do nothing if nothing has a gradient."""
     parts = [value.float().square().sum() for value in _tensors(values) if value.requires_grad]
     if parts:
         torch.stack(parts).sum().backward(**how)
 
 
 class Account:
-    """Takes down what happens, and says it at the end."""
+    """Records what happens, and prints it at the end."""
 
     def __init__(self) -> None:
         self._told: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ class Account:
 
     @contextlib.contextmanager
     def place(self, name: str, seed: int) -> Iterator[None]:
-        """Take down the steps of one place, and what the random streams give after them."""
+        """Record the steps of one place, and what the random streams give after them."""
         torch.manual_seed(seed)
         random.seed(seed)
         before = _counters()
@@ -61,7 +61,7 @@ class Account:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Take down the kind of what is raised in here, and at which step; texts name folders and numbers of lines."""
+        """Record the kind of an exception in this step, but not its text, which may name folders and line numbers."""
         self._told.append({"step": name})
         try:
             yield
@@ -70,7 +70,7 @@ class Account:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
 
     def tell(self, **values: Any) -> None:
-        """Take down values, and which of the tensors share memory."""
+        """Record values, and which of the tensors share memory."""
         shared: dict[int, list[str]] = {}
         for name, value in values.items():
             self._told[-1][name] = _plain(value)
@@ -82,12 +82,12 @@ class Account:
             self._told[-1].setdefault("shared", []).extend(together)
 
     def close(self) -> None:
-        """Say everything."""
+        """Print everything."""
         print(json.dumps(self._places, sort_keys=True))
 
 
 def _counters() -> dict[str, Any]:
-    """Where this process's graphs came from so far, if there is a client in it."""
+    """Return the client's counters so far; empty if this process has no client."""
     client = sys.modules.get("compile_client")
     return dict(client.counters()) if client else {}
 

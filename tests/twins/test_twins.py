@@ -1,4 +1,4 @@
-"""A slice of the twins: each kind, and each kind that was ever confused. `make twins` plays all of them."""
+"""A part of the twins: each kind, and each kind that was ever confused. `make twins` plays all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.twins.things import THINGS
 from tests.twins.weakening import known_parts, pairs_of, weakened
 
 _SLICE: dict[str, str] = {
-    # thing: its places, as position or position/times, by blanks
+    # the key is a thing; the value has its places, as position or position/times, separated by blanks
     "autocast dtype, autocast off": "top/dynamic checkpoint/static",
     "default dtype": "submodule/static",
     "threads": "top/static",
@@ -51,7 +51,7 @@ _SERVED: dict[str, str] = {
 
 @pytest.fixture(scope="module")
 def stage(headers: Path) -> Iterator[Stage]:
-    folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))  # a short name, for the sockets in it
+    folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))  # the name is short because of the sockets in it
     with Stage(folder / "s", headers) as made:
         yield made
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What the harness makes of runs that went wrong, its programs, and the compiler that remembers."""
+"""The harness's verdicts on runs that went wrong, its programs, and the compiler with a memory."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_remembered_object_is_what_the_compiler_makes(tmp_path: Path) -> None:
 
     stripped = []
     for path in made:
-        # The only thing of a folder in an object is in its debug section, which nothing here reads.
+        # The only trace of a folder in an object is in its debug section, which nothing here reads.
         subprocess.run(["strip", "--strip-debug", "--remove-section=.note.gnu.build-id", str(path)], check=True)
         stripped.append(path.read_bytes())
     assert stripped[0] == stripped[1] == stripped[2]

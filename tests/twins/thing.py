@@ -1,4 +1,4 @@
-"""What two programs differ in, written down once: a few lines of a program, and where in it they may stand."""
+"""The difference between two programs, written down once: a few lines of code, and where they may stand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALL: tuple[Position, ...] = (
     "region",
 )
 BODIES: tuple[Position, ...] = ("top", "submodule", "checkpoint", "function", "backward")
-"""Without the bodies of control flow, where not everything may stand."""
+"""The positions without the bodies of control flow, where some code may not stand."""
 AUTOMATIC: tuple[Times, ...] = ("automatic",)
 BOTH: tuple[Times, ...] = ("static", "dynamic")
 
@@ -55,20 +55,20 @@ for rows in ROWS:
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """A pair of programs without its position: what makes the difference between A and B."""
+    """A pair of programs without its position: everything that makes the difference between A and B."""
 
     name: str
     kind: Kind
     differs: str
-    """In which one thing A and B differ, as the end of "The twins differ in ..."."""
+    """The one thing in which A and B differ, as the end of "The twins differ in ..."."""
     setup: str = ""
     """Lines of the module before anything is compiled; `pick(a, b)` is `a` in program A and `b` in program B."""
     core: str = CORE
-    """The body of `core(x, w)`, which the position puts somewhere. x has rows of 4, as has the result; w is 4 by 4."""
+    """The body of `core(x, w)`, which the position puts somewhere. x and the result have rows of 4, w is 4 by 4."""
     around: str = "if True:"
-    """The line that the compiled call stands under, where `drive` says AROUND."""
+    """The line above the compiled call, where `drive` says AROUND."""
     drive: str = DRIVE
-    """What is done with the compiled `run`, the plain `body` and the numbers of ROWS at each place."""
+    """The calls of the compiled `run` and of the plain `body` with the numbers of ROWS, at each place."""
     more: tuple[str, ...] = ()
     """Names of further arguments of `core` and `run`, which take no gradient."""
     options: tuple[str, ...] = ()
@@ -77,19 +77,19 @@ class Thing:
     fits: tuple[Position, ...] = ("top",)
     times: tuple[Times, ...] = ("static",)
     environment: Mapping[Phase, Mapping[str, str]] = field(default_factory=dict)
-    """Variables of the one program and of the other."""
+    """Environment variables of program A and of program B."""
     fresh: bool = False
     """Whether the process must be a new one, because torch reads the thing when it is imported."""
     file: Mapping[Phase, str] = field(default_factory=dict)
-    """The path of the one program and of the other, below a folder of the pair's."""
+    """The paths of program A and of program B, below a folder of the pair's own."""
     edits: tuple[tuple[str, str], ...] = ()
-    """What is written otherwise in B's text: old and new. Where there are none, both programs are one text."""
+    """Changes that turn A's text into B's, as old and new text. Without any, both programs have the same text."""
     parts: tuple[str, ...] = ()
     """Parts of our key, guards and refusals that keep these twins apart: without any of them the harness must fail."""
     silent: bool = False
-    """Whether A and B give the same numbers when they run plainly: they can only differ in how they go wrong."""
+    """Whether A and B give the same numbers when they run plainly, so that they differ only in how they go wrong."""
     since: tuple[int, int] = (2, 11)
-    """The first torch that has the thing."""
+    """The first version of torch that has the thing."""
 
     @property
     def harmless(self) -> bool:
@@ -99,13 +99,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Pair:
-    """A thing at one position, with static or with dynamic sizes: one function in each of two programs."""
+    """A thing at one position, with static or dynamic sizes: one function in each of two programs."""
 
     thing: Thing
     position: Position
     times: Times
     number: int
-    """Stands in the graph, so that no other pair's artifacts are this one's."""
+    """This number is part of the graph, so that no other pair's artifact can be this one's."""
 
     @property
     def place(self) -> str:
@@ -118,7 +118,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Twins:
-    """Two programs that differ in one thing, with a function for each of its pairs: processes are dear."""
+    """Two programs that differ in one thing, with a function for each of several pairs, since processes are costly."""
 
     thing: Thing
     pairs: tuple[Pair, ...]
@@ -129,5 +129,5 @@ class Twins:
 
     @property
     def folder(self) -> str:
-        """Its own among all others'."""
+        """The name of a folder that no other twins use."""
         return f"twins-{self.pairs[0].number}"

@@ -1,7 +1,7 @@
-"""Whether the harness notices that a part of what keeps programs apart is missing.
+"""Shows that the harness notices when a part of what keeps programs apart is missing.
 
-The client and the workers read `COMPILE_DAEMON_TEST_WEAKEN`, which names one part of a closed list. Each thing says
-which parts keep its twins apart; played without one of them, at least one pair must differ.
+The client and the workers read `COMPILE_DAEMON_TEST_WEAKEN`, which names one part from a closed list. Each thing says
+which parts keep its twins apart; without one of them, at least one pair must differ.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tests.twins.stage import Stage
 from tests.twins.thing import Pair
 
 _OLDER = "older_torch"
-"""The part that has what only the keys of older versions of torch leave out."""
+"""The part with everything that only the keys of older versions of torch leave out."""
 _MODULE = "compile_torch.key.key_parts"
 
 
 def known_parts() -> tuple[str, ...]:
-    """Return the parts that this torch's key needs and that can be left out; none where the product has no switch."""
+    """Return the parts that this torch's key needs and that can be left out; none if the product has no such switch."""
     if importlib.util.find_spec(_MODULE) is None:
         return ()
     version = torch_version()
@@ -48,12 +48,12 @@ def weakened(
     talk: Console | None = None,
     temporary: Path | None = None,
 ) -> str:
-    """Return the first difference that is found without the part, among the pairs `only` names; nothing for none."""
-    # Twins whose difference shows when they are exchanged come first.
+    """Return the first difference found without the part, among the pairs in `only`; without any, an empty text."""
+    # Twins that show a difference when they are exchanged come first.
     pairs = pairs_of(part)
     pairs = drawn(named(pairs, only) if only else pairs, seed=seed, each=2)
     with Stage.prepared(folder, weaken=part, temporary=temporary) as stage:
-        # One program at a time beyond the jobs would only delay the answer: the first difference is enough.
+        # More programs at a time would only delay the answer, because the first difference is enough.
         for result in play_all(
             stage,
             sorted(programs(pairs, seed=seed), key=lambda twins: twins.thing.silent),

@@ -1,4 +1,4 @@
-"""Differences that decide nothing: B must be served what was made for A."""
+"""Differences that do not matter: B must be served what was made for A."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to take gradients: a daemon may change nothing of them, nor where they end in an error."""
+"""Ways to take gradients. A daemon must not change the gradients, nor the error where there is one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def behaviour(
     parts: tuple[str, ...] = (),
     fullgraph: bool = True,
 ) -> Thing:
-    """B does it, A takes its gradients as most do."""
+    """Return twins of which B does something special, and A takes its gradients in the usual way."""
     return Thing(
         name=name,
         kind="same behaviour",

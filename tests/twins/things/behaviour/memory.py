@@ -1,4 +1,4 @@
-"""Inputs that are written to or share memory, shapes that change, random streams, and programs that end by an error."""
+"""Inputs that are written to or share memory, changing shapes, random streams, and programs that end with an error."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ OTHER = pick(ONE.clone(), ONE)
     )
     for name, core in (
         ("the first is written to", "x.add_(1)\nreturn torch.tanh(x @ w)"),
-        # In one loop over w, as is right where they lie apart, both readings come before the writing, or after it.
+        # One loop over w is right where the inputs lie apart; it does both readings before the writing, or after it.
         ("written to between two readings", "y = w * 2\nx.add_(1)\nreturn x @ (y + w * 3)"),
         ("the second is written to", "w.mul_(2)\nreturn torch.tanh(x @ w) + x"),
         ("nothing is written to", "return torch.tanh(x @ w)"),

@@ -1,1 +1,1 @@
-"""Code of the user's that runs while torch compiles."""
+"""The user's code that runs while torch compiles."""

@@ -1,4 +1,4 @@
-"""Custom operators whose gradient has a number from somewhere: values and objects."""
+"""Custom operators whose gradient uses a number from elsewhere, which is held by values and objects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def formula_with(
     fits: tuple[Position, ...] = BODIES,
     environment: Mapping[Phase, Mapping[str, str]] | None = None,
 ) -> Thing:
-    """A gradient that has a number from somewhere: `before` puts it there, and `number` reads it."""
+    """Return twins whose gradient uses a number from elsewhere: `before` puts it there, and `number` reads it."""
     setup = before.strip("\n") + "\n\n" + _OPERATOR + (formula or _BACKWARD.replace("NUMBER", number)) + _REGISTER
     return Thing(
         name=f"formula: {name}",

@@ -1,4 +1,4 @@
-"""Custom operators whose gradient has a number from somewhere: by way of code."""
+"""Custom operators whose gradient uses a number from elsewhere, which it reaches through other code."""
 
 from __future__ import annotations
 

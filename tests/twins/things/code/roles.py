@@ -1,4 +1,4 @@
-"""Custom operators: what else of them than a formula is compiled in, and how they are declared."""
+"""Custom operators: what is compiled in besides their formulas, and how they are declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensor subclasses: constants in their context, and what their dispatch makes of operators."""
+"""Tensor subclasses: constants in their context, and how their dispatch changes operators."""
 
 from __future__ import annotations
 

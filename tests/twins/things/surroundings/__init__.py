@@ -1,1 +1,1 @@
-"""What is in force around a compile."""
+"""The state that is in force around a compile."""

@@ -1,4 +1,4 @@
-"""Defaults, autocast and modes: what is in force around a call and stands in no graph."""
+"""Defaults, autocast and modes, which are in force around a call and appear in no graph."""
 
 from __future__ import annotations
 

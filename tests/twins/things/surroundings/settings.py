@@ -1,4 +1,4 @@
-"""Configuration of inductor, functorch and dynamo, and variables of the environment that torch reads."""
+"""The configuration of inductor, functorch and dynamo, and environment variables that torch reads."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ return torch.nn.functional.conv2d(x[None, None], kernel, padding=1)[0, 0]
 
 
 def _switch(name: str, a: str, b: str, *, core: str = _WIDE, silent: bool = False) -> Thing:
-    """A switch that is set by one call: `name` is it, up to its value, as in `torch.set_num_threads`."""
+    """Return twins with different values of a switch that one call or assignment sets, as `torch.set_num_threads`."""
     setup = f"{name}(pick({a}, {b}))" if not name.endswith("=") else f"{name} pick({a}, {b})"
     return Thing(
         name=name.removesuffix(" ="),

@@ -26,7 +26,7 @@ def _schedule(
     parts: tuple[str, ...] = ("symbols",),
     silent: bool = False,
 ) -> Thing:
-    """A number that changes from call to call, and changes otherwise in the twin."""
+    """Return twins with a number that changes from call to call, in a different way in each twin."""
     return Thing(
         name=name,
         kind="burned in",

@@ -1,4 +1,4 @@
-"""What is promised or found out about sizes: ranges, guards, and the choice of what is dynamic."""
+"""What a program promises or torch finds out about sizes: ranges, guards, and the choice of dynamic sizes."""
 
 from __future__ import annotations
 
