@@ -29,10 +29,27 @@ Tiers = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 cli = typer.Typer(
-    help="A compile daemon for torch: each graph compiled once, verified, and served to every trainer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from compiler_daemon import __version__
+
+        print_result(f"compiler-daemon {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A compile daemon for torch: each graph compiled once, verified, and served to every trainer."""
 
 
 def print_result(text: str) -> None:
