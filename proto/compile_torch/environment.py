@@ -19,6 +19,8 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from compile_torch.driver import driver_version
+
 _COMPILER_TIMEOUT_S = 10.0
 
 
@@ -120,4 +122,4 @@ def _accelerator() -> dict[str, str]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         kinds.add(f"{properties.name} {properties.major}.{properties.minor} {properties.multi_processor_count}")
-    return {"toolkit": toolkit, "driver": str(torch._C._cuda_getDriverVersion()), "gpu": "; ".join(sorted(kinds))}
+    return {"toolkit": toolkit, "driver": driver_version(), "gpu": "; ".join(sorted(kinds))}

@@ -33,7 +33,15 @@ _MACHINE = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _GPU_DEVICES = ("nvidia*", "kfd", "dri")
-_GPU_MACHINE = ("/proc/driver/nvidia", "/sys/bus/pci", "/sys/devices", "/sys/class/drm", "/sys/class/kfd", "/opt/rocm")
+_GPU_MACHINE = (
+    "/proc/driver/nvidia",
+    "/sys/module/amdgpu/version",
+    "/sys/bus/pci",
+    "/sys/devices",
+    "/sys/class/drm",
+    "/sys/class/kfd",
+    "/opt/rocm",
+)
 _TOOLS = ("g++", "gcc", "c++", "cc", "clang++", "ld", "as", "strip", "openssl", "ptxas")
 _TOOL_VARIABLES = ("CXX", "CC", "TRITON_PTXAS_PATH")
 _FOLDER_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "ROCM_HOME")
