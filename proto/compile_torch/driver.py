@@ -7,12 +7,13 @@ A trainer and a worker on one machine read the same file, so that both say the s
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-UNKNOWN = "unknown"
-"""Said where there is a GPU and nothing tells its driver: told apart from no GPU, for which the field is empty."""
+UNKNOWN = "unknown on "
+"""Said, with the machine's name, where there is a GPU and nothing tells its driver: no other machine shares then."""
 
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _AMD = Path("/sys/module/amdgpu/version")
@@ -23,7 +24,7 @@ _LENGTH = 96
 
 
 def driver_version(files: Iterable[Path] = (_NVIDIA, _AMD)) -> str:
-    """Return the version of the driver of this machine's GPUs, `UNKNOWN` where nothing tells it."""
+    """Return the version of the driver of this machine's GPUs, `UNKNOWN` with the machine's name where nothing does."""
     for path in files:
         try:
             text = path.read_text(errors="replace")
@@ -31,7 +32,7 @@ def driver_version(files: Iterable[Path] = (_NVIDIA, _AMD)) -> str:
             continue
         if found := _VERSION.search(text):
             return found.group()
-    return _of_nvml() or UNKNOWN
+    return _of_nvml() or f"{UNKNOWN}{platform.node()}"
 
 
 def _of_nvml() -> str:
