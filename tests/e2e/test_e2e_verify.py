@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.conftest import Lab
 
 VERIFY = {"TORCH_COMPILE_CLIENT_VERIFY": "1"}
@@ -41,6 +43,7 @@ def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(
     assert after.result == expected
 
 
+@pytest.mark.slow
 def test_without_the_switch_nothing_is_compiled_twice(lab: Lab) -> None:
     daemon = lab.daemon()
     lab.run("perceptron.py", "5", daemon=daemon)
