@@ -19,7 +19,7 @@
 #   make slurm    the Slurm guide's own files on a real Slurm of two nodes, in a network of its own (minutes; root, Debian's packages)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
 #   make fleet-model  what 10,000 trainers on 1,000 nodes ask of one tier: docs/fleet.md (minutes)
-#   make fleet    a small fleet with real engines, whole and with faults: docs/trust/fleet.md (20 minutes; root for all of it)
+#   make fleet    a small fleet with real engines, whole and with faults: docs/trust/fleet.md (45 minutes on two busy cores; root for all of it)
 #   make fleet-check  a real run of 8 trainers on 4 daemons, counted, and the model of a fleet beside it (minutes)
 
 SHELL := /bin/bash
