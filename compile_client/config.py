@@ -12,7 +12,7 @@ TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish n
 TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is there (5)                 off
 TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
-TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
+TORCH_COMPILE_CLIENT_REPORT    file that gets the counters at exit, as one JSON object; `-` is stdout   none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
@@ -99,7 +99,6 @@ class ClientConfig:
     def from_environment(cls, env: Mapping[str, str]) -> ClientConfig:
         """Return the settings in `env`; never raises."""
         complaints: list[str] = []
-        report = env.get("TORCH_COMPILE_CLIENT_REPORT", "")
         warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
         _switch(env, "TORCH_COMPILE_CLIENT", complaints)  # read by the import hook, before this; a slip is told here
         return cls(
@@ -115,10 +114,16 @@ class ClientConfig:
             asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
-            report=Path(report).absolute() if report else None,
+            report=_report(env.get("TORCH_COMPILE_CLIENT_REPORT", "")),
             log_level=_level(env, complaints),
             complaints=tuple(complaints),
         )
+
+
+def _report(text: str) -> Path | None:
+    if text == "-":
+        return Path("/dev/stdout")
+    return Path(text).absolute() if text else None
 
 
 def _switch(env: Mapping[str, str], name: str, complaints: list[str]) -> bool:

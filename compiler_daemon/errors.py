@@ -16,6 +16,7 @@ DaemonError
   NothingNamedError         -> NOT_FOUND             nothing kept has that name
   AmbiguousNameError        -> INVALID_ARGUMENT      several kept things have it
   BundleError               -> INVALID_ARGUMENT      a file of `export` that cannot be used, or written
+  OutputError                                        a file cannot be written where it was asked for
   QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
   DrainingError             -> UNAVAILABLE           the daemon stops
   NoPageError               -> FAILED_PRECONDITION   this daemon serves no web page
@@ -158,6 +159,10 @@ class BundleError(DaemonError):
     """A file of `export` cannot be used or written."""
 
     code = "INVALID_ARGUMENT"
+
+
+class OutputError(DaemonError):
+    """A file cannot be written where it was asked for."""
 
 
 class QueueFullError(DaemonError):
