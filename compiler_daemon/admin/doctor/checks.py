@@ -32,6 +32,7 @@ from compiler_daemon.admin.doctor.key_checks import (
     check_tls,
 )
 from compiler_daemon.admin.doctor.tier_checks import check_tiers
+from compiler_daemon.admin.doctor.variables import check_variables
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
@@ -50,10 +51,25 @@ Ask = Callable[[], tuple[str, DaemonState]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
-def examine(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str] = ()) -> list[Finding]:
-    """Return what every check found; those that need what is not there are left out."""
-    found = _elsewhere(place, ask) if is_clients(place.directory) else _daemon(place, environ, ask, tiers)
-    return [*found, *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
+def examine(
+    place: DaemonLocation,
+    environ: Mapping[str, str],
+    ask: Ask,
+    tiers: Sequence[str] = (),
+    *,
+    try_trainer: Callable[[], Finding] | None = None,
+) -> list[Finding]:
+    """Return what every check found; those that need what is not there are left out.
+
+    `try_trainer` is called where a daemon answers and torch and the client are there; it takes seconds.
+    """
+    found = list(_elsewhere(place, ask) if is_clients(place.directory) else _daemon(place, environ, ask, tiers))
+    answers = any(finding.check == "answers" and finding.level == "ok" for finding in found)
+    here = [check_torch(), check_entry_point()]
+    found += [*_tools(environ), *here, *check_environment(environ), *check_variables(environ)]
+    if try_trainer is not None and answers and all(finding.level == "ok" for finding in here):
+        found.append(try_trainer())
+    return found
 
 
 def _daemon(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str]) -> Iterator[Finding]:

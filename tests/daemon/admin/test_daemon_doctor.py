@@ -32,7 +32,7 @@ class Findings:
 
     def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         ended = CliRunner().invoke(
-            cli, ["doctor", "--json", "--dir", str(directory), *arguments], env={**UNSET, **environ}
+            cli, ["doctor", "--json", "--no-trainer", "--dir", str(directory), *arguments], env={**UNSET, **environ}
         )
         assert isinstance(ended.exception, SystemExit | None), ended.exception
         self.code = ended.exit_code
@@ -72,7 +72,7 @@ def test_a_healthy_daemon_has_no_problem_and_its_process_and_address_are_named(d
 
 def test_the_words_are_a_line_for_each_check_and_hold_neither_token_nor_secret(daemon: DaemonProcess) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "compiler_daemon", "doctor", "--dir", str(daemon.directory)],
+        [sys.executable, "-m", "compiler_daemon", "doctor", "--no-trainer", "--dir", str(daemon.directory)],
         env={"PATH": PATH},
         capture_output=True,
         text=True,
