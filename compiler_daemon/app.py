@@ -25,6 +25,7 @@ from compiler_daemon.access.socket import clear_socket
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
+from compiler_daemon.place import keep_place
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
 from compiler_daemon.wiring import Daemon, Parts, build
@@ -49,16 +50,17 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     os.umask(0o077)
     stop, stop_now = asyncio.Event(), asyncio.Event()
     async with contextlib.AsyncExitStack() as scope:
-        await _take_place(config, scope)
-        credentials = server_credentials(config)
         scope.enter_context(_signals(stop, stop_now))
+        lock = await _take_place(config, scope)
+        credentials = server_credentials(config)
         daemon = await build(config, scope, shutdown=stop.set)
-        await run(daemon, credentials, stop=stop, stop_now=stop_now, on_ready=on_ready)
+        await run(daemon, lock, credentials, stop=stop, stop_now=stop_now, on_ready=on_ready)
     logger.info("stopped")
 
 
 async def run(
     daemon: Daemon,
+    lock: DirectoryLock,
     credentials: grpc.ServerCredentials | None,
     *,
     stop: asyncio.Event,
@@ -70,19 +72,31 @@ async def run(
     Whatever it ends by, all that was started has ended.
     """
     config, parts = daemon.config, daemon.parts
+
+    def lose() -> None:
+        # What is compiled has nowhere to go: nothing is waited for.
+        stop.set()
+        stop_now.set()
+
     async with contextlib.AsyncExitStack() as scope:
         await _start(parts, scope)
         scope.push_async_callback(daemon.server.stop, 0)
         address, local = await _open(daemon.server, config, credentials, scope)
+        scope.callback(_leave, local, config.directory, lock)
         parts.status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
-        scope.callback(DaemonNote.remove, config.directory)
+
+        def lose() -> None:
+            # What was compiled has nowhere to go: nothing is waited for.
+            stop.set()
+            stop_now.set()
+
         if config.page_port is not None:
             await scope.enter_async_context(_page(daemon, config.page_port))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
-        on_ready(str(address))
-
-        await stop.wait()
+        async with _running(keep_place(config.directory, lock, daemon.server, local, lost=lose)):
+            on_ready(str(address))
+            await stop.wait()
         logger.info("draining")
         parts.status.draining = True
         await daemon.server.say_not_serving()
@@ -100,14 +114,15 @@ def check_sandbox(config: DaemonConfig) -> None:
         logger.warning("workers are not confined: %s", reason)
 
 
-async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
+async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> DirectoryLock:
     """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
     check_sandbox(config)
     prepare_directory(config.directory)
-    scope.enter_context(_lock(config.directory))
+    lock = scope.enter_context(_lock(config.directory))
     if isinstance(config.local_address, UnixAddress):
         clear_socket(config.local_address)
     await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+    return lock
 
 
 async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
@@ -140,7 +155,6 @@ async def _open(
     await server.start()
     if isinstance(address, TcpAddress):
         await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))
-    scope.callback(_unlink, local)
     return address, local
 
 
@@ -179,35 +193,43 @@ async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
         await server.close()
 
 
-def _unlink(address: Address) -> None:
-    if isinstance(address, UnixAddress):
-        address.path.unlink(missing_ok=True)
+def _leave(address: Address, directory: Path, lock: DirectoryLock) -> None:
+    """Take away what says that a daemon is here, unless the place is no longer ours: then it may be another's."""
+    if lock.is_in_place():
+        DaemonNote.remove(directory)
+        if isinstance(address, UnixAddress):
+            address.path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
+def _lock(directory: Path) -> Iterator[DirectoryLock]:
     lock = DirectoryLock(directory)
     lock.acquire()
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event, stop_now: asyncio.Event) -> Iterator[None]:
-    """The first signal sets `stop`, every later one `stop_now`."""
+    """The first signal sets `stop`, every later one `stop_now`; a terminal that closes sets `stop`, however often."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        handlers[signal.SIGHUP] = stop.set
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    # What `become_daemon` has held back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 

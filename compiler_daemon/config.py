@@ -228,10 +228,10 @@ class DaemonLocation:
 
         Raises `UsageError` where the address is none.
         """
-        named = address or environ.get(ADDRESS_VARIABLE)
+        named = environ.get(ADDRESS_VARIABLE) if address is None else address
         return cls(
             directory=_resolve_directory(environ, directory),
-            address=read_address(named) if named else None,
+            address=read_address(named) if named or address is not None else None,
         )
 
     @property

@@ -1,10 +1,13 @@
 """The command line, a module for each group of verbs.
 
-Results on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 wrong use. Whatever goes wrong is one sentence that
-says what to do. Verbs import what they need when they run: `status` must not pay for `serve`.
+Results on stdout, talk on stderr. Exit codes: 0 done; 1 failed, which a name that nothing has is, too; 2 wrong use; 130
+interrupted. A list of nothing is done. Whatever goes wrong is one sentence that says what to do, and with `--json` also
+one object on stdout. Verbs import what they need when they run: `status` must not pay for `serve`.
 """
 
 from __future__ import annotations
+
+import sys
 
 # The verbs register themselves, and --help has them in this order.
 # isort: off
@@ -12,7 +15,8 @@ from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, k
 from compiler_daemon.cli import daemon, page, recompile, tier, warm
 
 # isort: on
-from compiler_daemon.cli.options import cli, fail
+from compiler_daemon.cli.json_errors import asked_for_json, run_for_json
+from compiler_daemon.cli.options import PROGRAM, cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
 __all__ = [
@@ -36,7 +40,10 @@ __all__ = [
 def run() -> None:
     """Run the command line and exit."""
     try:
-        cli(prog_name="compiler-daemon")
+        if asked_for_json(sys.argv[1:]):
+            run_for_json(cli)
+        else:
+            cli(prog_name=PROGRAM)
     except UsageError as error:
         fail(error, code=2)
     except (DaemonError, OSError) as error:

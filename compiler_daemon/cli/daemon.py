@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -94,10 +94,22 @@ def serve(
     farm_key: Annotated[
         Path | None, typer.Option(help="The certificate's key, a file of mode 600. [COMPILER_DAEMON_FARM_KEY]")
     ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Serve in the background: return when calls are answered. Logs go into DIR/log."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
-    """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
+    """Serve until stopped; prints `ready ADDRESS` when calls are answered.
+
+    Example: compiler-daemon serve --detach --page-port 0
+    """
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if detach:
+        from compiler_daemon.admin.detached import start_detached
+
+        print_result(f"ready {start_detached(place.directory, [one for one in sys.argv[2:] if one != '--detach'])}")
+        return
     mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
     pool = PoolConfig(
         wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
@@ -132,14 +144,26 @@ def serve(
 def status(
     directory: Directory = None,
     address: ListenAddress = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a daemon answers.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for that; then exit code 1.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
+    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs.
+
+    Example: compiler-daemon status --wait
+    """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
     from compiler_daemon.admin.status.page import find_page
 
-    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if wait:
+        from compiler_daemon.admin.detached import wait_for_daemon
+
+        wait_for_daemon(place, timeout)
+    with OperatorClient.of(place) as operator:
         state, flights, url = operator.status(), RunClient(operator).flights(), find_page(operator)
     if as_json:
         in_flight = [flight.document for flight in flights]
@@ -155,23 +179,17 @@ def stop(
     directory: Directory = None,
     address: ListenAddress = None,
     wait: Annotated[bool, typer.Option(help="Return when the daemon has gone.")] = True,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for that; then exit code 1.")
+    ] = 90.0,
+    now: Annotated[bool, typer.Option("--now", help="Do not let running compiles end.")] = False,
 ) -> None:
-    """Stop the daemon gracefully. None running is fine."""
-    from compiler_daemon.access.directory import DirectoryLock
-    from compiler_daemon.admin.connection import OperatorClient
-    from compiler_daemon.errors import NotRunningError
+    """Stop the daemon gracefully. None running is fine.
+
+    Example: compiler-daemon stop --timeout 300
+    """
+    from compiler_daemon.admin.ending import end_daemon
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    lock = DirectoryLock(place.directory)
-    try:
-        with OperatorClient.of(place) as operator:
-            operator.shutdown()
-    except NotRunningError as error:
-        if lock.is_held():
-            # It drains already, and answers no more.
-            typer.echo("the daemon stops already", err=True)
-        else:
-            typer.echo(f"nothing to stop: {error}", err=True)
-            return
-    while wait and lock.is_held():
-        time.sleep(0.05)
+    if said := end_daemon(place, now=now, wait_s=timeout if wait else 0.0):
+        typer.echo(said, err=True)

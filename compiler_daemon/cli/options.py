@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,9 +11,19 @@ import typer
 
 from compile_wire.plain import plain
 
+
+def path(text: str) -> Path:
+    """Return the path of an option; without a name it would be the current directory."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty: name one, or leave the option out")
+    return Path(text)
+
+
 Directory = Annotated[
     Path | None,
-    typer.Option("--dir", metavar="DIR", help="The daemon's directory. [COMPILER_DAEMON_DIR, else the user's cache]"),
+    typer.Option(
+        "--dir", metavar="DIR", parser=path, help="The daemon's directory. [COMPILER_DAEMON_DIR, else the user's cache]"
+    ),
 ]
 ListenAddress = Annotated[
     str | None,
@@ -52,13 +63,36 @@ def main(
     """A compile daemon for torch: each graph compiled once, verified, and served to every trainer."""
 
 
+PROGRAM = "compiler-daemon"
+_printed = [False]
+
+
 def print_result(text: str) -> None:
     """Print a result on stdout, at once."""
+    _printed[0] = True
     typer.echo(text)
     sys.stdout.flush()
 
 
+def begin() -> None:
+    """Forget what an earlier command line of this process has printed."""
+    _printed[0] = False
+
+
+def has_printed() -> bool:
+    """Whether a result has gone to stdout."""
+    return _printed[0]
+
+
+def sentence(error: Exception) -> str:
+    """Return what went wrong, as people write it; the system's own errors have numbers and quoted names."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{where}{error.strerror}"
+    return str(error)
+
+
 def fail(error: Exception, *, code: int = 1) -> NoReturn:
     """Say what went wrong in one sentence on stderr, and exit."""
-    typer.echo(f"compiler-daemon: {plain(str(error))}", err=True)
+    typer.echo(f"{PROGRAM}: {plain(sentence(error))}", err=True)
     raise SystemExit(code)

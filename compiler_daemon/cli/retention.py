@@ -11,7 +11,7 @@ import typer
 from compiler_daemon.cli.completion import KeyArguments, complete_program
 from compiler_daemon.cli.inventory import inventory_of
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.errors import UsageError
+from compiler_daemon.errors import NothingNamedError, UsageError
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.inventory.calls import InventoryClient
@@ -69,6 +69,8 @@ def remove(
         raise UsageError("say what to remove: keys, a --program, or --all")
     with inventory_of(directory, address) as client:
         rows = _named(client, keys) if keys else client.artifacts(program=program)
+        if program and not rows:
+            raise NothingNamedError(program)
         size = sum(row.bytes for row in rows)
         what = numbers.counted(len(rows), "artifact")
         if rows and not yes:
@@ -90,7 +92,10 @@ def collect(
         float | None, typer.Option(min=0, metavar="G", help="Go down to this size. [90 % of the store's limit]")
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Also what nobody has used for so long: 30d, 12h.")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="Also what nobody has used for so long: 12h, 30d; units are s, min, h, d, w, y."
+        ),
     ] = None,
     directory: Directory = None,
     address: ListenAddress = None,

@@ -157,7 +157,8 @@ def verify(
 def collect(
     named: Tiers = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="What nobody has used for so long: 30d, 12h.")
+        str | None,
+        typer.Option(metavar="AGE", help="What nobody has used for so long: 12h, 30d; units are s, min, h, d, w, y."),
     ] = None,
     max_gib: Annotated[
         float | None, typer.Option(min=0, metavar="N", help="Then the oldest, down to this size.")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import time
 
-_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([ywdhms])")
+_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "min": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(y|w|d|h|min|s)")
+_MINUTE_OR_MONTH = re.compile(r"([0-9.]+) ?m")
 
 
 def count(number: float) -> str:
@@ -85,8 +86,10 @@ def stretch(start: float, end: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of `30d`, `12h`, `1.5w`; raise `ValueError` where it is nothing of the kind."""
+    """Return the seconds of `30d`, `12h`, `1.5w`; raise `ValueError` where it is nothing of the kind, or two things."""
+    if unclear := _MINUTE_OR_MONTH.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} could be minutes or months: write {unclear[1]}min, or months in days, as 30d")
     match = _DURATION.fullmatch(text.strip())
     if match is None or not (number := float(match[1]) * _UNITS[match[2]]):
-        raise ValueError(f"{text!r} is no duration: write 30d, 12h or 2w")
+        raise ValueError(f"{text!r} is no duration: write a number with s, min, h, d, w or y, as 30d or 12h")
     return number

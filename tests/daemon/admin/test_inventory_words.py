@@ -202,7 +202,7 @@ def test_sizes_durations_and_ages_are_short():
     assert [numbers.counted(number, "artifact") for number in (0, 1, 2)] == ["0 artifacts", "1 artifact", "2 artifacts"]
     assert numbers.ago(0.0, 3 * 3600 + 5.0) == "3 h ago"
     assert numbers.ago(100.0, 0.0) == "just now"
-    durations = [numbers.parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2m")]
+    durations = [numbers.parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2min")]
     assert durations == [2592000, 43200, 907200, 90, 120]
 
 
