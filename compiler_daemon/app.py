@@ -85,12 +85,6 @@ async def run(
         scope.callback(_leave, local, config.directory, lock)
         parts.status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
-
-        def lose() -> None:
-            # What was compiled has nowhere to go: nothing is waited for.
-            stop.set()
-            stop_now.set()
-
         if config.page_port is not None:
             await scope.enter_async_context(_page(daemon, config.page_port))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
