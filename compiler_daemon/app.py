@@ -22,12 +22,15 @@ from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import keep_silent_out, let_silent_go
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_directory
 from compiler_daemon.access.socket import clear_socket
+from compiler_daemon.access.users import Users
 from compiler_daemon.compiles.single_flight import SingleFlight
 from compiler_daemon.config import DaemonConfig
 from compiler_daemon.errors import StartError
 from compiler_daemon.place import keep_place
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
+from compiler_daemon.rpc.use import until_idle
+from compiler_daemon.text import numbers
 from compiler_daemon.wiring import Daemon, Parts, build
 from compiler_daemon.worker import confinement
 
@@ -87,6 +90,9 @@ async def run(
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         if config.page_port is not None:
             await scope.enter_async_context(_page(daemon, config.page_port))
+        if config.idle_s is not None:
+            users = scope.enter_context(Users(config.directory))
+            await scope.enter_async_context(_running(_end_idle(daemon, users, config.idle_s, stop)))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
         async with _running(keep_place(config.directory, lock, daemon.server, local, lost=lose)):
             on_ready(str(address))
@@ -128,6 +134,7 @@ async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
     await scope.enter_async_context(_running(parts.pool.run()))
     await scope.enter_async_context(_running(parts.status.run(every_s=_SAVE_COUNTS_S)))
     await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
+    parts.pool.prewarm_first()
     if parts.farm is not None:
         await scope.enter_async_context(_running(parts.farm.run()))
     if parts.tiers is not None:
@@ -150,6 +157,13 @@ async def _open(
     if isinstance(address, TcpAddress):
         await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))
     return address, local
+
+
+async def _end_idle(daemon: Daemon, users: Users, idle_s: float, stop: asyncio.Event) -> None:
+    """Have the daemon end once nobody uses it, and nothing is compiled, for so long."""
+    await until_idle(idle_s, daemon.server.use, lambda: users.are_there() or bool(daemon.parts.single_flight.views()))
+    logger.info("nobody has used this daemon for %s: it ends", numbers.seconds(idle_s))
+    stop.set()
 
 
 async def _drain(single_flight: SingleFlight, limit_s: float) -> None:

@@ -90,6 +90,8 @@ class PoolConfig:
     """When nothing was to be done for so long, torch's header is compiled for all workers to come."""
     prewarm: bool = True
     """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
+    first_interpreter: str = ""
+    """A worker of this one is started with the daemon: whoever starts both knows who comes next. Empty for none."""
 
     def __post_init__(self) -> None:
         if self.max_workers < 1:
@@ -163,6 +165,8 @@ class DaemonConfig:
     """Of the loopback interface, for the web page and the metrics; 0 for any that is free, None for no page."""
     drain_s: float = 60.0
     """A graceful stop waits so long for running jobs, then hands them back."""
+    idle_s: float | None = None
+    """A daemon that nobody has used for so long ends; None serves until it is stopped."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     flights: FlightConfig = field(default_factory=FlightConfig)
     tier: TierConfig = field(default_factory=TierConfig)
@@ -175,6 +179,8 @@ class DaemonConfig:
                 f"{self.address} is no loopback address, and plain TCP would carry token and artifacts unprotected: "
                 "leave --insecure-loopback out, and `compiler-daemon keys init` makes what TLS needs"
             )
+        if self.idle_s is not None and self.idle_s <= 0:
+            raise ValueError(f"the time without users must be positive, got {self.idle_s}")
         if self.store_max_bytes <= 0:
             raise ValueError(f"the store's limit must be positive, got {self.store_max_bytes}")
 

@@ -12,21 +12,26 @@ import json
 import os
 import secrets
 import stat
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compile_wire.endpoint.address import CARD_NAME, NOTE_NAME, SOCKET_NAME
+from compile_wire.endpoint.address import CARD_NAME, NOTE_NAME, SOCKET_NAME, USERS_NAME
 from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.endpoint import read_note, read_secret, read_token, write_private
 from compiler_daemon.errors import DirectoryError, RunningError
 
 LOCK_NAME = "daemon.lock"
+_ASKING_S = 0.1
+"""`is_held` has the lock itself for a moment; a daemon that starts just then does not give up."""
 
 _MARKS = (TOKEN_NAME, SECRET_NAME, LOCK_NAME, "keys", CARD_NAME)
 """A directory with one of these is a daemon's, or a client's, whatever else somebody has put there."""
-_OURS = frozenset({*_MARKS, SOCKET_NAME, *f"{NOTE_NAME} access.json .keys.lock store scratch headers log warm".split()})
+_OURS = frozenset(
+    {*_MARKS, SOCKET_NAME, USERS_NAME, *f"{NOTE_NAME} access.json .keys.lock store scratch headers log warm".split()}
+)
 _NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})  # in every file system of its own, as volumes are
 
 
@@ -117,7 +122,7 @@ class DirectoryLock:
         """Take the lock; raise `RunningError`, naming the holder, where another process has it."""
         descriptor = self._open()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -179,6 +184,20 @@ class DirectoryLock:
 
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _take(descriptor: int) -> None:
+    """Take a lock; raise `OSError` where another has it, and not only asked for a moment whether somebody has."""
+    end = time.monotonic() + _ASKING_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_ASKING_S / 20)
+        else:
+            return
 
 
 def _make(path: Path, fresh: bytes) -> None:

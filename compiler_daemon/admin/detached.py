@@ -13,13 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from compiler_daemon.access.directory import prepare_directory
+from compiler_daemon.access.directory import DirectoryLock, prepare_directory
+from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.admin.connection import OperatorClient
 from compiler_daemon.config import DaemonLocation
-from compiler_daemon.errors import NotRunningError, StartError, UsageError
+from compiler_daemon.errors import DaemonError, NotRunningError, StartError, UsageError
 
 LOG_NAME = "daemon.log"
 _LOG_BYTES = 4 * 2**20
@@ -27,7 +29,17 @@ _LOG_BYTES = 4 * 2**20
 _READY = "ready "
 _TOLD_BYTES = 4096
 _LOOK_S = 0.1
+_ANSWER_S = 5.0
 _WRONG_USE = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensured:
+    """Says where a daemon answers, and whether it was started for that."""
+
+    address: str
+    pid: int
+    started: bool
 
 
 def log_path(directory: Path) -> Path:
@@ -75,6 +87,31 @@ def start_detached(directory: Path, arguments: Sequence[str], *, wait_s: float =
     raise kind(said or f"the daemon ended with exit code {code}; {log} has what it said")
 
 
+def ensure_daemon(place: DaemonLocation, arguments: Sequence[str], *, wait_s: float = 60.0) -> Ensured:
+    """Return when a daemon of a place answers: the one that serves there, else one that is started.
+
+    However many ask at the same time, one daemon starts. Raises `StartError` where none comes up.
+    """
+    lock, end = DirectoryLock(place.directory), time.monotonic() + wait_s
+    while True:
+        if (state := _answering(place)) is not None:
+            return Ensured(address=state.address, pid=state.pid, started=False)
+        if not lock.is_held():
+            try:
+                address = start_detached(place.directory, arguments, wait_s=max(1.0, end - time.monotonic()))
+            except StartError:
+                if not lock.is_held():  # else somebody else was faster, and that one's daemon is as good
+                    raise
+            else:
+                return Ensured(address=address, pid=lock.holder() or 0, started=True)
+        if time.monotonic() >= end:
+            raise StartError(
+                f"a process serves {place.directory} already, and did not answer within {wait_s:g} s: "
+                "`compiler-daemon stop` ends it"
+            )
+        time.sleep(_LOOK_S)
+
+
 def wait_for_daemon(place: DaemonLocation, wait_s: float) -> None:
     """Return when the daemon of a place answers; raise `NotRunningError` where none does in time."""
     end = time.monotonic() + wait_s
@@ -88,6 +125,18 @@ def wait_for_daemon(place: DaemonLocation, wait_s: float) -> None:
             time.sleep(_LOOK_S)
         else:
             return
+
+
+def _answering(place: DaemonLocation) -> DaemonState | None:
+    """Return the state of a daemon that takes work; None where there is none, or it is about to end."""
+    try:
+        with OperatorClient.of(place, call_s=_ANSWER_S) as operator:
+            state = operator.status()
+    except UsageError:
+        raise
+    except DaemonError:
+        return None
+    return None if state.draining else state
 
 
 def _address(process: subprocess.Popen[bytes], wait_s: float) -> str:

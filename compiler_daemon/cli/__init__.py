@@ -12,7 +12,7 @@ import sys
 # The verbs register themselves, and --help has them in this order.
 # isort: off
 from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, signers
-from compiler_daemon.cli import daemon, page, recompile, tier, warm
+from compiler_daemon.cli import daemon, page, recompile, tier, trainer, warm
 
 # isort: on
 from compiler_daemon.cli.json_errors import asked_for_json, run_for_json
@@ -30,9 +30,9 @@ __all__ = [
     "page",
     "recompile",
     "retention",
-    "run",
     "signers",
     "tier",
+    "trainer",
     "warm",
 ]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, age, cli, print_result
 from compiler_daemon.config import (
     ClientAuth,
     DaemonConfig,
@@ -21,6 +21,7 @@ from compiler_daemon.config import (
     TierConfig,
     sandbox_mode,
 )
+from compiler_daemon.errors import UsageError
 from compiler_daemon.tier.address import tier_places
 from compiler_daemon.workers.variables import named_variables
 
@@ -98,6 +99,19 @@ def serve(
         bool,
         typer.Option("--detach", help="Serve in the background: return when calls are answered. Logs go into DIR/log."),
     ] = False,
+    unless_running: Annotated[
+        bool,
+        typer.Option("--unless-running", help="With --detach: where a daemon answers already, that one will do."),
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="AGE", parser=age, help="End when nobody has used the daemon for so long: 30min, 12h. [never]"
+        ),
+    ] = None,
+    first_worker: Annotated[
+        str, typer.Option(metavar="PYTHON", help="Start a worker of this interpreter at once. [at the first hello]")
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered.
@@ -105,14 +119,23 @@ def serve(
     Example: compiler-daemon serve --detach --page-port 0
     """
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if unless_running and not detach:
+        raise UsageError("--unless-running is for a daemon in the background: add --detach")
     if detach:
-        from compiler_daemon.admin.detached import start_detached
+        from compiler_daemon.admin.detached import ensure_daemon, start_detached
 
-        print_result(f"ready {start_detached(place.directory, [one for one in sys.argv[2:] if one != '--detach'])}")
+        options = [one for one in sys.argv[2:] if one not in ("--detach", "--unless-running")]
+        found = ensure_daemon(place, options).address if unless_running else start_detached(place.directory, options)
+        print_result(f"ready {found}")
         return
     mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
     pool = PoolConfig(
-        wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
+        wall_s=job_seconds,
+        prewarm=prewarm,
+        niceness=nice,
+        sandbox=mode,
+        variables=named_variables(os.environ),
+        first_interpreter=first_worker,
     )
     if workers is not None:
         pool = replace(pool, max_workers=workers)
@@ -132,6 +155,7 @@ def serve(
             store_max_bytes=int(store_gib * _GIB),
             page_port=page_port,
             drain_s=drain_seconds,
+            idle_s=idle,
             pool=pool,
             tier=TierConfig(places=tier_places(tier or [], os.environ), accept=tier_accept),
             farm=farm_of(os.environ, address=farm, ca=farm_ca, certificate=farm_cert, key=farm_key, wait_s=farm_wait),

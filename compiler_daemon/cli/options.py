@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from compile_wire.plain import plain
+from compiler_daemon.text import numbers
 
 
 def path(text: str) -> Path:
@@ -17,6 +18,14 @@ def path(text: str) -> Path:
     if not text.strip():
         raise typer.BadParameter("it is empty: name one, or leave the option out")
     return Path(text)
+
+
+def age(text: str) -> float:
+    """Return the seconds of a stretch of time, as `30min` or `12h`."""
+    try:
+        return numbers.parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 Directory = Annotated[
@@ -37,6 +46,14 @@ Tiers = Annotated[
         help="file:///DIR, s3://BUCKET/PREFIX or redis://HOST; may be given more than once. [COMPILER_DAEMON_TIER]",
     ),
 ]
+Idle = Annotated[
+    float,
+    typer.Option(
+        "--idle", metavar="AGE", parser=age, help="A daemon that is started ends when nobody has used it for so long."
+    ),
+]
+IDLE: Any = "1h"
+"""As it is typed: the library reads a default in the same way."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 cli = typer.Typer(

@@ -24,6 +24,7 @@ from compiler_daemon.rpc.health import HealthServicer
 from compiler_daemon.rpc.parse import ParseInterceptor
 from compiler_daemon.rpc.service import Service
 from compiler_daemon.rpc.status import to_status
+from compiler_daemon.rpc.use import Use
 
 _MAX_CONCURRENT_CALLS = 1024
 """Calls beyond are refused with RESOURCE_EXHAUSTED; each waiter of a compile is one."""
@@ -53,6 +54,7 @@ class RpcServer:
     ) -> None:
         """`max_connections` are those of one address."""
         self.max_connections = max_connections
+        self.use = Use()
         self._services = [service.name for service in services]
         self._health = HealthServicer(self._services)
 
@@ -64,6 +66,7 @@ class RpcServer:
                     AroundInterceptor(to_status),
                     AroundInterceptor(require_caller(keyring, counters)),
                     AroundInterceptor(refuse_while(lambda: status.draining)),
+                    AroundInterceptor(self.use.note),
                     *([AroundInterceptor(trace_calls)] if tracing.is_on() else []),
                     ParseInterceptor(),
                 ],

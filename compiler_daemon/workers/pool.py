@@ -150,6 +150,11 @@ class Pool:
         if not here and not coming and self._count() < self._config.max_workers:
             self._begin(start, environment)
 
+    def prewarm_first(self) -> None:
+        """Start a worker of the interpreter that is told to come first, before anybody says hello."""
+        if interpreter := self._config.first_interpreter:
+            self._begin(_Start(interpreter, "graphs"), None)
+
     @contextlib.asynccontextmanager
     async def lease(
         self,
