@@ -1,6 +1,7 @@
 """The trainer's side: torch's compiles answered by a compile daemon where one is there, by torch itself where not.
 
-`TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on. `install()` and
+`TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on, and with `auto`
+starts a daemon where none is there. `install()` and
 `uninstall()` do the same from code; `torch.compile(backend="daemon")` is inductor with `install()` before it.
 
 Importing this module costs next to nothing: neither torch nor grpc is imported before a graph is compiled.
@@ -57,16 +58,27 @@ def operator_version(name: str, version: str) -> None:
 
 def _activate() -> None:
     """Entry point of the group `torch.backends`: called at the end of `import torch`. Never raises."""
-    switch = os.environ.get("TORCH_COMPILE_CLIENT", "")
-    if switch != "1":
-        if switch not in {"", "0"}:
+    text = os.environ.get("TORCH_COMPILE_CLIENT", "")
+    if text in {"", "0"}:
+        return
+    try:
+        from compile_client.config import ClientConfig, read_switch
+
+        switch = read_switch(text)
+        if switch == "off":
+            return
+        if switch is None:
             import logging
 
             logging.getLogger("compile_client").warning(
-                "TORCH_COMPILE_CLIENT=%s means nothing, and the compile client is off: 1 switches it on", switch
+                "TORCH_COMPILE_CLIENT=%s means nothing, and the compile client is off: 1 switches it on", text
             )
-        return
-    try:
+            return
+        if switch == "auto":
+            # Now, and not when a graph comes: the daemon, and its first worker, start while the program goes on.
+            from compile_client.transport.start_daemon import begin_where_absent
+
+            begin_where_absent(ClientConfig.from_environment(os.environ))
         from compile_client.hooks.install import arm
 
         arm()

@@ -3,7 +3,7 @@
 =============================  =======================================================================  ================
 variable                       meaning                                                                  default
 =============================  =======================================================================  ================
-TORCH_COMPILE_CLIENT           `1` switches the client on                                               off
+TORCH_COMPILE_CLIENT           `1` switches the client on; `auto` also starts a daemon where none is    off
 COMPILER_DAEMON_DIR            the daemon's directory, or one that `keys client` made for its client    (1)
 COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywhere with keys for TLS     (2)
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
@@ -26,6 +26,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 
+Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
+
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be logged about it.
 """
 
@@ -37,9 +39,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+SWITCH = "TORCH_COMPILE_CLIENT"
 
 _GRAPH_TIMEOUT_S = 600.0
 _HEDGE_S = 120.0
+
+_AUTO = "auto"
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"", "0", "false", "no", "off"})
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -57,6 +66,8 @@ class ClientConfig:
     directory: Path
     address: str = ""
     """Empty: ask the directory, at each new connection, since a daemon may be restarted at another address."""
+    starts_daemon: bool = False
+    """Where no daemon of this machine answers, one is started."""
     graph_timeout_s: float = _GRAPH_TIMEOUT_S
     """All waits for one graph together. A large model compiles for minutes; torch would take them as well."""
     hedge_s: float = _HEDGE_S
@@ -75,6 +86,8 @@ class ClientConfig:
     """None: the level that the program gave the logger, else info."""
     complaints: tuple[str, ...] = ()
 
+    start_s: float = 20.0
+    """What the first graph waits for a daemon that starts; it takes about a second where nothing else runs."""
     connect_s: float = 0.2
     """A daemon of this machine accepts at once; whoever does not is not worth a wait."""
     remote_connect_s: float = 2.0
@@ -100,10 +113,13 @@ class ClientConfig:
         """Return the settings in `env`; never raises."""
         complaints: list[str] = []
         warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
-        _switch(env, "TORCH_COMPILE_CLIENT", complaints)  # read by the import hook, before this; a slip is told here
+        switch = read_switch(env.get(SWITCH, ""))
+        if switch is None:  # read by the import hook, before this; a slip is told here
+            complaints.append(f"{SWITCH} is 1, auto or 0, not {env[SWITCH].strip()[:40]!r}; it counts as 0")
         return cls(
             directory=_directory(env, complaints),
             address=env.get("COMPILER_DAEMON_ADDRESS", ""),
+            starts_daemon=switch == _AUTO,
             graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),
             # Compile-only: nobody waits, and torch is not to compile here.
             hedge_s=math.inf
@@ -120,6 +136,14 @@ class ClientConfig:
         )
 
 
+def read_switch(text: str) -> Literal["on", "off", "auto"] | None:
+    """Return what `TORCH_COMPILE_CLIENT` says; None where it says nothing that is known."""
+    word = text.strip().lower()
+    if word == _AUTO:
+        return "auto"
+    return "on" if word in _ON else "off" if word in _OFF else None
+
+
 def _report(text: str) -> Path | None:
     if text == "-":
         return Path("/dev/stdout")
@@ -128,9 +152,10 @@ def _report(text: str) -> Path | None:
 
 def _switch(env: Mapping[str, str], name: str, complaints: list[str]) -> bool:
     text = env.get(name, "").strip()
-    if text not in {"", "0", "1"}:
+    switch = read_switch(text)
+    if switch not in ("on", "off"):
         complaints.append(f"{name} is 1 or 0, not {text[:40]!r}; it counts as 0")
-    return text == "1"
+    return switch == "on"
 
 
 def _seconds(

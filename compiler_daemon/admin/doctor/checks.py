@@ -270,10 +270,12 @@ def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name in ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCH_COMPILE_FORCE_DISABLE_CACHES"):
         if environ.get(name) == "1":
             yield problem("environment", f"{name}=1 switches the client off: unset it")
-    match environ.get(name := "TORCH_COMPILE_CLIENT", ""):
-        case "1":
+    match environ.get(name := "TORCH_COMPILE_CLIENT", "").strip().lower():
+        case "1" | "true" | "yes" | "on":
             yield ok("environment", f"{name}=1: trainers from this shell use the daemon")
-        case "" | "0":
+        case "auto":
+            yield ok("environment", f"{name}=auto: trainers from this shell use the daemon, and start one")
+        case "" | "0" | "false" | "no" | "off":
             yield note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
         case other:
             yield problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")
