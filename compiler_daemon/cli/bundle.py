@@ -124,7 +124,7 @@ def import_(
         if room > free:
             raise DaemonError(
                 f"the import needs {numbers.size(room)} and the store has {numbers.size(max(free, 0))} left: serve "
-                "with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`; nothing was imported"
+                "with a larger --store-size, or make room with `compiler-daemon gc --max-size`; nothing was imported"
             )
         with counting("importing") as progress:
             done = importer.run(everything=everything, progress=progress)

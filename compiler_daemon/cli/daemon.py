@@ -7,11 +7,11 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, age, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, age, cli, print_result, some_bytes
 from compiler_daemon.config import (
     ClientAuth,
     DaemonConfig,
@@ -25,7 +25,7 @@ from compiler_daemon.errors import UsageError
 from compiler_daemon.tier.address import tier_places
 from compiler_daemon.workers.variables import named_variables
 
-_GIB = 2**30
+_STORE_SIZE: Any = "20GiB"  # as it is typed
 
 
 @cli.command()
@@ -33,10 +33,22 @@ def serve(
     directory: Directory = None,
     address: ListenAddress = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [half of the cores]")] = None,
-    store_gib: Annotated[float, typer.Option(min=0.001, help="Room for artifacts.")] = 20.0,
+    store_size: Annotated[
+        int,
+        typer.Option(
+            "--store-size", "--store-gib", metavar="SIZE", parser=some_bytes, help="Room for artifacts: 50GB."
+        ),
+    ] = _STORE_SIZE,
     job_seconds: Annotated[float, typer.Option(min=1, help="A compile that runs longer is killed.")] = 900.0,
-    job_gib: Annotated[
-        float | None, typer.Option(min=0.001, help="Memory of one compile. [half of the machine's]")
+    job_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--job-memory",
+            "--job-gib",
+            metavar="SIZE",
+            parser=some_bytes,
+            help="Memory of one compile: 8GB. [half of the machine's]",
+        ),
     ] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, help="How long a stop waits for running compiles.")] = 60.0,
     prewarm: Annotated[bool, typer.Option(help="Start a worker when a client says hello.")] = True,
@@ -139,8 +151,8 @@ def serve(
     )
     if workers is not None:
         pool = replace(pool, max_workers=workers)
-    if job_gib is not None:
-        pool = replace(pool, memory_bytes=int(job_gib * _GIB))
+    if job_memory is not None:
+        pool = replace(pool, memory_bytes=job_memory)
     from compiler_daemon.farm.address import farm_of
     from compiler_daemon.serve import become_daemon
 
@@ -152,7 +164,7 @@ def serve(
             client_auth=client_auth,
             reflection=reflection,
             allow_publish=publish,
-            store_max_bytes=int(store_gib * _GIB),
+            store_max_bytes=store_size,
             page_port=page_port,
             drain_s=drain_seconds,
             idle_s=idle,

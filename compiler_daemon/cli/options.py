@@ -28,6 +28,21 @@ def age(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def byte_size(text: str) -> int:
+    """Return the bytes of a size, as `20GB`."""
+    try:
+        return numbers.parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def some_bytes(text: str) -> int:
+    """Return the bytes of a size that is not nothing."""
+    if not (found := byte_size(text)):
+        raise typer.BadParameter("it must be more than nothing: write it as 20GB")
+    return found
+
+
 Directory = Annotated[
     Path | None,
     typer.Option(
@@ -59,6 +74,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # What stands in brackets in a help text would be taken for markup, and left out; boxes leave no room at 80 columns.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -231,7 +231,7 @@ def check_room(directory: Path, state: DaemonState | None) -> Finding:
     limit, used = state.store_max_bytes, state.store_bytes
     said += f", the store has {numbers.size(used)} of {numbers.size(limit)}"
     if free < limit - used:
-        return note("room", f"{said}: the disk fills first; lower --store-gib")
+        return note("room", f"{said}: the disk fills first; lower --store-size")
     return ok("room", said)
 
 
