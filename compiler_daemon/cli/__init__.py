@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import sys
 
-# The verbs register themselves, and --help has them in this order.
-# isort: off
-from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, signers
-from compiler_daemon.cli import daemon, page, recompile, tier, trainer, warm
-
-# isort: on
+# The verbs register themselves; `day` has their order.
+from compiler_daemon.cli import (
+    bundle,
+    daemon,
+    doctor,
+    insight,
+    inventory,
+    keys,
+    page,
+    place,
+    recompile,
+    retention,
+    signers,
+    tier,
+    trainer,
+    warm,
+)
 from compiler_daemon.cli.json_errors import asked_for_json, run_for_json
 from compiler_daemon.cli.options import PROGRAM, cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
@@ -28,6 +39,7 @@ __all__ = [
     "inventory",
     "keys",
     "page",
+    "place",
     "recompile",
     "retention",
     "signers",

@@ -23,6 +23,7 @@ keys = typer.Typer(
     help="Keys for clients on other machines: an authority, certificates, tokens; signers of a shared tier. "
     "The Unix socket needs none of it.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 cli.add_typer(keys, name="keys")
 

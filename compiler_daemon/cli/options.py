@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from compile_wire.plain import plain
+from compiler_daemon.cli.day import InTheOrderOfADay
 from compiler_daemon.text import numbers
 
 
@@ -72,6 +73,7 @@ IDLE: Any = "1h"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 cli = typer.Typer(
+    cls=InTheOrderOfADay,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # What stands in brackets in a help text would be taken for markup, and left out; boxes leave no room at 80 columns.

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from compiler_daemon.admin.tier.cleaning import Cleaned
 
 
-tier = typer.Typer(help="Looks into a tier that daemons share, verifies it, cleans it.", no_args_is_help=True)
+tier = typer.Typer(
+    help="Looks into a tier that daemons share, verifies it, cleans it.", no_args_is_help=True, rich_markup_mode=None
+)
 cli.add_typer(tier, name="tier")
 
 
