@@ -21,6 +21,7 @@ from compiler_daemon.errors import UsageError
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
 SANDBOX_VARIABLE = "COMPILER_DAEMON_SANDBOX"
+CONFIG_VARIABLE = "COMPILER_DAEMON_CONFIG"
 
 ClientAuth = Literal["certificate", "token"]
 TierAccept = Literal["worker", "any"]
@@ -237,7 +238,7 @@ class DaemonLocation:
         named = environ.get(ADDRESS_VARIABLE) if address is None else address
         return cls(
             directory=_resolve_directory(environ, directory),
-            address=read_address(named) if named or address is not None else None,
+            address=read_address(named or "") if named or address is not None else None,
         )
 
     @property

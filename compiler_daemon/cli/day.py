@@ -28,6 +28,8 @@ DAY = {
     "replay": "Compile kept graphs again, here and now.",
     "tier": "Look into a tier that daemons share.",
     "keys": "Let in other machines; trust signers.",
+    "config": "Show every setting, and where it is from.",
+    "service": "Have systemd start a daemon at your login.",
     "dir": "Print the daemon's directory.",
     "clean": "Remove everything that a daemon has written.",
 }

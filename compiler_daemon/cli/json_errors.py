@@ -13,7 +13,9 @@ from compile_wire.plain import plain
 from compiler_daemon.cli.options import PROGRAM, begin, has_printed, print_result, sentence
 from compiler_daemon.errors import DaemonError, UsageError
 
-_SlipError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_SlipError: type[typer.BadParameter] = next(  # narrower than it is: what is read of it, both have
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 """What typer raises where the command line is wrong; which package it is from differs between its versions."""
 
 

@@ -11,6 +11,7 @@ import typer
 
 from compile_wire.plain import plain
 from compiler_daemon.cli.day import InTheOrderOfADay
+from compiler_daemon.cli.settings_file import read_settings
 from compiler_daemon.text import numbers
 
 
@@ -92,11 +93,16 @@ def _print_version(wanted: bool) -> None:
 
 @cli.callback()
 def main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """A compile daemon for torch: each graph compiled once, verified, and served to every trainer."""
+    # `config` says itself what is wrong with the file, and help is for those who are about to mend it.
+    if not {"-h", "--help"}.intersection(sys.argv):
+        verbs: dict[str, Any] = getattr(ctx.command, "commands", {})
+        ctx.default_map = read_settings(os.environ, verbs)
 
 
 PROGRAM = "compiler-daemon"
