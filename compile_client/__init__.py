@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["counters", "install", "operator_version", "uninstall"]
+    from compile_client.reporting.summary import Summary
+
+__all__ = ["__version__", "counters", "install", "operator_version", "summary", "uninstall"]
+
+__version__ = "0.1.0"
+"""Written here as well as in the packaging: asking the installed metadata would cost every import."""
 
 
 def install() -> bool:
@@ -40,6 +45,13 @@ def counters() -> dict[str, Any]:
     from compile_client.hooks.install import counters as hook_counters
 
     return hook_counters()
+
+
+def summary() -> Summary:
+    """Return what the client has done in this process so far: a line where it is printed, a table in a notebook."""
+    from compile_client.hooks.install import summary as hook_summary
+
+    return hook_summary()
 
 
 def operator_version(name: str, version: str) -> None:
