@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -24,8 +25,8 @@ from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_
 from compiler_daemon.access.socket import clear_socket
 from compiler_daemon.access.users import Users
 from compiler_daemon.compiles.single_flight import SingleFlight
-from compiler_daemon.config import DaemonConfig
-from compiler_daemon.errors import StartError
+from compiler_daemon.config import DIRECTORY_VARIABLE, DaemonConfig, DaemonLocation
+from compiler_daemon.errors import AddressError, StartError
 from compiler_daemon.place import keep_place
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
@@ -51,6 +52,7 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     daemon cannot start; what was begun by then has been undone.
     """
     os.umask(0o077)
+    logger.info("compile daemon %s starts", __version__)
     stop, stop_now = asyncio.Event(), asyncio.Event()
     async with contextlib.AsyncExitStack() as scope:
         scope.enter_context(_signals(stop, stop_now))
@@ -89,11 +91,12 @@ async def run(
         parts.status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
         if config.page_port is not None:
-            await scope.enter_async_context(_page(daemon, config.page_port))
+            await scope.enter_async_context(_page(daemon, config.page_port, optional=config.page_optional))
         if config.idle_s is not None:
             users = scope.enter_context(Users(config.directory))
             await scope.enter_async_context(_running(_end_idle(daemon, users, config.idle_s, stop)))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
+        logger.info("a trainer uses it with: %s", _trainers_line(config))
         async with _running(keep_place(config.directory, lock, daemon.server, local, lost=lose)):
             on_ready(str(address))
             await stop.wait()
@@ -159,6 +162,13 @@ async def _open(
     return address, local
 
 
+def _trainers_line(config: DaemonConfig) -> str:
+    """Return what a user of this machine types; a directory that is found without a variable needs none."""
+    usual = DaemonLocation.resolve({**os.environ, DIRECTORY_VARIABLE: ""}, directory=None, address=None).directory
+    named = "" if config.directory == usual else f"{DIRECTORY_VARIABLE}={shlex.quote(str(config.directory))} "
+    return f"{named}TORCH_COMPILE_CLIENT=1 python train.py"
+
+
 async def _end_idle(daemon: Daemon, users: Users, idle_s: float, stop: asyncio.Event) -> None:
     """Have the daemon end once nobody uses it, and nothing is compiled, for so long."""
     await until_idle(idle_s, daemon.server.use, lambda: users.are_there() or bool(daemon.parts.single_flight.views()))
@@ -172,8 +182,8 @@ async def _drain(single_flight: SingleFlight, limit_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
-    """Serve the page while the block lasts."""
+async def _page(daemon: Daemon, port: int, *, optional: bool) -> AsyncIterator[None]:
+    """Serve the page while the block lasts. Raises `AddressError` where the port cannot be used, unless optional."""
     # Here, and not above: a daemon without a page pays for none of it.
     from compiler_daemon.http.login import Access
     from compiler_daemon.http.routes import Routes
@@ -191,7 +201,14 @@ async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
         version=__version__,
     )
     server = HttpServer(routes.answer, routes.plain, HttpServerConfig())
-    access.port = await server.listen(port)
+    try:
+        access.port = await server.listen(port)
+    except AddressError as error:
+        if not optional:
+            raise
+        logger.warning("no page is served: %s", error)
+        yield
+        return
     url = f"http://{HOST}:{access.port}/"
     daemon.page_service.serve(url, access.make_code)
     logger.info("the page is at %s; `compiler-daemon page` lets a browser in", url)

@@ -164,6 +164,8 @@ class DaemonConfig:
     store_max_bytes: int = 20 * 2**30
     page_port: int | None = None
     """Of the loopback interface, for the web page and the metrics; 0 for any that is free, None for no page."""
+    page_optional: bool = False
+    """Nobody asked for the page: where the loopback interface cannot be used, the daemon serves without."""
     drain_s: float = 60.0
     """A graceful stop waits so long for running jobs, then hands them back."""
     idle_s: float | None = None

@@ -177,7 +177,7 @@ class NoPageError(DaemonError):
     code = "FAILED_PRECONDITION"
 
     def __init__(self) -> None:
-        super().__init__("this daemon serves no page: start it with `compiler-daemon serve --page-port 0`")
+        super().__init__("this daemon serves no page: stop it, and start it without --no-page, or with --page-port")
 
 
 class DrainingError(DaemonError):

@@ -71,9 +71,10 @@ def serve(
     page_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1; 0 takes any. [no page]"
+            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1. [any that is free]"
         ),
     ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the web page and metrics.")] = True,
     client_auth: Annotated[
         ClientAuth,
         typer.Option(help="What clients of a HOST:PORT address show over TLS; `compiler-daemon keys` makes either."),
@@ -128,7 +129,7 @@ def serve(
 ) -> None:
     """Serve until stopped; prints `ready ADDRESS` when calls are answered.
 
-    Example: compiler-daemon serve --detach --page-port 0
+    Example: compiler-daemon serve --detach --store-size 50GB
     """
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     if unless_running and not detach:
@@ -165,7 +166,8 @@ def serve(
             reflection=reflection,
             allow_publish=publish,
             store_max_bytes=store_size,
-            page_port=page_port,
+            page_port=(page_port or 0) if page else None,
+            page_optional=page_port is None,
             drain_s=drain_seconds,
             idle_s=idle,
             pool=pool,
