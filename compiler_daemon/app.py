@@ -244,7 +244,7 @@ def _signals(stop: asyncio.Event, stop_now: asyncio.Event) -> Iterator[None]:
     def on_signal() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), on_signal)
+    handlers: dict[signal.Signals, Callable[[], object]] = dict.fromkeys((signal.SIGTERM, signal.SIGINT), on_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
         handlers[signal.SIGHUP] = stop.set
     for number, handler in handlers.items():

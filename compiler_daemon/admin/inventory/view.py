@@ -51,7 +51,7 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kind
             overflow="fold" if folded else "ellipsis",
         )
     for row in rows:
-        cells: tuple[str, ...] = (
+        cells: tuple[str | Text, ...] = (
             ids[row.digest],
             kinds[row.digest],
             plain(row.key[:_KEY]),
