@@ -105,7 +105,7 @@ _AFTER = (
 
 @contextlib.contextmanager
 def _daemon(walk: Walk) -> Iterator[None]:
-    command = ["compiler-daemon", "serve"]
+    command = [walk.program(), "serve"]
     with (walk.home / "serve.log").open("w") as log:
         process = subprocess.Popen(command, env=walk.environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None

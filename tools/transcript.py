@@ -91,6 +91,13 @@ class Walk:
         typed = [f"$ {line}" for line in command.splitlines()]
         return "\n".join([step.words, "", "```console", *typed, *shown, "```", ""])
 
+    def program(self) -> str:
+        """Return the program that a step means."""
+        found = shutil.which("compiler-daemon", path=self.environment["PATH"])
+        if found is None:
+            raise StepError("compiler-daemon is not installed in the environment that runs this")
+        return found
+
     def _at_terminal(self, command: str) -> tuple[int, str]:
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
@@ -125,7 +132,7 @@ class Walk:
     def _first(self) -> str:
         """Return the beginning of the newest artifact's id."""
         listed = subprocess.run(
-            ["compiler-daemon", "ls", "--json"],
+            [self.program(), "ls", "--json"],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -141,7 +148,7 @@ class Walk:
 def stop_daemon(walk: Walk) -> None:
     """End a daemon that a step has started and no step has ended."""
     subprocess.run(
-        ["compiler-daemon", "stop", "--now"], env=walk.environment, capture_output=True, timeout=120, check=False
+        [walk.program(), "stop", "--now"], env=walk.environment, capture_output=True, timeout=120, check=False
     )
 
 
