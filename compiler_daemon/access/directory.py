@@ -24,8 +24,8 @@ from compiler_daemon.endpoint import read_note, read_secret, read_token, write_p
 from compiler_daemon.errors import DirectoryError, RunningError
 
 LOCK_NAME = "daemon.lock"
-_ASKING_S = 0.1
-"""`is_held` has the lock itself for a moment; a daemon that starts just then does not give up."""
+_ASKING_S = 0.5
+"""Who only asks, or looks into the store, has the lock for a moment; a daemon that starts just then waits."""
 
 _MARKS = (TOKEN_NAME, SECRET_NAME, LOCK_NAME, "keys", CARD_NAME)
 """A directory with one of these is a daemon's, or a client's, whatever else somebody has put there."""

@@ -62,14 +62,21 @@ def stats(
     """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
+    from compiler_daemon.admin.inventory.offline import nobody_serves
 
-    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
-        client = RunClient(operator)
-        if watch:
-            with suppress(KeyboardInterrupt):
-                _watch(client.statistics, every, as_json=as_json)
-            return
-        figures = client.statistics()
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if not watch and nobody_serves(place):
+        from compiler_daemon.admin.insight.offline import stored_statistics
+
+        figures = stored_statistics(place)
+    else:
+        with OperatorClient.of(place) as operator:
+            client = RunClient(operator)
+            if watch:
+                with suppress(KeyboardInterrupt):
+                    _watch(client.statistics, every, as_json=as_json)
+                return
+            figures = client.statistics()
     if as_json:
         print_result(json.dumps(figures.document))
     else:

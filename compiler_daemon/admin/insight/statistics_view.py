@@ -57,7 +57,8 @@ def _overview(now: Figures) -> Table:
         "compiled by workers": f"{now.compiled}, {numbers.seconds(now.seconds_spent)}",
         "compiled in trainers": f"{now.published} published, {numbers.seconds(now.seconds_spent_here)} reported",
         "seconds saved": numbers.seconds(now.seconds_saved),
-        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)} of {numbers.size(now.store_max_bytes)}",
+        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"
+        + (f" of {numbers.size(now.store_max_bytes)}" if now.store_max_bytes else ""),
         "runs reported": str(now.runs),
         **_tiers(now),
     }
