@@ -17,7 +17,7 @@ from compiler_daemon.errors import UsageError
 _WRITTEN = (
     *("store", "scratch", "headers", "log", "warm"),
     *("runs.sqlite3", "runs.sqlite3-wal", "runs.sqlite3-shm"),
-    *(NOTE_NAME, SOCKET_NAME, USERS_NAME, TOKEN_NAME, SECRET_NAME, "page.html"),
+    *(NOTE_NAME, SOCKET_NAME, USERS_NAME, TOKEN_NAME, SECRET_NAME, "page.html", "figures-since.json"),
 )
 _KEYS = ("keys", "access.json", ".keys.lock")
 

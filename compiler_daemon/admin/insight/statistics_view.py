@@ -16,10 +16,14 @@ _MAX_PROGRAMS = 20
 _LINE = 200
 
 
-def print_statistics(now: Figures) -> None:
-    """Print all figures; names are cut only where a terminal is too narrow for them."""
+def print_statistics(now: Figures, *, since: float = 0.0) -> None:
+    """Print all figures, and since when, unless that is 0; names are cut only where a terminal is too narrow."""
     console = Console()
-    (console if console.is_terminal else Console(width=_LINE)).print(statistics_view(now))
+    if not console.is_terminal:
+        console = Console(width=_LINE)
+    if since:
+        console.print(f"since {numbers.moment(since)} (--all: since the store was made)\n", highlight=False)
+    console.print(statistics_view(now))
 
 
 def statistics_line(now: Figures) -> str:

@@ -1,7 +1,7 @@
 """The same questions about what is kept, where no daemon serves: the store is opened here, as a daemon would.
 
 Guarantees: no daemon has the store meanwhile, which the directory's lock decides, and one that starts waits for a
-moment. Nothing is evicted unless it was asked for: how large the store may be is what a daemon is told, and nobody here.
+moment. Nothing is evicted unless that was asked for: how large the store may be is what a daemon is told.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +50,15 @@ def test_help_shows_what_holds_without_an_option_and_fits_into_eighty_columns(ve
     assert max(map(len, output.splitlines())) <= 80
     if "--workers" in output:
         assert "[half of the cores]" in output
+
+
+def test_every_verb_that_the_table_of_habits_names_is_one_with_the_options_that_it_names() -> None:
+    table = (Path(__file__).parents[3] / "docs" / "habits.md").read_text().splitlines()
+    ours = [line.split(" | ")[2] for line in table if line.startswith("| ") and line.count(" | ") == 2]
+    spans = [span.removeprefix("compiler-daemon ") for cell in ours for span in re.findall("`([^`]+)`", cell)]
+    named = [span.split() for span in spans if span.split()[0] in DAY]
+
+    assert len(named) > 30
+    for words in named:
+        output = CliRunner().invoke(cli, [words[0], "--help"]).output
+        assert [word for word in words if word.startswith("-") and word not in ("--", "-") and word not in output] == []
