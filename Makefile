@@ -2,6 +2,7 @@
 #   make demo     set up, then the main job: one trainer four times, with and without the daemon
 #   make test     set up, then the tests
 #   make slow     set up, then the few tests that take a minute each; CI runs them, too
+#                 With TORCH=2.15.0, and PYTHON=python3.12 if you like, both use an environment of its own beside .venv
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
 #   make protos   the wire's stubs again from the schema
@@ -23,7 +24,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-BIN := .venv/bin
+# Another torch has an environment of its own: `make test TORCH=2.15.0 PYTHON=python3.12`, say.
+VENV := .venv$(if $(TORCH),-torch-$(TORCH)-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
 
 .PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods slurm bench kernels fleet-model fleet-check clean
 
@@ -31,9 +34,9 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 # With uv where it is installed, else with venv and pip. The stamp is renewed when the dependencies change.
-.venv: .venv/.stamp
-.venv/.stamp: pyproject.toml tools/set_up.sh
-	PYTHON="$(PYTHON)" bash tools/set_up.sh
+.venv: $(VENV)/.stamp
+$(VENV)/.stamp: pyproject.toml tools/set_up.sh
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" VENV="$(VENV)" bash tools/set_up.sh
 	@touch $@
 
 demo: .venv

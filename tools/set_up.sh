@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv with the project, its tests' tools and the lab's packages. Run by `make .venv`.
+# Makes an environment with the project, its tests' tools and the lab's packages: .venv, or what VENV names, with the torch
+# that TORCH names. Run by `make .venv`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
+venv=${VENV:-.venv}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "Python 3.11 or newer is needed; $("$python" --version) is what \"$python\" is. Set PYTHON=python3.11, say." >&2
     exit 1
@@ -14,7 +16,9 @@ command -v "${CXX:-g++}" > /dev/null || {
 }
 
 # Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA.
-if command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
+if [ -n "${TORCH:-}" ]; then
+    torch="torch==$TORCH"
+elif command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
     torch="torch>=2.11,<2.16"
 else
     torch="torch==2.13.0"
@@ -22,13 +26,13 @@ else
 fi
 
 if command -v uv > /dev/null; then
-    [ -x .venv/bin/python ] || uv venv --quiet --seed --python "$python" .venv
-    install=(uv pip install --quiet --python .venv/bin/python)
+    [ -x "$venv/bin/python" ] || uv venv --quiet --seed --python "$python" "$venv"
+    install=(uv pip install --quiet --python "$venv/bin/python")
 else
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    install=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 fi
-echo "setting up .venv (first time: a minute or so)" >&2
+echo "setting up $venv (first time: a minute or so)" >&2
 # uv asks other places for torch than pip does; where it finds none, pip may.
-"${install[@]}" "$torch" || .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch"
+"${install[@]}" "$torch" || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
 "${install[@]}" -e '.[dev,lab]'

@@ -12,7 +12,7 @@ from compile_client.errors import InstallError
 from compile_client.graphs.eager_fallback import can_run_eagerly, is_static, run_eager
 from compile_client.graphs.outcome import GraphOutcome, GraphState, Reason
 from compile_client.graphs.source_lines import origin_of_named
-from compile_client.graphs.verification import Sampling, differences
+from compile_client.graphs.verification import Sampling, chooses_by_measuring, code_differences, other_differences
 from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.key.components import differing_parts, key_parts
 from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
@@ -78,6 +78,8 @@ class GraphCompile:
         self._user_code = user_code
         self._key_parts: dict[str, Any] = {}
         self._served_entry: Any = None
+        self._measured = False
+        """Whether torch chose by measuring when `_served_entry` was found."""
         self._disputed: tuple[Digest, ...] = ()
         self._cannot_install = False
         self._spec: bytes | None = None
@@ -124,6 +126,7 @@ class GraphCompile:
         if not self.outcome.served or not sampling.draws():
             return False
         self._served_entry = found[0]
+        self._measured = chooses_by_measuring()
         return True
 
     def compare(self, own: Any) -> bool:
@@ -131,7 +134,12 @@ class GraphCompile:
         artifact = self.outcome.artifact
         if self._served_entry is None or artifact is None:
             return False
-        differing = self.outcome.differing = differences(self._served_entry, own)
+        code, other = code_differences(self._served_entry, own), other_differences(self._served_entry, own)
+        if code and not other and self._measured:
+            self._client.counters.count_unsettled()
+            self.outcome.differing = []
+            return True
+        differing = self.outcome.differing = [*code, *other]
         self._client.counters.count_verified(same=not differing)
         if not differing:
             return True

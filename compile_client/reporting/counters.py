@@ -39,6 +39,7 @@ _COUNTERS = (
     "traced_again",
     "verified",
     "mismatches",
+    "unsettled",
     "published",
     "cpp_builds",
     "triton_compiles",
@@ -123,6 +124,10 @@ class Counters:
         self._count("verified")
         if not same:
             self._count("mismatches")
+
+    def count_unsettled(self) -> None:
+        """Count a hit that was compiled here as well, and whose code differs because torch chooses by measuring."""
+        self._count("unsettled")
 
     def count_refusal(self, reason: str) -> None:
         """Count a graph that cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""

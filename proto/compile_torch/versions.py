@@ -12,6 +12,7 @@ the signatures below: where one differs, the client stays off and says so.
 from __future__ import annotations
 
 import inspect
+import sysconfig
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,11 @@ def torch_version() -> TorchVersion | None:
     return TorchVersion(key_before_passes=modern, key_complete=modern)
 
 
+def has_no_global_lock() -> bool:
+    """Whether this Python was built to run threads without the global interpreter lock."""
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
 def waits_for_backward() -> bool:
     """Whether this torch decides in one place, at the first backward, which saved tensors' memory it may reuse."""
     from torch._functorch._aot_autograd import runtime_wrappers
@@ -54,6 +60,8 @@ def unsupported_reasons() -> list[str]:
     """Return in words what of torch is not as it should be; empty means that every touched function is as known."""
     import torch
 
+    if has_no_global_lock():
+        return ["this Python is free-threaded, and nothing of this was ever run with such a one: use one with its lock"]
     if torch_version() is None:
         span = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
         return [f"torch {torch.__version__} is not one of the versions known ({span})"]

@@ -37,6 +37,7 @@ def test_a_fresh_report_has_every_counter_at_zero() -> None:
         "traced_again": 0,
         "verified": 0,
         "mismatches": 0,
+        "unsettled": 0,
         "published": 0,
         "cpp_builds": 0,
         "triton_compiles": 0,

@@ -187,7 +187,7 @@ class Trainer:
             pytest.fail(f"the trainer hung:\n{err}")
         report = json.loads(self.report.read_text()) if self.report.exists() else {}
         if VERIFIED and report:
-            row = {name: report[name] for name in ("hits", "compiled_by_daemon", "verified", "mismatches")}
+            row = {name: report[name] for name in ("hits", "compiled_by_daemon", "verified", "mismatches", "unsettled")}
             test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
             with Path(VERIFIED).open("a") as rows:
                 rows.write(json.dumps({"test": test, **row, "said": _quarrels(err)}) + "\n")

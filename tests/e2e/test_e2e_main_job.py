@@ -54,6 +54,7 @@ def test_two_trainers_started_at_once_have_each_graph_compiled_once(one_lab: Lab
     assert daemon.counters()["compiles_started"] == before + 2
 
 
+@pytest.mark.slow
 def test_another_virtual_environment_is_served_what_the_first_one_had_compiled(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:

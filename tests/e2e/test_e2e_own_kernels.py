@@ -40,7 +40,7 @@ def done(outcome: Any, what: str, *, loaded: int | None = None) -> list[str]:
     return [line.removeprefix("compiled ") for line in lines if line.startswith("compiled")]
 
 
-@pytest.mark.parametrize("what", ["plain", "operator", "backward"])
+@pytest.mark.parametrize("what", ["plain", pytest.param("operator", marks=pytest.mark.slow), "backward"])
 def test_a_kernel_in_a_graph_is_compiled_by_the_first_trainer_and_by_nobody_else(
     one_lab: Lab, daemon: Daemon, tmp_path: Path, what: str
 ) -> None:
@@ -98,8 +98,8 @@ def test_why_a_graph_with_a_kernel_is_compiled_here_is_said_once_for_the_graph_a
 @pytest.mark.parametrize(
     ("what", "size", "old", "new"),
     [
-        ("plain", "920", "x * 3.0 + y", "x * 4.0 + y"),
-        ("operator", "930", "x * 3.0 + y", "x * 4.0 + y"),
+        pytest.param("plain", "920", "x * 3.0 + y", "x * 4.0 + y", marks=pytest.mark.slow),
+        pytest.param("operator", "930", "x * 3.0 + y", "x * 4.0 + y", marks=pytest.mark.slow),
         ("operator", "940", "out * 1.0", "out * 2.0"),
         ("backward", "950", "grad * rate * (1.0 +", "grad * rate * (2.0 +"),
     ],

@@ -123,6 +123,7 @@ def test_one_trace_follows_a_graph_from_the_trainer_over_the_daemon_to_the_worke
     assert ancestors("LookupArtifact") == ["lookup", "graph"]
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_changes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.conftest import Lab
 
 VERIFY = {"TORCH_COMPILE_CLIENT_VERIFY": "1"}
@@ -41,6 +43,21 @@ def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(
     assert after.result == expected
 
 
+@pytest.mark.slow
+def test_code_that_differs_because_torch_chooses_by_measuring_is_nobodys_fault(lab: Lab) -> None:
+    daemon = lab.daemon()
+    first = lab.run("autotuned.py", "52", daemon=daemon)
+    again = [lab.run("autotuned.py", "52", favourite, daemon=daemon, **VERIFY) for favourite in ("cpp", "bmm")]
+
+    assert [run.report["hits"] for run in again] == [1, 1]
+    assert all(run.result["measured"] for run in again)  # else nothing was chosen again
+    assert sum(run.report["unsettled"] for run in again) >= 1  # the worker's choice is not both
+    assert [run.report["mismatches"] for run in again] == [0, 0]
+    assert [run.result["numbers"] for run in again] == [first.result["numbers"]] * 2
+    assert daemon.counters().get("artifacts_disputed", 0) == 0
+
+
+@pytest.mark.slow
 def test_without_the_switch_nothing_is_compiled_twice(lab: Lab) -> None:
     daemon = lab.daemon()
     lab.run("perceptron.py", "5", daemon=daemon)

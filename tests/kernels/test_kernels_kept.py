@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benches.harness.daemon import ServedDaemon, clean_environment
 from tests.kernels.conftest import REPOSITORY, TRAINERS, Bench, needs_triton
 
@@ -58,6 +60,7 @@ def test_kernels_whose_artifacts_have_gone_are_compiled_again_from_what_is_kept(
     assert later.result["files"] == first.result["files"]
 
 
+@pytest.mark.slow
 def test_an_export_takes_kernels_along_and_a_file_of_graphs_proves_no_kernel(bench: Bench, tmp_path: Path) -> None:
     here, there = bench.daemon(), bench.daemon()
     first = bench.run("cuda:90", "vector_add", daemon=here)

@@ -64,6 +64,7 @@ def test_every_promise_of_speed_stands_in_a_bench() -> None:
     assert overhead.LIMITS == {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
 
 
+@pytest.mark.slow
 def test_what_needs_no_compile_is_measured(tmp_path: Path) -> None:
     document = _bench("overhead", "--rows", "off,absent,client_import,daemon_idle", "--rounds", "1", folder=tmp_path)
     assert document["rows"]["absent_adds"]["rounds"] == 6

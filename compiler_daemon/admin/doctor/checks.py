@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,8 @@ def check_torch() -> Finding:
         text = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return problem("torch", f"{sys.executable} has no torch: install torch {oldest} to {newest} there")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return problem("torch", f"{sys.executable} is free-threaded: the client stays off; use a Python with its lock")
     parts = [int(part) if part.isdecimal() else -1 for part in text.split(".")[:2]]
     if OLDEST_TORCH <= tuple(parts) <= NEWEST_TORCH:
         return ok("torch", f"torch {text} in {sys.executable}")

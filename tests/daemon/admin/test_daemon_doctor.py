@@ -295,6 +295,15 @@ def test_a_torch_that_the_client_does_not_know_is_a_problem(
     assert doctor.check_torch().level == level
 
 
+def test_a_python_without_its_global_lock_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: int(name == "Py_GIL_DISABLED"))
+
+    finding = doctor.check_torch()
+
+    assert finding.level == "problem"
+    assert "free-threaded" in finding.text
+
+
 def test_the_versions_are_those_of_the_clients_table() -> None:
     assert (doctor.OLDEST_TORCH, doctor.NEWEST_TORCH) == (versions.OLDEST, versions.NEWEST)
 

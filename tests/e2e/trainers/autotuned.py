@@ -1,7 +1,8 @@
 """A trainer that uses max-autotune: inductor measures several ways to multiply, and takes the fastest.
 
 It prints losses and gradients to the last bit, how often inductor measured a candidate in this process, and how often
-inductor chose by measuring, as the benches count it.
+inductor chose by measuring, as the benches count it. With a second argument, candidates whose names begin with it are
+said to be the fastest.
 """
 
 import json
@@ -14,11 +15,14 @@ from torch._inductor import select_algorithm
 from benches.harness.compile_counts import start_counting
 
 measured: list[str] = []
+favourite = "".join(sys.argv[2:3])
 original = select_algorithm.AlgorithmSelectorCache.benchmark_choice
 
 
 def counted(choice: Any, *arguments: Any, **options: Any) -> Any:
     measured.append(choice.name)
+    if favourite:
+        return 1.0 if choice.name.startswith(favourite) else 2.0
     return original(choice, *arguments, **options)
 
 
