@@ -29,6 +29,7 @@ from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostErr
 from compiler_daemon.jobs import WorkerHello, WorkerKind, WorkerView, worker_kind
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
+from compiler_daemon.workers.differences import other_environment
 from compiler_daemon.workers.headers import HeaderMaker
 from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
 
@@ -275,7 +276,7 @@ class Pool:
             return None
         return JobRefusedError(
             "ENVIRONMENT",
-            "the daemon's worker runs in another environment than this process",
+            other_environment(known.hello.fields, request.fields),
             differing_fields(known.hello.fields, request.fields),
         )
 
