@@ -16,13 +16,13 @@ def other_environment(worker: Mapping[str, str], trainer: Mapping[str, str]) -> 
 def _what_to_do(differ: list[str], worker: Mapping[str, str], trainer: Mapping[str, str]) -> str:
     if "compiler" in differ:
         if not trainer.get("compiler"):
-            return "this process finds no C++ compiler, and the worker does. Put it on the trainer's PATH, or name it in CXX"
+            return "this process finds no C++ compiler, and the worker does. Put it on the trainer's PATH"
         if not worker.get("compiler"):
             return "the worker finds no C++ compiler, and this process does. Start the daemon with it on its PATH"
         return "they find two C++ compilers. Start both with the same PATH and CXX"
     if changed := [name for name in _UPGRADED if name in differ]:
         return f"its {changed[0]} was changed since one of them has started. Start the older one anew"
     return (
-        f"they differ in {' and '.join(differ) or 'no known part'}, which a variable of the trainer's shell may decide. "
-        "Start the daemon from the same shell, or name the variable in COMPILER_DAEMON_WORKER_VARIABLES"
+        f"they differ in {' and '.join(differ) or 'no known part'}, which a variable of the trainer's shell may "
+        "decide. Start the daemon from the same shell, or name the variable in COMPILER_DAEMON_WORKER_VARIABLES"
     )
