@@ -10,6 +10,7 @@ Importing this module costs next to nothing: neither torch nor grpc is imported 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ def _activate() -> None:
 
         switch = read_switch(text)
         if switch == "off":
+            return
+        if sys.platform != "linux":
+            import logging
+
+            logging.getLogger("compile_client").warning(
+                "the compile client is off: it runs on Linux only. torch compiles as always."
+            )
             return
         if switch is None:
             import logging

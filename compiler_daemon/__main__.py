@@ -6,6 +6,9 @@ import sys
 
 def main() -> None:
     """Run the command line; end with exit code 0 (done), 1 (failed), 2 (wrong use) or 130 (interrupted)."""
+    if sys.platform != "linux":
+        sys.stderr.write("compiler-daemon: it runs on Linux only; elsewhere torch compiles as always, without it\n")
+        raise SystemExit(1)
     # What gRPC's core writes by itself names its own source lines; whatever matters in it is said by us. In a daemon's
     # log it stays: there it says who failed to shake hands.
     if sys.argv[1:2] != ["serve"]:
