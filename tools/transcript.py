@@ -197,20 +197,37 @@ _OF_THE_MACHINE = re.compile(r"^(compiler|cpu_capability|cpu_flags|libc|python|s
 """Lines of `show` that say on which machine the tour was made."""
 
 
+_GOES_ON = re.compile(r"^ {8,}\S")
+"""A line in which a cell of a table goes on, where a terminal is too narrow for it."""
+
+
 def _likeness(page: str) -> list[str]:
-    """Return the page without what is another number each time."""
-    lines = []
+    """Return the page without what is another number each time; of what commands said, the words one by one.
+
+    Where a line breaks depends on how long numbers and paths are.
+    """
+    lines: list[str] = []
+    is_said = is_of_the_machine = False
     for line in page.splitlines():
-        text = _KEPT.sub(lambda match: f"{chr(64 + min(26, int(match[1])))}\x00 {match[2]}", line)
-        text = _OF_THE_MACHINE.sub(r"\1 ...", text)
-        text = re.sub(r"\b[0-9a-f]{6,64}\b", "ID", text)
-        text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
-        text = re.sub(r"\d+([.,:]\d+)*", "N", text)
-        text = re.sub(r"\bjust now\b|\bN (min|h|d) ago\b", "AGO", text)
-        text = re.sub(r"\bN (min N s|h N min|d N h)\b", "N", text)
-        text = re.sub(r"N ?(s|ms|min|h|d|[kKMG]?i?B|bytes?|seconds?|minutes?)\b", "N", text)
-        text = re.sub(r"[─━═]+", "─", text)
-        text = re.sub(r"\s+", " ", text).strip()
-        if text:
-            lines.append(text)
+        if line.startswith("```"):
+            is_said = line == "```console"
+        if is_of_the_machine and _GOES_ON.match(line):
+            continue
+        is_of_the_machine = bool(_OF_THE_MACHINE.match(line))
+        if text := _without_numbers(line):
+            lines += text.split() if is_said else [text]
     return lines
+
+
+def _without_numbers(line: str) -> str:
+    text = _KEPT.sub(lambda match: f"{chr(64 + min(26, int(match[1])))}\x00 {match[2]}", line)
+    text = _OF_THE_MACHINE.sub(r"\1 ...", text)
+    text = re.sub(r"(http://127\.0\.0\.1:\d+/)\S*", r"\1...", text)
+    text = re.sub(r"\b[0-9a-f]{6,64}\b", "ID", text)
+    text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
+    text = re.sub(r"\d+([.,:]\d+)*", "N", text)
+    text = re.sub(r"\bjust now\b|\bN (min|h|d) ago\b", "AGO", text)
+    text = re.sub(r"\bN (min N s|h N min|d N h)\b", "N", text)
+    text = re.sub(r"N ?(s|ms|min|h|d|[kKMG]?i?B|bytes?|seconds?|minutes?)\b", "N", text)
+    text = re.sub(r"[─━═]+", "─", text)
+    return re.sub(r"\s+", " ", text).strip()
