@@ -13,6 +13,7 @@ import difflib
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import struct
 import subprocess
@@ -157,7 +158,7 @@ def write_or_check(page: Path, make: Callable[[Path], str], document: str | None
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the page instead of writing it")
     arguments = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="tour-"))
+    home = _short_home()
     try:
         made = make(home)
     except StepError as error:
@@ -173,6 +174,17 @@ def write_or_check(page: Path, make: Callable[[Path], str], document: str | None
         print("\n".join(difference))
         print(f"{page} is not what happens any more: look at the difference, then make it again", file=sys.stderr)
     return 1 if difference else 0
+
+
+def _short_home() -> Path:
+    """Make a folder whose path, below /tmp, is as long as what a transcript calls it: lines break in the same places."""
+    while True:
+        home = Path(tempfile.gettempdir()) / secrets.token_hex(2)
+        try:
+            home.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        return home
 
 
 _SHIFTING = re.compile(r"^compile daemon: graph \d+ \(|^\s*$")
