@@ -177,7 +177,7 @@ def write_or_check(page: Path, make: Callable[[Path], str], document: str | None
 
 
 def _short_home() -> Path:
-    """Make a folder whose path, below /tmp, is as long as what a transcript calls it: lines break in the same places."""
+    """Make a folder whose path, below /tmp, is as long as what a transcript calls it: lines break as they do there."""
     while True:
         home = Path(tempfile.gettempdir()) / secrets.token_hex(2)
         try:
