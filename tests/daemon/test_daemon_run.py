@@ -65,6 +65,7 @@ def test_trainers_that_start_together_start_one_daemon(tmp_path: Path) -> None:
         assert f"process {pid_of(directory)}" in max(said)
 
 
+@pytest.mark.slow
 def test_a_daemon_ends_when_its_last_trainer_has_been_gone_for_a_while_and_not_before(tmp_path: Path) -> None:
     directory = tmp_path / "d"
     command = [sys.executable, "-m", "compiler_daemon", "run", "--idle", "0.5s", "--dir", str(directory), "cat"]
@@ -89,6 +90,7 @@ def test_a_compile_under_way_keeps_an_idle_daemon(start_daemon: Start, key: str)
     assert daemon.process.wait(DEADLINE_S) == 0
 
 
+@pytest.mark.slow
 def test_looking_at_a_daemon_does_not_keep_it(start_daemon: Start) -> None:
     daemon = start_daemon(daemon={"idle_s": 0.3})
 
