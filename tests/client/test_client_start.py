@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from compile_client.errors import AbsentError
 from compile_client.session.client import DaemonClient
 from compile_client.transport.start_daemon import DaemonStarter
 from compile_wire.endpoint.address import USERS_NAME
+from compile_wire.endpoint.presence import be_present
 from compiler_daemon.access.users import Users
 
 MakeClient = Callable[..., DaemonClient]
@@ -94,7 +96,12 @@ def test_a_forked_child_begins_anew(directory: Path) -> None:
 
 
 def test_a_daemon_without_an_end_of_its_own_is_not_marked_as_used(directory: Path) -> None:
-    from compile_wire.endpoint.presence import be_present
-
     assert not be_present(directory)
     assert not (directory / USERS_NAME).exists()
+
+
+def test_a_lock_that_is_never_given_back_does_not_stop_a_trainer(directory: Path) -> None:
+    with open(directory / USERS_NAME, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        assert not be_present(directory)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from compile_wire.endpoint.address import USERS_NAME
+
+_TRIES, _MOMENT_S = 20, 0.005
 
 
 def be_present(directory: Path, *, inherited: bool = False) -> bool:
@@ -18,11 +21,20 @@ def be_present(directory: Path, *, inherited: bool = False) -> bool:
     with contextlib.suppress(OSError):
         descriptor = os.open(directory / USERS_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            # The daemon itself has it for a moment, when it looks; that moment is waited for.
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _take(descriptor)
             os.set_inheritable(descriptor, inherited)
         except OSError:
             os.close(descriptor)
             raise
         return True
     return False
+
+
+def _take(descriptor: int) -> None:
+    """Take the lock; the daemon itself has it for a moment, when it looks. Raises `OSError` where that lasts."""
+    for _ in range(_TRIES):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_MOMENT_S)
+    raise BlockingIOError("the daemon holds the lock")
