@@ -135,7 +135,7 @@ def serve(
     if unless_running and not detach:
         raise UsageError("--unless-running is for a daemon in the background: add --detach")
     if detach:
-        from compiler_daemon.admin.detached import ensure_daemon, start_detached
+        from compiler_daemon.admin.life.detached import ensure_daemon, start_detached
 
         options = [one for one in sys.argv[2:] if one not in ("--detach", "--unless-running")]
         found = ensure_daemon(place, options).address if unless_running else start_detached(place.directory, options)
@@ -198,7 +198,7 @@ def status(
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     if wait:
-        from compiler_daemon.admin.detached import wait_for_daemon
+        from compiler_daemon.admin.life.detached import wait_for_daemon
 
         wait_for_daemon(place, timeout)
     with OperatorClient.of(place) as operator:
@@ -226,7 +226,7 @@ def stop(
 
     Example: compiler-daemon stop --timeout 300
     """
-    from compiler_daemon.admin.ending import end_daemon
+    from compiler_daemon.admin.life.ending import end_daemon
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     if said := end_daemon(place, now=now, wait_s=timeout if wait else 0.0):

@@ -40,7 +40,7 @@ def logs(
 
     Example: compiler-daemon logs -f
     """
-    from compiler_daemon.admin.logs import Log, log_named
+    from compiler_daemon.admin.life.logs import Log, log_named
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=None)
     with Log(log_named(place.directory, name)) as log, suppress(KeyboardInterrupt):
@@ -64,8 +64,8 @@ def clean(
 
     Example: compiler-daemon clean --dry-run
     """
-    from compiler_daemon.admin.cleaning import clear, written_by_daemon
-    from compiler_daemon.admin.ending import end_daemon
+    from compiler_daemon.admin.life.cleaning import clear, written_by_daemon
+    from compiler_daemon.admin.life.ending import end_daemon
     from compiler_daemon.cli.terminal import may_ask
     from compiler_daemon.text import numbers
 

@@ -22,7 +22,7 @@ def install(directory: Directory = None) -> None:
 
     `loginctl enable-linger` keeps it while you are logged out.
     """
-    from compiler_daemon.admin.service import install as install_unit
+    from compiler_daemon.admin.life.service import install as install_unit
 
     print_result(f"systemd serves, and will: {install_unit(os.environ, directory)}")
 
@@ -30,7 +30,7 @@ def install(directory: Directory = None) -> None:
 @service.command()
 def uninstall() -> None:
     """Stop the daemon that systemd has started, and remove its unit. Artifacts stay."""
-    from compiler_daemon.admin.service import uninstall as uninstall_unit
+    from compiler_daemon.admin.life.service import uninstall as uninstall_unit
 
     removed = uninstall_unit(os.environ)
     print_result(f"removed {removed}" if removed else "there was no unit to remove")
@@ -39,6 +39,6 @@ def uninstall() -> None:
 @service.command()
 def show(directory: Directory = None) -> None:
     """Print the unit that `install` would write."""
-    from compiler_daemon.admin.service import unit_text
+    from compiler_daemon.admin.life.service import unit_text
 
     print_result(unit_text(os.environ, directory).rstrip("\n"))

@@ -54,7 +54,7 @@ def _may_start(place: DaemonLocation) -> bool:
 
 def _ensure(place: DaemonLocation, command: list[str], idle: float) -> None:
     from compile_wire.endpoint.presence import be_present
-    from compiler_daemon.admin.detached import ensure_daemon, log_path
+    from compiler_daemon.admin.life.detached import ensure_daemon, log_path
     from compiler_daemon.text import numbers
 
     options = ["--dir", str(place.directory), "--idle", f"{idle:g}s"]

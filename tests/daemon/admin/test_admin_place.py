@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler_daemon.admin.cleaning import clear, written_by_daemon
+from compiler_daemon.admin.life.cleaning import clear, written_by_daemon
 from compiler_daemon.errors import RunningError
 from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess, wait_until
 from tests.daemon.inventory_samples import cli, cli_process, done, publish

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler_daemon.admin.service import unit_text
+from compiler_daemon.admin.life.service import unit_text
 from tests.daemon.inventory_samples import cli
 
 ROOT = Path(__file__).parents[3]
@@ -87,7 +87,7 @@ def test_words_are_quoted_as_systemd_reads_them(tmp_path: Path) -> None:
 def test_the_guides_unit_and_the_packages_are_the_same() -> None:
     guide = ROOT / "docs" / "systemd" / "compiler-daemon.service"
 
-    assert guide.read_text() == (ROOT / "compiler_daemon" / "admin" / "compiler-daemon.service").read_text()
+    assert guide.read_text() == (ROOT / "compiler_daemon" / "admin" / "life" / "compiler-daemon.service").read_text()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -22,7 +22,7 @@ _CALL_S = 100.0
 def unit_text(environ: Mapping[str, str], directory: Path | None) -> str:
     """Return the package's unit with this interpreter, and with the variables that decide which daemon it is."""
     lines = []
-    for line in resources.files("compiler_daemon.admin").joinpath(UNIT).read_text().splitlines():
+    for line in resources.files("compiler_daemon.admin.life").joinpath(UNIT).read_text().splitlines():
         if line.startswith("ExecStart="):
             lines.append(f"ExecStart={_quoted(sys.executable)} -m compiler_daemon serve")
         elif line.startswith("#Environment="):
