@@ -1,4 +1,4 @@
-"""Samplers over any denoiser: DDIM in its angular form, Heun's method and ancestral sampling.
+"""Samplers over any denoiser: DDIM, Heun's method, DPM-Solver++(2M) and ancestral sampling.
 
 Legend: B images, C colour channels, H and W pixels, S + 1 noise levels.
 
@@ -29,6 +29,7 @@ class Sampler(StrEnum):
 
     DDIM = "ddim"  # deterministic, first order; one evaluation a step
     HEUN = "heun"  # deterministic, second order; two evaluations a step but the last
+    DPM_2M = "dpm++2m"  # deterministic, second order; one evaluation a step
     ANCESTRAL = "ancestral"  # stochastic; one evaluation a step
 
 
@@ -58,6 +59,34 @@ def ddim_step(x0_BCHW: Tensor, epsilon_BCHW: Tensor, logsnr: Tensor) -> Tensor:
     return alpha * x0_BCHW + sigma * epsilon_BCHW
 
 
+def heun_step(z_BCHW: Tensor, x0_BCHW: Tensor, epsilon_BCHW: Tensor, logsnr: Tensor, following: Tensor) -> Tensor:
+    """Turn z towards the next noise level by an estimate of (x0, eps) that need not lie on z.
+
+    In the angle phi with tan phi = sigma / alpha, z moves by dz / dphi = v. With the mean of the estimates at both ends
+    this is Heun's rule (Karras et al., arXiv 2206.00364, algorithm 1) in the frame that turns with z, where it is exact
+    for a denoiser that always says the same. Recombining the mean at the next level instead would be DDIM again, since
+    there the second estimate adds up to the proposal that it was asked about.
+    """
+    alpha, sigma = alpha_sigma(logsnr)
+    alpha_s, sigma_s = alpha_sigma(following)
+    v_BCHW = alpha * epsilon_BCHW - sigma * x0_BCHW
+    return (alpha * alpha_s + sigma * sigma_s) * z_BCHW + (sigma_s * alpha - alpha_s * sigma) * v_BCHW
+
+
+def dpm_2m_step(z_BCHW: Tensor, x0_BCHW: Tensor, before_BCHW: Tensor | None, logsnr_3: Tensor) -> Tensor:
+    """Integrate x0, extrapolated from its last two estimates, over half logSNR (Lu et al., arXiv 2211.01095, alg. 2).
+
+    `logsnr_3` holds the level of `before_BCHW`, this one and the next; without an estimate before it is first order.
+    """
+    before, here, following = logsnr_3
+    sigma_t = alpha_sigma(here)[1]
+    alpha_s, sigma_s = alpha_sigma(following)
+    step = (following - here) / 2
+    if before_BCHW is not None:
+        x0_BCHW = x0_BCHW + (following - here) / (2 * (here - before)) * (x0_BCHW - before_BCHW)
+    return sigma_s / sigma_t * z_BCHW - alpha_s * torch.expm1(-step) * x0_BCHW
+
+
 def ancestral_step(z_BCHW: Tensor, x0_BCHW: Tensor, noise_BCHW: Tensor, logsnr: Tensor, following: Tensor) -> Tensor:
     """Draw from q(z_s | z_t, x0) (Kingma et al., arXiv 2107.00630, eqs. 25 and 32), s being the cleaner level."""
     alpha_t, sigma_t = alpha_sigma(logsnr)
@@ -85,8 +114,8 @@ def sample(
     The last step always ends at the denoiser's x0. `seed` matters to the ancestral sampler only.
     """
     logsnr_S1 = logsnr_S1.to(noise_BCHW.device)
-    z_BCHW = noise_BCHW
-    x0_BCHW = noise_BCHW
+    z_BCHW = x0_BCHW = noise_BCHW
+    before_BCHW: Tensor | None = None
     last = len(logsnr_S1) - 2
     for i in range(last + 1):
         here, following = logsnr_S1[i], logsnr_S1[i + 1]
@@ -96,14 +125,16 @@ def sample(
         if sampler is Sampler.ANCESTRAL:
             fresh = torch.randn(z_BCHW.shape, generator=stream(seed, "ancestral", i)).to(z_BCHW.device)
             z_BCHW = ancestral_step(z_BCHW, x0_BCHW, fresh, here, following)
-            continue
-        proposal_BCHW = ddim_step(x0_BCHW, epsilon_BCHW, following)
-        if sampler is Sampler.HEUN:
-            # Averaging both ends' (x0, eps) is Heun's rule for the flow in the angle (Karras et al., arXiv 2206.00364,
-            # algorithm 1, there for the sigma of a variance-exploding process).
+        elif sampler is Sampler.DPM_2M:
+            levels_3 = torch.stack((logsnr_S1[max(0, i - 1)], here, following))
+            z_BCHW, before_BCHW = dpm_2m_step(z_BCHW, x0_BCHW, before_BCHW, levels_3), x0_BCHW
+        elif sampler is Sampler.HEUN:
+            proposal_BCHW = ddim_step(x0_BCHW, epsilon_BCHW, following)
             x0_next, epsilon_next = _parts(denoise, parametrization, proposal_BCHW, following)
-            proposal_BCHW = ddim_step((x0_BCHW + x0_next) / 2, (epsilon_BCHW + epsilon_next) / 2, following)
-        z_BCHW = proposal_BCHW
+            mean = (x0_BCHW + x0_next) / 2, (epsilon_BCHW + epsilon_next) / 2
+            z_BCHW = heun_step(z_BCHW, *mean, here, following)
+        else:
+            z_BCHW = ddim_step(x0_BCHW, epsilon_BCHW, following)
     return x0_BCHW
 
 

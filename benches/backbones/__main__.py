@@ -19,11 +19,12 @@ from benches.backbones.presets import BackbonesConfig, Variant, preset
 from benches.harness import lab_cli as cli
 from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
+from diffusion.attention import AttentionBackend
 from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
 from diffusion.buckets import BucketSchedule
 from diffusion.flops import forward_flops
 from diffusion.objective import DenoisingObjective
-from diffusion.parametrization import Parametrization
+from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
 from diffusion.validation import validate
 
@@ -40,10 +41,23 @@ def configured(options: cli.LabOptions) -> BackbonesConfig:
     if options.compiled is not None:
         config = replace(config, train=replace(config.train, compile=options.compiled))
     if options.mode is not None:
-        config = replace(config, base=replace(config.base, mode=cli.parse_modes(options.mode)[0]))
+        config = in_modes(config, cli.parse_modes(options.mode))
     if options.device is not None:
         config = replace(config, device=options.device)
     return config
+
+
+def in_modes(config: BackbonesConfig, modes: tuple[Mode, ...]) -> BackbonesConfig:
+    """Return the grid in one mode, or with every variant once in each of several; all compare to the first's base."""
+    base = replace(config.base, mode=modes[0])
+    if len(modes) == 1:
+        return replace(config, base=base)
+    variants = [
+        replace(variant, name=f"{variant.name}, {mode.value}", changes=(*variant.changes, ("mode", mode.value)))
+        for mode in modes
+        for variant in config.variants
+    ]
+    return replace(config, base=base, variants=tuple(variants))
 
 
 def varied(base: BackboneConfig, variant: Variant) -> BackboneConfig:
@@ -51,6 +65,7 @@ def varied(base: BackboneConfig, variant: Variant) -> BackboneConfig:
     values: dict[str, Any] = {field.name: getattr(base, field.name) for field in fields(base)}
     values |= dict(variant.changes)
     values["feedforward"] = FeedForward(values["feedforward"])
+    values["mode"] = Mode(values["mode"])
     return BackboneConfig(**values)
 
 
@@ -63,9 +78,12 @@ def training_steps(config: BackbonesConfig, backbone: BackboneConfig) -> int:
 
 
 def counted_flops(backbone: HybridDiT, resolution: int, device: str) -> int:
-    """Return what torch's counter says of one forward pass on one image. It knows one attention kernel for CPUs."""
+    """Return what torch's counter says of one forward pass on one image.
+
+    It knows one attention kernel for CPUs and none of flex_attention's, which a CUDA device would be given.
+    """
     image = torch.zeros(1, 3, resolution, resolution, device=device)
-    where = backbone.layout(resolution, device=device)
+    where = backbone.layout(resolution, device=device, backend=AttentionBackend.SDPA)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         backbone(image, image.new_zeros(1), where)
     return int(counter.get_total_flops())
@@ -89,6 +107,8 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
         config=replace(config.train, steps=steps, seed=seed, optimizer=optimizer),
         device=config.device,
     )
+    # Before the training: what cannot be counted should not cost a run.
+    counted = counted_flops(trainer.objective.backbone, largest, config.device)
     records = list(trainer.steps())
     backbone = trainer.averaged
 
@@ -113,7 +133,7 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "effective_flops": flops.effective,
         "dense_flops": flops.dense,
-        "counted_flops": counted_flops(backbone, largest, config.device),
+        "counted_flops": counted,
         "seconds": sum(r.seconds for r in records),
         "loss": sum(p.loss for p in points) / len(points),
         "excess": sum(p.excess or 0.0 for p in points) / len(points),

@@ -17,16 +17,12 @@ from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
-from diffusion.gradients import (
-    Interval,
-    cosine_matrix,
-    gradient_statistics,
-    single_gradients,
-    times_denser_at_ends,
-)
+from diffusion.gradients import GradientStatistics, cosine_matrix, gradient_statistics, single_gradients
 from diffusion.objective import DenoisingObjective
+from diffusion.pairs import Interval
 from diffusion.parametrization import Mode, Parametrization, Target
 from diffusion.random_streams import stream
+from diffusion.schedules import even_logsnr
 from diffusion.training import Trainer
 
 PHASES = ("start", "trained")
@@ -58,7 +54,7 @@ def trainer_for(config: GradientsConfig, target: Target, mode: Mode) -> Trainer:
     )
 
 
-def flat(statistics: Any) -> dict[str, float]:
+def flat(statistics: GradientStatistics) -> dict[str, float]:
     """Return statistics as one row; an interval becomes three columns."""
     row: dict[str, float] = {}
     for name, value in statistics._asdict().items():
@@ -75,21 +71,23 @@ def measure(
     """Log the statistics of every noise level at one resolution, and the cosines between levels."""
     device, seed, count = trainer.device, config.train.seed, config.images
     where = trainer.layout(resolution)
-    # The same boards and noise at every level, for every target and mode: differences are not luck.
+    # The same boards and noise at every level, for every target and mode: differences are not luck. Between levels only
+    # gradients of different images are compared, so that what they share is not taken for agreement.
     images = config.source.draw(count, resolution, seed=seed, step=-1).to(device)
     noise = torch.randn(images.shape, generator=stream(seed, "gradients", resolution)).to(device)
-    means = []
-    for t in times_denser_at_ends(config.times):
-        logsnr = config.schedule.logsnr(t.expand(count), resolution).to(device)
+    levels = even_logsnr(config.schedule, resolution, config.levels, highest=config.highest, lowest=config.lowest)
+    gradients = []
+    for level in levels:
+        logsnr = level.expand(count).to(device)
         rows, maps = single_gradients(trainer.objective, images, noise, logsnr, where)
-        rows, maps = rows.cpu(), maps.cpu()
-        means.append(rows.mean(dim=0))
-        statistics = gradient_statistics(rows, maps, bootstraps=config.bootstraps, seed=seed)
+        gradients.append(rows.cpu())
+        statistics = gradient_statistics(gradients[-1], maps.cpu())
         folder.log(
-            {"kind": "gradients", **labels, "resolution": resolution, "t": float(t), "logsnr": float(logsnr[0])}
+            {"kind": "gradients", **labels, "resolution": resolution, "logsnr": float(level)}
+            | {"t": float(config.schedule.time(level, resolution))}
             | flat(statistics)
         )
-    cosines = cosine_matrix(torch.stack(means)).tolist()
+    cosines = cosine_matrix(gradients)
     folder.log({"kind": "cosines", **labels, "resolution": resolution, "matrix": cosines})
 
 

@@ -8,6 +8,7 @@ python -m benches.multires --preset cpu-long    the run behind benches/results/m
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from benches.harness.run_folder import RunFolder
 from benches.multires.presets import MultiresConfig, evaluation_steps, preset
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
+from diffusion.errors import RunFolderError
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
@@ -55,10 +57,24 @@ def trainer_for(config: MultiresConfig, mode: Mode) -> Trainer:
     )
 
 
+def checkpoint_of(folder: RunFolder, mode: Mode) -> Path:
+    """Return where a mode's checkpoint lies."""
+    return folder.path / f"{mode.value}.pt"
+
+
+def check_resumable(config: MultiresConfig, folder: RunFolder) -> None:
+    """Raise `RunFolderError` where resuming would silently start over: steps were taken, and no checkpoint was kept."""
+    begun = {record["mode"] for record in folder.records() if record.get("kind") == "step"}
+    lost = [mode.value for mode in config.modes if mode.value in begun and not checkpoint_of(folder, mode).exists()]
+    if lost or not config.checkpoint_every:
+        why = f"no checkpoint of {', '.join(lost)}" if lost else f"no checkpoints: preset {config.preset} writes none"
+        raise RunFolderError(f"{folder.path} cannot be resumed, it has {why}; start a new run without --resume")
+
+
 def train(config: MultiresConfig, mode: Mode, folder: RunFolder, *, resume: bool) -> None:
     """Train one mode to the end, logging every step; measure and save it on the way."""
     trainer = trainer_for(config, mode)
-    checkpoint = folder.path / f"{mode.value}.pt"
+    checkpoint = checkpoint_of(folder, mode)
     if resume and checkpoint.exists():
         from diffusion.checkpoints import load_checkpoint
 
@@ -101,6 +117,8 @@ def document(config: MultiresConfig, folder: RunFolder, losses: list[float], cou
 
 def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume: bool) -> dict[str, Any]:
     """Train every mode, and report; return the bench's last line."""
+    if resume:
+        check_resumable(config, folder)
     for mode in config.modes:
         train(config, mode, folder, resume=resume)
     if config.evaluation is None:

@@ -18,7 +18,10 @@ from benches.multires import __main__ as multires
 from benches.multires.evaluation import overall
 from benches.multires.presets import evaluation_steps
 from benches.multires.presets import preset as multires_preset
+from diffusion.attention import AttentionBackend
+from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.errors import RunFolderError
+from diffusion.flops import forward_flops
 
 BENCHES = {"multires": multires.BENCH, "gradients": gradients.BENCH, "backbones": backbones.BENCH}
 
@@ -48,7 +51,7 @@ SMALL = {
 }
 WRITTEN = {
     "multires": {"losses.csv", "validation.csv", "scores.csv", "losses.png", "validation.png", "ground_truth.png"},
-    "gradients": {"gradients.csv", "scaling.csv", "cosines.png", "loss_mean.png", "noise_scale.png"},
+    "gradients": {"gradients.csv", "scaling.csv", "cosines.png", "loss_mean.png", "signal_share.png"},
     "backbones": {"cells.csv", "summary.csv", "excess.png"},
 }
 
@@ -183,6 +186,48 @@ def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(
     assert code == 0, err
     assert "continues at step 4" in err
     assert json.loads(out[-1])["losses"] == whole["losses"]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["no checkpoints written", "checkpoint lost"])
+def test_a_run_without_its_checkpoint_is_not_silently_started_again(kept, run, tmp_path, monkeypatch):
+    arguments = ("--preset", "cpu", "--resolutions", "8", "--steps", 4, "--mode", "naive", "--no-compile")
+    monkeypatch.setattr(multires, "preset", with_checkpoints if kept else quick)
+    run("multires", *arguments, "--out", tmp_path)
+    folder = tmp_path / "multires" / "000"
+    (folder / "naive.pt").unlink(missing_ok=True)
+    before = files(folder)
+
+    code, _, err = run("multires", *arguments, "--resume", folder)
+
+    assert code == 2
+    assert "no checkpoint" in err.splitlines()[-1]
+    assert files(folder) == before
+
+
+def test_a_grid_in_two_modes_has_every_variant_in_both():
+    options = cli.LabOptions(preset="demo", mode="both")
+
+    config = backbones.configured(options)
+
+    modes = [(v.name, backbones.varied(config.base, v).mode.value) for v in config.variants]
+    assert modes[0] == ("base, naive", "naive")
+    assert [mode for _, mode in modes] == ["naive"] * 3 + ["factorized"] * 3
+    assert len({name for name, _ in modes}) == 6
+
+
+class OnCuda(HybridDiT):
+    """A backbone that gives the layouts of a CUDA device on a CPU, too."""
+
+    def layout(self, resolution, *, backend=AttentionBackend.AUTO, **where):
+        flex = AttentionBackend.FLEX if backend is AttentionBackend.AUTO else backend
+        return super().layout(resolution, backend=flex, **where)
+
+
+def test_operations_are_counted_where_attention_would_be_flex():
+    config = BackboneConfig(width=16, depth=2, heads=2, hidden=24, global_every=2)
+
+    assert OnCuda(config).layout(16).nearby.blocks is not None
+    assert backbones.counted_flops(OnCuda(config), 16, "cpu") == forward_flops(config, 16).dense
 
 
 def quick(name):

@@ -1,6 +1,7 @@
 """The ten-point protocol that every metric of the panel must pass, and the purpose of each point."""
 
 import functools
+import json
 import math
 
 import numpy as np
@@ -216,6 +217,17 @@ def test_nulls_are_computed_once_and_again_when_the_file_is_damaged(tmp_path):
     assert null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
     null_distributions(Checkerboards(tiles=3), 8, 16, nulls=3, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_metric_that_is_added_is_added_to_older_nulls(tmp_path):
+    first = null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    document = json.loads(path.read_text())
+    del document["nulls"]["w1_perimeter"]
+    path.write_text(json.dumps(document))
+
+    assert null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
+    assert "w1_perimeter" in json.loads(path.read_text())["nulls"]
 
 
 @pytest.mark.parametrize(("images", "nulls"), [(4, 10), (16, 1)])
