@@ -26,8 +26,9 @@ from diffusion.errors import CheckpointMismatchError, ConfigError, LossDivergedE
 from diffusion.objective import DenoisingObjective, LossTerms
 from diffusion.optimizer import OptimizerConfig, adamw, one_cycle
 from diffusion.random_streams import stream
-from diffusion.schedules import Schedule
+from diffusion.schedules import Schedule, shift_of
 from diffusion.spans import Layout
+from diffusion.weights import Phase, check_phases, loss_at
 
 
 class TimeSampling(StrEnum):
@@ -74,7 +75,7 @@ class StepRecord(NamedTuple):
     resolution: int  # pixels a side
     batch: int
     loss: float
-    mse: float  # in the trained target, mean over the batch
+    mse: float  # of what the network says, unweighted, mean over the batch
     grad_norm: float  # before clipping
     lr: float  # of the backbone group
     seconds: float
@@ -117,13 +118,18 @@ class Trainer:
         source: ImageSource,
         buckets: BucketSchedule,
         config: TrainConfig,
+        phases: tuple[Phase, ...] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Take the parts of a training. Without `phases` the loss is the error of what the network says, unweighted."""
+        if phases is not None:
+            check_phases(phases)
         self.device = torch.device(device)
         self.config = config
         self.schedule = schedule
         self.source = source
         self.buckets = buckets
+        self.phases = phases
         self.objective = objective.to(self.device)
         self.step = 0
         backbone: HybridDiT = objective.backbone
@@ -161,9 +167,14 @@ class Trainer:
         if noise_shape is not None:
             noise_LBNE = torch.randn(noise_shape, generator=stream(seed, "router", step)).to(self.device)
             noise_LBNE = noise_LBNE * self.config.router_noise
+        weight_B = None
+        if self.phases is not None:
+            loss = loss_at(self.phases, step, self.config.steps)
+            unshifted_B = logsnr_B - shift_of(self.schedule, bucket.resolution)
+            weight_B = loss.factor(unshifted_B, self.objective.parametrization.target)
         autocast = self.config.mixed_precision and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
-            terms: LossTerms = self._forward(x0_BCHW, epsilon_BCHW, logsnr_B, where, noise_LBNE)
+            terms: LossTerms = self._forward(x0_BCHW, epsilon_BCHW, logsnr_B, where, noise_LBNE, weight_B)
         return terms
 
     def steps(self) -> Iterator[StepRecord]:
@@ -202,6 +213,7 @@ class Trainer:
             "train": repr(self.config),
             "backbone": repr(self.objective.backbone.config),
             "target": self.objective.parametrization.target.value,
+            "phases": repr(self.phases),
             "z_weight": repr(self.objective.z_weight),
             "schedule": repr(self.schedule),
             "source": self.source.name,
