@@ -9,6 +9,7 @@ what that implies. All samplers start from one Gaussian draw and work at any res
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
@@ -19,7 +20,7 @@ from diffusion.data import CHANNELS
 from diffusion.errors import ConfigError
 from diffusion.parametrization import Parametrization
 from diffusion.random_streams import stream
-from diffusion.schedules import Schedule, alpha_sigma
+from diffusion.schedules import Schedule, alpha_sigma, even_logsnr
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,10 +34,19 @@ class Sampler(StrEnum):
     ANCESTRAL = "ancestral"  # stochastic; one evaluation a step
 
 
-def levels(schedule: Schedule, resolution: int, steps: int) -> Tensor:
-    """Return logsnr_S1 at steps + 1 evenly spaced times from 1 (noise) to 0 (clean)."""
+class Spacing(StrEnum):
+    """Where a sampler's noise levels lie."""
+
+    TIME = "time"  # evenly in time, from 1 (noise) to 0 (clean)
+    LOGSNR = "logsnr"  # evenly in logSNR, where boards are decided: -9 to 4, moved with the schedule
+
+
+def levels(schedule: Schedule, resolution: int, steps: int, spacing: Spacing = Spacing.TIME) -> Tensor:
+    """Return the steps + 1 levels logsnr_S1 of a sampler, from noise to clean."""
     if steps < 1:
         raise ConfigError(f"a sampler needs at least one step, got {steps}")
+    if spacing is Spacing.LOGSNR:
+        return even_logsnr(schedule, resolution, steps + 1, highest=4.0, lowest=-9.0).flip(0)
     return schedule.logsnr(torch.linspace(1, 0, steps + 1), resolution)
 
 
@@ -138,6 +148,45 @@ def sample(
     return x0_BCHW
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """How images are drawn from a denoiser: the rule, and its noise levels."""
+
+    sampler: Sampler = Sampler.DPM_2M
+    spacing: Spacing = Spacing.TIME
+    steps: int = 24
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"a sampler needs at least one step, got {self.steps}")
+
+
+def draw_images(
+    denoise: Denoiser,
+    parametrization: Parametrization,
+    schedule: Schedule,
+    *,
+    count: int,
+    resolution: int,
+    drawing: Drawing,
+    seed: int,
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw `count` images of `resolution` pixels a side from any denoiser, as x_BCHW in [-1, 1] on the CPU.
+
+    The first n images do not depend on how many are drawn, but on `batch`, which divides them into streams.
+    """
+    logsnr_S1 = levels(schedule, resolution, drawing.steps, drawing.spacing)
+    drawn = []
+    for start in range(0, count, batch):
+        shape = (min(batch, count - start), CHANNELS, resolution, resolution)
+        noise_BCHW = torch.randn(shape, generator=stream(seed, "prior", resolution, start)).to(device)
+        x_BCHW = sample(denoise, parametrization, logsnr_S1, noise_BCHW, sampler=drawing.sampler, seed=seed + start)
+        drawn.append(x_BCHW.clamp(-1, 1).cpu())
+    return torch.cat(drawn)
+
+
 def sample_images(
     backbone: HybridDiT,
     parametrization: Parametrization,
@@ -145,18 +194,13 @@ def sample_images(
     *,
     count: int,
     resolution: int,
-    steps: int,
+    drawing: Drawing,
     seed: int,
-    sampler: Sampler = Sampler.DDIM,
     batch: int = 64,
 ) -> Tensor:
-    """Sample `count` images of `resolution` pixels a side from a backbone, as x_BCHW in [-1, 1] on the CPU.
-
-    The first n images do not depend on how many are drawn, but on `batch`, which divides them into streams.
-    """
+    """Draw images from a backbone, as `draw_images` does; the backbone is left in the mode that it was in."""
     device = next(backbone.parameters()).device
     where = backbone.layout(resolution, device=device)
-    logsnr_S1 = levels(schedule, resolution, steps)
 
     def denoise(z_BCHW: Tensor, logsnr_B: Tensor) -> Tensor:
         said_BCHW: Tensor = backbone(z_BCHW, logsnr_B, where).target_BCHW
@@ -164,11 +208,17 @@ def sample_images(
 
     was_training = backbone.training
     backbone.eval()
-    drawn = []
-    for start in range(0, count, batch):
-        shape = (min(batch, count - start), CHANNELS, resolution, resolution)
-        noise_BCHW = torch.randn(shape, generator=stream(seed, "prior", resolution, start)).to(device)
-        x_BCHW = sample(denoise, parametrization, logsnr_S1, noise_BCHW, sampler=sampler, seed=seed + start)
-        drawn.append(x_BCHW.clamp(-1, 1).cpu())
-    backbone.train(was_training)
-    return torch.cat(drawn)
+    try:
+        return draw_images(
+            denoise,
+            parametrization,
+            schedule,
+            count=count,
+            resolution=resolution,
+            drawing=drawing,
+            seed=seed,
+            batch=batch,
+            device=device,
+        )
+    finally:
+        backbone.train(was_training)

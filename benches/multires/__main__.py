@@ -124,8 +124,10 @@ def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume
     if config.evaluation is None:
         losses = [record["loss"] for record in folder.records()]
     else:
+        from benches.multires.evaluation import log_perfect
         from benches.multires.report import write_report
 
+        log_perfect(config, folder)
         losses = write_report(config, folder, cli.seconds_since_start()).losses()
     return document(config, folder, losses, counts)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from benches.harness.run_folder import RunFolder
+from benches.harness.run_folder import RunFolder, latest
+from benches.multires.perfect import perfect_scores
 from benches.multires.presets import EvaluationConfig, MultiresConfig
 from diffusion.images import save_grid
 from diffusion.metrics.panel import Score, panel, panel_png
@@ -18,11 +17,6 @@ from diffusion.training import Trainer
 from diffusion.validation import ValidationPoint, validate
 
 Record = dict[str, Any]
-
-
-def overall(z: Sequence[float]) -> float:
-    """Return the geometric mean of max(|z|, 1): one number for a panel, 1 where nothing can be told from true draws."""
-    return math.exp(sum(math.log(max(abs(value), 1.0)) for value in z) / len(z))
 
 
 def _validation(trainer: Trainer, evaluation: EvaluationConfig) -> list[ValidationPoint]:
@@ -48,6 +42,29 @@ def _validation(trainer: Trainer, evaluation: EvaluationConfig) -> list[Validati
     ]
 
 
+def log_perfect(config: MultiresConfig, folder: RunFolder) -> None:
+    """Append the panel of a perfect denoiser to the log, where it is not there yet."""
+    evaluation = config.evaluation
+    if evaluation is None:
+        return
+    done = {r["resolution"] for r in latest(folder.records(), "perfect", "resolution", "metric")}
+    for resolution in config.buckets.resolutions:
+        if resolution > evaluation.max_resolution or resolution in done:
+            continue
+        scores = perfect_scores(
+            config.source,
+            config.schedule,
+            resolution=resolution,
+            images=evaluation.images,
+            drawing=evaluation.drawing,
+            seed=config.train.seed,
+            nulls=evaluation.nulls,
+            cache=folder.path.parent / "nulls",
+        )
+        for score in scores or ():
+            folder.log({"kind": "perfect", **score._asdict()})
+
+
 def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFolder) -> None:
     """Measure the averaged weights, append everything to the log and draw samples and the panel."""
     evaluation = config.evaluation
@@ -66,7 +83,7 @@ def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFo
             trainer.schedule,
             count=evaluation.images if measured else evaluation.drawn,
             resolution=resolution,
-            steps=evaluation.sampler_steps,
+            drawing=evaluation.drawing,
             seed=config.train.seed,
         )
         pictures[resolution] = samples[: evaluation.drawn]

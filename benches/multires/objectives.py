@@ -9,121 +9,32 @@ a record in stats.jsonl, diverged ones too; `--resume` runs the cells that are m
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benches.harness import lab_cli as cli
-from benches.harness import markdown as reports
 from benches.harness.compile_counts import CompileCounts
-from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
-from benches.multires.presets import FAST, LEARNER
-from diffusion.backbone import BackboneConfig, HybridDiT
-from diffusion.buckets import BucketConfig, BucketSchedule
-from diffusion.data import Checkerboards
-from diffusion.errors import ConfigError, LossDivergedError, PresetError
+from benches.multires.objectives_presets import ObjectivesConfig, Row, preset
+from benches.multires.objectives_report import report
+from diffusion.backbone import HybridDiT
+from diffusion.buckets import BucketSchedule
+from diffusion.errors import ConfigError, LossDivergedError
 from diffusion.objective import DenoisingObjective
-from diffusion.pairs import Interval, t_interval
 from diffusion.parametrization import Parametrization, Target
-from diffusion.sampling import Sampler, sample_images
-from diffusion.schedules import CosineLogSNR, ResolutionShifted, Schedule
-from diffusion.training import TrainConfig, Trainer
+from diffusion.sampling import Drawing, sample_images
+from diffusion.training import Trainer
 from diffusion.validation import validate
-from diffusion.weights import Bell, LossConfig, MinSNR, Phase, Sigmoid
+from diffusion.weights import Phase
 
 Record = dict[str, Any]
-MEASURES = {"excess_x0": "excess in x0", "excess_v": "excess in v"}
-"""Of these, less is better."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One objective in its three parts."""
-
-    name: str
-    says: Target
-    loss: LossConfig
-
-
-PAIRS = tuple(
-    Row(name=f"{says.value} / {loss_in.value}", says=says, loss=LossConfig(loss_in=loss_in))
-    for says in Target
-    for loss_in in Target
-)
-WEIGHTED = (
-    Row(name="x0 / x0, min-SNR", says=Target.X0, loss=LossConfig(loss_in=Target.X0, weight=MinSNR())),
-    Row(name="x0 / epsilon, sigmoid", says=Target.X0, loss=LossConfig(loss_in=Target.EPSILON, weight=Sigmoid())),
-    Row(name="x0 / v, bell", says=Target.X0, loss=LossConfig(loss_in=Target.V, weight=Bell())),
-    Row(name="x0 / v, cap 4", says=Target.X0, loss=LossConfig(loss_in=Target.V, cap=4.0)),
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectivesConfig:
-    """One run: every row is trained once a seed; rows are compared to the first, seed by seed."""
-
-    preset: str
-    backbone: BackboneConfig = LEARNER
-    rows: tuple[Row, ...] = (*PAIRS, *WEIGHTED)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    buckets: BucketConfig = field(default_factory=lambda: BucketConfig(resolutions=(16,), tokens_per_step=2048))
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, compile=False, optimizer=FAST))
-    schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
-    source: Checkerboards = field(default_factory=Checkerboards)
-    validation_bins: int = 8
-    validation_images: int = 64
-    drawn: int = 64
-    """Samples at the smallest resolution, whose checkerboard R2 is taken."""
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if not self.rows or len({row.name for row in self.rows}) != len(self.rows):
-            raise ConfigError("rows must be there and have names of their own")
-        if not self.seeds or self.drawn < 2:
-            raise ConfigError("at least one seed and two samples are needed")
-
-
-def _demo() -> ObjectivesConfig:
-    return ObjectivesConfig(
-        preset="demo",
-        backbone=replace(LEARNER, width=32, depth=2, heads=2, hidden=64),
-        rows=PAIRS[:3],
-        seeds=(0, 1),
-        buckets=BucketConfig(resolutions=(16,), tokens_per_step=512),
-        train=TrainConfig(steps=20, compile=False, optimizer=FAST),
-        validation_images=8,
-        drawn=8,
-    )
-
-
-def _cpu() -> ObjectivesConfig:
-    return ObjectivesConfig(
-        preset="cpu", seeds=(0, 1), train=TrainConfig(steps=100, compile=False, optimizer=FAST), validation_images=32
-    )
-
-
-def _gpu() -> ObjectivesConfig:
-    return ObjectivesConfig(
-        preset="gpu",
-        backbone=BackboneConfig(width=256, depth=8, heads=8, hidden=512, places=True),
-        buckets=BucketConfig(tokens_per_step=65536),
-        train=TrainConfig(steps=5000),
-        drawn=512,
-        device="cuda",
-    )
-
-
-PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": lambda: ObjectivesConfig(preset="cpu-long"), "gpu": _gpu}
 
 
 def configured(options: cli.LabOptions) -> ObjectivesConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
-    if options.preset not in PRESETS:
-        raise PresetError(options.preset, tuple(PRESETS))
-    config = PRESETS[options.preset]()
+    config = preset(options.preset)
     config = replace(config, seeds=tuple(options.seed + i for i in range(len(config.seeds))))
     if options.resolutions is not None:
         sides = cli.parse_numbers(options.resolutions, "--resolutions")
@@ -179,9 +90,8 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
         config.schedule,
         count=config.drawn,
         resolution=min(config.buckets.resolutions),
-        steps=16,
+        drawing=Drawing(steps=16),
         seed=seed,
-        sampler=Sampler.DPM_2M,
     )
     # Imported here: training needs no metric.
     from diffusion.metrics.parallelism import checkerboard_fit
@@ -193,69 +103,6 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
         "excess_v": float((excess_x0 / Parametrization(target=Target.V).x0_weight(logsnr)).mean()),
         "r2": float(torch.from_numpy(checkerboard_fit(samples.numpy())).median()),
     }
-
-
-def differences(cells: list[Record], name: str, base: str, measure: str) -> list[float]:
-    """Return how much larger a measure of a row is than the base's, seed by seed, where both have ended well."""
-    known = {(c["row"], c["seed"]): c[measure] for c in cells if c["status"] == "ok"}
-    seeds = [seed for row, seed in known if row == name and (base, seed) in known]
-    return [known[name, seed] - known[base, seed] for seed in seeds]
-
-
-def verdict(values: list[float], name: str, base: str) -> str:
-    """Return in words what paired differences of an excess allow to be said."""
-    if len(values) < 2:
-        return f"{name} cannot be compared to {base}: an interval needs two seeds that ended well"
-    known: Interval = t_interval(values)
-    numbers = f"{known.estimate:+.4f}, 95 % interval {known.low:+.4f} to {known.high:+.4f}, {len(values)} seeds"
-    if known.holds_zero:
-        return f"{name} and {base} cannot be told apart ({numbers})"
-    return f"{name} is {'worse' if known.low > 0 else 'better'} than {base} ({numbers})"
-
-
-QUESTIONS = (("v / v", "x0 / x0"), ("x0 / v", "x0 / x0"), ("v / v", "x0 / v"))
-"""Is v-prediction worse? Because of the loss in v? Or because the network says v?"""
-
-
-def report(config: ObjectivesConfig, cells: list[Record], seconds: float) -> str:
-    """Return report.md, and print its table."""
-    base = config.rows[0].name
-    header = ["says / loss in", "excess in x0", "excess in v", "median R2", *(f"{m} - {base}" for m in MEASURES)]
-    body = []
-    for row in config.rows:
-        good = [c for c in cells if c["row"] == row.name and c["status"] == "ok"]
-        line = [row.name] + [
-            reports.number(sum(c[m] for c in good) / len(good)) if good else "diverged" for m in (*MEASURES, "r2")
-        ]
-        for measure in MEASURES:
-            values = differences(cells, row.name, base, measure)
-            if row.name == base or len(values) < 2:
-                line.append("-")
-                continue
-            known = t_interval(values)
-            line.append(f"{known.low:+.4f} to {known.high:+.4f}")
-        body.append(line)
-    cli.print_table(f"{config.train.steps} steps, seeds {', '.join(map(str, config.seeds))}", header, body)
-    names = {row.name for row in config.rows}
-    said = [
-        f"- In {title.removeprefix('excess in ')}: {verdict(differences(cells, one, other, measure), one, other)}."
-        for one, other in QUESTIONS
-        if {one, other} <= names
-        for measure, title in MEASURES.items()
-    ]
-    return "\n".join(
-        [
-            "# objectives: what a network says, where its error is measured, and what counts\n",
-            f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-            f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
-            f"{config.train.steps} steps, {len(config.seeds)} seeds, paired. Excess is over the least possible error, "
-            "mean over noise levels; the last two columns are 95 % t-intervals of the paired difference. True boards "
-            "have a median R2 of about 0.7 at 16 px.\n",
-            reports.table(header, body),
-            "## What the data allow to be said\n",
-            *(said or ["- Nothing: the rows of the question were not run."]),
-        ]
-    )
 
 
 def run(config: ObjectivesConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:

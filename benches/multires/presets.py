@@ -10,6 +10,7 @@ from diffusion.data import Checkerboards, ImageSource
 from diffusion.errors import ConfigError, PresetError
 from diffusion.optimizer import OptimizerConfig
 from diffusion.parametrization import Mode, Target
+from diffusion.sampling import Drawing
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
 
@@ -26,7 +27,7 @@ class EvaluationConfig:
     """Metrics are taken up to this side; larger images are only drawn."""
     drawn: int = 16
     """Samples shown of each resolution."""
-    sampler_steps: int = 24
+    drawing: Drawing = field(default_factory=Drawing)
     nulls: int = 20
     """Independent true draws behind each null mean and spread."""
     validation_bins: int = 8
@@ -34,8 +35,8 @@ class EvaluationConfig:
     """Validation images of each resolution are as many as fit, at least 8."""
 
     def __post_init__(self) -> None:
-        if min(self.times, self.images - 1, self.drawn, self.sampler_steps, self.nulls - 1, self.validation_bins) < 1:
-            raise ConfigError("evaluation needs at least one time, two images, one sampler step and two nulls")
+        if min(self.times, self.images - 1, self.drawn, self.nulls - 1, self.validation_bins) < 1:
+            raise ConfigError("evaluation needs at least one time, two images and two nulls")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,7 @@ def _cpu() -> MultiresConfig:
         train=TrainConfig(steps=270, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         evaluation=EvaluationConfig(
-            times=2, images=128, drawn=8, max_resolution=16, sampler_steps=12, nulls=10, validation_tokens=4096
+            times=2, images=128, drawn=8, max_resolution=16, drawing=Drawing(steps=12), nulls=10, validation_tokens=4096
         ),
     )
 
@@ -111,7 +112,7 @@ def _cpu_long() -> MultiresConfig:
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
         train=TrainConfig(steps=2304, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(times=4, images=192, drawn=8, sampler_steps=16),
+        evaluation=EvaluationConfig(times=4, images=192, drawn=8, drawing=Drawing(steps=16)),
         checkpoint_every=576,
     )
 
@@ -125,7 +126,7 @@ def _gpu() -> MultiresConfig:
         train=TrainConfig(steps=20000, optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         modes=(Mode.NAIVE, Mode.FACTORIZED, Mode.FACTORIZED_NLL),
-        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, sampler_steps=64, nulls=50),
+        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, drawing=Drawing(steps=64), nulls=50),
         checkpoint_every=2000,
         device="cuda",
     )

@@ -11,9 +11,9 @@ from benches.harness import markdown as reports
 from benches.harness.figures import figure, smooth
 from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
-from benches.multires.evaluation import overall
 from benches.multires.presets import MultiresConfig
 from diffusion.images import save_ground_truth
+from diffusion.metrics.panel import overall
 
 Record = dict[str, Any]
 
@@ -25,20 +25,27 @@ class Log:
         self.steps = latest(records, "step", "mode", "step")
         self.validation = latest(records, "validation", "mode", "step", "resolution", "t")
         self.scores = latest(records, "score", "mode", "step", "resolution", "metric")
+        self.perfect = latest(records, "perfect", "resolution", "metric")
 
     def losses(self) -> list[float]:
         """Return the loss of every step, mode after mode."""
         return [record["loss"] for record in self.steps]
 
     def panel_table(self, mode: str, resolution: int) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of z per metric over training, the geometric mean last."""
+        """Return header and rows of z per metric over training, what the last is worth, and a perfect denoiser's z."""
         mine = [r for r in self.scores if r["mode"] == mode and r["resolution"] == resolution]
         times = sorted({r["step"] for r in mine})
         z = {(r["metric"], r["step"]): r["z"] for r in mine}
+        words = {r["metric"]: r.get("equivalent", "-") for r in mine if r["step"] == times[-1]}
+        best = {r["metric"]: r["z"] for r in self.perfect if r["resolution"] == resolution}
         names = list(dict.fromkeys(r["metric"] for r in mine))
-        rows = [[name, *(f"{z[name, step]:.1f}" for step in times)] for name in names]
-        rows.append(["geometric mean of max(abs z, 1)", *(f"{overall([z[n, s] for n in names]):.2f}" for s in times)])
-        return ["z at step", *map(str, times)], rows
+        rows = [
+            [name, *(f"{z[name, step]:.1f}" for step in times), words[name], f"{best[name]:.1f}" if best else "-"]
+            for name in names
+        ]
+        together = [f"{overall({name: z[name, step] for name in names}):.2f}" for step in times]
+        rows.append(["overall", *together, "-", f"{overall(best):.2f}" if best else "-"])
+        return ["z at step", *map(str, times), "as true boards with", "perfect denoiser"], rows
 
     def excess_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the last validation, averaged over noise levels."""
@@ -115,7 +122,12 @@ def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> L
         ]
     if log.scores:
         folder.write_csv("scores.csv", log.scores)
-        parts.append("## Panel over training\n\nz against independent true draws; below 3 is not told apart.\n")
+        parts.append(
+            "## Panel over training\n\nz against independent true draws; below 3 is not told apart. `as true boards "
+            "with` is the damage to true boards that has the last value. `perfect denoiser` is the least possible "
+            "error under the same sampler: what the sampler costs. `overall` is the geometric mean of max(|z|, 1), and "
+            "at least |z| of repetition.\n"
+        )
         for mode in dict.fromkeys(r["mode"] for r in log.scores):
             for resolution in dict.fromkeys(r["resolution"] for r in log.scores):
                 header, rows = log.panel_table(mode, resolution)

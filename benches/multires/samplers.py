@@ -1,6 +1,6 @@
 """What a sampler alone costs: its order on a flow that is known, and the panel of a perfect denoiser.
 
-python -m benches.multires.samplers --out benches/results/multires     some minutes
+python -m benches.multires.samplers --out benches/results/multires     two minutes
 
 The probability flow of Gaussian data is linear, so its end is known exactly. The panel's rows are what an ideal model
 would be given by the same sampler: a trained model cannot be asked for more.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from benches.harness import markdown as reports
+from diffusion.data import Checkerboards
 from diffusion.parametrization import Parametrization, Target
 from diffusion.random_streams import stream
-from diffusion.sampling import Sampler, levels, sample
-from diffusion.schedules import LinearLogSNR, alpha_sigma
+from diffusion.sampling import Drawing, Sampler, Spacing, levels, sample
+from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, alpha_sigma
 
 VARIANCE = 0.2
 STEPS = (32, 64, 128, 256)
@@ -70,16 +72,63 @@ def order_table() -> str:
     return reports.table(["sampler", *(f"{n} steps" for n in STEPS), "order"], rows)
 
 
+DRAWINGS = (
+    *(Drawing(sampler=sampler, steps=16) for sampler in (Sampler.DDIM, Sampler.HEUN, Sampler.DPM_2M)),
+    *(Drawing(sampler=sampler, steps=16, spacing=Spacing.LOGSNR) for sampler in (Sampler.DDIM, Sampler.DPM_2M)),
+    Drawing(sampler=Sampler.DPM_2M, steps=24),
+    Drawing(sampler=Sampler.HEUN, steps=24),
+)
+SHOWN = ("fd_hist_rgb_marg16", "fd_palette", "fd_autocorrelation", "w1_checkerboard_r2", "w1_two_colours")
+
+
+def panel_table(resolution: int, images: int, nulls: int) -> str:
+    """Return the table of z of a perfect denoiser under each sampler, at one resolution."""
+    # Imported here: the order of a sampler needs no metric.
+    from benches.multires.perfect import perfect_scores
+    from diffusion.metrics.panel import overall
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for drawing in DRAWINGS:
+            scores = perfect_scores(
+                Checkerboards(),
+                ResolutionShifted(inner=CosineLogSNR()),
+                resolution=resolution,
+                images=images,
+                drawing=drawing,
+                seed=0,
+                nulls=nulls,
+                cache=Path(folder),
+            )
+            z = {score.metric: score.z for score in scores or ()}
+            worst = max(z, key=lambda name: abs(z[name]))
+            rows.append(
+                [f"{drawing.sampler.value}, {drawing.steps} steps, even in {drawing.spacing.value}"]
+                + [f"{z[name]:.1f}" for name in SHOWN]
+                + [f"{z[worst]:.1f} ({worst})", f"{overall(z):.2f}"]
+            )
+    return reports.table(["sampler", *SHOWN, "worst", "overall"], rows)
+
+
 def main() -> None:
     """Write samplers.md, or print it."""
     parser = argparse.ArgumentParser(prog="python -m benches.multires.samplers", description=__doc__)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--resolutions", default="16,32", help="of the panels; nothing leaves them out")
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--nulls", type=int, default=20)
     options = parser.parse_args()
     torch.set_num_threads(1)
     text = (
         f"# Samplers\n\nCommand: `{reports.command()}`\n\n## Order\n\nMean absolute error on Gaussian data of variance "
         f"{VARIANCE}, logSNR -8 to 8; order is the slope of a line through the logarithms.\n\n" + order_table()
     )
+    for side in filter(None, options.resolutions.split(",")):
+        text += (
+            f"\n## The panel of a perfect denoiser, {side} px\n\nz of {options.images} images against "
+            f"{options.nulls} true draws; below 3 is not told apart. Shifted cosine schedule.\n\n"
+            + panel_table(int(side), options.images, options.nulls)
+        )
     if options.out is None:
         print(text, end="")
     else:

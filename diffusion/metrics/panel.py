@@ -5,6 +5,7 @@ Legend: N images, C = 3 colour channels, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from diffusion.data import ImageSource
 from diffusion.errors import ConfigError
+from diffusion.metrics.equivalents import ladders
 from diffusion.metrics.nulls import null_distributions, reference
-from diffusion.metrics.registry import METRICS, all_features
+from diffusion.metrics.registry import METRICS, REPETITION, all_features
 
 
 class Score(NamedTuple):
@@ -27,6 +29,17 @@ class Score(NamedTuple):
     null_mean: float
     null_spread: float  # at least the metric's floor
     z: float  # (value - null mean) / null spread; below about 3 the images cannot be told from true ones
+    equivalent: str  # the damage to true images that has this value, such as "warp 0.31"; "none" below z = 3
+
+
+def overall(z: Mapping[str, float]) -> float:
+    """Return one number for a panel: the geometric mean of max(|z|, 1), but no less than |z| of repetition.
+
+    It is 1 where nothing can be told from true draws. A few true images repeated have true colours and true geometry,
+    each alone, and the mean would praise them.
+    """
+    mean = math.exp(sum(math.log(max(abs(value), 1.0)) for value in z.values()) / len(z))
+    return max(mean, abs(z.get(REPETITION, 0.0)))
 
 
 def panel(x_NCHW: Tensor, source: ImageSource, *, nulls: int = 50, cache: Path | None = None) -> list[Score]:
@@ -40,12 +53,15 @@ def panel(x_NCHW: Tensor, source: ImageSource, *, nulls: int = 50, cache: Path |
     images, resolution = len(x_NCHW), x_NCHW.shape[-1]
     null = null_distributions(source, resolution, images, nulls=nulls, cache=cache)
     against = reference(source, resolution, images)
+    rungs = ladders(source, resolution, images, nulls=nulls, cache=cache)
     features = all_features(x_NCHW.detach().cpu().float().numpy())
     scores = []
     for m in METRICS:
         value = m.value(features[m.name], *against[m.name])
         mean, spread = null[m.name].mean, max(null[m.name].spread, m.floor)
-        scores.append(Score(m.name, resolution, images, value, mean, spread, (value - mean) / spread))
+        z = (value - mean) / spread
+        words = rungs[m.name].equivalent(value).words() if z >= 3 else "none"
+        scores.append(Score(m.name, resolution, images, value, mean, spread, z, words))
     return scores
 
 

@@ -4,14 +4,16 @@ import math
 import pytest
 import torch
 
+from benches.multires.perfect import perfect_scores
+from benches.multires.presets import preset as multires_preset
 from benches.multires.samplers import observed_order
 from diffusion.data import Checkerboards
 from diffusion.errors import ConfigError
 from diffusion.metrics.contiguity import residual
-from diffusion.metrics.panel import panel
+from diffusion.metrics.panel import overall, panel
 from diffusion.optimal import OptimalDenoiser
 from diffusion.parametrization import Parametrization, Target, diffuse
-from diffusion.sampling import Sampler, ancestral_step, ddim_step, levels, sample
+from diffusion.sampling import Sampler, Spacing, ancestral_step, ddim_step, levels, sample
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, alpha_sigma
 from diffusion.validation import bin_centres, optimal_mse_x0, validate, validation_set
 
@@ -155,6 +157,25 @@ def test_every_sampler_turns_the_optimal_denoiser_into_true_boards(sampler):
 @pytest.mark.parametrize("target", list(Target))
 def test_a_sampler_has_its_order_on_the_exact_flow_of_a_gaussian(sampler, order, target):
     assert observed_order(sampler, target).order == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("preset", ["cpu", "cpu-long"])
+def test_a_perfect_denoiser_cannot_be_told_from_true_draws_by_the_sampler_in_use(preset):
+    evaluation = multires_preset(preset).evaluation
+
+    scores = perfect_scores(
+        BOARDS, SCHEDULE, resolution=16, images=evaluation.images, drawing=evaluation.drawing, seed=0, nulls=10
+    )
+
+    assert max(abs(score.z) for score in scores) < 5  # ten nulls: a z of 3 is known to a quarter of it
+    assert overall({score.metric: score.z for score in scores}) < 1.6
+
+
+def test_levels_that_are_even_in_logsnr_lie_where_boards_are_decided():
+    even = levels(SCHEDULE, 16, 13, Spacing.LOGSNR)
+
+    assert even.tolist() == pytest.approx(list(range(-9, 5)))
+    assert levels(SCHEDULE, 64, 13, Spacing.LOGSNR).tolist() == pytest.approx((even - 4 * math.log(2)).tolist())
 
 
 def test_at_equal_evaluations_both_second_order_samplers_are_closer_to_the_exact_flow_than_ddim():
