@@ -26,6 +26,8 @@ class GradientsConfig:
     source: ImageSource = field(default_factory=Checkerboards)
     targets: tuple[Target, ...] = tuple(Target)
     modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
+    seeds: tuple[int, ...] = (0,)
+    """Every target and mode is trained once a seed; cells of one seed share weights at the start, data and noise."""
     levels: int = 12
     """Noise levels, evenly spaced in logSNR."""
     highest: float = 6.0
@@ -36,8 +38,8 @@ class GradientsConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not self.targets or not self.modes:
-            raise ConfigError("at least one target and one mode are needed")
+        if not self.targets or not self.modes or not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("at least one target, one mode and one seed are needed, and each seed once")
         if self.levels < 2 or self.images <= LEAST_IMAGES or self.highest <= self.lowest:
             raise ConfigError(f"gradients need two levels from high to low and {LEAST_IMAGES + 1} images")
 
@@ -76,6 +78,7 @@ def _cpu_long() -> GradientsConfig:
         backbone=SMALL,
         buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
         train=TrainConfig(steps=210, compile=False),
+        seeds=(0, 1, 2),
     )
 
 
@@ -86,6 +89,7 @@ def _gpu() -> GradientsConfig:
         buckets=BucketConfig(tokens_per_step=16384),
         train=TrainConfig(steps=2000),
         modes=tuple(Mode),
+        seeds=(0, 1, 2),
         levels=16,
         images=48,
         device="cuda",

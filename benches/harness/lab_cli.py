@@ -29,6 +29,9 @@ Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-lon
 Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the preset's own by default.")]
 Seed = Annotated[int, typer.Option(help="The number that all randomness follows from.")]
+Seeds = Annotated[
+    int | None, typer.Option(help="How many seeds, counted up from --seed: an interval needs two, a claim three.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the preset's by default.")]
 Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the configuration and stop.")]
@@ -61,6 +64,7 @@ class LabOptions:
     resolutions: str | None = None
     steps: int | None = None
     seed: int = 0
+    seeds: int | None = None
     mode: str | None = None
     target: str | None = None
     device: str | None = None
@@ -116,6 +120,14 @@ def training(config: TrainConfig, options: LabOptions) -> TrainConfig:
     if options.steps is not None:
         config = replace(config, steps=options.steps)
     return config if options.compiled is None else replace(config, compile=options.compiled)
+
+
+def seeds_of(of_preset: tuple[int, ...], options: LabOptions) -> tuple[int, ...]:
+    """Return as many seeds as the preset or the command line asks for, counted up from the command line's."""
+    count = len(of_preset) if options.seeds is None else options.seeds
+    if count < 1:
+        raise ConfigError(f"--seeds must be positive, got {count}")
+    return tuple(options.seed + i for i in range(count))
 
 
 def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:
@@ -211,6 +223,7 @@ def _command(bench: LabBench[C]) -> Callable[..., None]:
         resolutions: Resolutions = None,
         steps: Steps = None,
         seed: Seed = 0,
+        seeds: Seeds = None,
         mode: ModeChoice = None,
         target: TargetChoice = None,
         device: Device = None,
@@ -225,6 +238,7 @@ def _command(bench: LabBench[C]) -> Callable[..., None]:
             resolutions=resolutions,
             steps=steps,
             seed=seed,
+            seeds=seeds,
             mode=mode,
             target=target,
             device=device,

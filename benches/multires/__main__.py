@@ -39,53 +39,63 @@ def configured(options: cli.LabOptions) -> MultiresConfig:
         config = replace(config, target=cli.parse_target(options.target))
     if options.device is not None:
         config = replace(config, device=options.device)
+    config = replace(config, seeds=cli.seeds_of(config.seeds, options))
     return replace(config, train=cli.training(config.train, options))
 
 
-def trainer_for(config: MultiresConfig, mode: Mode) -> Trainer:
-    """Return a fresh trainer; all modes of a run start from the same random weights and see the same data and noise."""
-    torch.manual_seed(config.train.seed)
+def trainer_for(config: MultiresConfig, mode: Mode, seed: int | None = None) -> Trainer:
+    """Return a fresh trainer; all modes of a seed start from the same random weights and see the same data and noise.
+
+    Without a seed it is the configuration's own.
+    """
+    train = config.train if seed is None else replace(config.train, seed=seed)
+    torch.manual_seed(train.seed)
     return Trainer(
         objective=DenoisingObjective(
             HybridDiT(replace(config.backbone, mode=mode)), Parametrization(target=config.target)
         ),
         schedule=config.schedule,
         source=config.source,
-        buckets=BucketSchedule(config.buckets, seed=config.train.seed),
-        config=config.train,
+        buckets=BucketSchedule(config.buckets, seed=train.seed),
+        config=train,
         device=config.device,
     )
 
 
-def checkpoint_of(folder: RunFolder, mode: Mode) -> Path:
-    """Return where a mode's checkpoint lies."""
-    return folder.path / f"{mode.value}.pt"
+def checkpoint_of(folder: RunFolder, mode: Mode, seed: int) -> Path:
+    """Return where the checkpoint of a mode and seed lies."""
+    return folder.path / f"{mode.value}-{seed}.pt"
 
 
 def check_resumable(config: MultiresConfig, folder: RunFolder) -> None:
     """Raise `RunFolderError` where resuming would silently start over: steps were taken, and no checkpoint was kept."""
-    begun = {record["mode"] for record in folder.records() if record.get("kind") == "step"}
-    lost = [mode.value for mode in config.modes if mode.value in begun and not checkpoint_of(folder, mode).exists()]
+    begun = {(r["mode"], r["seed"]) for r in folder.records() if r.get("kind") == "step"}
+    lost = [
+        f"{mode.value}, seed {seed}"
+        for seed in config.seeds
+        for mode in config.modes
+        if (mode.value, seed) in begun and not checkpoint_of(folder, mode, seed).exists()
+    ]
     if lost or not config.checkpoint_every:
-        why = f"no checkpoint of {', '.join(lost)}" if lost else f"no checkpoints: preset {config.preset} writes none"
+        why = f"no checkpoint of {'; '.join(lost)}" if lost else f"no checkpoints: preset {config.preset} writes none"
         raise RunFolderError(f"{folder.path} cannot be resumed, it has {why}; start a new run without --resume")
 
 
-def train(config: MultiresConfig, mode: Mode, folder: RunFolder, *, resume: bool) -> None:
-    """Train one mode to the end, logging every step; measure and save it on the way."""
-    trainer = trainer_for(config, mode)
-    checkpoint = checkpoint_of(folder, mode)
+def train(config: MultiresConfig, mode: Mode, seed: int, folder: RunFolder, *, resume: bool) -> None:
+    """Train one mode with one seed to the end, logging every step; measure and save it on the way."""
+    trainer = trainer_for(config, mode, seed)
+    checkpoint = checkpoint_of(folder, mode, seed)
     if resume and checkpoint.exists():
         from diffusion.checkpoints import load_checkpoint
 
         load_checkpoint(trainer, checkpoint)
-        say(f"{mode.value} continues at step {trainer.step}")
+        say(f"{mode.value}, seed {seed} continues at step {trainer.step}")
     stops = set[int]()
     if config.evaluation is not None:
         stops = set(evaluation_steps(config.train.steps, config.evaluation.times))
-    with cli.progress(f"{mode.value:10}", config.train.steps - trainer.step) as advance:
+    with cli.progress(f"{mode.value:10} seed {seed}", config.train.steps - trainer.step) as advance:
         for record in trainer.steps():
-            folder.log({"kind": "step", "mode": mode.value, **record._asdict()})
+            folder.log({"kind": "step", "mode": mode.value, "seed": seed, **record._asdict()})
             advance(f"{record.resolution} px  loss {record.loss:.4f}  {record.seconds:.2f} s")
             if trainer.step in stops:
                 # Imported here: the demo trains only, and pays for no metric.
@@ -103,7 +113,7 @@ def document(config: MultiresConfig, folder: RunFolder, losses: list[float], cou
     return {
         "bench": "multires",
         "preset": config.preset,
-        "seed": config.train.seed,
+        "seed": config.seeds[0],
         "steps": len(losses),
         "losses": losses,
         "seconds": cli.seconds_since_start(),
@@ -119,8 +129,9 @@ def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume
     """Train every mode, and report; return the bench's last line."""
     if resume:
         check_resumable(config, folder)
-    for mode in config.modes:
-        train(config, mode, folder, resume=resume)
+    for seed in config.seeds:
+        for mode in config.modes:
+            train(config, mode, seed, folder, resume=resume)
     if config.evaluation is None:
         losses = [record["loss"] for record in folder.records()]
     else:

@@ -66,13 +66,14 @@ def log_perfect(config: MultiresConfig, folder: RunFolder) -> None:
 
 
 def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFolder) -> None:
-    """Measure the averaged weights, append everything to the log and draw samples and the panel."""
+    """Measure the averaged weights and append everything to the log; draw samples and panel of the first seed."""
     evaluation = config.evaluation
     if evaluation is None:
         return
-    step = trainer.step
+    step, seed = trainer.step, trainer.config.seed
+    labels = {"mode": mode.value, "seed": seed, "step": step}
     for point in _validation(trainer, evaluation):
-        folder.log({"kind": "validation", "mode": mode.value, "step": step, **point._asdict()})
+        folder.log({"kind": "validation", **labels, **point._asdict()})
     pictures: dict[int, torch.Tensor] = {}
     panels: dict[str, list[Score]] = {}
     for resolution in config.buckets.resolutions:
@@ -84,7 +85,7 @@ def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFo
             count=evaluation.images if measured else evaluation.drawn,
             resolution=resolution,
             drawing=evaluation.drawing,
-            seed=config.train.seed,
+            seed=seed,
         )
         pictures[resolution] = samples[: evaluation.drawn]
         if measured:
@@ -92,7 +93,9 @@ def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFo
             scores = panel(samples, config.source, nulls=evaluation.nulls, cache=folder.path.parent / "nulls")
             panels[f"{resolution} px"] = scores
             for score in scores:
-                folder.log({"kind": "score", "mode": mode.value, "step": step, **score._asdict()})
+                folder.log({"kind": "score", **labels, **score._asdict()})
+    if seed != config.seeds[0]:
+        return
     save_grid(folder.path / f"samples-{mode.value}-{step:05d}.png", pictures)
     if panels:
         panel_png(folder.path / f"panel-{mode.value}.png", panels)

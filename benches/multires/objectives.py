@@ -35,7 +35,7 @@ Record = dict[str, Any]
 def configured(options: cli.LabOptions) -> ObjectivesConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
     config = preset(options.preset)
-    config = replace(config, seeds=tuple(options.seed + i for i in range(len(config.seeds))))
+    config = replace(config, seeds=cli.seeds_of(config.seeds, options))
     if options.resolutions is not None:
         sides = cli.parse_numbers(options.resolutions, "--resolutions")
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))

@@ -51,6 +51,8 @@ class MultiresConfig:
     source: ImageSource = field(default_factory=Checkerboards)
     target: Target = Target.V
     modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
+    seeds: tuple[int, ...] = (0,)
+    """Every mode is trained once a seed; modes of one seed share weights at the start, data, noise and times."""
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)
     """None trains only, which is what a compiler's workload needs."""
     checkpoint_every: int = 0
@@ -58,8 +60,8 @@ class MultiresConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not self.modes:
-            raise ConfigError("at least one mode is needed")
+        if not self.modes or not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("at least one mode and one seed are needed, and each seed once")
         if self.checkpoint_every < 0:
             raise ConfigError(f"checkpoint_every must not be negative, got {self.checkpoint_every}")
 
@@ -112,6 +114,7 @@ def _cpu_long() -> MultiresConfig:
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
         train=TrainConfig(steps=2304, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
+        seeds=(0, 1, 2),
         evaluation=EvaluationConfig(times=4, images=192, drawn=8, drawing=Drawing(steps=16)),
         checkpoint_every=576,
     )
@@ -126,6 +129,7 @@ def _gpu() -> MultiresConfig:
         train=TrainConfig(steps=20000, optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         modes=(Mode.NAIVE, Mode.FACTORIZED, Mode.FACTORIZED_NLL),
+        seeds=(0, 1, 2),
         evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, drawing=Drawing(steps=64), nulls=50),
         checkpoint_every=2000,
         device="cuda",

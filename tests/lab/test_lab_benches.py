@@ -47,7 +47,7 @@ def files(folder):
 SMALL = {
     "multires": ("--preset", "cpu", "--resolutions", "8,12", "--steps", 4, "--mode", "both", "--no-compile"),
     "gradients": ("--preset", "demo", "--resolutions", "8,12", "--steps", 3),
-    "backbones": ("--preset", "demo", "--resolutions", "8", "--steps", 2),
+    "backbones": ("--preset", "demo", "--resolutions", "8", "--steps", 2, "--seeds", 2),
 }
 WRITTEN = {
     "multires": {"losses.csv", "validation.csv", "scores.csv", "losses.png", "validation.png", "ground_truth.png"},
@@ -195,7 +195,7 @@ def test_a_run_without_its_checkpoint_is_not_silently_started_again(kept, run, t
     monkeypatch.setattr(multires, "preset", with_checkpoints if kept else quick)
     run("multires", *arguments, "--out", tmp_path)
     folder = tmp_path / "multires" / "000"
-    (folder / "naive.pt").unlink(missing_ok=True)
+    (folder / "naive-0.pt").unlink(missing_ok=True)
     before = files(folder)
 
     code, _, err = run("multires", *arguments, "--resume", folder)

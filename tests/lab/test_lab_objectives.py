@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from benches.harness import paired
 from benches.multires import objectives, objectives_presets, objectives_report
 from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.buckets import BucketConfig, BucketSchedule
@@ -160,11 +161,11 @@ def test_what_cannot_be_told_apart_is_called_so_and_differences_are_paired_by_se
     cells += [cell("c", seed, 0.1 * seed + 0.01 * (-1) ** seed) for seed in range(3)]
 
     def words(name):
-        return objectives_report.verdict(objectives_report.differences(cells, name, "a", "excess_x0"), name, "a")
+        return paired.verdict(objectives_report.differences(cells, name, "a", "excess_x0"), name, "a")
 
     assert words("b").startswith("b is worse than a (+0.0101")
     assert words("c").startswith("c and a cannot be told apart")
-    assert "two seeds" in objectives_report.verdict([0.1], "d", "a")
+    assert "two seeds" in paired.verdict([0.1], "d", "a")
 
 
 def test_the_nine_pairs_are_all_there():
