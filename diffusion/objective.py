@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion.backbone import HybridDiT, Prediction
 from diffusion.errors import ConfigError
+from diffusion.model import Backbone, Prediction
 from diffusion.parametrization import Parametrization, diffuse
 from diffusion.spans import Layout
 
@@ -34,7 +34,7 @@ class DenoisingObjective(nn.Module):
     the logarithm of the expected mse at that noise level, which flattens the loss over logSNR.
     """
 
-    def __init__(self, backbone: HybridDiT, parametrization: Parametrization, *, z_weight: float = 1e-3) -> None:
+    def __init__(self, backbone: Backbone, parametrization: Parametrization, *, z_weight: float = 1e-3) -> None:
         super().__init__()
         if z_weight < 0:
             raise ConfigError(f"z_weight must not be negative, got {z_weight}")

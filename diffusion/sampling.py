@@ -15,9 +15,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from diffusion.backbone import HybridDiT
 from diffusion.data import CHANNELS
 from diffusion.errors import ConfigError
+from diffusion.model import Backbone
 from diffusion.parametrization import Parametrization
 from diffusion.random_streams import stream
 from diffusion.schedules import Schedule, alpha_sigma, even_logsnr
@@ -188,7 +188,7 @@ def draw_images(
 
 
 def sample_images(
-    backbone: HybridDiT,
+    backbone: Backbone,
     parametrization: Parametrization,
     schedule: Schedule,
     *,

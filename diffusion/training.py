@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffusion.backbone import HybridDiT
 from diffusion.buckets import Bucket, BucketSchedule
 from diffusion.data import ImageSource
 from diffusion.errors import CheckpointMismatchError, ConfigError, LossDivergedError
+from diffusion.model import Backbone
 from diffusion.objective import DenoisingObjective, LossTerms
-from diffusion.optimizer import OptimizerConfig, adamw, one_cycle
+from diffusion.optimizer import OptimizerConfig, optimizers
 from diffusion.random_streams import stream
 from diffusion.schedules import Schedule, shift_of
 from diffusion.spans import Layout
@@ -132,10 +132,9 @@ class Trainer:
         self.phases = phases
         self.objective = objective.to(self.device)
         self.step = 0
-        backbone: HybridDiT = objective.backbone
+        backbone = objective.backbone
         self._average = AveragedModel(backbone, avg_fn=_ema(config.ema_decay))
-        self.optimizer = adamw(backbone, config.optimizer)
-        self._cycle = one_cycle(self.optimizer, config.optimizer, steps=config.steps)
+        self.optimizer = optimizers(backbone, config.optimizer, steps=config.steps)
         self._layouts: dict[int, Layout] = {}
         self._forward: Any = objective
         if config.compile:
@@ -144,9 +143,9 @@ class Trainer:
             self._forward = torch.compile(objective, dynamic=False, fullgraph=True, backend=config.backend)
 
     @property
-    def averaged(self) -> HybridDiT:
+    def averaged(self) -> Backbone:
         """The backbone with exponentially averaged weights; the one to sample from."""
-        return cast(HybridDiT, self._average.module)
+        return cast(Backbone, self._average.module)
 
     def layout(self, resolution: int) -> Layout:
         """Return the layout of one image of this resolution, made once."""
@@ -187,12 +186,11 @@ class Trainer:
             loss = float(terms.loss.detach())
             if not math.isfinite(loss):
                 raise LossDivergedError(self.step, bucket.resolution, loss)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             terms.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.grad_clip)
             lr = float(self.optimizer.param_groups[-1]["lr"])
             self.optimizer.step()
-            self._cycle.step()
             self._average.update_parameters(self.objective.backbone)
             record = StepRecord(
                 step=self.step,
@@ -211,7 +209,7 @@ class Trainer:
         """Return what must be equal for a checkpoint to continue this run, as text."""
         return {
             "train": repr(self.config),
-            "backbone": repr(self.objective.backbone.config),
+            "backbone": self.objective.backbone.name,
             "target": self.objective.parametrization.target.value,
             "phases": repr(self.phases),
             "z_weight": repr(self.objective.z_weight),
@@ -228,7 +226,6 @@ class Trainer:
             "weights": self.objective.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "cycle": self._cycle.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -241,5 +238,4 @@ class Trainer:
         self.objective.load_state_dict(state["weights"])
         self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._cycle.load_state_dict(state["cycle"])
         self.step = state["step"]

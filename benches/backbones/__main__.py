@@ -23,6 +23,7 @@ from diffusion.attention import AttentionBackend
 from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
 from diffusion.buckets import BucketSchedule
 from diffusion.flops import forward_flops
+from diffusion.model import Backbone
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
@@ -77,7 +78,7 @@ def training_steps(config: BackbonesConfig, backbone: BackboneConfig) -> int:
     return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
-def counted_flops(backbone: HybridDiT, resolution: int, device: str) -> int:
+def counted_flops(backbone: Backbone, resolution: int, device: str) -> int:
     """Return what torch's counter says of one forward pass on one image.
 
     It knows one attention kernel for CPUs and none of flex_attention's, which a CUDA device would be given.

@@ -18,9 +18,10 @@ from benches.harness.compile_counts import CompileCounts
 from benches.harness.output import say
 from benches.harness.run_folder import RunFolder
 from benches.multires.presets import MultiresConfig, evaluation_steps, preset
-from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
+from diffusion.equal_tokens import EqualTokensConfig
 from diffusion.errors import RunFolderError
+from diffusion.models import backbone_of
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
@@ -32,7 +33,10 @@ def configured(options: cli.LabOptions) -> MultiresConfig:
     if options.resolutions is not None:
         sides = cli.parse_numbers(options.resolutions, "--resolutions")
         visits = config.buckets.visits if len(sides) == len(config.buckets.visits or ()) else None
-        config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=visits))
+        backbone = config.backbone
+        if isinstance(backbone, EqualTokensConfig):
+            backbone = replace(backbone, resolutions=sides)
+        config = replace(config, backbone=backbone, buckets=replace(config.buckets, resolutions=sides, visits=visits))
     if options.mode is not None:
         config = replace(config, modes=cli.parse_modes(options.mode))
     if options.target is not None:
@@ -52,12 +56,13 @@ def trainer_for(config: MultiresConfig, mode: Mode, seed: int | None = None) -> 
     torch.manual_seed(train.seed)
     return Trainer(
         objective=DenoisingObjective(
-            HybridDiT(replace(config.backbone, mode=mode)), Parametrization(target=config.target)
+            backbone_of(replace(config.backbone, mode=mode)), Parametrization(target=config.target)
         ),
         schedule=config.schedule,
         source=config.source,
         buckets=BucketSchedule(config.buckets, seed=train.seed),
         config=train,
+        phases=config.phases,
         device=config.device,
     )
 

@@ -8,11 +8,13 @@ from diffusion.backbone import BackboneConfig
 from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards, ImageSource
 from diffusion.errors import ConfigError, PresetError
+from diffusion.models import ModelConfig
 from diffusion.optimizer import OptimizerConfig
 from diffusion.parametrization import Mode, Target
 from diffusion.sampling import Drawing
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
+from diffusion.weights import Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +46,11 @@ class MultiresConfig:
     """One run: the same backbone trained once per mode, on all resolutions together."""
 
     preset: str
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: ModelConfig = field(default_factory=BackboneConfig)
     buckets: BucketConfig = field(default_factory=BucketConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    phases: tuple[Phase, ...] | None = None
+    """What the loss is, phase after phase; None is the plain error of what the network says."""
     schedule: Schedule = field(default_factory=LinearLogSNR)
     source: ImageSource = field(default_factory=Checkerboards)
     target: Target = Target.V
