@@ -7,8 +7,6 @@ What keeps it friendly to compilers: shapes are static per resolution, all rando
 inputs, and no Python value differs between calls.
 """
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass

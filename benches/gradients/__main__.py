@@ -36,6 +36,8 @@ def configured(options: cli.LabOptions) -> GradientsConfig:
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
     if options.mode is not None:
         config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.source is not None:
+        config = replace(config, source=cli.source_of(options.source))
     if options.device is not None:
         config = replace(config, device=options.device)
     config = replace(config, seeds=cli.seeds_of(config.seeds, options))
@@ -143,6 +145,7 @@ BENCH = cli.LabBench(
     about="Measure losses and gradients against the noise level, before and after some training.",
     configured=configured,
     run=run,
+    has_source=True,
 )
 
 if __name__ == "__main__":

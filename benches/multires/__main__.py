@@ -41,6 +41,8 @@ def configured(options: cli.LabOptions) -> MultiresConfig:
         config = replace(config, modes=cli.parse_modes(options.mode))
     if options.target is not None:
         config = replace(config, target=cli.parse_target(options.target))
+    if options.source is not None:
+        config = replace(config, source=cli.source_of(options.source))
     if options.device is not None:
         config = replace(config, device=options.device)
     config = replace(config, seeds=cli.seeds_of(config.seeds, options))
@@ -153,6 +155,7 @@ BENCH = cli.LabBench(
     about="Train one model on several resolutions at once, naive against factorized.",
     configured=configured,
     run=run,
+    has_source=True,
     has_target=True,
 )
 

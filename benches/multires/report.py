@@ -58,7 +58,7 @@ class Log:
             for step in times
         ]
         rows.append(["overall", *together, "-", f"{overall(best):.2f}" if best else "-"])
-        return ["z at step", *map(str, times), "as true boards with", "perfect denoiser"], rows
+        return ["z at step", *map(str, times), "as true images with", "perfect denoiser"], rows
 
     def last(self, name: str) -> dict[tuple[str, int], dict[int, float]]:
         """Return a measure of the last validation, averaged over noise levels: (mode, resolution) -> seed -> value.
@@ -164,8 +164,8 @@ def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> L
     if log.scores:
         folder.write_csv("scores.csv", log.scores)
         parts.append(
-            "## Panel over training\n\nz against independent true draws; below 3 is not told apart. `as true boards "
-            "with` is the damage to true boards that has the last value. `perfect denoiser` is the least possible "
+            "## Panel over training\n\nz against independent true draws; below 3 is not told apart. `as true images "
+            "with` is the damage to true images that has the last value. `perfect denoiser` is the least possible "
             "error under the same sampler: what the sampler costs. `overall` is the geometric mean of max(|z|, 1), and "
             "at least |z| of repetition.\n"
         )

@@ -19,7 +19,7 @@ import numpy as np
 from diffusion.data import ImageSource
 from diffusion.metrics.corruptions import CORRUPTIONS, LEVELS
 from diffusion.metrics.nulls import NullKey, null_distributions, reference, true_images
-from diffusion.metrics.registry import METRICS
+from diffusion.metrics.registry import METRICS, Metric
 
 DRAW = 1_000_003
 """The draw of true images that is damaged; no null uses it."""
@@ -63,44 +63,50 @@ def _steps(damage: str) -> tuple[float, ...]:
 
 
 def ladders(
-    source: ImageSource, resolution: int, images: int, *, nulls: int = 50, cache: Path | None = None
+    source: ImageSource,
+    resolution: int,
+    images: int,
+    *,
+    nulls: int = 50,
+    cache: Path | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
 ) -> dict[str, Ladder]:
-    """Return every metric's ladder at this resolution and number, from `cache` where it was made before.
+    """Return the ladder of every metric that is held to see something, from `cache` where it was made before.
 
     The ladder starts at the mean of the null. A file that cannot be read is made again.
     """
     key = NullKey(source=source.name, resolution=resolution, images=images, nulls=nulls)
     path = None if cache is None else cache / key.filename().replace("null-", "ladder-")
-    found = None if path is None else _stored(path)
-    if found is not None:
+    found = {} if path is None else _stored(path)
+    missing = tuple(m for m in metrics if m.sees and m.name not in found)
+    if not missing:
         return found
-    null = null_distributions(source, resolution, images, nulls=nulls, cache=cache)
-    against = reference(source, resolution, images)
+    null = null_distributions(source, resolution, images, nulls=nulls, cache=cache, metrics=missing)
+    against = reference(source, resolution, images, missing)
     true_NCHW = true_images(source, resolution, images, DRAW)
-    values: dict[str, list[float]] = {m.name: [null[m.name].mean] for m in METRICS}
-    for damage in dict.fromkeys(m.sees[0] for m in METRICS):
-        mine = [m for m in METRICS if m.sees[0] == damage]
+    values: dict[str, list[float]] = {m.name: [null[m.name].mean] for m in missing}
+    for damage in dict.fromkeys(m.sees[0] for m in missing):
+        mine = [m for m in missing if m.sees[0] == damage]
         for level in _steps(damage)[1:]:
             damaged_NCHW = CORRUPTIONS[damage](true_NCHW, level, np.random.default_rng(0))
             features = {feature: feature(damaged_NCHW) for feature in {m.features for m in mine}}
             for m in mine:
                 values[m.name].append(m.value(features[m.features], *against[m.name]))
-    made = {m.name: Ladder(damage=m.sees[0], levels=_steps(m.sees[0]), values=tuple(values[m.name])) for m in METRICS}
+    found |= {m.name: Ladder(damage=m.sees[0], levels=_steps(m.sees[0]), values=tuple(values[m.name])) for m in missing}
     if path is not None:
         draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps({name: asdict(one) for name, one in made.items()}), encoding="utf-8")
+        draft.write_text(json.dumps({name: asdict(one) for name, one in found.items()}), encoding="utf-8")
         draft.replace(path)
-    return made
+    return found
 
 
-def _stored(path: Path) -> dict[str, Ladder] | None:
-    """Return what a cache file holds; None where it is damaged or knows other metrics, which costs time only."""
+def _stored(path: Path) -> dict[str, Ladder]:
+    """Return what a cache file holds; nothing where it is damaged, which costs time only."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        found = {
+        return {
             name: Ladder(damage=one["damage"], levels=tuple(one["levels"]), values=tuple(one["values"]))
             for name, one in stored.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return found if set(found) == {m.name for m in METRICS} else None
+        return {}

@@ -76,7 +76,13 @@ def _compute(key: NullKey, source: ImageSource, metrics: tuple[Metric, ...]) -> 
 
 
 def null_distributions(
-    source: ImageSource, resolution: int, images: int, *, nulls: int = 50, cache: Path | None = None
+    source: ImageSource,
+    resolution: int,
+    images: int,
+    *,
+    nulls: int = 50,
+    cache: Path | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
 ) -> dict[str, Null]:
     """Return the null of every metric, from `cache` where it was computed before.
 
@@ -88,7 +94,7 @@ def null_distributions(
     key = NullKey(source=source.name, resolution=resolution, images=images, nulls=nulls)
     path = None if cache is None else cache / key.filename()
     found = {} if path is None else _stored(path, key)
-    missing = tuple(m for m in METRICS if m.name not in found)
+    missing = tuple(m for m in metrics if m.name not in found)
     if not missing:
         return found
     found |= _compute(key, source, missing)
