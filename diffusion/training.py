@@ -78,7 +78,8 @@ class StepRecord(NamedTuple):
     mse: float  # of what the network says, unweighted, mean over the batch
     grad_norm: float  # before clipping
     lr: float  # of the backbone group
-    seconds: float
+    seconds: float  # on the wall
+    cpu_seconds: float  # of all threads of this process
 
 
 def sample_times(batch: int, how: TimeSampling, generator: torch.Generator) -> Tensor:
@@ -180,7 +181,7 @@ class Trainer:
         """Train from where the trainer stands to the last step. Raises `LossDivergedError` before a bad update."""
         self.objective.train()
         while self.step < self.config.steps:
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             bucket = self.buckets.at(self.step)
             terms = self.loss(self.step, bucket)
             loss = float(terms.loss.detach())
@@ -201,6 +202,7 @@ class Trainer:
                 grad_norm=float(norm),
                 lr=lr,
                 seconds=time.perf_counter() - started,
+                cpu_seconds=time.process_time() - spent,
             )
             self.step += 1
             yield record

@@ -12,18 +12,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benches.backbones.presets import BackbonesConfig, Variant, preset
 from benches.harness import lab_cli as cli
 from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
-from diffusion.attention import AttentionBackend
 from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
 from diffusion.buckets import BucketSchedule
-from diffusion.flops import forward_flops
-from diffusion.model import Backbone
+from diffusion.flops import counted_flops, forward_flops
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
@@ -76,18 +72,6 @@ def training_steps(config: BackbonesConfig, backbone: BackboneConfig) -> int:
     per_round = sum(b.batch * forward_flops(backbone, b.resolution).training for b in buckets)
     steps = max(1, int(config.budget_flops * len(buckets) / per_round))
     return steps if config.max_steps is None else min(steps, config.max_steps)
-
-
-def counted_flops(backbone: Backbone, resolution: int, device: str) -> int:
-    """Return what torch's counter says of one forward pass on one image.
-
-    It knows one attention kernel for CPUs and none of flex_attention's, which a CUDA device would be given.
-    """
-    image = torch.zeros(1, 3, resolution, resolution, device=device)
-    where = backbone.layout(resolution, device=device, backend=AttentionBackend.SDPA)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        backbone(image, image.new_zeros(1), where)
-    return int(counter.get_total_flops())
 
 
 def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class LabBench(Generic[C]):
     """Runs it in a folder, from where an earlier run of it ended if the last argument says so; returns its document."""
     has_target: bool = False
     """Whether one may choose what is predicted."""
+    estimate: Callable[[C], str] | None = None
+    """Returns in words what a run would need, for `--dry-run`."""
     has_source: bool = False
     """Whether one may choose what is learned, or whether it is always boards, whose least possible loss is known."""
 
@@ -249,6 +251,8 @@ def _command(bench: LabBench[C]) -> Callable[..., None]:
         )
         config = overridden(bench.configured(options), set_ or ())
         if dry_run:
+            if bench.estimate is not None:
+                say(bench.estimate(config))
             print(json.dumps(plain(config)))
             return
         check_device(config.device)

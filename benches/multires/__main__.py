@@ -150,12 +150,21 @@ def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume
     return document(config, folder, losses, counts)
 
 
+def estimated(config: MultiresConfig) -> str:
+    """Return in words what a run would need."""
+    # Imported here: a run counts nothing beforehand.
+    from benches.multires.estimate import estimate
+
+    return estimate(config).words()
+
+
 BENCH = cli.LabBench(
     name="multires",
     about="Train one model on several resolutions at once, naive against factorized.",
     configured=configured,
     run=run,
     has_source=True,
+    estimate=estimated,
     has_target=True,
 )
 

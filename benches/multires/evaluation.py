@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from benches.harness.run_folder import RunFolder, latest
 from benches.multires.perfect import perfect_scores
 from benches.multires.presets import EvaluationConfig, MultiresConfig
 from diffusion.images import save_grid
+from diffusion.metrics.nulls import true_images
 from diffusion.metrics.panel import Score, panel, panel_png
+from diffusion.metrics.parallelism import checkerboard_fit
 from diffusion.parametrization import Mode
 from diffusion.sampling import sample_images
 from diffusion.training import Trainer
@@ -82,12 +85,15 @@ def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFo
             trainer.averaged,
             trainer.objective.parametrization,
             trainer.schedule,
-            count=evaluation.images if measured else evaluation.drawn,
+            count=evaluation.images if measured else max(evaluation.drawn, evaluation.fitted),
             resolution=resolution,
             drawing=evaluation.drawing,
             seed=seed,
         )
         pictures[resolution] = samples[: evaluation.drawn]
+        true = true_images(config.source, resolution, len(samples), 0)
+        r2, of_true = (float(np.median(checkerboard_fit(images))) for images in (samples.numpy(), true))
+        folder.log({"kind": "fit", **labels, "resolution": resolution, "r2": r2, "true": of_true})
         if measured:
             # The cache of nulls lies beside the numbered runs and serves all of them.
             scores = panel(samples, config.source, nulls=evaluation.nulls, cache=folder.path.parent / "nulls")

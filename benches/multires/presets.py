@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from diffusion.backbone import BackboneConfig
 from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards, ImageSource
+from diffusion.equal_tokens import EqualTokensConfig
 from diffusion.errors import ConfigError, PresetError
 from diffusion.models import ModelConfig
-from diffusion.optimizer import OptimizerConfig
+from diffusion.optimizer import OptimizerConfig, Policy
 from diffusion.parametrization import Mode, Target
 from diffusion.sampling import Drawing
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
-from diffusion.weights import Phase
+from diffusion.weights import LossConfig, Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,9 @@ class EvaluationConfig:
     images: int = 256
     """Samples per resolution and metric."""
     max_resolution: int = 32
-    """Metrics are taken up to this side; larger images are only drawn."""
+    """The panel is taken up to this side; of larger images only the checkerboard R2 is."""
+    fitted: int = 32
+    """Samples of such a larger side whose R2 is taken."""
     drawn: int = 16
     """Samples shown of each resolution."""
     drawing: Drawing = field(default_factory=Drawing)
@@ -37,7 +40,7 @@ class EvaluationConfig:
     """Validation images of each resolution are as many as fit, at least 8."""
 
     def __post_init__(self) -> None:
-        if min(self.times, self.images - 1, self.drawn, self.nulls - 1, self.validation_bins) < 1:
+        if min(self.times, self.images - 1, self.drawn, self.fitted, self.nulls - 1, self.validation_bins) < 1:
             raise ConfigError("evaluation needs at least one time, two images and two nulls")
 
 
@@ -110,17 +113,33 @@ def _cpu() -> MultiresConfig:
     )
 
 
+BOARDS = (
+    Phase(until=0.6, loss=LossConfig(loss_in=Target.X0)),
+    Phase(until=0.8, loss=LossConfig(loss_in=Target.V, cap=4.0)),
+    Phase(until=1.0, loss=LossConfig(loss_in=Target.V, cap=25.0)),
+)
+"""Geometry first: the error of v spends itself where local averaging is enough (docs/lab.md)."""
+
+
 def _cpu_long() -> MultiresConfig:
+    # A board is no more at 64 px than at 16: 64 tokens and 32 images at every resolution, as often.
     return MultiresConfig(
         preset="cpu-long",
-        backbone=LEARNER,
+        backbone=EqualTokensConfig(),
         target=Target.X0,
-        buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
-        train=TrainConfig(steps=2304, compile=False, optimizer=FAST),
+        buckets=BucketConfig(tokens_per_step=2048, tokens=64),
+        train=TrainConfig(
+            steps=24_000,
+            optimizer=OptimizerConfig(
+                backbone_lr=4e-3, interface_lr=4e-3, muon_lr=1e-2, policy=Policy.WSD, warmup=0.02, decay=0.4
+            ),
+        ),
+        phases=BOARDS,
         schedule=ResolutionShifted(inner=CosineLogSNR()),
+        modes=(Mode.NAIVE,),
         seeds=(0, 1, 2),
-        evaluation=EvaluationConfig(times=4, images=192, drawn=8, drawing=Drawing(steps=16)),
-        checkpoint_every=576,
+        evaluation=EvaluationConfig(times=4, images=192, drawn=8),
+        checkpoint_every=1000,
     )
 
 

@@ -26,6 +26,7 @@ class Log:
         self.steps = latest(records, "step", "mode", "seed", "step")
         self.validation = latest(records, "validation", "mode", "seed", "step", "resolution", "t")
         self.scores = latest(records, "score", "mode", "seed", "step", "resolution", "metric")
+        self.fits = latest(records, "fit", "mode", "seed", "step", "resolution")
         self.perfect = latest(records, "perfect", "resolution", "metric")
 
     def losses(self) -> list[float]:
@@ -59,6 +60,20 @@ class Log:
         ]
         rows.append(["overall", *together, "-", f"{overall(best):.2f}" if best else "-"])
         return ["z at step", *map(str, times), "as true images with", "perfect denoiser"], rows
+
+    def fit_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of the median checkerboard R2 of samples over training, and of true draws."""
+        times = sorted({r["step"] for r in self.fits})
+        groups: dict[tuple[str, int], list[Record]] = {}
+        for r in self.fits:
+            groups.setdefault((r["mode"], r["resolution"]), []).append(r)
+        rows = [
+            [f"{mode}, {resolution} px"]
+            + [paired.mean_words([r["r2"] for r in group if r["step"] == step]) for step in times]
+            + [f"{group[0]['true']:.3f}"]
+            for (mode, resolution), group in groups.items()
+        ]
+        return ["median R2 at step", *map(str, times), "true draws"], rows
 
     def last(self, name: str) -> dict[tuple[str, int], dict[int, float]]:
         """Return a measure of the last validation, averaged over noise levels: (mode, resolution) -> seed -> value.
@@ -161,6 +176,10 @@ def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> L
             log.found(),
             "![validation](validation.png)\n",
         ]
+    if log.fits:
+        header, rows = log.fit_table()
+        cli.print_table("checkerboard R2 of samples", header, rows)
+        parts += ["## Are they boards?\n", reports.table(header, rows)]
     if log.scores:
         folder.write_csv("scores.csv", log.scores)
         parts.append(

@@ -93,7 +93,7 @@ def distant_pairs(x_NCHW: Images, level: float, generator: np.random.Generator) 
 
     It leaves the law of single colours nearly as it is, and changes which of them meet.
     """
-    colour_N2C = palette(x_NCHW).reshape(len(x_NCHW), 2, -1)
+    colour_N2C = palette(x_NCHW)[:, :-1].reshape(len(x_NCHW), 2, -1)
     repainted = x_NCHW.copy()
     for i, (one_C, other_C) in enumerate(colour_N2C):
         if np.linalg.norm(one_C - other_C) >= level:

@@ -1,9 +1,10 @@
 """Palettes: which two colours an image has together, and whether a set repeats itself.
 
-Legend: N and M images, C = 3 colour channels (RGB in [-1, 1]), H and W pixels, D = 6.
+Legend: N and M images, C = 3 colour channels (RGB in [-1, 1]), H and W pixels, D = 2 C + 1.
 
-Histograms of single channels forget which two colours met in one image; a palette is that pair. A pair has no first
-and no second, so each distance takes both orders of every palette, or one order that follows from the colours.
+Histograms of single channels forget which two colours met in one image; a palette is that pair, and how far apart they
+are: which pairs are missing shows in that distance long before it shows in second moments. A pair has no first and no
+second, so distances take both orders of every palette, or one order that follows from the colours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Images = NDArray[np.float32]
 
 
 def palette(x_NCHW: Images) -> Array:
-    """Return the mean colours of each image's two regions as colours_ND, the brighter one first.
+    """Return the mean colours of each image's two regions, the brighter one first, and their distance, as palette_ND.
 
     An image of one colour has it twice.
     """
@@ -33,15 +34,15 @@ def palette(x_NCHW: Images) -> Array:
         colours.append(np.where(size_N1 > 0, summed_NC / np.maximum(size_N1, 1), whole_NC))
     first_NC, second_NC = colours
     brighter_N1 = (first_NC.sum(axis=1) >= second_NC.sum(axis=1))[:, None]
-    return np.concatenate(
-        [np.where(brighter_N1, first_NC, second_NC), np.where(brighter_N1, second_NC, first_NC)], axis=1
-    )
+    bright_NC, dark_NC = np.where(brighter_N1, first_NC, second_NC), np.where(brighter_N1, second_NC, first_NC)
+    apart_N1 = np.linalg.norm(bright_NC - dark_NC, axis=1)[:, None]
+    return np.concatenate([bright_NC, dark_NC, apart_N1], axis=1)
 
 
 def both_orders(palette_ND: Array) -> Array:
     """Return every palette twice, once in each order."""
-    half = palette_ND.shape[1] // 2
-    return np.concatenate([palette_ND, np.roll(palette_ND, half, axis=1)])
+    first_NC, second_NC, apart_N1 = np.split(palette_ND, [palette_ND.shape[1] // 2, palette_ND.shape[1] - 1], axis=1)
+    return np.concatenate([palette_ND, np.concatenate([second_NC, first_NC, apart_N1], axis=1)])
 
 
 def palette_variance(palette_ND: Array) -> float:
@@ -57,15 +58,23 @@ def palette_distance(x_ND: Array, y_MD: Array) -> float:
     return distances.frechet_distance(both_orders(x_ND), both_orders(y_MD))
 
 
-def nearest(x_ND: Array) -> Array:
-    """Return each row's distance to the nearest other row, as distance_N1; 0 where an image is repeated."""
+NEIGHBOURS = 16
+
+
+def neighbourhood(x_ND: Array) -> Array:
+    """Return each row's mean distance to its nearest `NEIGHBOURS` other rows, in units of the set's spread.
+
+    It is 0 where an image is repeated that often, and falls with every repetition on the way there. As distance_N1.
+    """
     squared_NN = ((x_ND[:, None] - x_ND[None]) ** 2).sum(axis=2)
     np.fill_diagonal(squared_NN, np.inf)
-    return np.sqrt(squared_NN.min(axis=1))[:, None]
+    count = min(NEIGHBOURS, len(x_ND) - 1)
+    nearest_NK = np.partition(squared_NN, count - 1, axis=1)[:, :count]
+    return np.asarray(np.sqrt(nearest_NK / distances.total_variance(x_ND)).mean(axis=1)[:, None])
 
 
 def repetition(x_ND: Array, y_MD: Array) -> float:
-    """Return the first Wasserstein distance between both sets' laws of the distance to the nearest other image."""
+    """Return the first Wasserstein distance between both sets' laws of `neighbourhood`."""
     if len(x_ND) < 2 or len(y_MD) < 2:
         return distances.wasserstein_1(x_ND, y_MD)
-    return distances.wasserstein_1(nearest(x_ND), nearest(y_MD))
+    return distances.wasserstein_1(neighbourhood(x_ND), neighbourhood(y_MD))

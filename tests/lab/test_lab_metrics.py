@@ -29,7 +29,12 @@ NAMES = [m.name for m in METRICS]
 FRESH = 999  # a draw that no null uses
 CLAIMS_SEEN = [(m.name, damage) for m in METRICS for damage in m.sees]
 CLAIMS_BLIND = [(m.name, damage) for m in METRICS for damage in m.blind]
-EXCEPT: set[tuple[int, str, str]] = set()
+EXCEPT = {
+    (16, "fd_hist_rgb_marg16", "blur"),
+    (16, "fd_inf_hist_rgb_marg16", "blur"),
+    (16, "mmd_hist_rgb_joint4", "blur"),
+    (16, "w1_fourfold_order", "warp"),
+}
 """Where a claim does not hold: side, metric and damage. Each is named in docs/lab.md."""
 
 at_every_side = pytest.mark.parametrize("side", SIDES)
@@ -237,12 +242,12 @@ def test_boards_of_which_each_is_true_and_few_are_different_are_not_praised():
 
 
 def test_pairs_of_colours_that_never_meet_are_seen_by_the_palette_alone_among_the_colour_metrics():
-    images = CORRUPTIONS["distant_pairs"](BOARDS.draw(192, 16, seed=7, step=0).numpy(), 1.1, np.random.default_rng(0))
+    images = CORRUPTIONS["distant_pairs"](BOARDS.draw(192, 16, seed=7, step=0).numpy(), 1.4, np.random.default_rng(0))
 
     z = {s.metric: s.z for s in panel(torch.from_numpy(images), BOARDS, nulls=12)}
 
-    assert z["fd_palette"] > 5
-    assert z["fd_palette"] > 2 * max(abs(z[n]) for n in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4"))
+    assert z["fd_palette"] > 10
+    assert max(abs(z[name]) for name in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4")) < 4
 
 
 def test_a_true_boards_two_colour_residual_has_a_spread_of_its_own():

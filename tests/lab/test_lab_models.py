@@ -1,6 +1,5 @@
 """What every backbone keeps to, and what the equal-token model adds."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -91,7 +90,7 @@ def test_every_backbone_is_trained_and_sampled_and_learns(kind):
         drawing=Drawing(steps=2), seed=0,
     )  # fmt: skip
 
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert samples.shape == (2, 3, 16, 16)
     assert samples.abs().max() <= 1
 
@@ -184,4 +183,4 @@ def test_other_resolutions_on_the_command_line_reach_the_model(monkeypatch):
     config = multires.configured(cli.LabOptions(preset="test", resolutions="16"))
 
     assert config.backbone.resolutions == config.buckets.resolutions == (16,)
-    assert math.isfinite(sum(p.sum() for p in multires.trainer_for(config, Mode.NAIVE).averaged.parameters()))
+    assert list(multires.trainer_for(config, Mode.NAIVE).averaged.ends) == ["16"]
