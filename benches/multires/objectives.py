@@ -90,7 +90,7 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
         config.schedule,
         count=config.drawn,
         resolution=min(config.buckets.resolutions),
-        drawing=Drawing(steps=16),
+        drawing=Drawing(),
         seed=seed,
     )
     # Imported here: training needs no metric.

@@ -107,9 +107,7 @@ def _cpu() -> MultiresConfig:
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
         train=TrainConfig(steps=270, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(
-            times=2, images=128, drawn=8, max_resolution=16, drawing=Drawing(steps=12), nulls=10, validation_tokens=4096
-        ),
+        evaluation=EvaluationConfig(times=2, images=128, drawn=8, max_resolution=16, nulls=10, validation_tokens=4096),
     )
 
 
@@ -129,7 +127,7 @@ def _cpu_long() -> MultiresConfig:
         target=Target.X0,
         buckets=BucketConfig(tokens_per_step=2048, tokens=64),
         train=TrainConfig(
-            steps=24_000,
+            steps=9000,
             optimizer=OptimizerConfig(
                 backbone_lr=4e-3, interface_lr=4e-3, muon_lr=1e-2, policy=Policy.WSD, warmup=0.02, decay=0.4
             ),
@@ -153,7 +151,7 @@ def _gpu() -> MultiresConfig:
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         modes=(Mode.NAIVE, Mode.FACTORIZED, Mode.FACTORIZED_NLL),
         seeds=(0, 1, 2),
-        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, drawing=Drawing(steps=64), nulls=50),
+        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, drawing=Drawing(steps=32), nulls=50),
         checkpoint_every=2000,
         device="cuda",
     )

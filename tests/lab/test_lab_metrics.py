@@ -247,7 +247,7 @@ def test_pairs_of_colours_that_never_meet_are_seen_by_the_palette_alone_among_th
     z = {s.metric: s.z for s in panel(torch.from_numpy(images), BOARDS, nulls=12)}
 
     assert z["fd_palette"] > 10
-    assert max(abs(z[name]) for name in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4")) < 4
+    assert z["fd_palette"] > 2.5 * max(abs(z[name]) for name in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4"))
 
 
 def test_a_true_boards_two_colour_residual_has_a_spread_of_its_own():
