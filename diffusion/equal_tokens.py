@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +181,7 @@ class EqualTokens(Backbone):
         """Predict the target; there are no routers, and their noise is not looked at."""
         del router_noise_LBNE
         resolution = z_BCHW.shape[-1]
-        ends = self.ends[str(resolution)]
+        ends = cast(_Ends, self.ends[str(resolution)])
         unshifted_B = logsnr_B - 2 * math.log(self.config.base_resolution / resolution)
         fourier_BF = self.fourier(unshifted_B)
         noise_B1D = (self.noise_level(fourier_BF) + ends.vector_D)[:, None]

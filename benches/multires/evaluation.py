@@ -52,7 +52,7 @@ def log_perfect(config: MultiresConfig, folder: RunFolder) -> None:
         return
     done = {r["resolution"] for r in latest(folder.records(), "perfect", "resolution", "metric")}
     for resolution in config.buckets.resolutions:
-        if resolution > evaluation.max_resolution or resolution in done:
+        if resolution > min(evaluation.max_resolution, evaluation.perfect_up_to) or resolution in done:
             continue
         scores = perfect_scores(
             config.source,

@@ -40,10 +40,10 @@ def configured(options: cli.LabOptions) -> ObjectivesConfig:
         sides = cli.parse_numbers(options.resolutions, "--resolutions")
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
     if options.mode is not None:
-        modes = cli.parse_modes(options.mode)
-        if len(modes) > 1:
-            raise ConfigError(f"objectives are compared in one mode, and --mode {options.mode} names {len(modes)}")
-        config = replace(config, backbone=replace(config.backbone, mode=modes[0]))
+        mode, *others = cli.parse_modes(options.mode)
+        if others:
+            raise ConfigError(f"objectives are compared in one mode, and --mode {options.mode} names several")
+        config = replace(config, backbone=replace(config.backbone, mode=mode))
     if options.device is not None:
         config = replace(config, device=options.device)
     return replace(config, train=cli.training(config.train, options))

@@ -28,6 +28,8 @@ class EvaluationConfig:
     """Samples per resolution and metric."""
     max_resolution: int = 32
     """The panel is taken up to this side; of larger images only the checkerboard R2 is."""
+    perfect_up_to: int = 32
+    """A perfect denoiser is sampled up to this side: what it costs grows with the side's fourth power."""
     fitted: int = 32
     """Samples of such a larger side whose R2 is taken."""
     drawn: int = 16

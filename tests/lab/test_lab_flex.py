@@ -53,6 +53,7 @@ def trainer_of(kind, **train):
     )
 
 
+@pytest.mark.slow
 def test_flex_attention_is_one_graph_a_bucket_without_breaks_and_fresh_masks_compile_nothing():
     trainer = trainer_of(Flex, backend="eager")
     steps = trainer.steps()

@@ -65,6 +65,12 @@ def values(side, damage=None, level=0.0):
     return {m.name: m.value(features[m.name], *against(side)[m.name]) for m in METRICS}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of nulls and ladders that tests share, since both take their time."""
+    return tmp_path_factory.mktemp("nulls")
+
+
 @at_every_side
 @pytest.mark.parametrize("name", NAMES)
 def test_1_equal_sets_have_no_distance(name, side):
@@ -231,20 +237,20 @@ def test_a_panel_tells_damaged_images_from_true_ones_and_draws_it(tmp_path):
     assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_boards_of_which_each_is_true_and_few_are_different_are_not_praised():
+def test_boards_of_which_each_is_true_and_few_are_different_are_not_praised(cache):
     repeated = BOARDS.draw(8, 16, seed=6, step=0).repeat(8, 1, 1, 1)
     blurred = torch.nn.functional.avg_pool2d(BOARDS.draw(64, 16, seed=6, step=0), 3, stride=1, padding=1)
 
-    few, soft = ({s.metric: s.z for s in panel(images, BOARDS, nulls=8)} for images in (repeated, blurred))
+    few, soft = ({s.metric: s.z for s in panel(images, BOARDS, nulls=8, cache=cache)} for images in (repeated, blurred))
 
     assert overall(few) > overall(soft) > 5
     assert overall({name: z for name, z in few.items() if name != REPETITION}) < overall(soft)
 
 
-def test_pairs_of_colours_that_never_meet_are_seen_by_the_palette_alone_among_the_colour_metrics():
+def test_pairs_of_colours_that_never_meet_are_seen_by_the_palette_alone_among_the_colour_metrics(cache):
     images = CORRUPTIONS["distant_pairs"](BOARDS.draw(192, 16, seed=7, step=0).numpy(), 1.4, np.random.default_rng(0))
 
-    z = {s.metric: s.z for s in panel(torch.from_numpy(images), BOARDS, nulls=12)}
+    z = {s.metric: s.z for s in panel(torch.from_numpy(images), BOARDS, nulls=8, cache=cache)}
 
     assert z["fd_palette"] > 10
     assert z["fd_palette"] > 2.5 * max(abs(z[name]) for name in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4"))
@@ -258,10 +264,10 @@ def test_a_true_boards_two_colour_residual_has_a_spread_of_its_own():
 
 
 @pytest.mark.parametrize("level", [0.05, 0.2, 0.6])
-def test_a_score_is_worth_the_damage_that_was_done(level):
+def test_a_score_is_worth_the_damage_that_was_done(level, cache):
     images = CORRUPTIONS["warp"](BOARDS.draw(192, 16, seed=8, step=0).numpy(), level, np.random.default_rng(3))
 
-    scores = {s.metric: s for s in panel(torch.from_numpy(images), BOARDS, nulls=8)}
+    scores = {s.metric: s for s in panel(torch.from_numpy(images), BOARDS, nulls=8, cache=cache)}
 
     damage, found = scores["w1_checkerboard_r2"].equivalent.split()
     assert damage == "warp"
