@@ -7,8 +7,9 @@ another one, and the digest is computed as torch does it.
 
 An edit is seen although size and time of modification are as before, because the time of change is in it, which nobody
 sets. Nothing is remembered where that time cannot be believed: where it is so late that torch may have read the file
-before, or has whole seconds only, as in images whose times were all set alike. Python itself believes less: it takes a
-source for unchanged by its size and its seconds, and imports what it had compiled before.
+before, has whole seconds only, as in images whose times were all set alike, or comes from a file system that is not
+this machine's own: over a network it is what was so some seconds ago. Python itself believes less: it takes a source
+for unchanged by its size and its seconds, and imports what it had compiled before.
 
 Whoever can write the file could write the secret, and have this process run code. Workers never read it: each
 computes both, and where one finds another environment than its client has said, the daemon removes the file.
@@ -43,6 +44,9 @@ _COARSE_NS = 2 * _SECOND_NS
 """File systems tell times apart by some milliseconds, at worst by two seconds."""
 _MAX_FILES = 50_000
 _FORM = 1
+_LOCAL_FILE_SYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
+_UNLISTED_DEVICES = frozenset({"bcachefs", "btrfs", "overlay"})
+"""Their files may tell of a device that no mount has; whatever else is mounted tells of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,18 @@ class HashedPackage:
         """
         said = hashlib.sha256(repr((_FORM, sys.version, all_suffixes(), self.version, str(self.root))).encode())
         latest = count = 0
-        for line, changed_ns in _status_lines(self.root):
+        devices = set()
+        for path, status in _files(self.root):
             count += 1
+            changed_ns = status.st_ctime_ns
             if count > _MAX_FILES or changed_ns % _SECOND_NS == 0:
                 return None
             latest = max(latest, changed_ns)
+            devices.add(status.st_dev)
+            times = f"{status.st_mtime_ns} {changed_ns}"
+            line = f"{path}\0{status.st_dev} {status.st_ino} {status.st_size} {times}\n"
             said.update(line.encode("utf-8", "surrogateescape"))
-        return (said.hexdigest(), latest) if count else None
+        return (said.hexdigest(), latest) if count and _all_local(devices, self.root) else None
 
 
 @contextlib.contextmanager
@@ -84,7 +93,8 @@ def remembered_digests(
     """
     computed: list[tuple[HashedPackage, str]] = []
     path = directory / DIGESTS_NAME
-    with contextlib.suppress(OSError, EndpointError, ImportError):
+    # ValueError: of `find_spec`, for a stand-in that a program has put where Triton would be.
+    with contextlib.suppress(OSError, EndpointError, ImportError, ValueError):
         check_private_directory(directory)
         kept = _read(path)
         for package in torch_and_triton() if packages is None else packages:
@@ -119,8 +129,25 @@ def torch_and_triton() -> Iterator[HashedPackage]:
             yield HashedPackage(name, version, Path(places[0]), compute)
 
 
-def _status_lines(root: Path) -> Iterator[tuple[str, int]]:
-    """Yield what the file system says of each file in the packages under `root`, and when the file was changed last.
+def _all_local(devices: set[int], root: Path) -> bool:
+    """Whether this machine alone can change files of these devices, so that it hears of a change at once."""
+    kinds: dict[str, str] = {}
+    above: dict[str, str] = {}
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        # "36 35 98:0 /in/it /mounted/here rw,noatime shared:1 - ext3 /dev/root rw"; a later mount hides an earlier one.
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()[0]
+        kinds[fields[2]] = above[fields[4]] = kind
+    place = next((str(parent) for parent in (root.resolve(), *root.resolve().parents) if str(parent) in above), "")
+    unlisted = above.get(place, "")
+    found = {kinds.get(f"{os.major(device)}:{os.minor(device)}", "") for device in devices}
+    if "" in found and unlisted in _UNLISTED_DEVICES:
+        found.discard("")
+    return found <= _LOCAL_FILE_SYSTEMS
+
+
+def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield each file in the packages under `root`, and what the file system says of it.
 
     Packages, and the folders in them that are none: there lie Triton's library and a few sources that torch reads, too.
     """
@@ -142,9 +169,7 @@ def _status_lines(root: Path) -> Iterator[tuple[str, int]]:
                 status = entry.stat()
             except FileNotFoundError:  # a link to nowhere
                 continue
-            times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-            line = f"{entry.path}\0{status.st_dev} {status.st_ino} {status.st_size} {times}\n"
-            yield line, status.st_ctime_ns
+            yield entry.path, status
 
 
 def _give(package: HashedPackage, value: str) -> None:

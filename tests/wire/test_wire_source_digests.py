@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,17 +183,48 @@ def test_without_knowing_when_torch_was_imported_nothing_is_remembered(sources: 
 
 
 def test_times_of_whole_seconds_are_not_believed(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = source_digests._status_lines
+    @dataclass
+    class Rounded:
+        st_dev: int
+        st_ino: int = 1
+        st_size: int = 1
+        st_mtime_ns: int = 1_700_000_000_000_000_001
+        st_ctime_ns: int = 1_700_000_000_000_000_000
 
-    def rounded(root: Path) -> Iterator[tuple[str, int]]:
-        return ((line, 1_700_000_000_000_000_000) for line, _ in lines(root))
-
-    monkeypatch.setattr(source_digests, "_status_lines", rounded)
+    device = sources.root.stat().st_dev
+    monkeypatch.setattr(source_digests, "_files", lambda root: iter([(f"{root}/__init__.py", Rounded(device))]))
     sources.digest()
     sources.digest()
 
     assert sources.computed == 2
     assert not (sources.memory / NAME).exists()
+
+
+def test_a_file_system_that_others_can_change_is_not_believed(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_digests, "_LOCAL_FILE_SYSTEMS", frozenset({"xenix"}))
+    sources.digest()
+    sources.digest()
+
+    assert sources.computed == 2
+    assert not (sources.memory / NAME).exists()
+
+
+def test_a_link_into_another_file_system_is_not_believed(sources: Sources) -> None:
+    """`/proc` stands for a network: no file of it is this machine's disk, or its memory."""
+    (sources.root / "version.py").symlink_to("/proc/version")
+    sources.digest()
+    sources.digest()
+
+    assert sources.computed == 2
+
+
+def test_a_triton_that_a_program_has_made_up_is_no_failure(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+
+    with remembered_digests(sources.memory, time.time_ns()):
+        pass
 
 
 def test_the_file_is_the_users_alone(sources: Sources) -> None:
