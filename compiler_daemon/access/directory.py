@@ -7,6 +7,7 @@ Neither token nor secret is ever logged.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from compile_wire.endpoint.address import NOTE_NAME
-from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.endpoint.private_files import DIGESTS_NAME, SECRET_NAME, TOKEN_NAME
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.endpoint import read_note, read_secret, read_token, write_private
 from compiler_daemon.errors import DirectoryError, RunningError
@@ -85,6 +86,12 @@ def prepare_directory(directory: Path) -> None:
     if status.st_mode & 0o077:
         # Readable by others is repaired: nothing can have been put in, and the secrets inside are 0600 themselves.
         directory.chmod(0o700)
+
+
+def forget_digests(directory: Path) -> None:
+    """Have trainers read torch's and Triton's sources again: a worker has found others than its client has said."""
+    with contextlib.suppress(OSError):
+        (directory / DIGESTS_NAME).unlink(missing_ok=True)
 
 
 class DirectoryLock:
