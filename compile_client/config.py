@@ -14,6 +14,7 @@ TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here a
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
 TORCH_COMPILE_CLIENT_REPORT    file that gets the counters at exit, as one JSON object; `-` is stdout   none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
+TORCH_COMPILE_CLIENT_WITHOUT   parts of a fast start to do without, by commas (7)                       none
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
 
@@ -25,6 +26,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (5) What torch has locally, and graphs with symbolic sizes, are loaded and waited for as always.
 (6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
+(7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
+    every process. For measurements, and where one of them is suspected.
 
 Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
 
@@ -49,6 +52,8 @@ _HEDGE_S = 120.0
 _AUTO = "auto"
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
+_PARTS = frozenset({"collector", "digests"})
+"""What `TORCH_COMPILE_CLIENT_WITHOUT` may name."""
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -82,6 +87,8 @@ class ClientConfig:
     """Share of hits that are compiled here as well, and compared."""
     report: Path | None = None
     explain: bool = False
+    without: frozenset[str] = frozenset()
+    """Parts of a fast start that are left out."""
     log_level: int | None = None
     """None: the level that the program gave the logger, else info."""
     complaints: tuple[str, ...] = ()
@@ -131,6 +138,7 @@ class ClientConfig:
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
             report=_report(env.get("TORCH_COMPILE_CLIENT_REPORT", "")),
+            without=_parts(env, complaints),
             log_level=_level(env, complaints),
             complaints=tuple(complaints),
         )
@@ -186,6 +194,14 @@ def _share(env: Mapping[str, str], name: str, complaints: list[str]) -> float:
         complaints.append(f"{name} is a share from 0 to 1, not {text[:40]!r}; nothing is verified")
         return 0.0
     return share
+
+
+def _parts(env: Mapping[str, str], complaints: list[str]) -> frozenset[str]:
+    name = "TORCH_COMPILE_CLIENT_WITHOUT"
+    given = {part for part in env.get(name, "").split(",") if part}
+    if unknown := given - _PARTS:
+        complaints.append(f"{name} names {', '.join(sorted(_PARTS))}, not {', '.join(sorted(unknown))[:40]!r}")
+    return frozenset(given & _PARTS)
 
 
 def _level(env: Mapping[str, str], complaints: list[str]) -> int | None:

@@ -7,6 +7,7 @@ Neither token nor secret is ever logged.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from compile_wire.endpoint.address import CARD_NAME, NOTE_NAME, SOCKET_NAME, USERS_NAME
-from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.endpoint.private_files import DIGESTS_NAME, SECRET_NAME, TOKEN_NAME
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.endpoint import read_note, read_secret, read_token, write_private
 from compiler_daemon.errors import DirectoryError, RunningError
@@ -30,7 +31,13 @@ _ASKING_S = 0.5
 _MARKS = (TOKEN_NAME, SECRET_NAME, LOCK_NAME, "keys", CARD_NAME)
 """A directory with one of these is a daemon's, or a client's, whatever else somebody has put there."""
 _OURS = frozenset(
-    {*_MARKS, SOCKET_NAME, USERS_NAME, *f"{NOTE_NAME} access.json .keys.lock store scratch headers log warm".split()}
+    {
+        *_MARKS,
+        SOCKET_NAME,
+        USERS_NAME,
+        DIGESTS_NAME,
+        *f"{NOTE_NAME} access.json .keys.lock store scratch headers log warm".split(),
+    }
 )
 _NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})  # in every file system of its own, as volumes are
 
@@ -108,6 +115,12 @@ def _strange(directory: Path) -> str:
     if any(name in _MARKS for name in names):
         return ""
     return next((name for name in names if name not in _OURS | _NOT_OURS_BUT_HARMLESS), "")
+
+
+def forget_digests(directory: Path) -> None:
+    """Have trainers read torch's and Triton's sources again: a worker has found others than its client has said."""
+    with contextlib.suppress(OSError):
+        (directory / DIGESTS_NAME).unlink(missing_ok=True)
 
 
 class DirectoryLock:

@@ -84,9 +84,11 @@ class Pool:
         counters: metrics.Counters,
         on_hello: Callable[[WorkerHello], Awaitable[None]],
         facts_of: Callable[[Digest], Awaitable[bytes]],
+        on_other_environment: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing.
 
+        `on_other_environment` hears that a client and a worker of one interpreter say different environments.
         Of what is `hidden`, workers must see their own scratch alone.
         """
         self._config = config
@@ -97,6 +99,7 @@ class Pool:
         self._counters = counters
         self._on_hello = on_hello
         self._facts_of = facts_of
+        self._on_other_environment = on_other_environment
         self._starting: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
@@ -144,6 +147,8 @@ class Pool:
         """Start a worker in the background, where none is there for the environment and there is room."""
         start = _Start(interpreter, worker_kind(fields))
         known = self._recall(start)
+        if known and known.hello and not _states(known, environment):
+            self._on_other_environment()
         if self._closed or not self._config.prewarm or (known and (known.failure or not _states(known, environment))):
             return
         here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
@@ -356,6 +361,8 @@ class Pool:
             self._say_unconfined(start, hello)
             self._idle.append(worker)
         self._dispatch()
+        if hello and environment and hello.environment != environment:
+            self._on_other_environment()
         if hello:
             await self._on_hello(hello)
 

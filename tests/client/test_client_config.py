@@ -27,6 +27,7 @@ def test_every_variable_is_read() -> None:
             "TORCH_COMPILE_CLIENT_TIMEOUT": "2.5",
             "TORCH_COMPILE_CLIENT_READONLY": "1",
             "TORCH_COMPILE_CLIENT_REPORT": "/tmp/report.json",
+            "TORCH_COMPILE_CLIENT_WITHOUT": "digests,collector",
             "TORCH_COMPILE_CLIENT_LOG": "Debug",
         }
     )
@@ -37,6 +38,7 @@ def test_every_variable_is_read() -> None:
         graph_timeout_s=2.5,
         read_only=True,
         report=Path("/tmp/report.json"),
+        without=frozenset({"digests", "collector"}),
         log_level=logging.DEBUG,
     )
 
@@ -81,6 +83,14 @@ def test_auto_starts_a_daemon_and_is_no_word_for_another_switch() -> None:
     )
 
     assert (config.starts_daemon, config.read_only, len(config.complaints)) == (True, False, 1)
+
+
+def test_a_part_that_is_none_is_a_complaint_and_the_others_are_left_out() -> None:
+    config = ClientConfig.from_environment({"HOME": "/h", "TORCH_COMPILE_CLIENT_WITHOUT": "digests,tracing"})
+
+    assert config.without == {"digests"}
+    (complaint,) = config.complaints
+    assert "tracing" in complaint
 
 
 def test_compile_only_mode_waits_for_compiles_however_long_they_run() -> None:

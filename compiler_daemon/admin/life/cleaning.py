@@ -10,14 +10,14 @@ from pathlib import Path
 
 from compile_wire.endpoint.address import NOTE_NAME, SOCKET_NAME, USERS_NAME
 from compile_wire.endpoint.credentials import is_clients
-from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.endpoint.private_files import DIGESTS_NAME, SECRET_NAME, TOKEN_NAME
 from compiler_daemon.access.directory import LOCK_NAME, DirectoryLock
 from compiler_daemon.errors import UsageError
 
 _WRITTEN = (
     *("store", "scratch", "headers", "log", "warm"),
     *("runs.sqlite3", "runs.sqlite3-wal", "runs.sqlite3-shm"),
-    *(NOTE_NAME, SOCKET_NAME, USERS_NAME, TOKEN_NAME, SECRET_NAME, "page.html", "figures-since.json"),
+    *(NOTE_NAME, SOCKET_NAME, USERS_NAME, TOKEN_NAME, SECRET_NAME, DIGESTS_NAME, "page.html", "figures-since.json"),
 )
 _KEYS = ("keys", "access.json", ".keys.lock")
 
