@@ -20,6 +20,7 @@ from compile_client.graphs.user_code.registrations import unwatch, watch
 from compile_client.hooks.collector import hold_collector, release_collector
 from compile_client.hooks.import_hook import after_import, forget_import
 from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
+from compile_client.reporting.summary import Summary
 from compile_client.session.process import existing_client, torch_is_imported
 
 if TYPE_CHECKING:
@@ -110,6 +111,13 @@ def counters() -> dict[str, Any]:
     """Return the process's counters; empty where the client was never on."""
     client = existing_client()
     return dict(client.counters.as_dict()) if client is not None else {}
+
+
+def summary() -> Summary:
+    """Return the counters as a person reads them."""
+    client = existing_client()
+    counts = counters()
+    return Summary(client.counters.line(ended=False) if client is not None else "", counts)
 
 
 def compile_with_daemon(

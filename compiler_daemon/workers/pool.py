@@ -29,6 +29,7 @@ from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostErr
 from compiler_daemon.jobs import WorkerHello, WorkerKind, WorkerView, worker_kind
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
+from compiler_daemon.workers.differences import other_environment
 from compiler_daemon.workers.headers import HeaderMaker
 from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
 
@@ -155,6 +156,11 @@ class Pool:
         if not here and not coming and self._count() < self._config.max_workers:
             self._begin(start, environment)
 
+    def prewarm_first(self) -> None:
+        """Start a worker of the interpreter that is told to come first, before anybody says hello."""
+        if interpreter := self._config.first_interpreter:
+            self._begin(_Start(interpreter, "graphs"), None)
+
     @contextlib.asynccontextmanager
     async def lease(
         self,
@@ -275,7 +281,7 @@ class Pool:
             return None
         return JobRefusedError(
             "ENVIRONMENT",
-            "the daemon's worker runs in another environment than this process",
+            other_environment(known.hello.fields, request.fields),
             differing_fields(known.hello.fields, request.fields),
         )
 

@@ -61,11 +61,28 @@ def test_a_timeout_that_is_none_leaves_the_default_and_a_complaint(text: str) ->
 
 def test_a_malformed_switch_or_level_is_the_default_and_a_complaint() -> None:
     config = ClientConfig.from_environment(
-        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "yes", "TORCH_COMPILE_CLIENT_LOG": "loud"}
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "perhaps", "TORCH_COMPILE_CLIENT_LOG": "loud"}
     )
 
     assert config.log_level == logging.INFO
     assert len(config.complaints) == 2
+
+
+@pytest.mark.parametrize("text", ["1", "true", "Yes", " ON "])
+def test_a_switch_is_on_in_whichever_of_the_usual_words(text: str) -> None:
+    config = ClientConfig.from_environment(
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": text, "TORCH_COMPILE_CLIENT_READONLY": text}
+    )
+
+    assert (config.read_only, config.starts_daemon, config.complaints) == (True, False, ())
+
+
+def test_auto_starts_a_daemon_and_is_no_word_for_another_switch() -> None:
+    config = ClientConfig.from_environment(
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "auto", "TORCH_COMPILE_CLIENT_READONLY": "auto"}
+    )
+
+    assert (config.starts_daemon, config.read_only, len(config.complaints)) == (True, False, 1)
 
 
 def test_a_part_that_is_none_is_a_complaint_and_the_others_are_left_out() -> None:
