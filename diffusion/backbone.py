@@ -7,13 +7,10 @@ What keeps it friendly to compilers: shapes are static per resolution, all rando
 inputs, and no Python value differs between calls.
 """
 
-# ruff: noqa: N815 (fields that are tensors carry shape suffixes)
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +21,10 @@ from diffusion.data import CHANNELS
 from diffusion.embedding import STRIDE, FactorizedHead, FourierFeatures, InterfaceBlock, PatchEmbedding, PixelHead
 from diffusion.errors import ConfigError, ResolutionError
 from diffusion.feedforward import FeedForwardOutput, MixtureOfExperts, SwiGLU
+from diffusion.model import Backbone, ParameterGroup, Prediction
 from diffusion.parametrization import Mode
 from diffusion.rope import HouseholderBasis, rotate
 from diffusion.spans import PLACE_FEATURES, Layout, Span, image, layout
-
-ParameterGroup = Literal["householder", "interface", "backbone"]
 
 
 class FeedForward(StrEnum):
@@ -92,14 +88,6 @@ class BackboneConfig:
     def is_global(self, layer: int) -> bool:
         """Return whether layer (from 0) attends everywhere; the last of each group of `global_every` does."""
         return (layer + 1) % self.global_every == 0
-
-
-class Prediction(NamedTuple):
-    """What a backbone says about noisy images."""
-
-    target_BCHW: Tensor  # in the parametrization the backbone is trained with
-    logvar_B: Tensor | None = None  # of the error, in mode factorized+nll
-    z_loss: Tensor | None = None  # mean over layers, where there are routers
 
 
 class GatedAttention(nn.Module):
@@ -186,7 +174,7 @@ class Block(nn.Module):
         return FeedForwardOutput(x_BND + gate_f * y_BND, z_loss)
 
 
-class HybridDiT(nn.Module):
+class HybridDiT(Backbone):
     """Noisy images and their logSNR to a prediction, at any resolution that the stride divides."""
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -216,6 +204,11 @@ class HybridDiT(nn.Module):
                 likelihood=config.mode is Mode.FACTORIZED_NLL,
             )
         )
+
+    @property
+    def name(self) -> str:
+        """The configuration, as text."""
+        return repr(self.config)
 
     def layout(
         self,
@@ -281,12 +274,17 @@ class HybridDiT(nn.Module):
         return Prediction(target_BCHW, logvar_B, torch.stack(z_losses).mean() if z_losses else None)
 
     def parameter_groups(self) -> dict[ParameterGroup, list[nn.Parameter]]:
-        """Return every parameter once, under the group that has its own learning rate."""
-        groups: dict[ParameterGroup, list[nn.Parameter]] = {"householder": [], "interface": [], "backbone": []}
+        """Return every parameter once; the matrices of attention and feed-forward are hidden ones."""
+        groups: dict[ParameterGroup, list[nn.Parameter]] = {
+            "householder": [], "interface": [], "matrices": [], "backbone": []
+        }  # fmt: skip
         outside = ("embed.", "place.", "interface_in.", "interface_out.", "head.", "factors.")
         for name, parameter in self.named_parameters():
             if name.endswith("v_HRK"):
                 groups["householder"].append(parameter)
+            elif name.startswith(outside):
+                groups["interface"].append(parameter)
             else:
-                groups["interface" if name.startswith(outside) else "backbone"].append(parameter)
+                hidden = name.startswith("blocks.") and "modulation" not in name and "router" not in name
+                groups["matrices" if hidden and parameter.dim() == 2 else "backbone"].append(parameter)
         return groups

@@ -36,6 +36,8 @@ class BucketConfig:
     """How often each resolution occurs in a round; once each when None."""
     stride: int = 2
     """Pixels per token along one side; the patch embedding's stride."""
+    tokens: int | None = None
+    """Tokens of one image where a model has equally many at every resolution; (side / stride)^2 when None."""
 
     def __post_init__(self) -> None:
         if not self.resolutions:
@@ -46,8 +48,8 @@ class BucketConfig:
                 raise ResolutionError(resolution, self.stride)
         if len(set(self.resolutions)) != len(self.resolutions):
             raise ConfigError(f"each resolution may be named once, got {self.resolutions}")
-        if self.tokens_per_step < 1:
-            raise ConfigError(f"tokens_per_step must be positive, got {self.tokens_per_step}")
+        if self.tokens_per_step < 1 or (self.tokens is not None and self.tokens < 1):
+            raise ConfigError(f"tokens must be positive, got {self.tokens_per_step} a step, {self.tokens} an image")
         if self.visits is not None and (len(self.visits) != len(self.resolutions) or min(self.visits) < 1):
             raise ConfigError(f"visits {self.visits} must name a positive number for each of {self.resolutions}")
 
@@ -76,7 +78,7 @@ class BucketSchedule:
         self._round = tuple(bucket for bucket, n in zip(self.buckets, self._visits, strict=True) for _ in range(n))
 
     def _bucket(self, resolution: int) -> Bucket:
-        tokens = (resolution // self.config.stride) ** 2
+        tokens = self.config.tokens or (resolution // self.config.stride) ** 2
         return Bucket(resolution=resolution, batch=max(1, self.config.tokens_per_step // tokens), tokens=tokens)
 
     @property

@@ -11,9 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion.attention import AttentionBackend
 from diffusion.backbone import BackboneConfig, FeedForward
 from diffusion.data import CHANNELS
 from diffusion.embedding import STRIDE, WINDOW
+from diffusion.model import Backbone
 from diffusion.parametrization import Mode
 from diffusion.spans import PLACE_FEATURES, local_radius
 
@@ -76,3 +82,15 @@ def forward_flops(config: BackboneConfig, resolution: int) -> Flops:
             effective += 2 * tokens * 3 * width * config.hidden
             dense += 2 * tokens * 3 * width * config.hidden
     return Flops(effective=effective, dense=dense)
+
+
+def counted_flops(backbone: Backbone, resolution: int, device: str) -> int:
+    """Return what torch's counter says of one forward pass on one image.
+
+    It knows one attention kernel for CPUs and none of flex_attention's, which a CUDA device would be given.
+    """
+    image = torch.zeros(1, CHANNELS, resolution, resolution, device=device)
+    where = backbone.layout(resolution, device=device, backend=AttentionBackend.SDPA)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        backbone(image, image.new_zeros(1), where)
+    return int(counter.get_total_flops())

@@ -1,16 +1,21 @@
 """Gradients of single images at one noise level: their size, their noise and the shape of their law.
 
-Legend: B images, C colour channels, H and W pixels, P parameters, S bootstrap samples.
+Legend: B images, T noise levels, C colour channels, H and W pixels, P parameters, S values.
 
-With g_i the gradient of image i and G its expectation: tr(Sigma) is the summed variance of g_i, and B_simple =
-tr(Sigma) / |G|^2 is the batch size at which noise and signal are equal (McCandlish et al., arXiv 1812.06162, eq. 2.9;
-estimators of appendix A.1 with small batches of one image). Two kurtoses are reported under their own names: over the
-parameters of the mean gradient, and over images of their projection on the mean gradient. Moment estimates of kurtosis
-are unreliable for heavy tails, so each has a robust twin, L-kurtosis (Hosking 1990; 0.1226 for a normal law).
+With g_i the gradient of image i and G its expectation: tr(Sigma) is the summed variance of g_i, and |G|^2 / tr(Sigma) =
+1 / B_simple is the reciprocal of the batch size at which noise and signal are equal (McCandlish et al., arXiv
+1812.06162, eq. 2.9). It is finite where there is no signal, so it is what is reported. Everything follows from the
+inner products of different images' gradients (`pairs`), so no image's own noise is taken for signal.
+
+Two kurtoses are reported under their own names: over the parameters of the mean gradient, and over images of their
+projection on the mean gradient of the *other* images. Moment estimates of kurtosis are unreliable for heavy tails, so
+each has a robust twin, L-kurtosis (Hosking 1990; 0.1226 for a normal law).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,29 +23,21 @@ from torch import Tensor
 
 from diffusion.errors import ConfigError
 from diffusion.objective import DenoisingObjective
-from diffusion.random_streams import stream
+from diffusion.pairs import LEAST_IMAGES, Interval, PairMean, pair_mean
 from diffusion.spans import Layout
 
 NORMAL_L_KURTOSIS = 0.1226
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % bootstrap interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 class GradientStatistics(NamedTuple):
     """What the gradients at one noise level look like."""
 
     loss_mean: float
-    loss_spatial_spread: float  # standard deviation over pixels of the mean loss map, over its mean
-    mean_gradient_norm: Interval  # |mean of g_i|
+    loss_spatial_spread: Interval  # standard deviation over pixels of the expected loss map, over its mean
+    mean_gradient_norm: Interval  # |G|
     single_gradient_norm: float  # mean of |g_i|
     gradient_variance: float  # tr(Sigma), unbiased
-    noise_scale: Interval  # B_simple in images; infinite where no signal can be told from noise
+    signal_share: Interval  # |G|^2 / tr(Sigma) = 1 / B_simple; where it holds 0, no signal can be told from noise
     kurtosis_over_parameters: Interval  # excess
     l_kurtosis_over_parameters: Interval
     kurtosis_over_images: Interval  # excess
@@ -96,69 +93,126 @@ def l_kurtosis(x_SP: Tensor) -> Tensor:
     return torch.where(second > 0, fourth / second.clamp(min=1e-300), 0.0)
 
 
-def noise_scale(mean_square_S: Tensor, square_of_mean_S: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Return (B_simple, tr Sigma) from the mean of |g_i|^2 and |mean g_i|^2 over `batch` images, both debiased.
+def gram(g_BP: Tensor, other_BP: Tensor | None = None) -> Tensor:
+    """Return the inner products of each pair of gradients as k_BB, in float64."""
+    other_BP = g_BP if other_BP is None else other_BP
+    k_BB: Tensor = g_BP.double() @ other_BP.double().mT
+    return k_BB
 
-    B_simple is infinite where the debiased |G|^2 is not positive: the signal is below the noise.
+
+def squared_norm(k_BB: Tensor) -> PairMean:
+    """Return |G|^2 from the Gram matrix of single gradients, without bias; negative where the signal is too small."""
+    return pair_mean(k_BB)
+
+
+def signal_share(k_BB: Tensor) -> Interval:
+    """Return |G|^2 / tr(Sigma) = 1 / B_simple from the Gram matrix of single gradients.
+
+    The interval is that of a ratio of two means over pairs, linearised at the estimate.
     """
-    trace_S = batch / (batch - 1) * (mean_square_S - square_of_mean_S)
-    signal_S = (batch * square_of_mean_S - mean_square_S) / (batch - 1)
-    positive = signal_S > 0
-    scale_S = torch.where(positive, trace_S / torch.where(positive, signal_S, 1.0), torch.inf)
-    return scale_S, trace_S
+    own_B = k_BB.double().diagonal()
+    signal = squared_norm(k_BB).value
+    trace = float(own_B.mean()) - signal
+    if trace <= 0:
+        # All images have one gradient: there is no noise to compare the signal with.
+        return Interval(math.inf, math.inf, math.inf) if signal > 0 else Interval(0.0, 0.0, 0.0)
+    share = signal / trace
+    noise_BB = (own_B[:, None] + own_B[None]) / 2 - k_BB
+    reach = pair_mean(k_BB - share * noise_BB).interval(trace)
+    return Interval(share, share + reach.low - reach.estimate, share + reach.high - reach.estimate)
 
 
-def _interval(values_S: Tensor) -> Interval:
-    """Return an estimate with its interval: the first value is the estimate, the others its bootstrap."""
-    drawn = values_S[1:]
-    low, high = (drawn.quantile(q, interpolation="nearest") for q in (0.025, 0.975))
-    return Interval(float(values_S[0]), float(low), float(high))
+def norm_of(squared: Interval) -> Interval:
+    """Return the root of an estimate of a square; what is negative by chance becomes 0."""
+    return Interval(*(math.sqrt(max(0.0, value)) for value in squared))
 
 
-def gradient_statistics(g_BP: Tensor, map_BHW: Tensor, *, bootstraps: int = 40, seed: int = 0) -> GradientStatistics:
-    """Summarise single-image gradients; intervals come from resampling images. Needs at least four images."""
-    batch = len(g_BP)
-    if batch < 4 or bootstraps < 2:
-        raise ConfigError(f"statistics need four images and two bootstraps, got {batch} and {bootstraps}")
+def spatial_spread(map_BHW: Tensor) -> Interval:
+    """Return the deviation over pixels of the expected loss map, over its mean, free of the images' own noise.
+
+    The interval is that of the deviation; the mean is taken as known.
+    """
+    map_BP = map_BHW.double().flatten(1)
+    mean = float(map_BP.mean())
+    centred_BP = map_BP - map_BP.mean(dim=1, keepdim=True)
+    squared = pair_mean(gram(centred_BP) / map_BP.shape[1])
+    return norm_of(squared.interval(max(mean**2, 1e-300)))
+
+
+def left_out_projections(k_BB: Tensor) -> Tensor:
+    """Return g_i on the unit mean gradient of all other images, as projected_B; 0 where that mean vanishes."""
+    k_BB = k_BB.double()
+    own_B, row_B = k_BB.diagonal(), k_BB.sum(dim=1)
+    others_B = (k_BB.sum() - 2 * row_B + own_B).clamp(min=0).sqrt()
+    return torch.where(others_B > 0, (row_B - own_B) / others_B.clamp(min=1e-300), 0.0)
+
+
+def _jackknife(statistic: Callable[[Tensor], Tensor], whole: Tensor, left_out: list[Tensor]) -> Interval:
+    """Return a statistic of the whole with the 95 % interval of its delete-one jackknife (Efron & Stein 1981)."""
+    count = len(left_out)
+    values_B = torch.stack([statistic(part) for part in left_out])
+    spread = float((values_B - values_B.mean()).square().sum())
+    return PairMean(float(statistic(whole)), math.sqrt((count - 1) / count * spread), count - 1).interval()
+
+
+def gradient_statistics(g_BP: Tensor, map_BHW: Tensor) -> GradientStatistics:
+    """Summarise single-image gradients. Needs at least five images: four are left when one is left out."""
+    count = len(g_BP)
+    if count <= LEAST_IMAGES:
+        raise ConfigError(f"statistics need more than {LEAST_IMAGES} images, got {count}")
     g_BP = g_BP.double()
-    resampled = torch.randint(batch, (bootstraps, batch), generator=stream(seed, "bootstrap"))
-    index_SB = torch.cat([torch.arange(batch)[None], resampled])
-    weight_SB = torch.zeros(len(index_SB), batch, dtype=torch.float64)
-    weight_SB.scatter_add_(1, index_SB, torch.full(index_SB.shape, 1 / batch, dtype=torch.float64))
-    mean_SP = weight_SB @ g_BP
-    square_B = g_BP.square().sum(dim=1)
-    norm_S = mean_SP.norm(dim=1)
-    scale_S, trace_S = noise_scale(weight_SB @ square_B, norm_S.square(), batch)
-    projected_B = g_BP @ mean_SP[0] / norm_S[0].clamp(min=1e-300)
-    projected_SB = projected_B[index_SB]
-    loss_HW = map_BHW.double().mean(dim=0)
+    k_BB = gram(g_BP)
+    signal = squared_norm(k_BB)
+    own_B = k_BB.diagonal()
+    mean_P = g_BP.mean(dim=0)
+    means = [(count * mean_P - g_P) / (count - 1) for g_P in g_BP]
+    projected_B = left_out_projections(k_BB)
+    projected = [projected_B[torch.arange(count) != i] for i in range(count)]
     return GradientStatistics(
-        loss_mean=float(loss_HW.mean()),
-        loss_spatial_spread=float(loss_HW.std() / loss_HW.mean().clamp(min=1e-300)),
-        mean_gradient_norm=_interval(norm_S),
-        single_gradient_norm=float(square_B.sqrt().mean()),
-        gradient_variance=float(trace_S[0]),
-        noise_scale=_interval(scale_S),
-        kurtosis_over_parameters=_interval(excess_kurtosis(mean_SP)),
-        l_kurtosis_over_parameters=_interval(l_kurtosis(mean_SP)),
-        kurtosis_over_images=_interval(excess_kurtosis(projected_SB)),
-        l_kurtosis_over_images=_interval(l_kurtosis(projected_SB)),
+        loss_mean=float(map_BHW.double().mean()),
+        loss_spatial_spread=spatial_spread(map_BHW),
+        mean_gradient_norm=norm_of(signal.interval()),
+        single_gradient_norm=float(own_B.sqrt().mean()),
+        gradient_variance=float(own_B.mean()) - signal.value,
+        signal_share=signal_share(k_BB),
+        kurtosis_over_parameters=_jackknife(excess_kurtosis, mean_P, means),
+        l_kurtosis_over_parameters=_jackknife(l_kurtosis, mean_P, means),
+        kurtosis_over_images=_jackknife(excess_kurtosis, projected_B, projected),
+        l_kurtosis_over_images=_jackknife(l_kurtosis, projected_B, projected),
     )
 
 
-def cosine_matrix(mean_TP: Tensor) -> Tensor:
-    """Return the cosines between the mean gradients of T noise levels, as cosine_TT; 0 where a gradient is zero.
+def cosine(g_BP: Tensor, other_BP: Tensor) -> Interval | None:
+    """Return the cosine between the expected gradients of two noise levels, or None where either cannot be told from 0.
 
-    Negative entries are noise levels whose updates undo each other (Hang et al., arXiv 2303.09556, section 3.2).
+    Both must be of the same images in the same order. The two sides of each inner product come from different images;
+    over all pairs that is the mean over every way to cut the images into disjoint halves. Negative cosines are noise
+    levels whose updates undo each other (Hang et al., arXiv 2303.09556, section 3.2). An estimate may lie a little
+    outside [-1, 1].
     """
-    norm_T1 = mean_TP.double().norm(dim=1, keepdim=True)
-    unit_TP = mean_TP.double() / norm_T1.clamp(min=1e-300)
-    cosine_TT: Tensor = unit_TP @ unit_TP.T
-    return cosine_TT
+    k_BB, other_BB, across_BB = gram(g_BP), gram(other_BP), gram(g_BP, other_BP)
+    return cosine_of(k_BB, other_BB, across_BB)
 
 
-def times_denser_at_ends(count: int) -> Tensor:
-    """Return t_i = (1 - cos(pi (i + 0.5) / count)) / 2: Chebyshev's points, closest together near 0 and 1."""
-    if count < 1:
-        raise ConfigError(f"at least one time is needed, got {count}")
-    return (1 - torch.cos(torch.pi * (torch.arange(count) + 0.5) / count)) / 2
+def cosine_of(k_BB: Tensor, other_BB: Tensor, across_BB: Tensor) -> Interval | None:
+    """Return `cosine` from the Gram matrices of both levels and of the one with the other."""
+    squares = (squared_norm(k_BB), squared_norm(other_BB))
+    if any(square.interval().low <= 0 for square in squares):
+        return None
+    norm = math.sqrt(squares[0].value * squares[1].value)
+    value = pair_mean(across_BB).value / norm
+    # The ratio, linearised at the estimate: one mean over pairs again.
+    tangent_BB = across_BB / norm - value / 2 * (k_BB / squares[0].value + other_BB / squares[1].value)
+    reach = pair_mean(tangent_BB).interval()
+    return Interval(value, value + reach.low - reach.estimate, value + reach.high - reach.estimate)
+
+
+def cosine_matrix(g_TBP: list[Tensor]) -> list[list[Interval | None]]:
+    """Return the cosines between the gradients of T noise levels; None where one cannot be told from 0."""
+    grams = [gram(g_BP) for g_BP in g_TBP]
+    rows: list[list[Interval | None]] = [[None] * len(g_TBP) for _ in g_TBP]
+    for i, g_BP in enumerate(g_TBP):
+        for j in range(i + 1):
+            across_BB = grams[i] if i == j else gram(g_BP, g_TBP[j])
+            rows[i][j] = rows[j][i] = cosine_of(grams[i], grams[j], across_BB)
+    return rows

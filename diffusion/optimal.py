@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -36,6 +37,18 @@ def _truncated_normal(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     return log_mass, inside.clamp(-1, 1)
 
 
+@lru_cache(maxsize=4)
+def _distinct_boards(boards: Checkerboards, angles: int, resolution: int) -> tuple[Tensor, Tensor]:
+    """Return (odd_KP, shares_K): where the odd tiles are, each board once, and how many of the angles paint it.
+
+    Distinct rotations often paint the same pixels. A sampler asks for the same boards at every step.
+    """
+    theta_K = (torch.arange(angles, dtype=torch.float64) + 0.5) * (math.pi / 2 / angles)
+    odd_KP = boards.coverage(theta_K, resolution).flatten(1)
+    odd_KP, shares_K = torch.unique(odd_KP, dim=0, return_counts=True)
+    return odd_KP, shares_K
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimalDenoiser:
     """E[x0 | z] for `Checkerboards` with hard edges."""
@@ -54,10 +67,7 @@ class OptimalDenoiser:
         """Return the posterior mean x0_BCHW in float64, on the CPU."""
         z_BCP = z_BCHW.detach().cpu().double().flatten(2)
         alpha_B, sigma_B = alpha_sigma(logsnr_B.detach().cpu().double())
-        theta_K = (torch.arange(self.angles, dtype=torch.float64) + 0.5) * (math.pi / 2 / self.angles)
-        odd_KP = self.boards.coverage(theta_K, z_BCHW.shape[-1]).flatten(1)
-        # Distinct rotations often paint the same pixels; each board once, with its share of the angles.
-        odd_KP, shares_K = torch.unique(odd_KP, dim=0, return_counts=True)
+        odd_KP, shares_K = _distinct_boards(self.boards, self.angles, z_BCHW.shape[-1])
         log_weight_BK = shares_K.double().log().expand(len(z_BCP), -1)
         colours = []
         for region_KP in (odd_KP, 1 - odd_KP):

@@ -18,7 +18,7 @@ from diffusion.schedules import alpha_sigma
 
 
 class Target(StrEnum):
-    """What the network is asked to predict."""
+    """A quantity that a network may say, or in which its error may be measured."""
 
     X0 = "x0"
     EPSILON = "epsilon"
@@ -51,7 +51,7 @@ def diffuse(x0_BCHW: Tensor, epsilon_BCHW: Tensor, logsnr_B: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parametrization:
-    """Conversions for a network that predicts `target`."""
+    """Conversions for a network that says `target`."""
 
     target: Target = Target.V
 

@@ -114,3 +114,20 @@ class ResolutionShifted:
     def time(self, logsnr_B: Tensor, resolution: int) -> Tensor:
         """Invert `logsnr`."""
         return self.inner.time(logsnr_B - self.shift(resolution), resolution)
+
+
+def shift_of(schedule: Schedule, resolution: int) -> float:
+    """Return by how much a schedule moves its logSNR at this resolution; 0 for one that knows no resolutions."""
+    return schedule.shift(resolution) if isinstance(schedule, ResolutionShifted) else 0.0
+
+
+def even_logsnr(
+    schedule: Schedule, resolution: int, count: int, *, highest: float = 6.0, lowest: float = -10.0
+) -> Tensor:
+    """Return `count` levels logsnr_T, evenly spaced and rising in noise, moved as the schedule moves its own.
+
+    The defaults hold all levels at which colours and geometry of boards are decided (docs/lab.md).
+    """
+    if count < 2 or highest <= lowest:
+        raise ConfigError(f"two levels or more from high to low are needed, got {count} from {highest} to {lowest}")
+    return torch.linspace(highest, lowest, count) + shift_of(schedule, resolution)

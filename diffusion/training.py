@@ -19,15 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffusion.backbone import HybridDiT
 from diffusion.buckets import Bucket, BucketSchedule
 from diffusion.data import ImageSource
 from diffusion.errors import CheckpointMismatchError, ConfigError, LossDivergedError
+from diffusion.model import Backbone
 from diffusion.objective import DenoisingObjective, LossTerms
-from diffusion.optimizer import OptimizerConfig, adamw, one_cycle
+from diffusion.optimizer import OptimizerConfig, optimizers
 from diffusion.random_streams import stream
-from diffusion.schedules import Schedule
+from diffusion.schedules import Schedule, shift_of
 from diffusion.spans import Layout
+from diffusion.weights import Phase, check_phases, loss_at
 
 
 class TimeSampling(StrEnum):
@@ -74,10 +75,11 @@ class StepRecord(NamedTuple):
     resolution: int  # pixels a side
     batch: int
     loss: float
-    mse: float  # in the trained target, mean over the batch
+    mse: float  # of what the network says, unweighted, mean over the batch
     grad_norm: float  # before clipping
     lr: float  # of the backbone group
-    seconds: float
+    seconds: float  # on the wall
+    cpu_seconds: float  # of all threads of this process
 
 
 def sample_times(batch: int, how: TimeSampling, generator: torch.Generator) -> Tensor:
@@ -117,19 +119,23 @@ class Trainer:
         source: ImageSource,
         buckets: BucketSchedule,
         config: TrainConfig,
+        phases: tuple[Phase, ...] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Take the parts of a training. Without `phases` the loss is the error of what the network says, unweighted."""
+        if phases is not None:
+            check_phases(phases)
         self.device = torch.device(device)
         self.config = config
         self.schedule = schedule
         self.source = source
         self.buckets = buckets
+        self.phases = phases
         self.objective = objective.to(self.device)
         self.step = 0
-        backbone: HybridDiT = objective.backbone
+        backbone = objective.backbone
         self._average = AveragedModel(backbone, avg_fn=_ema(config.ema_decay))
-        self.optimizer = adamw(backbone, config.optimizer)
-        self._cycle = one_cycle(self.optimizer, config.optimizer, steps=config.steps)
+        self.optimizer = optimizers(backbone, config.optimizer, steps=config.steps)
         self._layouts: dict[int, Layout] = {}
         self._forward: Any = objective
         if config.compile:
@@ -138,9 +144,9 @@ class Trainer:
             self._forward = torch.compile(objective, dynamic=False, fullgraph=True, backend=config.backend)
 
     @property
-    def averaged(self) -> HybridDiT:
+    def averaged(self) -> Backbone:
         """The backbone with exponentially averaged weights; the one to sample from."""
-        return cast(HybridDiT, self._average.module)
+        return cast(Backbone, self._average.module)
 
     def layout(self, resolution: int) -> Layout:
         """Return the layout of one image of this resolution, made once."""
@@ -161,27 +167,31 @@ class Trainer:
         if noise_shape is not None:
             noise_LBNE = torch.randn(noise_shape, generator=stream(seed, "router", step)).to(self.device)
             noise_LBNE = noise_LBNE * self.config.router_noise
+        weight_B = None
+        if self.phases is not None:
+            loss = loss_at(self.phases, step, self.config.steps)
+            unshifted_B = logsnr_B - shift_of(self.schedule, bucket.resolution)
+            weight_B = loss.factor(unshifted_B, self.objective.parametrization.target)
         autocast = self.config.mixed_precision and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
-            terms: LossTerms = self._forward(x0_BCHW, epsilon_BCHW, logsnr_B, where, noise_LBNE)
+            terms: LossTerms = self._forward(x0_BCHW, epsilon_BCHW, logsnr_B, where, noise_LBNE, weight_B)
         return terms
 
     def steps(self) -> Iterator[StepRecord]:
         """Train from where the trainer stands to the last step. Raises `LossDivergedError` before a bad update."""
         self.objective.train()
         while self.step < self.config.steps:
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             bucket = self.buckets.at(self.step)
             terms = self.loss(self.step, bucket)
             loss = float(terms.loss.detach())
             if not math.isfinite(loss):
                 raise LossDivergedError(self.step, bucket.resolution, loss)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             terms.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.grad_clip)
             lr = float(self.optimizer.param_groups[-1]["lr"])
             self.optimizer.step()
-            self._cycle.step()
             self._average.update_parameters(self.objective.backbone)
             record = StepRecord(
                 step=self.step,
@@ -192,6 +202,7 @@ class Trainer:
                 grad_norm=float(norm),
                 lr=lr,
                 seconds=time.perf_counter() - started,
+                cpu_seconds=time.process_time() - spent,
             )
             self.step += 1
             yield record
@@ -200,8 +211,9 @@ class Trainer:
         """Return what must be equal for a checkpoint to continue this run, as text."""
         return {
             "train": repr(self.config),
-            "backbone": repr(self.objective.backbone.config),
+            "backbone": self.objective.backbone.name,
             "target": self.objective.parametrization.target.value,
+            "phases": repr(self.phases),
             "z_weight": repr(self.objective.z_weight),
             "schedule": repr(self.schedule),
             "source": self.source.name,
@@ -216,7 +228,6 @@ class Trainer:
             "weights": self.objective.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "cycle": self._cycle.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -229,5 +240,4 @@ class Trainer:
         self.objective.load_state_dict(state["weights"])
         self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._cycle.load_state_dict(state["cycle"])
         self.step = state["step"]

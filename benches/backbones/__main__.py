@@ -12,8 +12,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benches.backbones.presets import BackbonesConfig, Variant, preset
 from benches.harness import lab_cli as cli
@@ -21,9 +19,9 @@ from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
 from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
 from diffusion.buckets import BucketSchedule
-from diffusion.flops import forward_flops
+from diffusion.flops import counted_flops, forward_flops
 from diffusion.objective import DenoisingObjective
-from diffusion.parametrization import Parametrization
+from diffusion.parametrization import Mode, Parametrization
 from diffusion.training import Trainer
 from diffusion.validation import validate
 
@@ -31,7 +29,7 @@ from diffusion.validation import validate
 def configured(options: cli.LabOptions) -> BackbonesConfig:
     """Return the preset with what the command line changed; raise `ConfigError` for what cannot be run."""
     config = preset(options.preset)
-    config = replace(config, seeds=tuple(options.seed + i for i in range(len(config.seeds))))
+    config = replace(config, seeds=cli.seeds_of(config.seeds, options))
     if options.resolutions is not None:
         sides = cli.parse_numbers(options.resolutions, "--resolutions")
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
@@ -40,10 +38,23 @@ def configured(options: cli.LabOptions) -> BackbonesConfig:
     if options.compiled is not None:
         config = replace(config, train=replace(config.train, compile=options.compiled))
     if options.mode is not None:
-        config = replace(config, base=replace(config.base, mode=cli.parse_modes(options.mode)[0]))
+        config = in_modes(config, cli.parse_modes(options.mode))
     if options.device is not None:
         config = replace(config, device=options.device)
     return config
+
+
+def in_modes(config: BackbonesConfig, modes: tuple[Mode, ...]) -> BackbonesConfig:
+    """Return the grid in one mode, or with every variant once in each of several; all compare to the first's base."""
+    base = replace(config.base, mode=modes[0])
+    if len(modes) == 1:
+        return replace(config, base=base)
+    variants = [
+        replace(variant, name=f"{variant.name}, {mode.value}", changes=(*variant.changes, ("mode", mode.value)))
+        for mode in modes
+        for variant in config.variants
+    ]
+    return replace(config, base=base, variants=tuple(variants))
 
 
 def varied(base: BackboneConfig, variant: Variant) -> BackboneConfig:
@@ -51,6 +62,7 @@ def varied(base: BackboneConfig, variant: Variant) -> BackboneConfig:
     values: dict[str, Any] = {field.name: getattr(base, field.name) for field in fields(base)}
     values |= dict(variant.changes)
     values["feedforward"] = FeedForward(values["feedforward"])
+    values["mode"] = Mode(values["mode"])
     return BackboneConfig(**values)
 
 
@@ -60,15 +72,6 @@ def training_steps(config: BackbonesConfig, backbone: BackboneConfig) -> int:
     per_round = sum(b.batch * forward_flops(backbone, b.resolution).training for b in buckets)
     steps = max(1, int(config.budget_flops * len(buckets) / per_round))
     return steps if config.max_steps is None else min(steps, config.max_steps)
-
-
-def counted_flops(backbone: HybridDiT, resolution: int, device: str) -> int:
-    """Return what torch's counter says of one forward pass on one image. It knows one attention kernel for CPUs."""
-    image = torch.zeros(1, 3, resolution, resolution, device=device)
-    where = backbone.layout(resolution, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        backbone(image, image.new_zeros(1), where)
-    return int(counter.get_total_flops())
 
 
 def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, Any]:
@@ -89,6 +92,8 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
         config=replace(config.train, steps=steps, seed=seed, optimizer=optimizer),
         device=config.device,
     )
+    # Before the training: what cannot be counted should not cost a run.
+    counted = counted_flops(trainer.objective.backbone, largest, config.device)
     records = list(trainer.steps())
     backbone = trainer.averaged
 
@@ -113,7 +118,7 @@ def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, 
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "effective_flops": flops.effective,
         "dense_flops": flops.dense,
-        "counted_flops": counted_flops(backbone, largest, config.device),
+        "counted_flops": counted,
         "seconds": sum(r.seconds for r in records),
         "loss": sum(p.loss for p in points) / len(points),
         "excess": sum(p.excess or 0.0 for p in points) / len(points),

@@ -11,6 +11,7 @@ from typing import Any
 from benches.backbones.presets import BackbonesConfig
 from benches.harness import lab_cli as cli
 from benches.harness import markdown as reports
+from benches.harness import paired
 from benches.harness.figures import figure
 from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
@@ -32,12 +33,14 @@ def summarise(config: BackbonesConfig, cells: list[Record]) -> list[Record]:
         good = [c for c in mine if c["status"] == "ok"]
         record: Record = {"variant": variant.name, "axis": variant.axis, "failed": len(mine) - len(good)}
         if good:
-            paired = [base[c["seed"]]["excess"] - c["excess"] for c in good if c["seed"] in base]
-            spread = statistics.stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else None
+            gains = paired.differences(
+                {seed: c["excess"] for seed, c in base.items()}, {c["seed"]: c["excess"] for c in good}
+            )
+            interval = paired.known(gains)
             doublings = (
                 math.log2(good[0]["effective_flops"] / next(iter(base.values()))["effective_flops"]) if base else 0.0
             )
-            gain = statistics.mean(paired) if paired else None
+            gain = statistics.mean(gains) if gains else None
             record |= {
                 "steps": good[0]["steps"],
                 "parameters": good[0]["parameters"],
@@ -47,12 +50,25 @@ def summarise(config: BackbonesConfig, cells: list[Record]) -> list[Record]:
                 "seconds": statistics.mean(c["seconds"] for c in good),
                 "excess": statistics.mean(c["excess"] for c in good),
                 "gain": gain,
-                "gain_error": spread,
+                "gain_low": None if interval is None else interval.low,
+                "gain_high": None if interval is None else interval.high,
+                "gains": gains,
                 "doublings": doublings,
                 "benefit": gain / doublings if gain is not None and abs(doublings) > 0.03 else None,
+                "benefits": [value / doublings for value in gains] if abs(doublings) > 0.03 else [],
             }
         summary.append(record)
     return summary
+
+
+def found(summary: list[Record]) -> str:
+    """Return in words how each variant compares to the base."""
+    lines = [
+        f"- {paired.verdict([-gain for gain in r['gains']], r['variant'], summary[0]['variant'])}."
+        for r in summary[1:]
+        if r.get("gains")
+    ]
+    return "\n".join(lines) + "\n" if lines else "No variant was compared to the base.\n"
 
 
 def _figure(path: Path, summary: list[Record]) -> None:
@@ -62,9 +78,8 @@ def _figure(path: Path, summary: list[Record]) -> None:
         for axis in dict.fromkeys(r["axis"] for r in good):
             line = sorted((r for r in good if r["axis"] in {axis, "base"}), key=lambda r: r["effective_flops"])
             x = [r["effective_flops"] for r in line]
-            place.errorbar(
-                x, [r["excess"] for r in line], yerr=[r["gain_error"] or 0.0 for r in line], fmt="o-", label=axis
-            )
+            reach = [0.0 if r["gain_low"] is None else (r["gain_high"] - r["gain_low"]) / 2 for r in line]
+            place.errorbar(x, [r["excess"] for r in line], yerr=reach, fmt="o-", label=axis)
         for r in good:
             place.annotate(r["variant"], (r["effective_flops"], r["excess"]), fontsize="x-small")
         place.set_xscale("log")
@@ -86,11 +101,11 @@ def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> 
         if "excess" not in r:
             body.append([r["variant"], *["-"] * 7, "failed"])
             continue
-        gain = reports.number(r["gain"]) + (f" +- {r['gain_error']:.2g}" if r["gain_error"] is not None else "")
         body.append(
             [r["variant"], str(r["steps"])]
             + [f"{r[name] / 1e6:.2f} M" for name in ("effective_flops", "dense_flops", "counted_flops")]
-            + [f"{r['seconds']:.1f}", reports.number(r["excess"]), gain, reports.number(r["benefit"])]
+            + [f"{r['seconds']:.1f}", reports.number(r["excess"])]
+            + [paired.mean_words(r["gains"]), paired.mean_words(r["benefits"])]
         )
     cli.print_table(f"equal budgets of {config.budget_flops:.3g} effective operations", header, body)
     parts = [
@@ -99,9 +114,11 @@ def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> 
         f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
         f"Every run has {config.budget_flops:.3g} effective training operations; {len(config.seeds)} seeds, paired. "
         "Operations are per forward pass on one image of the largest resolution; `counted` is torch's counter. "
-        "`gain` is the drop of the excess against the base (mean and standard error over seeds), `a doubling` the gain "
-        "per doubling of the operations of a forward pass.\n",
+        "`gain` is the drop of the excess against the base, paired by seed, `a doubling` the gain per doubling of the "
+        "operations of a forward pass; ± is half of the 95 % t-interval.\n",
         reports.table(header, body),
+        "What the data allow to be said of the excess:\n",
+        found(summary),
         "![excess](excess.png)\n",
     ]
     failed = [c for c in cells if c["status"] != "ok"]

@@ -70,8 +70,8 @@ def main() -> None:
     import compile_client
     from benches.harness.compile_counts import start_counting
     from benches.multires.presets import preset
-    from diffusion.backbone import HybridDiT
     from diffusion.buckets import BucketSchedule
+    from diffusion.models import backbone_of
     from diffusion.objective import DenoisingObjective
     from diffusion.parametrization import Parametrization
     from diffusion.training import Trainer
@@ -86,7 +86,7 @@ def main() -> None:
     sides = tuple(int(side) for side in options.resolutions.split(","))
     torch.manual_seed(config.train.seed)
     objective = DenoisingObjective(
-        HybridDiT(replace(config.backbone, depth=options.depth)), Parametrization(target=config.target)
+        backbone_of(replace(config.backbone, depth=options.depth)), Parametrization(target=config.target)
     )
     trainer = Trainer(
         objective=objective,

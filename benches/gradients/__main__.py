@@ -17,16 +17,12 @@ from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
-from diffusion.gradients import (
-    Interval,
-    cosine_matrix,
-    gradient_statistics,
-    single_gradients,
-    times_denser_at_ends,
-)
+from diffusion.gradients import GradientStatistics, cosine_matrix, gradient_statistics, single_gradients
 from diffusion.objective import DenoisingObjective
+from diffusion.pairs import Interval
 from diffusion.parametrization import Mode, Parametrization, Target
 from diffusion.random_streams import stream
+from diffusion.schedules import even_logsnr
 from diffusion.training import Trainer
 
 PHASES = ("start", "trained")
@@ -40,25 +36,28 @@ def configured(options: cli.LabOptions) -> GradientsConfig:
         config = replace(config, buckets=replace(config.buckets, resolutions=sides, visits=None))
     if options.mode is not None:
         config = replace(config, modes=cli.parse_modes(options.mode))
+    if options.source is not None:
+        config = replace(config, source=cli.source_of(options.source))
     if options.device is not None:
         config = replace(config, device=options.device)
+    config = replace(config, seeds=cli.seeds_of(config.seeds, options))
     return replace(config, train=cli.training(config.train, options))
 
 
-def trainer_for(config: GradientsConfig, target: Target, mode: Mode) -> Trainer:
-    """Return a fresh trainer; all start from the same random weights and see the same data and noise."""
-    torch.manual_seed(config.train.seed)
+def trainer_for(config: GradientsConfig, target: Target, mode: Mode, seed: int) -> Trainer:
+    """Return a fresh trainer; all of a seed start from the same random weights and see the same data and noise."""
+    torch.manual_seed(seed)
     return Trainer(
         objective=DenoisingObjective(HybridDiT(replace(config.backbone, mode=mode)), Parametrization(target=target)),
         schedule=config.schedule,
         source=config.source,
-        buckets=BucketSchedule(config.buckets, seed=config.train.seed),
-        config=config.train,
+        buckets=BucketSchedule(config.buckets, seed=seed),
+        config=replace(config.train, seed=seed),
         device=config.device,
     )
 
 
-def flat(statistics: Any) -> dict[str, float]:
+def flat(statistics: GradientStatistics) -> dict[str, float]:
     """Return statistics as one row; an interval becomes three columns."""
     row: dict[str, float] = {}
     for name, value in statistics._asdict().items():
@@ -70,55 +69,57 @@ def flat(statistics: Any) -> dict[str, float]:
 
 
 def measure(
-    config: GradientsConfig, trainer: Trainer, labels: dict[str, str], folder: RunFolder, resolution: int
+    config: GradientsConfig, trainer: Trainer, labels: dict[str, str | int], folder: RunFolder, resolution: int
 ) -> None:
     """Log the statistics of every noise level at one resolution, and the cosines between levels."""
-    device, seed, count = trainer.device, config.train.seed, config.images
+    device, seed, count = trainer.device, trainer.config.seed, config.images
     where = trainer.layout(resolution)
-    # The same boards and noise at every level, for every target and mode: differences are not luck.
+    # The same boards and noise at every level, for every target and mode: differences are not luck. Between levels only
+    # gradients of different images are compared, so that what they share is not taken for agreement.
     images = config.source.draw(count, resolution, seed=seed, step=-1).to(device)
     noise = torch.randn(images.shape, generator=stream(seed, "gradients", resolution)).to(device)
-    means = []
-    for t in times_denser_at_ends(config.times):
-        logsnr = config.schedule.logsnr(t.expand(count), resolution).to(device)
+    levels = even_logsnr(config.schedule, resolution, config.levels, highest=config.highest, lowest=config.lowest)
+    gradients = []
+    for level in levels:
+        logsnr = level.expand(count).to(device)
         rows, maps = single_gradients(trainer.objective, images, noise, logsnr, where)
-        rows, maps = rows.cpu(), maps.cpu()
-        means.append(rows.mean(dim=0))
-        statistics = gradient_statistics(rows, maps, bootstraps=config.bootstraps, seed=seed)
+        gradients.append(rows.cpu())
+        statistics = gradient_statistics(gradients[-1], maps.cpu())
         folder.log(
-            {"kind": "gradients", **labels, "resolution": resolution, "t": float(t), "logsnr": float(logsnr[0])}
+            {"kind": "gradients", **labels, "resolution": resolution, "logsnr": float(level)}
+            | {"t": float(config.schedule.time(level, resolution))}
             | flat(statistics)
         )
-    cosines = cosine_matrix(torch.stack(means)).tolist()
+    cosines = cosine_matrix(gradients)
     folder.log({"kind": "cosines", **labels, "resolution": resolution, "matrix": cosines})
 
 
-def cell_done(config: GradientsConfig, records: list[dict[str, Any]], target: Target, mode: Mode) -> bool:
-    """Return whether an earlier run measured this target and mode completely."""
+def cell_done(config: GradientsConfig, records: list[dict[str, Any]], labels: dict[str, str | int]) -> bool:
+    """Return whether an earlier run measured this target, mode and seed completely."""
     found = {
         (r["phase"], r["resolution"])
         for r in records
-        if r["kind"] == "cosines" and (r["target"], r["mode"]) == (target.value, mode.value)
+        if r["kind"] == "cosines" and all(r[name] == value for name, value in labels.items())
     }
     return found == {(phase, side) for phase in PHASES for side in config.buckets.resolutions}
 
 
 def run_cells(config: GradientsConfig, folder: RunFolder) -> None:
-    """Train and measure every target and mode that the folder does not hold yet."""
-    cells = [(target, mode) for target in config.targets for mode in config.modes]
+    """Train and measure every target, mode and seed that the folder does not hold yet."""
+    cells = [(seed, target, mode) for seed in config.seeds for target in config.targets for mode in config.modes]
     before = folder.records()
     with cli.progress("gradients", len(cells)) as advance:
-        for target, mode in cells:
-            if not cell_done(config, before, target, mode):
-                trainer = trainer_for(config, target, mode)
+        for seed, target, mode in cells:
+            labels: dict[str, str | int] = {"target": target.value, "mode": mode.value, "seed": seed}
+            if not cell_done(config, before, labels):
+                trainer = trainer_for(config, target, mode, seed)
                 for phase in PHASES:
                     if phase == "trained":
                         losses = [record.loss for record in trainer.steps()]
-                        folder.log({"kind": "training", "target": target.value, "mode": mode.value, "losses": losses})
-                    labels = {"phase": phase, "target": target.value, "mode": mode.value}
+                        folder.log({"kind": "training", **labels, "losses": losses})
                     for resolution in config.buckets.resolutions:
-                        measure(config, trainer, labels, folder, resolution)
-            advance(f"{target.value}, {mode.value}")
+                        measure(config, trainer, {"phase": phase, **labels}, folder, resolution)
+            advance(f"{target.value}, {mode.value}, seed {seed}")
 
 
 def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resu
     return {
         "bench": "gradients",
         "preset": config.preset,
-        "seed": config.train.seed,
+        "seed": config.seeds[0],
         "steps": config.train.steps,
         "seconds": cli.seconds_since_start(),
         "graphs": counts.graphs,
@@ -144,6 +145,7 @@ BENCH = cli.LabBench(
     about="Measure losses and gradients against the noise level, before and after some training.",
     configured=configured,
     run=run,
+    has_source=True,
 )
 
 if __name__ == "__main__":

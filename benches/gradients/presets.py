@@ -8,8 +8,9 @@ from diffusion.backbone import BackboneConfig
 from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards, ImageSource
 from diffusion.errors import ConfigError, PresetError
+from diffusion.pairs import LEAST_IMAGES
 from diffusion.parametrization import Mode, Target
-from diffusion.schedules import LinearLogSNR, Schedule
+from diffusion.schedules import CosineLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
 
 
@@ -21,22 +22,26 @@ class GradientsConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     buckets: BucketConfig = field(default_factory=BucketConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    schedule: Schedule = field(default_factory=LinearLogSNR)
+    schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
     source: ImageSource = field(default_factory=Checkerboards)
     targets: tuple[Target, ...] = tuple(Target)
     modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
-    times: int = 12
-    """Noise levels, denser at both ends."""
-    images: int = 16
-    """Single-image gradients at each noise level."""
-    bootstraps: int = 40
+    seeds: tuple[int, ...] = (0,)
+    """Every target and mode is trained once a seed; cells of one seed share weights at the start, data and noise."""
+    levels: int = 12
+    """Noise levels, evenly spaced in logSNR."""
+    highest: float = 6.0
+    lowest: float = -10.0
+    """logSNR of the first and the last level, before the schedule's shift: outside there is no signal to be found."""
+    images: int = 24
+    """Single-image gradients at each noise level. All of one resolution are held in memory at once."""
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not self.targets or not self.modes:
-            raise ConfigError("at least one target and one mode are needed")
-        if self.times < 2 or self.images < 4 or self.bootstraps < 2:
-            raise ConfigError("gradients need at least two times, four images and two bootstraps")
+        if not self.targets or not self.modes or not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("at least one target, one mode and one seed are needed, and each seed once")
+        if self.levels < 2 or self.images <= LEAST_IMAGES or self.highest <= self.lowest:
+            raise ConfigError(f"gradients need two levels from high to low and {LEAST_IMAGES + 1} images")
 
 
 # Without place features: gradients are to be those of the plain backbone.
@@ -51,9 +56,8 @@ def _demo() -> GradientsConfig:
         train=TrainConfig(steps=6, compile=False),
         targets=(Target.V,),
         modes=(Mode.NAIVE,),
-        times=4,
-        images=4,
-        bootstraps=8,
+        levels=4,
+        images=6,
     )
 
 
@@ -63,9 +67,8 @@ def _cpu() -> GradientsConfig:
         backbone=SMALL,
         buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
         train=TrainConfig(steps=100, compile=False),
-        times=6,
-        images=4,
-        bootstraps=20,
+        levels=5,
+        images=6,
     )
 
 
@@ -75,6 +78,7 @@ def _cpu_long() -> GradientsConfig:
         backbone=SMALL,
         buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
         train=TrainConfig(steps=210, compile=False),
+        seeds=(0, 1, 2),
     )
 
 
@@ -85,9 +89,9 @@ def _gpu() -> GradientsConfig:
         buckets=BucketConfig(tokens_per_step=16384),
         train=TrainConfig(steps=2000),
         modes=tuple(Mode),
-        times=24,
-        images=64,
-        bootstraps=200,
+        seeds=(0, 1, 2),
+        levels=16,
+        images=48,
         device="cuda",
     )
 

@@ -13,32 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import psutil
 import typer
 
+from benches.harness import lab_options as option
 from benches.harness.compile_counts import CompileCounts, start_counting
 from benches.harness.output import last_line, say
+from benches.harness.overrides import overridden
 from benches.harness.run_folder import RunFolder, plain
+from diffusion.data import Checkerboards, ImageSource
 from diffusion.errors import ConfigError, DiffusionError, LossDivergedError
 from diffusion.parametrization import Mode, Target
 from diffusion.training import TrainConfig
-
-Preset = Annotated[str, typer.Option(help="Sizes and lengths: demo, cpu, cpu-long or gpu.")]
-Resolutions = Annotated[str | None, typer.Option(help="Sides in pixels, separated by commas, such as 16,32,64.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps; the preset's own by default.")]
-Seed = Annotated[int, typer.Option(help="The number that all randomness follows from.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; the preset's by default.")]
-Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the configuration and stop.")]
-Compile = Annotated[bool | None, typer.Option(help="Use torch.compile for training; the preset decides by default.")]
-Resume = Annotated[Path | None, typer.Option(help="An earlier run folder of this bench to continue.")]
-ModeChoice = Annotated[
-    str | None, typer.Option("--mode", help="naive, factorized, factorized+nll, both (the first two) or all.")
-]
-TargetChoice = Annotated[str | None, typer.Option("--target", help="What is predicted: x0, epsilon or v.")]
-TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard events.")]
 
 
 class LabConfig(Protocol):
@@ -61,10 +49,12 @@ class LabOptions:
     resolutions: str | None = None
     steps: int | None = None
     seed: int = 0
+    seeds: int | None = None
     mode: str | None = None
     target: str | None = None
     device: str | None = None
     compiled: bool | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +70,10 @@ class LabBench(Generic[C]):
     """Runs it in a folder, from where an earlier run of it ended if the last argument says so; returns its document."""
     has_target: bool = False
     """Whether one may choose what is predicted."""
+    estimate: Callable[[C], str] | None = None
+    """Returns in words what a run would need, for `--dry-run`."""
+    has_source: bool = False
+    """Whether one may choose what is learned, or whether it is always boards, whose least possible loss is known."""
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:
@@ -110,12 +104,32 @@ def parse_target(text: str) -> Target:
     return Target(text)
 
 
+def source_of(name: str) -> ImageSource:
+    """Return the source of a name; raise `ConfigError` for a name nobody defined."""
+    if name == "digits":
+        # Imported here: it needs a package that boards do not.
+        from diffusion.digits import Digits
+
+        return Digits()
+    if name != "boards":
+        raise ConfigError(f"unknown source {name!r}; there are boards, digits")
+    return Checkerboards()
+
+
 def training(config: TrainConfig, options: LabOptions) -> TrainConfig:
     """Return a preset's training with the seed, the steps and the way to compile of the command line."""
     config = replace(config, seed=options.seed)
     if options.steps is not None:
         config = replace(config, steps=options.steps)
     return config if options.compiled is None else replace(config, compile=options.compiled)
+
+
+def seeds_of(of_preset: tuple[int, ...], options: LabOptions) -> tuple[int, ...]:
+    """Return as many seeds as the preset or the command line asks for, counted up from the command line's."""
+    count = len(of_preset) if options.seeds is None else options.seeds
+    if count < 1:
+        raise ConfigError(f"--seeds must be positive, got {count}")
+    return tuple(options.seed + i for i in range(count))
 
 
 def open_folder(out: Path, bench: str, config: Any, *, resume: Path | None, tensorboard: bool) -> RunFolder:
@@ -207,31 +221,38 @@ def run(bench: LabBench[Any]) -> NoReturn:
 
 def _command(bench: LabBench[C]) -> Callable[..., None]:
     def command(
-        preset: Preset = "cpu",
-        resolutions: Resolutions = None,
-        steps: Steps = None,
-        seed: Seed = 0,
-        mode: ModeChoice = None,
-        target: TargetChoice = None,
-        device: Device = None,
-        compile: Compile = None,
-        out: Out = Path("runs"),
-        resume: Resume = None,
-        tensorboard: TensorBoard = False,
-        dry_run: DryRun = False,
+        preset: option.Preset = "cpu",
+        resolutions: option.Resolutions = None,
+        steps: option.Steps = None,
+        seed: option.Seed = 0,
+        seeds: option.Seeds = None,
+        mode: option.ModeChoice = None,
+        target: option.TargetChoice = None,
+        device: option.Device = None,
+        compile: option.Compile = None,
+        out: option.Out = Path("runs"),
+        resume: option.Resume = None,
+        source: option.Source = None,
+        set_: option.Set = None,
+        tensorboard: option.TensorBoard = False,
+        dry_run: option.DryRun = False,
     ) -> None:
         options = LabOptions(
             preset=preset,
             resolutions=resolutions,
             steps=steps,
             seed=seed,
+            seeds=seeds,
             mode=mode,
             target=target,
             device=device,
             compiled=compile,
+            source=source,
         )
-        config = bench.configured(options)
+        config = overridden(bench.configured(options), set_ or ())
         if dry_run:
+            if bench.estimate is not None:
+                say(bench.estimate(config))
             print(json.dumps(plain(config)))
             return
         check_device(config.device)
@@ -242,6 +263,7 @@ def _command(bench: LabBench[C]) -> Callable[..., None]:
     command.__doc__ = bench.about
     # typer reads the options from the signature.
     signature = inspect.signature(command, eval_str=True)
-    shown = [one for one in signature.parameters.values() if one.name != "target" or bench.has_target]
+    offered = {"target": bench.has_target, "source": bench.has_source}
+    shown = [one for one in signature.parameters.values() if offered.get(one.name, True)]
     command.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
     return command

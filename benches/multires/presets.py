@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from diffusion.backbone import BackboneConfig
 from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards, ImageSource
+from diffusion.equal_tokens import EqualTokensConfig
 from diffusion.errors import ConfigError, PresetError
-from diffusion.optimizer import OptimizerConfig
+from diffusion.models import ModelConfig
+from diffusion.optimizer import OptimizerConfig, Policy
 from diffusion.parametrization import Mode, Target
+from diffusion.sampling import Drawing
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
+from diffusion.weights import LossConfig, Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,10 +27,14 @@ class EvaluationConfig:
     images: int = 256
     """Samples per resolution and metric."""
     max_resolution: int = 32
-    """Metrics are taken up to this side; larger images are only drawn."""
+    """The panel is taken up to this side; of larger images only the checkerboard R2 is."""
+    perfect_up_to: int = 32
+    """A perfect denoiser is sampled up to this side: what it costs grows with the side's fourth power."""
+    fitted: int = 32
+    """Samples of such a larger side whose R2 is taken."""
     drawn: int = 16
     """Samples shown of each resolution."""
-    sampler_steps: int = 24
+    drawing: Drawing = field(default_factory=Drawing)
     nulls: int = 20
     """Independent true draws behind each null mean and spread."""
     validation_bins: int = 8
@@ -34,8 +42,8 @@ class EvaluationConfig:
     """Validation images of each resolution are as many as fit, at least 8."""
 
     def __post_init__(self) -> None:
-        if min(self.times, self.images - 1, self.drawn, self.sampler_steps, self.nulls - 1, self.validation_bins) < 1:
-            raise ConfigError("evaluation needs at least one time, two images, one sampler step and two nulls")
+        if min(self.times, self.images - 1, self.drawn, self.fitted, self.nulls - 1, self.validation_bins) < 1:
+            raise ConfigError("evaluation needs at least one time, two images and two nulls")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +51,17 @@ class MultiresConfig:
     """One run: the same backbone trained once per mode, on all resolutions together."""
 
     preset: str
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: ModelConfig = field(default_factory=BackboneConfig)
     buckets: BucketConfig = field(default_factory=BucketConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    phases: tuple[Phase, ...] | None = None
+    """What the loss is, phase after phase; None is the plain error of what the network says."""
     schedule: Schedule = field(default_factory=LinearLogSNR)
     source: ImageSource = field(default_factory=Checkerboards)
     target: Target = Target.V
     modes: tuple[Mode, ...] = (Mode.NAIVE, Mode.FACTORIZED)
+    seeds: tuple[int, ...] = (0,)
+    """Every mode is trained once a seed; modes of one seed share weights at the start, data, noise and times."""
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)
     """None trains only, which is what a compiler's workload needs."""
     checkpoint_every: int = 0
@@ -57,8 +69,8 @@ class MultiresConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not self.modes:
-            raise ConfigError("at least one mode is needed")
+        if not self.modes or not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("at least one mode and one seed are needed, and each seed once")
         if self.checkpoint_every < 0:
             raise ConfigError(f"checkpoint_every must not be negative, got {self.checkpoint_every}")
 
@@ -97,22 +109,37 @@ def _cpu() -> MultiresConfig:
         buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
         train=TrainConfig(steps=270, compile=False, optimizer=FAST),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(
-            times=2, images=128, drawn=8, max_resolution=16, sampler_steps=12, nulls=10, validation_tokens=4096
-        ),
+        evaluation=EvaluationConfig(times=2, images=128, drawn=8, max_resolution=16, nulls=10, validation_tokens=4096),
     )
 
 
+BOARDS = (
+    Phase(until=0.6, loss=LossConfig(loss_in=Target.X0)),
+    Phase(until=0.8, loss=LossConfig(loss_in=Target.V, cap=4.0)),
+    Phase(until=1.0, loss=LossConfig(loss_in=Target.V, cap=25.0)),
+)
+"""Geometry first: the error of v spends itself where local averaging is enough (docs/lab.md)."""
+
+
 def _cpu_long() -> MultiresConfig:
+    # A board is no more at 64 px than at 16: 64 tokens and 32 images at every resolution, as often.
     return MultiresConfig(
         preset="cpu-long",
-        backbone=LEARNER,
+        backbone=EqualTokensConfig(),
         target=Target.X0,
-        buckets=BucketConfig(tokens_per_step=2048, visits=(6, 2, 1)),
-        train=TrainConfig(steps=2304, compile=False, optimizer=FAST),
+        buckets=BucketConfig(tokens_per_step=2048, tokens=64),
+        train=TrainConfig(
+            steps=9000,
+            optimizer=OptimizerConfig(
+                backbone_lr=4e-3, interface_lr=4e-3, muon_lr=1e-2, policy=Policy.WSD, warmup=0.02, decay=0.4
+            ),
+        ),
+        phases=BOARDS,
         schedule=ResolutionShifted(inner=CosineLogSNR()),
-        evaluation=EvaluationConfig(times=4, images=192, drawn=8, sampler_steps=16),
-        checkpoint_every=576,
+        modes=(Mode.NAIVE,),
+        seeds=(0, 1, 2),
+        evaluation=EvaluationConfig(times=4, images=192, drawn=8),
+        checkpoint_every=1000,
     )
 
 
@@ -125,7 +152,8 @@ def _gpu() -> MultiresConfig:
         train=TrainConfig(steps=20000, optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         modes=(Mode.NAIVE, Mode.FACTORIZED, Mode.FACTORIZED_NLL),
-        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, sampler_steps=64, nulls=50),
+        seeds=(0, 1, 2),
+        evaluation=EvaluationConfig(times=8, images=2048, max_resolution=64, drawing=Drawing(steps=32), nulls=50),
         checkpoint_every=2000,
         device="cuda",
     )

@@ -13,9 +13,9 @@ import torch
 from benches.backbones import presets as backbones_presets
 from benches.gradients import presets as gradients_presets
 from benches.multires import presets as multires_presets
-from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.buckets import BucketConfig, BucketSchedule
 from diffusion.data import ImageSource
+from diffusion.models import ModelConfig, backbone_of
 from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Parametrization, Target
 from diffusion.schedules import Schedule
@@ -26,7 +26,7 @@ from diffusion.training import TrainConfig, Trainer
 class _Recipe:
     """What one of the benches trains."""
 
-    backbone: BackboneConfig
+    backbone: ModelConfig
     target: Target
     schedule: Schedule
     source: ImageSource
@@ -46,7 +46,7 @@ def trainer_of(
     if backend is not None:
         train = replace(train, backend=backend)
     torch.manual_seed(train.seed)
-    backbone = HybridDiT(replace(recipe.backbone, depth=depth or recipe.backbone.depth))
+    backbone = backbone_of(replace(recipe.backbone, depth=depth or recipe.backbone.depth))
     buckets = replace(recipe.buckets, resolutions=resolutions, visits=(steps,) * len(resolutions))
     return Trainer(
         objective=DenoisingObjective(backbone, Parametrization(target=recipe.target)),

@@ -46,6 +46,23 @@ def residual(x_NCHW: Images) -> Array:
     return two_colours(x_NCHW)[1][:, None]
 
 
+INSTRUMENT = 0.02
+"""Deviation to which `seen_residual` knows a colour: two and a half of the 256 steps that a screen has for [-1, 1]."""
+
+
+def seen_residual(x_NCHW: Images) -> Array:
+    """Return the residual of each image through an instrument of deviation `INSTRUMENT`, as share_N1 in [0, 1].
+
+    Hard-edged boards have a residual of exactly 0, so that any other would be infinitely many deviations away. The
+    instrument's own variance, added to both parts of the ratio, gives true boards a law: those of less contrast have
+    more residual. An image of one colour has none, by definition.
+    """
+    residual_N = two_colours(x_NCHW)[1]
+    total_N = x_NCHW.astype(np.float64).var(axis=(2, 3)).sum(axis=1)
+    own = x_NCHW.shape[1] * INSTRUMENT**2
+    return np.where(total_N < FLAT, 0.0, (residual_N * total_N + own) / (total_N + own))[:, None]
+
+
 def _component_sizes(mask_NHW: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     # Imported here: scipy costs a third of a second and training never needs it.
     from scipy.ndimage import label

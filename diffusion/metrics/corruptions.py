@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion.metrics.palette import palette
+
 Images = NDArray[np.float32]
 Corruption = Callable[[Images, float, np.random.Generator], Images]
 
@@ -86,6 +88,26 @@ def third_colour(x_NCHW: Images, level: float, generator: np.random.Generator) -
     return damaged
 
 
+def distant_pairs(x_NCHW: Images, level: float, generator: np.random.Generator) -> Images:
+    """Repaint one colour of each image whose two colours are nearer than `level`, in one of another image.
+
+    It leaves the law of single colours nearly as it is, and changes which of them meet.
+    """
+    colour_N2C = palette(x_NCHW)[:, :-1].reshape(len(x_NCHW), 2, -1)
+    repainted = x_NCHW.copy()
+    for i, (one_C, other_C) in enumerate(colour_N2C):
+        if np.linalg.norm(one_C - other_C) >= level:
+            continue
+        choice_MC = colour_N2C.reshape(-1, colour_N2C.shape[-1])
+        choice_MC = choice_MC[np.linalg.norm(choice_MC - one_C, axis=1) >= level]
+        if len(choice_MC):
+            pixel_CP = x_NCHW[i].reshape(x_NCHW.shape[1], -1)
+            nearer_P = ((pixel_CP - other_C[:, None]) ** 2).sum(0) < ((pixel_CP - one_C[:, None]) ** 2).sum(0)
+            shift_C = choice_MC[generator.integers(len(choice_MC))] - other_C
+            repainted[i] = (pixel_CP + shift_C[:, None] * nearer_P).reshape(x_NCHW.shape[1:])
+    return repainted
+
+
 def mode_collapse(x_NCHW: Images, level: float, generator: np.random.Generator) -> Images:
     """Keep a share 1 - `level` of the images and repeat them at random."""
     kept = max(1, round(len(x_NCHW) * (1 - level)))
@@ -101,6 +123,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixel_shuffle": pixel_shuffle,
     "warp": warp,
     "third_colour": third_colour,
+    "distant_pairs": distant_pairs,
     "mode_collapse": mode_collapse,
 }
 
@@ -112,6 +135,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "pixel_shuffle": (0.02, 0.05, 0.1, 0.3),
     "warp": (0.1, 0.2, 0.4, 0.8),
     "third_colour": (0.1, 0.25, 0.5, 1.0),
+    "distant_pairs": (0.8, 1.1, 1.4, 1.7),
     "mode_collapse": (0.5, 0.75, 0.9, 0.97),
 }
 """Four rising levels of each damage, from near the threshold to plain to see."""

@@ -62,12 +62,12 @@ def reference(
     return {m.name: (features[m.name], m.scale(features[m.name])) for m in metrics}
 
 
-def _compute(key: NullKey, source: ImageSource) -> dict[str, Null]:
-    against = reference(source, key.resolution, key.images)
-    values: dict[str, list[float]] = {m.name: [] for m in METRICS}
+def _compute(key: NullKey, source: ImageSource, metrics: tuple[Metric, ...]) -> dict[str, Null]:
+    against = reference(source, key.resolution, key.images, metrics)
+    values: dict[str, list[float]] = {m.name: [] for m in metrics}
     for draw in range(1, key.nulls + 1):
-        features = all_features(true_images(source, key.resolution, key.images, draw))
-        for m in METRICS:
+        features = all_features(true_images(source, key.resolution, key.images, draw), metrics)
+        for m in metrics:
             values[m.name].append(m.value(features[m.name], *against[m.name]))
     return {
         name: Null(mean=float(np.mean(v)), spread=float(np.std(v, ddof=1)), values=tuple(v))
@@ -76,33 +76,47 @@ def _compute(key: NullKey, source: ImageSource) -> dict[str, Null]:
 
 
 def null_distributions(
-    source: ImageSource, resolution: int, images: int, *, nulls: int = 50, cache: Path | None = None
+    source: ImageSource,
+    resolution: int,
+    images: int,
+    *,
+    nulls: int = 50,
+    cache: Path | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
 ) -> dict[str, Null]:
     """Return the null of every metric, from `cache` where it was computed before.
 
-    A file that cannot be read, or belongs to another key, is computed anew and replaced. Raises `ConfigError` for fewer
-    than two nulls or eight images.
+    A file that cannot be read, or belongs to another key, is computed anew and replaced; a metric that is younger than
+    the file is added to it. Raises `ConfigError` for fewer than two nulls or eight images.
     """
     if nulls < 2 or images < 8:
         raise ConfigError(f"a null needs at least two draws of eight images, got {nulls} of {images}")
     key = NullKey(source=source.name, resolution=resolution, images=images, nulls=nulls)
     path = None if cache is None else cache / key.filename()
-    if path is not None and path.exists():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["key"] == asdict(key):
-                return {
-                    name: Null(mean=n["mean"], spread=n["spread"], values=tuple(n["values"]))
-                    for name, n in stored["nulls"].items()
-                }
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # a damaged cache costs time, never a result
-    computed = _compute(key, source)
+    found = {} if path is None else _stored(path, key)
+    missing = tuple(m for m in metrics if m.name not in found)
+    if not missing:
+        return found
+    found |= _compute(key, source, missing)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"key": asdict(key), "nulls": {name: asdict(n) for name, n in computed.items()}}
+        document = {"key": asdict(key), "nulls": {name: asdict(n) for name, n in found.items()}}
         # Written aside and renamed: two runs may share a cache.
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
         draft.replace(path)
-    return computed
+    return found
+
+
+def _stored(path: Path, key: NullKey) -> dict[str, Null]:
+    """Return what a cache file holds; nothing where it is damaged, which costs time, never a result."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] != asdict(key):
+            return {}
+        return {
+            name: Null(mean=n["mean"], spread=n["spread"], values=tuple(n["values"]))
+            for name, n in stored["nulls"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

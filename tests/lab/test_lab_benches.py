@@ -15,10 +15,13 @@ from benches.gradients import __main__ as gradients
 from benches.harness import lab_cli as cli
 from benches.harness.run_folder import RunFolder, latest
 from benches.multires import __main__ as multires
-from benches.multires.evaluation import overall
 from benches.multires.presets import evaluation_steps
 from benches.multires.presets import preset as multires_preset
+from diffusion.attention import AttentionBackend
+from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.errors import RunFolderError
+from diffusion.flops import forward_flops
+from diffusion.sampling import Drawing
 
 BENCHES = {"multires": multires.BENCH, "gradients": gradients.BENCH, "backbones": backbones.BENCH}
 
@@ -44,11 +47,11 @@ def files(folder):
 SMALL = {
     "multires": ("--preset", "cpu", "--resolutions", "8,12", "--steps", 4, "--mode", "both", "--no-compile"),
     "gradients": ("--preset", "demo", "--resolutions", "8,12", "--steps", 3),
-    "backbones": ("--preset", "demo", "--resolutions", "8", "--steps", 2),
+    "backbones": ("--preset", "demo", "--resolutions", "8", "--steps", 2, "--seeds", 2),
 }
 WRITTEN = {
     "multires": {"losses.csv", "validation.csv", "scores.csv", "losses.png", "validation.png", "ground_truth.png"},
-    "gradients": {"gradients.csv", "scaling.csv", "cosines.png", "loss_mean.png", "noise_scale.png"},
+    "gradients": {"gradients.csv", "scaling.csv", "cosines.png", "loss_mean.png", "signal_share.png"},
     "backbones": {"cells.csv", "summary.csv", "excess.png"},
 }
 
@@ -68,6 +71,7 @@ def test_a_bench_writes_its_folder_and_ends_with_one_json_document(bench, run, t
     assert set(files(folder)) >= {"config.json", "stats.jsonl", "report.md"} | (WRITTEN[bench] - {"summary.csv"})
     assert json.loads((folder / "config.json").read_text())["preset"] == SMALL[bench][1]
     report = (folder / "report.md").read_text()
+    assert ("| perfect denoiser |" in report) is (bench == "multires")
     assert all((folder / name).exists() for name in WRITTEN[bench] if f"({name})" in report)
 
 
@@ -185,10 +189,52 @@ def test_a_run_that_was_cut_short_resumes_to_the_losses_of_an_uninterrupted_one(
     assert json.loads(out[-1])["losses"] == whole["losses"]
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["no checkpoints written", "checkpoint lost"])
+def test_a_run_without_its_checkpoint_is_not_silently_started_again(kept, run, tmp_path, monkeypatch):
+    arguments = ("--preset", "cpu", "--resolutions", "8", "--steps", 4, "--mode", "naive", "--no-compile")
+    monkeypatch.setattr(multires, "preset", with_checkpoints if kept else quick)
+    run("multires", *arguments, "--out", tmp_path)
+    folder = tmp_path / "multires" / "000"
+    (folder / "naive-0.pt").unlink(missing_ok=True)
+    before = files(folder)
+
+    code, _, err = run("multires", *arguments, "--resume", folder)
+
+    assert code == 2
+    assert "no checkpoint" in err.splitlines()[-1]
+    assert files(folder) == before
+
+
+def test_a_grid_in_two_modes_has_every_variant_in_both():
+    options = cli.LabOptions(preset="demo", mode="both")
+
+    config = backbones.configured(options)
+
+    modes = [(v.name, backbones.varied(config.base, v).mode.value) for v in config.variants]
+    assert modes[0] == ("base, naive", "naive")
+    assert [mode for _, mode in modes] == ["naive"] * 3 + ["factorized"] * 3
+    assert len({name for name, _ in modes}) == 6
+
+
+class OnCuda(HybridDiT):
+    """A backbone that gives the layouts of a CUDA device on a CPU, too."""
+
+    def layout(self, resolution, *, backend=AttentionBackend.AUTO, **where):
+        flex = AttentionBackend.FLEX if backend is AttentionBackend.AUTO else backend
+        return super().layout(resolution, backend=flex, **where)
+
+
+def test_operations_are_counted_where_attention_would_be_flex():
+    config = BackboneConfig(width=16, depth=2, heads=2, hidden=24, global_every=2)
+
+    assert OnCuda(config).layout(16).nearby.blocks is not None
+    assert backbones.counted_flops(OnCuda(config), 16, "cpu") == forward_flops(config, 16).dense
+
+
 def quick(name):
     """Return the preset with a small model, few draws and sampling steps: it writes every file and learns nothing."""
     config = multires_preset(name)
-    evaluation = replace(config.evaluation, images=16, nulls=3, sampler_steps=2, validation_tokens=512)
+    evaluation = replace(config.evaluation, images=16, nulls=3, drawing=Drawing(steps=2), validation_tokens=512)
     backbone = replace(config.backbone, width=32, depth=2, heads=2, hidden=64)
     buckets = replace(config.buckets, tokens_per_step=512)
     return replace(config, backbone=backbone, buckets=buckets, evaluation=evaluation)
@@ -261,11 +307,6 @@ def test_csv_holds_the_records(tmp_path):
 
     with path.open() as file:
         assert [row["b"] for row in csv.DictReader(file)] == ["0.1", "0.25"]
-
-
-def test_a_panel_that_cannot_be_told_from_true_draws_has_overall_score_one():
-    assert overall([0.2, -0.9, 1.0]) == 1
-    assert overall([4.0, -4.0, 0.5]) == pytest.approx(16 ** (1 / 3))
 
 
 def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end():

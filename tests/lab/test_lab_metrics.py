@@ -1,10 +1,12 @@
 """The ten-point protocol that every metric of the panel must pass, and the purpose of each point."""
 
 import functools
+import json
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, spearmanr
@@ -13,90 +15,119 @@ from diffusion.data import Checkerboards
 from diffusion.errors import ConfigError
 from diffusion.metrics import distances
 from diffusion.metrics.corruptions import CORRUPTIONS, LEVELS
+from diffusion.metrics.equivalents import Ladder, ladders
 from diffusion.metrics.nulls import null_distributions, reference, true_images
-from diffusion.metrics.panel import panel, panel_png
+from diffusion.metrics.panel import overall, panel, panel_png
 from diffusion.metrics.parallelism import checkerboard_fit, fourfold_order
-from diffusion.metrics.registry import GEOMETRY, METRICS, all_features, metric
+from diffusion.metrics.registry import GEOMETRY, METRICS, REPETITION, all_features, metric
 
 BOARDS = Checkerboards()
-SIDE, COUNT, NULLS = 32, 192, 20
+SIDE, NULLS = 32, 20
+SIDES = (16, SIDE, pytest.param(64, marks=pytest.mark.slow))
+COUNTS = {16: 192, SIDE: 192, 64: 96}
 NAMES = [m.name for m in METRICS]
 FRESH = 999  # a draw that no null uses
 CLAIMS_SEEN = [(m.name, damage) for m in METRICS for damage in m.sees]
 CLAIMS_BLIND = [(m.name, damage) for m in METRICS for damage in m.blind]
+EXCEPT = {
+    (16, "fd_hist_rgb_marg16", "blur"),
+    (16, "fd_inf_hist_rgb_marg16", "blur"),
+    (16, "mmd_hist_rgb_joint4", "blur"),
+    (16, "w1_fourfold_order", "warp"),
+}
+"""Where a claim does not hold: side, metric and damage. Each is named in docs/lab.md."""
+
+at_every_side = pytest.mark.parametrize("side", SIDES)
 
 
 @functools.cache
-def null():
-    return null_distributions(BOARDS, SIDE, COUNT, nulls=NULLS)
+def null(side=SIDE):
+    return null_distributions(BOARDS, side, COUNTS[side], nulls=NULLS)
 
 
 @functools.cache
-def against():
-    return reference(BOARDS, SIDE, COUNT)
+def against(side=SIDE):
+    return reference(BOARDS, side, COUNTS[side])
 
 
 @functools.cache
-def fresh():
-    return true_images(BOARDS, SIDE, COUNT, FRESH)
+def fresh(side=SIDE):
+    return true_images(BOARDS, side, COUNTS[side], FRESH)
 
 
 @functools.cache
-def values(damage=None, level=0.0):
+def values(side, damage=None, level=0.0):
     """Return the value of every metric on a fresh draw, which `damage` may have changed."""
-    images = fresh() if damage is None else CORRUPTIONS[damage](fresh(), level, np.random.default_rng(0))
+    images = fresh(side)
+    if damage is not None:
+        images = CORRUPTIONS[damage](images, level, np.random.default_rng(0))
     features = all_features(images)
-    return {m.name: m.value(features[m.name], *against()[m.name]) for m in METRICS}
+    return {m.name: m.value(features[m.name], *against(side)[m.name]) for m in METRICS}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of nulls and ladders that tests share, since both take their time."""
+    return tmp_path_factory.mktemp("nulls")
+
+
+@at_every_side
 @pytest.mark.parametrize("name", NAMES)
-def test_1_equal_sets_have_no_distance(name):
-    true, scale = against()[name]
+def test_1_equal_sets_have_no_distance(name, side):
+    true, scale = against(side)[name]
 
     value = metric(name).value(true, true, scale)
 
     if name.startswith(("fd_inf", "mmd")):
         # Both metrics correct for the bias of independent sets, so a set compared with itself gives zero or less.
-        assert value <= null()[name].mean
+        assert value <= null(side)[name].mean
     else:
         assert abs(value) < 1e-8
 
 
+@at_every_side
 @pytest.mark.parametrize("name", NAMES)
-def test_2_an_independent_true_draw_lies_within_the_null(name):
-    known = null()[name]
+def test_2_an_independent_true_draw_lies_within_the_null(name, side):
+    known = null(side)[name]
 
     # The bound covers 99 % of a t law with 19 degrees of freedom.
-    assert abs(values()[name] - known.mean) <= 2.86 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
+    reach = 2.86 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
+    assert abs(values(side)[name] - known.mean) <= reach
 
 
+@at_every_side
 @pytest.mark.parametrize(("name", "damage"), CLAIMS_SEEN)
-def test_3_a_metric_rises_with_every_damage_it_claims_to_see(name, damage):
-    rising = [values(damage, level)[name] for level in LEVELS[damage]]
+def test_3_a_metric_rises_with_every_damage_it_claims_to_see(name, damage, side):
+    if (side, name, damage) in EXCEPT:
+        pytest.skip("a known limit")
+    rising = [values(side, damage, level)[name] for level in LEVELS[damage]]
 
     assert spearmanr(LEVELS[damage], rising).statistic >= 0.9
-    assert rising[-1] > null()[name].mean + 5 * null()[name].spread
+    assert rising[-1] > null(side)[name].mean + 5 * null(side)[name].spread
 
 
+@at_every_side
 @pytest.mark.parametrize(("name", "damage"), CLAIMS_BLIND)
-def test_4_a_metric_stays_where_it_is_under_damage_it_claims_not_to_see(name, damage):
-    clean = values()[name]
+def test_4_a_metric_stays_where_it_is_under_damage_it_claims_not_to_see(name, damage, side):
+    clean = values(side)[name]
 
     for level in LEVELS[damage]:
         if name.startswith(("fd_hist", "mmd")) and "shuffle" in damage:
-            assert values(damage, level)[name] == clean  # the shuffle leaves the histograms as they are
+            assert values(side, damage, level)[name] == clean  # the shuffle leaves the histograms as they are
         else:
-            assert values(damage, level)[name] == pytest.approx(clean, abs=1e-5, rel=1e-4)
+            assert values(side, damage, level)[name] == pytest.approx(clean, abs=1e-5, rel=1e-4)
 
 
+@at_every_side
 @pytest.mark.parametrize("name", NAMES)
-def test_5_distances_are_symmetric(name):
-    m, (true, scale) = metric(name), against()[name]
-    other = m.features(fresh())
+def test_5_distances_are_symmetric(name, side):
+    m, (true, scale) = metric(name), against(side)[name]
+    other = m.features(fresh(side))
 
     if name.startswith("fd_inf"):
         # The metric draws random subsets for each side in turn, so it is symmetric only up to their noise.
-        assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), abs=4 * null()[name].spread)
+        allowed = 4 * null(side)[name].spread
+        assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), abs=allowed)
     else:
         assert m.value(other, true, scale) == pytest.approx(m.value(true, other, scale), rel=1e-9, abs=1e-12)
 
@@ -170,11 +201,12 @@ def test_9_features_of_small_pixels_differ_so_references_are_made_at_the_same_re
     assert abs(next(s.z for s in scores if s.metric == "w1_fourfold_order")) < 5
 
 
+@at_every_side
 @pytest.mark.parametrize("name", NAMES)
-def test_10_degenerate_images_have_documented_values(name):
-    m, (true, scale) = metric(name), against()[name]
-    flat = np.zeros((8, 3, SIDE, SIDE), dtype=np.float32)
-    few = fresh()[:8]
+def test_10_degenerate_images_have_documented_values(name, side):
+    m, (true, scale) = metric(name), against(side)[name]
+    flat = np.zeros((8, 3, side, side), dtype=np.float32)
+    few = fresh(side)[:8]
 
     for images in (flat, few, np.ones_like(flat)):
         features = m.features(images)
@@ -205,6 +237,67 @@ def test_a_panel_tells_damaged_images_from_true_ones_and_draws_it(tmp_path):
     assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_boards_of_which_each_is_true_and_few_are_different_are_not_praised(cache):
+    repeated = BOARDS.draw(8, 16, seed=6, step=0).repeat(8, 1, 1, 1)
+    blurred = torch.nn.functional.avg_pool2d(BOARDS.draw(64, 16, seed=6, step=0), 3, stride=1, padding=1)
+
+    few, soft = ({s.metric: s.z for s in panel(images, BOARDS, nulls=8, cache=cache)} for images in (repeated, blurred))
+
+    assert overall(few) > overall(soft) > 5
+    assert overall({name: z for name, z in few.items() if name != REPETITION}) < overall(soft)
+
+
+def test_pairs_of_colours_that_never_meet_are_seen_by_the_palette_alone_among_the_colour_metrics(cache):
+    images = CORRUPTIONS["distant_pairs"](BOARDS.draw(192, 16, seed=7, step=0).numpy(), 1.4, np.random.default_rng(0))
+
+    z = {s.metric: s.z for s in panel(torch.from_numpy(images), BOARDS, nulls=8, cache=cache)}
+
+    assert z["fd_palette"] > 10
+    assert z["fd_palette"] > 2.5 * max(abs(z[name]) for name in ("fd_hist_rgb_marg16", "fd_hist_rgb_joint4"))
+
+
+def test_a_true_boards_two_colour_residual_has_a_spread_of_its_own():
+    known = null(16)["w1_two_colours"]
+
+    assert metric("w1_two_colours").floor < known.spread / 10
+    assert max(abs(v - known.mean) for v in known.values) < 4 * known.spread
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2, 0.6])
+def test_a_score_is_worth_the_damage_that_was_done(level, cache):
+    images = CORRUPTIONS["warp"](BOARDS.draw(192, 16, seed=8, step=0).numpy(), level, np.random.default_rng(3))
+
+    scores = {s.metric: s for s in panel(torch.from_numpy(images), BOARDS, nulls=8, cache=cache)}
+
+    damage, found = scores["w1_checkerboard_r2"].equivalent.split()
+    assert damage == "warp"
+    assert float(found) == pytest.approx(level, rel=0.35)
+    assert scores["fd_palette"].equivalent == "none"
+
+
+def test_what_is_worse_than_all_damage_that_was_tried_is_said_to_be_beyond_it():
+    ladder = Ladder(damage="warp", levels=(0.0, 0.1, 0.2), values=(1.0, 3.0, 2.9))
+
+    assert [ladder.equivalent(value).words() for value in (0.5, 2.0, 9.0)] == ["none", "warp 0.05", "> warp 0.2"]
+
+
+def test_ladders_are_made_once_and_again_when_the_file_is_damaged(tmp_path):
+    first = ladders(BOARDS, 8, 16, nulls=3, cache=tmp_path)
+    (path,) = tmp_path.glob("ladder-*")
+    written = path.stat().st_mtime_ns
+
+    assert ladders(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
+    assert path.stat().st_mtime_ns == written
+    path.write_text("[]")
+    assert ladders(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
+
+
+def test_a_panel_that_cannot_be_told_from_true_draws_has_overall_score_one():
+    assert overall({"a": 0.2, "b": -0.9, "c": 1.0}) == 1
+    assert overall({"a": 4.0, "b": -4.0, "c": 0.5}) == pytest.approx(16 ** (1 / 3))
+    assert overall({"a": 1.0, REPETITION: -40.0}) == 40
+
+
 def test_nulls_are_computed_once_and_again_when_the_file_is_damaged(tmp_path):
     first = null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path)
     (path,) = tmp_path.iterdir()
@@ -216,6 +309,17 @@ def test_nulls_are_computed_once_and_again_when_the_file_is_damaged(tmp_path):
     assert null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
     null_distributions(Checkerboards(tiles=3), 8, 16, nulls=3, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_metric_that_is_added_is_added_to_older_nulls(tmp_path):
+    first = null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    document = json.loads(path.read_text())
+    del document["nulls"]["w1_perimeter"]
+    path.write_text(json.dumps(document))
+
+    assert null_distributions(BOARDS, 8, 16, nulls=3, cache=tmp_path) == first
+    assert "w1_perimeter" in json.loads(path.read_text())["nulls"]
 
 
 @pytest.mark.parametrize(("images", "nulls"), [(4, 10), (16, 1)])

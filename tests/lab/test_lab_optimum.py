@@ -4,13 +4,16 @@ import math
 import pytest
 import torch
 
+from benches.multires.perfect import perfect_scores
+from benches.multires.presets import preset as multires_preset
+from benches.multires.samplers import observed_order
 from diffusion.data import Checkerboards
 from diffusion.errors import ConfigError
 from diffusion.metrics.contiguity import residual
 from diffusion.metrics.panel import panel
 from diffusion.optimal import OptimalDenoiser
 from diffusion.parametrization import Parametrization, Target, diffuse
-from diffusion.sampling import Sampler, ancestral_step, ddim_step, levels, sample
+from diffusion.sampling import Sampler, Spacing, ancestral_step, ddim_step, levels, sample
 from diffusion.schedules import CosineLogSNR, LinearLogSNR, ResolutionShifted, alpha_sigma
 from diffusion.validation import bin_centres, optimal_mse_x0, validate, validation_set
 
@@ -148,19 +151,37 @@ def test_every_sampler_turns_the_optimal_denoiser_into_true_boards(sampler):
     assert z["w1_fourfold_order"] < 6
 
 
-def test_heun_is_closer_to_the_exact_flow_than_ddim_at_equal_steps():
-    noise = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(4))
-    denoise, parametrization = optimal_denoiser(Target.V), Parametrization()
-    exact = sample(denoise, parametrization, levels(SCHEDULE, 8, 200), noise, sampler=Sampler.HEUN)
+@pytest.mark.parametrize(
+    ("sampler", "order"), [(Sampler.DDIM, 1), (Sampler.HEUN, 2), (Sampler.DPM_2M, 2)], ids=["ddim", "heun", "dpm++2m"]
+)
+@pytest.mark.parametrize("target", list(Target))
+def test_a_sampler_has_its_order_on_the_exact_flow_of_a_gaussian(sampler, order, target):
+    assert observed_order(sampler, target).order == pytest.approx(order, abs=0.15)
 
-    errors = {
-        rule: float(
-            (sample(denoise, parametrization, levels(SCHEDULE, 8, 24), noise, sampler=rule) - exact).abs().mean()
-        )
-        for rule in (Sampler.DDIM, Sampler.HEUN)
-    }
 
-    assert errors[Sampler.HEUN] < errors[Sampler.DDIM]
+def test_a_perfect_denoiser_cannot_be_told_from_true_draws_by_the_sampler_in_use():
+    evaluation = multires_preset("cpu-long").evaluation
+
+    scores = perfect_scores(
+        BOARDS, SCHEDULE, resolution=16, images=192, drawing=evaluation.drawing, seed=0, nulls=20
+    )  # fmt: skip
+
+    # By DDIM in as many steps the palette has a z of 16.
+    assert max(abs(score.z) for score in scores) < 3
+
+
+def test_levels_that_are_even_in_logsnr_lie_where_boards_are_decided():
+    even = levels(SCHEDULE, 16, 13, Spacing.LOGSNR)
+
+    assert even.tolist() == pytest.approx(list(range(-9, 5)))
+    assert levels(SCHEDULE, 64, 13, Spacing.LOGSNR).tolist() == pytest.approx((even - 4 * math.log(2)).tolist())
+
+
+def test_at_equal_evaluations_both_second_order_samplers_are_closer_to_the_exact_flow_than_ddim():
+    error = {sampler: observed_order(sampler).errors for sampler in (Sampler.DDIM, Sampler.HEUN, Sampler.DPM_2M)}
+
+    assert error[Sampler.HEUN][32] < error[Sampler.DDIM][64] / 4
+    assert error[Sampler.DPM_2M][64] < error[Sampler.DDIM][64] / 4
 
 
 def test_deterministic_samplers_do_not_depend_on_the_parametrization_of_one_estimate():

@@ -13,7 +13,7 @@ from diffusion.checkpoints import load_checkpoint, save_checkpoint
 from diffusion.data import Checkerboards
 from diffusion.errors import CheckpointMismatchError, ConfigError, LossDivergedError, RunFolderError
 from diffusion.objective import DenoisingObjective
-from diffusion.optimizer import OptimizerConfig
+from diffusion.optimizer import OptimizerConfig, Policy
 from diffusion.parametrization import Mode, Parametrization
 from diffusion.random_streams import stream
 from diffusion.schedules import CosineLogSNR, ResolutionShifted
@@ -130,6 +130,7 @@ def test_each_group_of_parameters_has_its_own_rate_and_the_rotary_basis_never_de
     trainer = trainer_of(optimizer=optimizer)
 
     groups = [(g["name"], g["max_lr"], g["weight_decay"]) for g in trainer.optimizer.param_groups]
+    assert ("matrices", 1e-3, 0.1) in groups
 
     assert ("householder", 3e-3, 0.0) in groups
     assert ("interface", 2e-3, 0.1) in groups
@@ -144,6 +145,59 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing():
     assert rates[peak] == pytest.approx(1e-3, rel=0.05)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[-1] < 1e-5
+
+
+def test_under_wsd_the_rate_rises_stays_and_falls_in_a_straight_line():
+    optimizer = OptimizerConfig(backbone_lr=1e-3, policy=Policy.WSD, warmup=0.1, decay=0.4)
+
+    rates = [record.lr for record in trainer_of(steps=40, resolutions=(8,), optimizer=optimizer).steps()]
+
+    assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+    assert rates[3:25] == pytest.approx([1e-3] * 22)
+    assert rates[24:] == pytest.approx([1e-3 * (40 - step) / 16 for step in range(24, 40)])
+
+
+def test_muon_trains_the_hidden_matrices_and_adamw_the_rest():
+    trainer = trainer_of(optimizer=OptimizerConfig(muon_lr=1e-2), backbone=replace(TINY, feedforward=FeedForward.MOE))
+
+    muon, adamw = trainer.optimizer.parts
+
+    named = {id(p): name for name, p in trainer.objective.backbone.named_parameters()}
+    by_muon = {named[id(p)] for group in muon.param_groups for p in group["params"]}
+    by_adamw = {named[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert isinstance(muon, torch.optim.Muon)
+    assert by_muon == {
+        f"blocks.{i}.attention.{part}.weight" for i in (0, 1) for part in ("query_key", "value_gate", "out")
+    }
+    assert by_muon | by_adamw == set(named.values())
+    assert not by_muon & by_adamw
+
+
+def test_a_first_step_of_muon_turns_a_matrix_by_one_size_in_all_directions():
+    trainer = trainer_of(optimizer=OptimizerConfig(muon_lr=1e-2, weight_decay=0.0, warmup=0.5), resolutions=(8,))
+    torch.nn.init.normal_(trainer.objective.backbone.head.project.weight, std=0.1)
+    weight = trainer.objective.backbone.blocks[0].attention.query_key.weight
+    before = weight.detach().clone()
+
+    next(trainer.steps())
+
+    sizes = torch.linalg.svdvals(weight.detach() - before)
+    # Newton and Schulz's five rounds leave singular values of 0.7 to 1.2 of one size; AdamW's differ by far more.
+    assert float(sizes.max() / sizes.min()) < 2.5
+
+
+def test_a_resumed_run_with_muon_and_wsd_repeats_the_losses_bit_for_bit(tmp_path):
+    optimizer = OptimizerConfig(muon_lr=1e-2, policy=Policy.WSD)
+    whole = [record.loss for record in trainer_of(steps=8, optimizer=optimizer).steps()]
+
+    first = trainer_of(steps=8, optimizer=optimizer)
+    steps = first.steps()
+    head = [next(steps).loss for _ in range(4)]
+    save_checkpoint(first, tmp_path / "half.pt")
+    second = trainer_of(steps=8, optimizer=optimizer)
+    load_checkpoint(second, tmp_path / "half.pt")
+
+    assert head + [record.loss for record in second.steps()] == whole
 
 
 @pytest.mark.slow
@@ -210,8 +264,8 @@ def test_impossible_training_is_refused(values):
 
 @pytest.mark.parametrize(
     "values",
-    [{"backbone_lr": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}],
-    ids=["no rate", "negative decay", "warmup only"],
+    [{"backbone_lr": 0.0}, {"muon_lr": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}, {"warmup": 0.5, "decay": 0.6}],
+    ids=["no rate", "no rate for Muon", "negative decay", "warmup only", "more than a whole"],
 )
 def test_impossible_optimizers_are_refused(values):
     with pytest.raises(ConfigError):
