@@ -19,6 +19,7 @@
 #   make slurm    the Slurm guide's own files on a real Slurm of two nodes, in a network of its own (minutes; root, Debian's packages)
 #   make load     64 connections that look artifacts up as fast as they can; results into docs/trust
 #   make fleet-model  what 10,000 trainers on 1,000 nodes ask of one tier: docs/fleet.md (minutes)
+#   make fleet    a small fleet with real engines, whole and with faults: docs/trust/fleet.md (45 minutes on two busy cores; root for all of it)
 #   make fleet-check  a real run of 8 trainers on 4 daemons, counted, and the model of a fleet beside it (minutes)
 
 SHELL := /bin/bash
@@ -28,7 +29,7 @@ PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch-$(TORCH)-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods slurm bench kernels fleet-model fleet-check clean
+.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -106,6 +107,10 @@ bench: .venv
 
 kernels: .venv
 	@$(BIN)/python -m benches.kernels
+
+# The scenario of Slurm is played where `make slurm` has fetched one, or with SLURM_FOLDER=/ where it is installed.
+fleet: .venv
+	@SLURM_FOLDER="$(SLURM_FOLDER)" nice $(BIN)/python -m tests.fleet_suite --write $(FLEET_ARGS)
 
 fleet-model: .venv
 	$(BIN)/python -m benches.fleet --out benches/results/fleet > /dev/null

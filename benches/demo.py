@@ -29,7 +29,7 @@ from rich.table import Table
 from benches.harness.daemon import ServedDaemon, ServeError, clean_environment
 from benches.harness.machine import machine_name
 from benches.harness.measure import CacheDirs
-from benches.harness.output import complain, last_line, say
+from benches.harness.output import complain, last_line, say, write_document
 from benches.harness.processes import run_bench, run_child
 
 _RUN_S = 600.0
@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.demo", description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--seed", type=int, default=0, help="seed of every run (default 0)")
     parser.add_argument("--preset", default="demo", help="preset of benches.multires (default demo)")
-    parser.add_argument("--out", type=Path, help="also write the JSON document, with the machine named, to this file")
+    parser.add_argument(
+        "--out", type=Path, help="also write the JSON document, with the machine named, to this file; `-` is stdout"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="compiler-daemon-demo-") as text:
         folder = Path(text)
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     document = {"runs": results, "losses_equal": equal}
     if options.out is not None:
         machine = f"{machine_name()}, torch {version('torch')}"
-        options.out.write_text(json.dumps(document | {"machine": machine}, indent=1) + "\n")
+        write_document(options.out, document | {"machine": machine})
     last_line(document)
     return 1 if complaints else 0
 

@@ -18,14 +18,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benches.harness.machine import machine
-from benches.harness.output import complain, last_line, say
+from benches.harness.output import complain, folder, last_line, say
 from benches.harness.processes import run_bench, start_child
 
 
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--full", action="store_true", help="the long form, for results that are kept")
     parser.add_argument("--only", help="which benches, by commas (default all)")
-    parser.add_argument("--out", type=Path, help="folder for the JSON documents")
+    parser.add_argument("--out", type=folder, help="folder for the JSON documents")
     options = parser.parse_args(argv)
     chosen = options.only.split(",") if options.only else [part.name for part in PARTS]
     if unknown := set(chosen) - {part.name for part in PARTS}:

@@ -1,6 +1,7 @@
 """The trainer's side: torch's compiles answered by a compile daemon where one is there, by torch itself where not.
 
-`TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on. `install()` and
+`TORCH_COMPILE_CLIENT=1` is all that a trainer needs; importing torch then switches the client on, and with `auto`
+starts a daemon where none is there. `install()` and
 `uninstall()` do the same from code; `torch.compile(backend="daemon")` is inductor with `install()` before it.
 
 Importing this module costs next to nothing: neither torch nor grpc is imported before a graph is compiled.
@@ -9,12 +10,18 @@ Importing this module costs next to nothing: neither torch nor grpc is imported 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["counters", "install", "operator_version", "uninstall"]
+    from compile_client.reporting.summary import Summary
+
+__all__ = ["__version__", "counters", "install", "operator_version", "summary", "uninstall"]
+
+__version__ = "0.1.0"
+"""Written here as well as in the packaging: asking the installed metadata would cost every import."""
 
 
 def install() -> bool:
@@ -41,6 +48,13 @@ def counters() -> dict[str, Any]:
     return hook_counters()
 
 
+def summary() -> Summary:
+    """Return what the client has done in this process so far: a line where it is printed, a table in a notebook."""
+    from compile_client.hooks.install import summary as hook_summary
+
+    return hook_summary()
+
+
 def operator_version(name: str, version: str) -> None:
     """Vouch for an operator of your own, "namespace::operator": with the same version it does the same.
 
@@ -57,16 +71,34 @@ def operator_version(name: str, version: str) -> None:
 
 def _activate() -> None:
     """Entry point of the group `torch.backends`: called at the end of `import torch`. Never raises."""
-    switch = os.environ.get("TORCH_COMPILE_CLIENT", "")
-    if switch != "1":
-        if switch not in {"", "0"}:
+    text = os.environ.get("TORCH_COMPILE_CLIENT", "")
+    if text in {"", "0"}:
+        return
+    try:
+        from compile_client.config import ClientConfig, read_switch
+
+        switch = read_switch(text)
+        if switch == "off":
+            return
+        if sys.platform != "linux":
             import logging
 
             logging.getLogger("compile_client").warning(
-                "TORCH_COMPILE_CLIENT=%s means nothing, and the compile client is off: 1 switches it on", switch
+                "the compile client is off: it runs on Linux only. torch compiles as always."
             )
-        return
-    try:
+            return
+        if switch is None:
+            import logging
+
+            logging.getLogger("compile_client").warning(
+                "TORCH_COMPILE_CLIENT=%s means nothing, and the compile client is off: 1 switches it on", text
+            )
+            return
+        if switch == "auto":
+            # Now, and not when a graph comes: the daemon, and its first worker, start while the program goes on.
+            from compile_client.transport.start_daemon import begin_where_absent
+
+            begin_where_absent(ClientConfig.from_environment(os.environ))
         from compile_client.hooks.install import arm
 
         arm()

@@ -3,7 +3,7 @@
 =============================  =======================================================================  ================
 variable                       meaning                                                                  default
 =============================  =======================================================================  ================
-TORCH_COMPILE_CLIENT           `1` switches the client on                                               off
+TORCH_COMPILE_CLIENT           `1` switches the client on; `auto` also starts a daemon where none is    off
 COMPILER_DAEMON_DIR            the daemon's directory, or one that `keys client` made for its client    (1)
 COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywhere with keys for TLS     (2)
 TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
@@ -12,8 +12,9 @@ TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish n
 TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is there (5)                 off
 TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
 TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
-TORCH_COMPILE_CLIENT_REPORT    file that gets this process's counters at exit, as one JSON object       none
+TORCH_COMPILE_CLIENT_REPORT    file that gets the counters at exit, as one JSON object; `-` is stdout   none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
+TORCH_COMPILE_CLIENT_WITHOUT   parts of a fast start to do without, by commas (7)                       none
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
 
@@ -25,6 +26,10 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (5) What torch has locally, and graphs with symbolic sizes, are loaded and waited for as always.
 (6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
+(7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
+    every process. For measurements, and where one of them is suspected.
+
+Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
 
 A value that cannot be read never raises: the default holds, and `complaints` has the sentence to be logged about it.
 """
@@ -37,9 +42,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+SWITCH = "TORCH_COMPILE_CLIENT"
 
 _GRAPH_TIMEOUT_S = 600.0
 _HEDGE_S = 120.0
+
+_AUTO = "auto"
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"", "0", "false", "no", "off"})
+_PARTS = frozenset({"collector", "digests"})
+"""What `TORCH_COMPILE_CLIENT_WITHOUT` may name."""
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -57,6 +71,8 @@ class ClientConfig:
     directory: Path
     address: str = ""
     """Empty: ask the directory, at each new connection, since a daemon may be restarted at another address."""
+    starts_daemon: bool = False
+    """Where no daemon of this machine answers, one is started."""
     graph_timeout_s: float = _GRAPH_TIMEOUT_S
     """All waits for one graph together. A large model compiles for minutes; torch would take them as well."""
     hedge_s: float = _HEDGE_S
@@ -71,10 +87,14 @@ class ClientConfig:
     """Share of hits that are compiled here as well, and compared."""
     report: Path | None = None
     explain: bool = False
+    without: frozenset[str] = frozenset()
+    """Parts of a fast start that are left out."""
     log_level: int | None = None
     """None: the level that the program gave the logger, else info."""
     complaints: tuple[str, ...] = ()
 
+    start_s: float = 20.0
+    """What the first graph waits for a daemon that starts; it takes about a second where nothing else runs."""
     connect_s: float = 0.2
     """A daemon of this machine accepts at once; whoever does not is not worth a wait."""
     remote_connect_s: float = 2.0
@@ -99,12 +119,14 @@ class ClientConfig:
     def from_environment(cls, env: Mapping[str, str]) -> ClientConfig:
         """Return the settings in `env`; never raises."""
         complaints: list[str] = []
-        report = env.get("TORCH_COMPILE_CLIENT_REPORT", "")
         warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
-        _switch(env, "TORCH_COMPILE_CLIENT", complaints)  # read by the import hook, before this; a slip is told here
+        switch = read_switch(env.get(SWITCH, ""))
+        if switch is None:  # read by the import hook, before this; a slip is told here
+            complaints.append(f"{SWITCH} is 1, auto or 0, not {env[SWITCH].strip()[:40]!r}; it counts as 0")
         return cls(
             directory=_directory(env, complaints),
             address=env.get("COMPILER_DAEMON_ADDRESS", ""),
+            starts_daemon=switch == _AUTO,
             graph_timeout_s=_seconds(env, "TORCH_COMPILE_CLIENT_TIMEOUT", _GRAPH_TIMEOUT_S, complaints),
             # Compile-only: nobody waits, and torch is not to compile here.
             hedge_s=math.inf
@@ -115,17 +137,33 @@ class ClientConfig:
             asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
-            report=Path(report).absolute() if report else None,
+            report=_report(env.get("TORCH_COMPILE_CLIENT_REPORT", "")),
+            without=_parts(env, complaints),
             log_level=_level(env, complaints),
             complaints=tuple(complaints),
         )
 
 
+def read_switch(text: str) -> Literal["on", "off", "auto"] | None:
+    """Return what `TORCH_COMPILE_CLIENT` says; None where it says nothing that is known."""
+    word = text.strip().lower()
+    if word == _AUTO:
+        return "auto"
+    return "on" if word in _ON else "off" if word in _OFF else None
+
+
+def _report(text: str) -> Path | None:
+    if text == "-":
+        return Path("/dev/stdout")
+    return Path(text).absolute() if text else None
+
+
 def _switch(env: Mapping[str, str], name: str, complaints: list[str]) -> bool:
     text = env.get(name, "").strip()
-    if text not in {"", "0", "1"}:
+    switch = read_switch(text)
+    if switch not in ("on", "off"):
         complaints.append(f"{name} is 1 or 0, not {text[:40]!r}; it counts as 0")
-    return text == "1"
+    return switch == "on"
 
 
 def _seconds(
@@ -156,6 +194,14 @@ def _share(env: Mapping[str, str], name: str, complaints: list[str]) -> float:
         complaints.append(f"{name} is a share from 0 to 1, not {text[:40]!r}; nothing is verified")
         return 0.0
     return share
+
+
+def _parts(env: Mapping[str, str], complaints: list[str]) -> frozenset[str]:
+    name = "TORCH_COMPILE_CLIENT_WITHOUT"
+    given = {part for part in env.get(name, "").split(",") if part}
+    if unknown := given - _PARTS:
+        complaints.append(f"{name} names {', '.join(sorted(_PARTS))}, not {', '.join(sorted(unknown))[:40]!r}")
+    return frozenset(given & _PARTS)
 
 
 def _level(env: Mapping[str, str], complaints: list[str]) -> int | None:

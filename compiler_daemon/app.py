@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -22,11 +23,15 @@ from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import keep_silent_out, let_silent_go
 from compiler_daemon.access.directory import DaemonNote, DirectoryLock, prepare_directory
 from compiler_daemon.access.socket import clear_socket
+from compiler_daemon.access.users import Users
 from compiler_daemon.compiles.single_flight import SingleFlight
-from compiler_daemon.config import DaemonConfig
-from compiler_daemon.errors import StartError
+from compiler_daemon.config import DIRECTORY_VARIABLE, DaemonConfig, DaemonLocation
+from compiler_daemon.errors import AddressError, StartError
+from compiler_daemon.place import keep_place
 from compiler_daemon.rpc.server import RpcServer
 from compiler_daemon.rpc.tls import server_credentials
+from compiler_daemon.rpc.use import until_idle
+from compiler_daemon.text import numbers
 from compiler_daemon.wiring import Daemon, Parts, build
 from compiler_daemon.worker import confinement
 
@@ -47,18 +52,20 @@ async def serve(config: DaemonConfig, *, on_ready: Callable[[str], None]) -> Non
     daemon cannot start; what was begun by then has been undone.
     """
     os.umask(0o077)
+    logger.info("compile daemon %s starts", __version__)
     stop, stop_now = asyncio.Event(), asyncio.Event()
     async with contextlib.AsyncExitStack() as scope:
-        await _take_place(config, scope)
-        credentials = server_credentials(config)
         scope.enter_context(_signals(stop, stop_now))
+        lock = await _take_place(config, scope)
+        credentials = server_credentials(config)
         daemon = await build(config, scope, shutdown=stop.set)
-        await run(daemon, credentials, stop=stop, stop_now=stop_now, on_ready=on_ready)
+        await run(daemon, lock, credentials, stop=stop, stop_now=stop_now, on_ready=on_ready)
     logger.info("stopped")
 
 
 async def run(
     daemon: Daemon,
+    lock: DirectoryLock,
     credentials: grpc.ServerCredentials | None,
     *,
     stop: asyncio.Event,
@@ -70,19 +77,29 @@ async def run(
     Whatever it ends by, all that was started has ended.
     """
     config, parts = daemon.config, daemon.parts
+
+    def lose() -> None:
+        # What is compiled has nowhere to go: nothing is waited for.
+        stop.set()
+        stop_now.set()
+
     async with contextlib.AsyncExitStack() as scope:
         await _start(parts, scope)
         scope.push_async_callback(daemon.server.stop, 0)
         address, local = await _open(daemon.server, config, credentials, scope)
+        scope.callback(_leave, local, config.directory, lock)
         parts.status.address = str(address)
         DaemonNote(address=str(local), pid=os.getpid(), started=time.time()).write(config.directory)
-        scope.callback(DaemonNote.remove, config.directory)
         if config.page_port is not None:
-            await scope.enter_async_context(_page(daemon, config.page_port))
+            await scope.enter_async_context(_page(daemon, config.page_port, optional=config.page_optional))
+        if config.idle_s is not None:
+            users = scope.enter_context(Users(config.directory))
+            await scope.enter_async_context(_running(_end_idle(daemon, users, config.idle_s, stop)))
         logger.info("process %d serves %s at %s", os.getpid(), config.directory, address)
-        on_ready(str(address))
-
-        await stop.wait()
+        logger.info("a trainer uses it with: %s", _trainers_line(config))
+        async with _running(keep_place(config.directory, lock, daemon.server, local, lost=lose)):
+            on_ready(str(address))
+            await stop.wait()
         logger.info("draining")
         parts.status.draining = True
         await daemon.server.say_not_serving()
@@ -100,14 +117,15 @@ def check_sandbox(config: DaemonConfig) -> None:
         logger.warning("workers are not confined: %s", reason)
 
 
-async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> None:
+async def _take_place(config: DaemonConfig, scope: contextlib.AsyncExitStack) -> DirectoryLock:
     """Make the directory ours until the scope ends, and clear away what an earlier daemon left in it."""
     check_sandbox(config)
     prepare_directory(config.directory)
-    scope.enter_context(_lock(config.directory))
+    lock = scope.enter_context(_lock(config.directory))
     if isinstance(config.local_address, UnixAddress):
         clear_socket(config.local_address)
     await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
+    return lock
 
 
 async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
@@ -119,6 +137,7 @@ async def _start(parts: Parts, scope: contextlib.AsyncExitStack) -> None:
     await scope.enter_async_context(_running(parts.pool.run()))
     await scope.enter_async_context(_running(parts.status.run(every_s=_SAVE_COUNTS_S)))
     await scope.enter_async_context(_running(parts.cache.run(every_s=_TIDY_S)))
+    parts.pool.prewarm_first()
     if parts.farm is not None:
         await scope.enter_async_context(_running(parts.farm.run()))
     if parts.tiers is not None:
@@ -140,8 +159,21 @@ async def _open(
     await server.start()
     if isinstance(address, TcpAddress):
         await scope.enter_async_context(_running(let_silent_go(address.port, most=server.max_connections)))
-    scope.callback(_unlink, local)
     return address, local
+
+
+def _trainers_line(config: DaemonConfig) -> str:
+    """Return what a user of this machine types; a directory that is found without a variable needs none."""
+    usual = DaemonLocation.resolve({**os.environ, DIRECTORY_VARIABLE: ""}, directory=None, address=None).directory
+    named = "" if config.directory == usual else f"{DIRECTORY_VARIABLE}={shlex.quote(str(config.directory))} "
+    return f"{named}TORCH_COMPILE_CLIENT=1 python train.py"
+
+
+async def _end_idle(daemon: Daemon, users: Users, idle_s: float, stop: asyncio.Event) -> None:
+    """Have the daemon end once nobody uses it, and nothing is compiled, for so long."""
+    await until_idle(idle_s, daemon.server.use, lambda: users.are_there() or bool(daemon.parts.single_flight.views()))
+    logger.info("nobody has used this daemon for %s: it ends", numbers.seconds(idle_s))
+    stop.set()
 
 
 async def _drain(single_flight: SingleFlight, limit_s: float) -> None:
@@ -150,8 +182,8 @@ async def _drain(single_flight: SingleFlight, limit_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
-    """Serve the page while the block lasts."""
+async def _page(daemon: Daemon, port: int, *, optional: bool) -> AsyncIterator[None]:
+    """Serve the page while the block lasts. Raises `AddressError` where the port cannot be used, unless optional."""
     # Here, and not above: a daemon without a page pays for none of it.
     from compiler_daemon.http.login import Access
     from compiler_daemon.http.routes import Routes
@@ -169,7 +201,14 @@ async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
         version=__version__,
     )
     server = HttpServer(routes.answer, routes.plain, HttpServerConfig())
-    access.port = await server.listen(port)
+    try:
+        access.port = await server.listen(port)
+    except AddressError as error:
+        if not optional:
+            raise
+        logger.warning("no page is served: %s", error)
+        yield
+        return
     url = f"http://{HOST}:{access.port}/"
     daemon.page_service.serve(url, access.make_code)
     logger.info("the page is at %s; `compiler-daemon page` lets a browser in", url)
@@ -179,35 +218,43 @@ async def _page(daemon: Daemon, port: int) -> AsyncIterator[None]:
         await server.close()
 
 
-def _unlink(address: Address) -> None:
-    if isinstance(address, UnixAddress):
-        address.path.unlink(missing_ok=True)
+def _leave(address: Address, directory: Path, lock: DirectoryLock) -> None:
+    """Take away what says that a daemon is here, unless the place is no longer ours: then it may be another's."""
+    if lock.is_in_place():
+        DaemonNote.remove(directory)
+        if isinstance(address, UnixAddress):
+            address.path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
+def _lock(directory: Path) -> Iterator[DirectoryLock]:
     lock = DirectoryLock(directory)
     lock.acquire()
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event, stop_now: asyncio.Event) -> Iterator[None]:
-    """The first signal sets `stop`, every later one `stop_now`."""
+    """The first signal sets `stop`, every later one `stop_now`; a terminal that closes sets `stop`, however often."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    handlers: dict[signal.Signals, Callable[[], object]] = dict.fromkeys((signal.SIGTERM, signal.SIGINT), on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        handlers[signal.SIGHUP] = stop.set
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    # What `become_daemon` has held back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 

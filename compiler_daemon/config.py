@@ -21,6 +21,7 @@ from compiler_daemon.errors import UsageError
 DIRECTORY_VARIABLE = "COMPILER_DAEMON_DIR"
 ADDRESS_VARIABLE = "COMPILER_DAEMON_ADDRESS"
 SANDBOX_VARIABLE = "COMPILER_DAEMON_SANDBOX"
+CONFIG_VARIABLE = "COMPILER_DAEMON_CONFIG"
 
 ClientAuth = Literal["certificate", "token"]
 TierAccept = Literal["worker", "any"]
@@ -90,6 +91,8 @@ class PoolConfig:
     """When nothing was to be done for so long, torch's header is compiled for all workers to come."""
     prewarm: bool = True
     """Start a worker at the handshake, so that the first graph does not wait for `import torch`."""
+    first_interpreter: str = ""
+    """A worker of this one is started with the daemon: whoever starts both knows who comes next. Empty for none."""
 
     def __post_init__(self) -> None:
         if self.max_workers < 1:
@@ -161,8 +164,12 @@ class DaemonConfig:
     store_max_bytes: int = 20 * 2**30
     page_port: int | None = None
     """Of the loopback interface, for the web page and the metrics; 0 for any that is free, None for no page."""
+    page_optional: bool = False
+    """Nobody asked for the page: where the loopback interface cannot be used, the daemon serves without."""
     drain_s: float = 60.0
     """A graceful stop waits so long for running jobs, then hands them back."""
+    idle_s: float | None = None
+    """A daemon that nobody has used for so long ends; None serves until it is stopped."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     flights: FlightConfig = field(default_factory=FlightConfig)
     tier: TierConfig = field(default_factory=TierConfig)
@@ -175,6 +182,8 @@ class DaemonConfig:
                 f"{self.address} is no loopback address, and plain TCP would carry token and artifacts unprotected: "
                 "leave --insecure-loopback out, and `compiler-daemon keys init` makes what TLS needs"
             )
+        if self.idle_s is not None and self.idle_s <= 0:
+            raise ValueError(f"the time without users must be positive, got {self.idle_s}")
         if self.store_max_bytes <= 0:
             raise ValueError(f"the store's limit must be positive, got {self.store_max_bytes}")
 
@@ -228,10 +237,10 @@ class DaemonLocation:
 
         Raises `UsageError` where the address is none.
         """
-        named = address or environ.get(ADDRESS_VARIABLE)
+        named = environ.get(ADDRESS_VARIABLE) if address is None else address
         return cls(
             directory=_resolve_directory(environ, directory),
-            address=read_address(named) if named else None,
+            address=read_address(named or "") if named or address is not None else None,
         )
 
     @property

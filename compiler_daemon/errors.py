@@ -16,6 +16,7 @@ DaemonError
   NothingNamedError         -> NOT_FOUND             nothing kept has that name
   AmbiguousNameError        -> INVALID_ARGUMENT      several kept things have it
   BundleError               -> INVALID_ARGUMENT      a file of `export` that cannot be used, or written
+  OutputError                                        a file cannot be written where it was asked for
   QueueFullError            -> RESOURCE_EXHAUSTED    too many graphs wait already
   DrainingError             -> UNAVAILABLE           the daemon stops
   NoPageError               -> FAILED_PRECONDITION   this daemon serves no web page
@@ -160,6 +161,10 @@ class BundleError(DaemonError):
     code = "INVALID_ARGUMENT"
 
 
+class OutputError(DaemonError):
+    """A file cannot be written where it was asked for."""
+
+
 class QueueFullError(DaemonError):
     """No more graphs may wait."""
 
@@ -172,7 +177,7 @@ class NoPageError(DaemonError):
     code = "FAILED_PRECONDITION"
 
     def __init__(self) -> None:
-        super().__init__("this daemon serves no page: start it with `compiler-daemon serve --page-port 0`")
+        super().__init__("this daemon serves no page: stop it, and start it without --no-page, or with --page-port")
 
 
 class DrainingError(DaemonError):

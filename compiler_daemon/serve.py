@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import pickle  # only for settings that this very process wrote a moment ago
+import signal
 import sys
 from typing import NoReturn
 
@@ -27,6 +28,10 @@ lets go of it some dozens of times (each row of SQLite's is one), and while anot
 so long each time to have it back."""
 
 
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that wait until a starting daemon can end as it should; `serve_config` lets them in."""
+
+
 def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
     """Replace this process by one that serves with these settings. It returns where the platform cannot: by serving."""
     if hasattr(os, "memfd_create"):
@@ -41,6 +46,8 @@ def become_daemon(config: DaemonConfig, *, verbose: bool) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         environment = _ALLOCATOR | os.environ  # what the user says of it counts
+        # Until the daemon handles them: an interrupt while it imports would be a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  # no shell is wanted
     serve_config(config, verbose=verbose)
     raise SystemExit(0)
@@ -61,6 +68,8 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     tracing.set_up("compile-daemon")
     try:
         asyncio.run(serve(config, on_ready=_say_ready))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except (DaemonError, StoreError, OSError) as error:
         sys.stderr.write(f"compiler-daemon: {error}\n")
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None

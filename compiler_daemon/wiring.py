@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from compile_wire.digest import Digest
 from compiler_daemon import __version__
 from compiler_daemon.access.descriptors import max_connections, raise_limit
-from compiler_daemon.access.directory import Identity
+from compiler_daemon.access.directory import Identity, forget_digests
 from compiler_daemon.access.register import Keyring
 from compiler_daemon.compiles.cache import Cache
 from compiler_daemon.compiles.environments import Environments
@@ -130,6 +131,7 @@ async def _build_parts(config: DaemonConfig, scope: contextlib.AsyncExitStack) -
         counters=counters,
         on_hello=environments.note_hello,
         facts_of=environments.known_facts,
+        on_other_environment=functools.partial(forget_digests, config.directory),
     )
     cache = Cache(store, environments, secret=identity.secret, counters=counters, tiers=tiers)
     prefetch = _prefetch(tiers, cache, scope)

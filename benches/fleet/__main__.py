@@ -26,7 +26,7 @@ from benches.fleet.scenarios import SIZES, play
 from benches.harness.daemon import ServeError
 from benches.harness.markdown import command
 from benches.harness.measure import BenchError
-from benches.harness.output import complain, last_line, say
+from benches.harness.output import complain, folder, last_line, say
 from benches.harness.processes import run_bench
 
 _NODES, _TRAINERS = 4, 8
@@ -79,7 +79,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--nodes", default=",".join(map(str, SIZES)), help="fleet sizes, by commas")
     parser.add_argument("--check", action="store_true", help="hold the model against a real run")
     parser.add_argument("--counted", type=Path, help="with --check: a run that was counted before")
-    parser.add_argument("--out", type=Path, help="also write the documents into this folder")
+    parser.add_argument("--out", type=folder, help="also write the documents into this folder")
     return parser.parse_args(argv)
 
 

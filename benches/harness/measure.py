@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benches.harness.daemon import clean_environment
 from benches.harness.machine import machine
-from benches.harness.output import last_line
+from benches.harness.output import last_line, write_document
 from benches.harness.processes import start_child
 
 _RUN_S = 900.0
@@ -155,7 +155,7 @@ def arguments(name: str, text: str | None, rows: Sequence[str], *, rounds: int) 
         help=f"which rows to run, by commas (default all: {','.join(rows)})",
     )
     parser.add_argument("--rounds", type=int, default=rounds, help=f"how often each row is run (default {rounds})")
-    parser.add_argument("--out", type=Path, help="also write the JSON document to this file")
+    parser.add_argument("--out", type=Path, help="also write the JSON document to this file; `-` is stdout")
     return parser
 
 
@@ -188,8 +188,7 @@ def finish(
     console.print(_rows_table(title, rows, show))
     console.print(_ratios_table(ratios, found, rows, limits))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=1) + "\n")
+        write_document(out, document)
     last_line(document)
     return document
 

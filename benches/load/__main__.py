@@ -29,7 +29,7 @@ import psutil
 from benches.harness.daemon import ServedDaemon
 from benches.harness.machine import machine_line
 from benches.harness.markdown import command, table
-from benches.harness.output import last_line, say
+from benches.harness.output import folder, last_line, say
 from benches.harness.processes import run_bench, run_with_parent
 from benches.harness.published import FLUSH_S, answers_of, echoing, publish
 from benches.harness.synthetic import ENVIRONMENT, Catalogue
@@ -273,7 +273,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=0, help="of each connection in a round, at most")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shared", default="", help="what else ran on the machine, for the report")
-    parser.add_argument("--out", type=Path, help="folder for load.json and load.md")
+    parser.add_argument("--out", type=folder, help="folder for load.json and load.md")
     return parser.parse_args(argv)
 
 

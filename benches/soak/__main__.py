@@ -26,7 +26,7 @@ from typing import Any
 from benches.harness.daemon import ServedDaemon, left_over_workers
 from benches.harness.machine import machine_line
 from benches.harness.markdown import command
-from benches.harness.output import last_line, say
+from benches.harness.output import folder, last_line, say
 from benches.harness.processes import run_bench, run_with_parent
 from benches.harness.synthetic import Catalogue
 from benches.soak.audit import audit
@@ -199,7 +199,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--graph-timeout", type=float, default=60.0, help="deadline of one graph, in seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shared", default="", help="what else ran on the machine, for the report")
-    parser.add_argument("--out", type=Path, help="folder for soak.json and soak.md")
+    parser.add_argument("--out", type=folder, help="folder for soak.json and soak.md")
     return parser.parse_args(argv)
 
 

@@ -10,6 +10,7 @@ redis-server, into empty folders); `daemon_cold`; `daemon_warm_empty`; `daemon_w
 "empty" is inductor's and Triton's cache folders and TMPDIR, where torch keeps precompiled headers. The losses of all
 compiled rows must be the same bit for bit, and the warm rows of the daemon must build nothing, or the bench fails.
 A model is that of one of the lab's benches, at its own depth or, after `@`, at another one.
+`--without collector,digests` adds rows: `daemon_warm_empty`, less one part of the fast start each.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ _NEEDS = {
     "daemon_warm_local": "daemon_cold",
 }
 """Rows that live on what another has left behind; that one is then run first, once."""
+_PARTS = ("collector", "digests")
+_WITHOUT = "daemon_without_"
 
 
 class Startup:
@@ -84,6 +87,8 @@ class Startup:
 
     def run(self, row: str) -> TrainerResult:
         """Start the trainer in one way, and wait for it."""
+        if row.startswith(_WITHOUT):
+            return self.without(row.removeprefix(_WITHOUT))
         return getattr(self, f"_{row}")()  # type: ignore[no-any-return] # one method a row
 
     def close(self) -> None:
@@ -133,10 +138,14 @@ class Startup:
     def _daemon_warm_empty(self) -> TrainerResult:
         return self._served(self._fresh("daemon"))
 
+    def without(self, part: str) -> TrainerResult:
+        """Start the trainer as `daemon_warm_empty` does, less one part of the fast start."""
+        return self._served(self._fresh("daemon"), TORCH_COMPILE_CLIENT_WITHOUT=part)
+
     def _daemon_warm_local(self) -> TrainerResult:
         return self._served(CacheDirs(self._folder / "daemon"))
 
-    def _served(self, home: CacheDirs) -> TrainerResult:
+    def _served(self, home: CacheDirs, **more: str) -> TrainerResult:
         assert self._daemon is not None
         report = home.path / "report.json"
         ended = self._start(
@@ -144,6 +153,7 @@ class Startup:
             TORCH_COMPILE_CLIENT="1",
             TORCH_COMPILE_CLIENT_REPORT=str(report),
             COMPILER_DAEMON_DIR=str(self._daemon.directory),
+            **more,
         )
         client = json.loads(report.read_text())
         ended.result.update({f"client_{name}": client[name] for name in ("hits", "compiled_here", "seconds_waited")})
@@ -158,7 +168,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = arguments("startup", __doc__, ROWS, rounds=3)
     parser.add_argument("--models", type=_models, default=["multires"], help="by commas (default multires)")
     parser.add_argument("--resolutions", default="16,32,64", help="of the images, by commas (default 16,32,64)")
+    parser.add_argument(
+        "--without", type=_parts, default=[], help=f"also without these, by commas, one at a time ({', '.join(_PARTS)})"
+    )
     options = parser.parse_args(argv)
+    names = [*options.rows, *(_WITHOUT + part for part in options.without)]
+    ratios_without = [Ratio("daemon_warm_empty", _WITHOUT + part, None, "cpu_s") for part in options.without]
+    ratios_without += [Ratio("daemon_warm_empty", _WITHOUT + part) for part in options.without]
     rows: dict[str, Row] = {}
     ratios: list[Ratio] = []
     try:
@@ -167,9 +183,12 @@ def main(argv: list[str] | None = None) -> int:
             for model in options.models:
                 suffix = f"@{model}" if len(options.models) > 1 else ""
                 startup = Startup(Path(text) / model, model, options.resolutions, redis)
-                found = _one_model(startup, model, options.rows, options.rounds)
+                found = _one_model(startup, model, names, options.rounds)
                 rows |= {f"{name}{suffix}": row for name, row in found.items()}
-                ratios += [Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal) for r in RATIOS]
+                ratios += [
+                    Ratio(f"{r.above}{suffix}", f"{r.below}{suffix}", r.goal, r.figure)
+                    for r in (*RATIOS, *ratios_without)
+                ]
     except (BenchError, ServeError) as error:
         complain(error)
         return 1
@@ -187,11 +206,19 @@ def _models(given: str) -> list[str]:
     return models
 
 
+def _parts(given: str) -> list[str]:
+    parts = [part for part in given.split(",") if part]
+    if unknown := [part for part in parts if part not in _PARTS]:
+        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(_PARTS)}")
+    return parts
+
+
 def _one_model(startup: Startup, model: str, names: list[str], rounds: int) -> dict[str, Row]:
     rows = {name: Row() for name in names}
     losses: dict[str, Any] = {}
     try:
-        for name in dict.fromkeys(_NEEDS[name] for name in names if name in _NEEDS):
+        needed = [_NEEDS.get(name, "daemon_cold" if name.startswith(_WITHOUT) else "") for name in names]
+        for name in dict.fromkeys(filter(None, needed)):
             if name not in names:
                 say(f"{model}: {name}, for the rows that need it")
                 startup.run(name)
@@ -212,8 +239,9 @@ def _check(rows: dict[str, Row], losses: dict[str, Any]) -> None:
     compiled = {name: found for name, found in losses.items() if name not in ("eager", "traced")}
     if len({json.dumps(found) for found in compiled.values()}) > 1:
         raise BenchError(f"the losses differ: {compiled}")
-    for name in ("daemon_warm_empty", "daemon_warm_local"):
-        if name in rows and (max(rows[name].values["cpp_builds"]) or max(rows[name].values["triton_compiles"])):
+    for name in rows:
+        warm = name in ("daemon_warm_empty", "daemon_warm_local") or name.startswith(_WITHOUT)
+        if warm and (max(rows[name].values["cpp_builds"]) or max(rows[name].values["triton_compiles"])):
             raise BenchError(f"{name} built something")
 
 

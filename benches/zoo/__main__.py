@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benches.harness.daemon import ServedDaemon
 from benches.harness.machine import machine_name
-from benches.harness.output import last_line, say
+from benches.harness.output import folder, last_line, say
 from benches.harness.processes import run_bench, start_child
 
 _AIM = 0.95
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the bench; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benches.zoo", description="Compile the zoo with a real daemon.")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these entries only")
-    parser.add_argument("--out", type=Path, help="write zoo.json and zoo.md here")
+    parser.add_argument("--out", type=folder, help="write zoo.json and zoo.md here")
     parser.add_argument(_CHILD, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.in_trainer:

@@ -11,14 +11,17 @@ ours reaches torch, and none of torch's is swallowed.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compile_client.graphs.user_code.registrations import unwatch, watch
+from compile_client.hooks.collector import hold_collector, release_collector
 from compile_client.hooks.import_hook import after_import, forget_import
 from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
-from compile_client.session.process import existing_client
+from compile_client.reporting.summary import Summary
+from compile_client.session.process import existing_client, torch_is_imported
 
 if TYPE_CHECKING:
     from compile_client.hooks.torch_hooks import TorchHooks
@@ -33,7 +36,9 @@ _hooks: TorchHooks | None = None
 
 
 def arm() -> None:
-    """Install as soon as inductor is imported; at once where it is already."""
+    """Install as soon as inductor is imported; at once where it is already. Python's collector waits meanwhile."""
+    torch_is_imported()
+    hold_collector(os.environ)
     watch()
     after_import(_TARGET, install)
     arm_kernels()
@@ -90,6 +95,7 @@ def install() -> bool:
 def uninstall() -> None:
     """Put everything back. What torch has compiled stays valid."""
     global _patches  # noqa: PLW0603 - as above
+    release_collector()
     with _lock:
         forget_import(_TARGET)
         uninstall_kernels()
@@ -105,6 +111,13 @@ def counters() -> dict[str, Any]:
     """Return the process's counters; empty where the client was never on."""
     client = existing_client()
     return dict(client.counters.as_dict()) if client is not None else {}
+
+
+def summary() -> Summary:
+    """Return the counters as a person reads them."""
+    client = existing_client()
+    counts = counters()
+    return Summary(client.counters.line(ended=False) if client is not None else "", counts)
 
 
 def compile_with_daemon(

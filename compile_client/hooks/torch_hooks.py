@@ -39,6 +39,7 @@ from compile_client.graphs.installer import Installer
 from compile_client.graphs.outcome import GraphState, Reason
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
+from compile_client.hooks.collector import graph_was_compiled
 from compile_client.reporting.process_report import program_name
 from compile_client.session.process import process_client
 from compile_torch.entries import guards_of, why_not_cacheable
@@ -119,6 +120,7 @@ class TorchHooks:
                 return compile_graph(), time.monotonic() - start
         finally:
             self._local.graph = None
+            graph_was_compiled()
 
     def _async_graph(
         self, graph: GraphCompile, gm: torch.fx.GraphModule, compile_graph: Callable[[], Any]

@@ -18,7 +18,7 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,23 @@ _COUNTERS = (
 
 _PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "capture")
 """Spans of a graph that happen in this process."""
+
+
+_GRAPH_WORDS = {
+    "hits_local": "from torch's own cache",
+    "hits": "from the daemon's store",
+    "compiled_by_daemon": "compiled by the daemon",
+    "compiled_here": "compiled here",
+    "deferred": "run eagerly",
+    "traced_again": "traced again",
+    "published": "published",
+}
+_KERNEL_WORDS = {
+    "kernel_hits": "from the daemon's store",
+    "kernels_by_daemon": "compiled by the daemon",
+    "kernels_here": "compiled here",
+}
+_OUTCOMES = tuple(name for name in _GRAPH_WORDS if name != "published")
 
 
 class Counters:
@@ -198,36 +215,28 @@ class Counters:
                 **({"warm": self.warm()} if self.warm is not None else {}),
             }
 
-    def line(self) -> str:
-        """Return the line for the end of the process; empty where there is nothing to report."""
+    def line(self, *, ended: bool = True) -> str:
+        """Return the line for the end of the process, without what did not happen; empty where nothing did.
+
+        A graph that nothing became of was interrupted, or, where the process has not `ended`, is under way.
+        """
         if not self.eventful:
             return ""
         with self._lock:
-            graphs, kernels = self._counts["graphs"], self._counts["kernels"]
-            of_kernels = f"{kernels} kernel{'' if kernels == 1 else 's'}: " + ", ".join(
-                f"{self._counts[name]} {words}"
-                for name, words in (
-                    ("kernel_hits", "from the daemon's store"),
-                    ("kernels_by_daemon", "compiled by the daemon"),
-                    ("kernels_here", "compiled here"),
-                )
-            )
             why = _reasons(self._refused + self._fallbacks)
-            why_kernels = _reasons(self._kernels_refused + (Counter() if graphs else self._fallbacks))
-            parts = [
-                f"{self._counts['hits']} from the daemon's store (saved {self._seconds_saved:.0f} s)",
-                f"{self._counts['compiled_by_daemon']} compiled by the daemon",
-                f"{self._counts['compiled_here']} compiled here" + (f" ({why})" if why else ""),
-            ]
-            if self._counts["hits_local"]:
-                parts.insert(0, f"{self._counts['hits_local']} from torch's own cache")
-            if self._counts["published"]:
-                parts.append(f"{self._counts['published']} published")
-        of_graphs = f"{graphs} graph{'' if graphs == 1 else 's'}: " + ", ".join(parts)
-        if not kernels:
-            return of_graphs
-        of_kernels += f" ({why_kernels})" if why_kernels else ""
-        return f"{of_graphs}; {of_kernels}" if graphs else of_kernels
+            why_kernels = _reasons(self._kernels_refused + (Counter() if self._counts["graphs"] else self._fallbacks))
+            saved = f"from the daemon's store (saved {self._seconds_saved:.0f} s)"
+            open_ = self._counts["graphs"] - sum(self._counts[name] for name in _OUTCOMES)
+            graphs = _sentence(
+                self._counts,
+                "graph",
+                {**_GRAPH_WORDS, "hits": saved},
+                here="compiled_here",
+                why=why,
+                more=[f"{open_} {'interrupted' if ended else 'under way'}"] if open_ > 0 else [],
+            )
+            kernels = _sentence(self._counts, "kernel", _KERNEL_WORDS, here="kernels_here", why=why_kernels)
+        return "; ".join(part for part in (graphs, kernels) if part)
 
     def _phases(self) -> dict[str, float]:
         spent = tracing.seconds()
@@ -237,6 +246,22 @@ class Counters:
         with self._lock:
             self._counts[name] += 1
             return self._counts[name]
+
+
+def _sentence(
+    counts: Counter[str], thing: str, words: Mapping[str, str], *, here: str, why: str, more: Sequence[str] = ()
+) -> str:
+    """Return what became of all graphs or kernels; empty where there were none."""
+    total = counts[f"{thing}s"]
+    parts = [
+        f"{counts[name]} {said}" + (f" ({why})" if why and name == here else "")
+        for name, said in words.items()
+        if counts[name]
+    ]
+    told = ", ".join([*parts, *more])
+    if why and not counts[here]:
+        told = f"{told} ({why})" if told else why
+    return f"{total} {thing}{'' if total == 1 else 's'}: {told}" if total else ""
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -74,10 +74,14 @@ class Progress:
     def text(self, waited: float) -> str:
         """Return the line after so many seconds of waiting."""
         match self._event:
+            case Queued(0):
+                return f"{self._label}: waiting for a worker that starts or is busy, {waited:.0f} s so far"
             case Queued(position):
                 return f"{self._label}: waiting for a worker, {position} before it, {waited:.0f} s so far"
             case Running(_, phase, expected) if expected > 0:
-                return f"{self._label}: {phase}, {waited:.0f} s of about {max(expected, waited):.0f} s"
+                if waited > expected:  # an estimate that grows with the clock says nothing
+                    return f"{self._label}: {phase}, {waited:.0f} s so far; about {expected:.0f} s were expected"
+                return f"{self._label}: {phase}, {waited:.0f} s of about {expected:.0f} s"
             case Running(_, phase, _):
                 return f"{self._label}: {phase}, {waited:.0f} s so far"
             case _:

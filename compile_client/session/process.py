@@ -6,17 +6,27 @@ report, which the client for graphs ends.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from compile_client.config import ClientConfig
     from compile_client.session.client import DaemonClient
 
 _lock = threading.RLock()
 _graphs: DaemonClient | None = None
 _kernels: DaemonClient | None = None
+_imported_ns: int | None = None
+
+
+def torch_is_imported() -> None:
+    """Note the time, at the end of `import torch`: nobody has asked torch for a digest of its sources before."""
+    global _imported_ns  # noqa: PLW0603 - one process has one torch
+    _imported_ns = time.time_ns()
 
 
 def process_client() -> DaemonClient:
@@ -27,7 +37,8 @@ def process_client() -> DaemonClient:
             from compile_client.config import ClientConfig
             from compile_client.session.client import DaemonClient
 
-            _graphs = DaemonClient(ClientConfig.from_environment(os.environ), _graph_environment)
+            config = ClientConfig.from_environment(os.environ)
+            _graphs = DaemonClient(config, functools.partial(_graph_environment, config))
         return _graphs
 
 
@@ -49,7 +60,12 @@ def existing_client() -> DaemonClient | None:
     return _graphs
 
 
-def _graph_environment() -> Mapping[str, str]:
+def _graph_environment(config: ClientConfig) -> Mapping[str, str]:
     from compile_torch.environment import process_environment
 
-    return process_environment()
+    if "digests" in config.without:
+        return process_environment()
+    from compile_torch.source_digests import remembered_digests
+
+    with remembered_digests(config.directory, _imported_ns):
+        return process_environment()

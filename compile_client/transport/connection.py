@@ -46,6 +46,7 @@ from compile_client.transport.endpoint import (
 )
 from compile_client.transport.messages import Artifact, CompileEvent, CompileRequest, LocalCompile, Refusal, Running
 from compile_client.transport.records import ExplainedGraph, RunPart
+from compile_client.transport.start_daemon import starter, stay_present
 from compile_client.transport.verify import verified_blob, verified_facts, verified_manifest
 from compile_wire import tracing
 from compile_wire.digest import Digest, digest_of
@@ -134,7 +135,13 @@ class Connection:
         address = find_address(config.address, config.directory, secured=secured)
         # A name is left to gRPC, which looks it up within the deadline.
         if isinstance(address, UnixAddress) or address.is_number:
-            probe(address, deadline.within(config.remote_connect_s if secured else config.connect_s))
+            try:
+                probe(address, deadline.within(config.remote_connect_s if secured else config.connect_s))
+            except AbsentError:
+                if not config.starts_daemon or not isinstance(address, UnixAddress):
+                    raise
+                starter.wait(config, deadline.within(config.start_s))
+                address = find_address(config.address, config.directory, secured=secured)
         credentials = read_credentials(config.directory, tls=secured and isinstance(address, TcpAddress))
         try:
             fields = dict(environment())
@@ -153,6 +160,8 @@ class Connection:
         except BaseException:
             rpc.close()
             raise
+        if isinstance(address, UnixAddress):
+            stay_present(config.directory)
         return connection
 
     @contextmanager

@@ -7,22 +7,39 @@ Neither token nor secret is ever logged.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import secrets
 import stat
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compile_wire.endpoint.address import NOTE_NAME
-from compile_wire.endpoint.private_files import SECRET_NAME, TOKEN_NAME
+from compile_wire.endpoint.address import CARD_NAME, NOTE_NAME, SOCKET_NAME, USERS_NAME
+from compile_wire.endpoint.private_files import DIGESTS_NAME, SECRET_NAME, TOKEN_NAME
 from compile_wire.signature import SECRET_BYTES
 from compiler_daemon.endpoint import read_note, read_secret, read_token, write_private
 from compiler_daemon.errors import DirectoryError, RunningError
 
 LOCK_NAME = "daemon.lock"
+_ASKING_S = 0.5
+"""Who only asks, or looks into the store, has the lock for a moment; a daemon that starts just then waits."""
+
+_MARKS = (TOKEN_NAME, SECRET_NAME, LOCK_NAME, "keys", CARD_NAME)
+"""A directory with one of these is a daemon's, or a client's, whatever else somebody has put there."""
+_OURS = frozenset(
+    {
+        *_MARKS,
+        SOCKET_NAME,
+        USERS_NAME,
+        DIGESTS_NAME,
+        *f"{NOTE_NAME} access.json .keys.lock store scratch headers log warm".split(),
+    }
+)
+_NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})  # in every file system of its own, as volumes are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +89,7 @@ class DaemonNote:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make the directory if need be; raise `DirectoryError` unless it is ours alone."""
+    """Make the directory if need be; raise `DirectoryError` unless it is ours alone, and was empty or a daemon's."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
@@ -82,9 +99,28 @@ def prepare_directory(directory: Path) -> None:
         raise DirectoryError(f"{directory} belongs to user {status.st_uid}: choose another with --dir")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise DirectoryError(f"others may write to {directory}: look at what is in it, then `chmod 700 {directory}`")
+    if strange := _strange(directory):
+        raise DirectoryError(
+            f"{directory} is no daemon's directory, and not empty (there is {strange}): name an empty or a new one "
+            "with --dir"
+        )
     if status.st_mode & 0o077:
         # Readable by others is repaired: nothing can have been put in, and the secrets inside are 0600 themselves.
         directory.chmod(0o700)
+
+
+def _strange(directory: Path) -> str:
+    """Return a name that no daemon has made, where none has ever served; empty where there is nothing to mind."""
+    names = sorted(os.listdir(directory))
+    if any(name in _MARKS for name in names):
+        return ""
+    return next((name for name in names if name not in _OURS | _NOT_OURS_BUT_HARMLESS), "")
+
+
+def forget_digests(directory: Path) -> None:
+    """Have trainers read torch's and Triton's sources again: a worker has found others than its client has said."""
+    with contextlib.suppress(OSError):
+        (directory / DIGESTS_NAME).unlink(missing_ok=True)
 
 
 class DirectoryLock:
@@ -99,7 +135,7 @@ class DirectoryLock:
         """Take the lock; raise `RunningError`, naming the holder, where another process has it."""
         descriptor = self._open()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -119,6 +155,27 @@ class DirectoryLock:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def is_in_place(self) -> bool:
+        """Whether the lock that this object holds is still the one of the directory: its file was not removed."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.lstat())
+        except OSError:
+            return False
+
+    def holder(self) -> int | None:
+        """Return the process that holds the lock; None where nobody does, or the kernel shows no such process here."""
+        if not self.is_held():
+            return None
+        try:
+            number = int(self._path.read_bytes()[:32])
+            files = [f"/proc/{number}/fd/{one}" for one in os.listdir(f"/proc/{number}/fd")]
+        except (OSError, ValueError):
+            return None
+        # A number alone could be that of a stranger: the holder may be in another container.
+        return number if any(self._is_lock(file) for file in files) else None
+
     def is_held(self) -> bool:
         """Whether any process holds the lock now."""
         if not self._path.exists():
@@ -132,8 +189,28 @@ class DirectoryLock:
             os.close(descriptor)
         return False
 
+    def _is_lock(self, file: str) -> bool:
+        try:
+            return os.path.samefile(file, self._path)
+        except OSError:
+            return False
+
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _take(descriptor: int) -> None:
+    """Take a lock; raise `OSError` where another has it, and not only asked for a moment whether somebody has."""
+    end = time.monotonic() + _ASKING_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_ASKING_S / 20)
+        else:
+            return
 
 
 def _make(path: Path, fresh: bytes) -> None:

@@ -1,18 +1,35 @@
 """The command line, a module for each group of verbs.
 
-Results on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 wrong use. Whatever goes wrong is one sentence that
-says what to do. Verbs import what they need when they run: `status` must not pay for `serve`.
+Results on stdout, talk on stderr. Exit codes: 0 done; 1 failed, which a name that nothing has is, too; 2 wrong use; 130
+interrupted. A list of nothing is done. Whatever goes wrong is one sentence that says what to do, and with `--json` also
+one object on stdout. Verbs import what they need when they run: `status` must not pay for `serve`.
 """
 
 from __future__ import annotations
 
-# The verbs register themselves, and --help has them in this order.
-# isort: off
-from compiler_daemon.cli import doctor, bundle, insight, inventory, retention, keys, signers
-from compiler_daemon.cli import daemon, page, recompile, tier, warm
+import sys
 
-# isort: on
-from compiler_daemon.cli.options import cli, fail
+# The verbs register themselves; `day` has their order.
+from compiler_daemon.cli import (
+    bundle,
+    daemon,
+    doctor,
+    insight,
+    inventory,
+    keys,
+    page,
+    place,
+    recompile,
+    retention,
+    service,
+    settings,
+    signers,
+    tier,
+    trainer,
+    warm,
+)
+from compiler_daemon.cli.json_errors import asked_for_json, run_for_json
+from compiler_daemon.cli.options import PROGRAM, cli, fail
 from compiler_daemon.errors import DaemonError, UsageError
 
 __all__ = [
@@ -24,11 +41,14 @@ __all__ = [
     "inventory",
     "keys",
     "page",
+    "place",
     "recompile",
     "retention",
-    "run",
+    "service",
+    "settings",
     "signers",
     "tier",
+    "trainer",
     "warm",
 ]
 
@@ -36,7 +56,10 @@ __all__ = [
 def run() -> None:
     """Run the command line and exit."""
     try:
-        cli(prog_name="compiler-daemon")
+        if asked_for_json(sys.argv[1:]):
+            run_for_json(cli)
+        else:
+            cli(prog_name=PROGRAM)
     except UsageError as error:
         fail(error, code=2)
     except (DaemonError, OSError) as error:

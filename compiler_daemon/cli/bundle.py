@@ -19,7 +19,7 @@ from compiler_daemon.errors import DaemonError, UsageError
 
 @cli.command(name="export")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written whole or not at all.", dir_okay=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written whole or not at all; `-` is stdout.")],
     keys: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY]...", help="Keys or ids, or their beginnings. [all]", autocompletion=complete_key),
@@ -41,11 +41,14 @@ def export(
     from compiler_daemon.admin.bundle.export import Exporter
     from compiler_daemon.admin.connection import OperatorClient, read_secret
     from compiler_daemon.admin.inventory.calls import InventoryClient
+    from compiler_daemon.admin.output import STDOUT
     from compiler_daemon.cli.terminal import counting
     from compiler_daemon.text import numbers
 
     if keys and program:
         raise UsageError("name keys or a --program, not both")
+    if (to_stdout := file == STDOUT) and as_json:
+        raise UsageError("the file goes to stdout, and so would the JSON: name a file, or leave --json out")
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     with OperatorClient.of(place) as operator, counting("exporting") as progress:
         exporter = Exporter(InventoryClient(operator), progress)
@@ -63,16 +66,18 @@ def export(
             if graphs
             else f"{numbers.counted(done.artifacts, 'artifact')} and {numbers.counted(done.graphs, 'graph')}"
         )
-        print_result(
-            f"{file}: {what} of {numbers.counted(done.environments, 'environment')}, {numbers.size(done.bytes)}"
-        )
+        told = f"{what} of {numbers.counted(done.environments, 'environment')}, {numbers.size(done.bytes)}"
+        if to_stdout:
+            typer.echo(told, err=True)
+        else:
+            print_result(f"{file}: {told}")
     if done.left_out:
         raise typer.Exit(1)
 
 
 @cli.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.", dir_okay=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote; `-` is stdin.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and judge; store nothing.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also what does not fit this machine.")] = False,
     secret_file: Annotated[
@@ -119,7 +124,7 @@ def import_(
         if room > free:
             raise DaemonError(
                 f"the import needs {numbers.size(room)} and the store has {numbers.size(max(free, 0))} left: serve "
-                "with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`; nothing was imported"
+                "with a larger --store-size, or make room with `compiler-daemon gc --max-size`; nothing was imported"
             )
         with counting("importing") as progress:
             done = importer.run(everything=everything, progress=progress)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, age, cli, print_result, some_bytes
 from compiler_daemon.config import (
     ClientAuth,
     DaemonConfig,
@@ -21,10 +21,11 @@ from compiler_daemon.config import (
     TierConfig,
     sandbox_mode,
 )
+from compiler_daemon.errors import UsageError
 from compiler_daemon.tier.address import tier_places
 from compiler_daemon.workers.variables import named_variables
 
-_GIB = 2**30
+_STORE_SIZE: Any = "20GiB"  # as it is typed
 
 
 @cli.command()
@@ -32,10 +33,22 @@ def serve(
     directory: Directory = None,
     address: ListenAddress = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [half of the cores]")] = None,
-    store_gib: Annotated[float, typer.Option(min=0.001, help="Room for artifacts.")] = 20.0,
+    store_size: Annotated[
+        int,
+        typer.Option(
+            "--store-size", "--store-gib", metavar="SIZE", parser=some_bytes, help="Room for artifacts: 50GB."
+        ),
+    ] = _STORE_SIZE,
     job_seconds: Annotated[float, typer.Option(min=1, help="A compile that runs longer is killed.")] = 900.0,
-    job_gib: Annotated[
-        float | None, typer.Option(min=0.001, help="Memory of one compile. [half of the machine's]")
+    job_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--job-memory",
+            "--job-gib",
+            metavar="SIZE",
+            parser=some_bytes,
+            help="Memory of one compile: 8GB. [half of the machine's]",
+        ),
     ] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, help="How long a stop waits for running compiles.")] = 60.0,
     prewarm: Annotated[bool, typer.Option(help="Start a worker when a client says hello.")] = True,
@@ -58,9 +71,10 @@ def serve(
     page_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1; 0 takes any. [no page]"
+            min=0, max=65535, help="Serve the web page and metrics on this port of 127.0.0.1. [any that is free]"
         ),
     ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the web page and metrics.")] = True,
     client_auth: Annotated[
         ClientAuth,
         typer.Option(help="What clients of a HOST:PORT address show over TLS; `compiler-daemon keys` makes either."),
@@ -94,18 +108,52 @@ def serve(
     farm_key: Annotated[
         Path | None, typer.Option(help="The certificate's key, a file of mode 600. [COMPILER_DAEMON_FARM_KEY]")
     ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Serve in the background: return when calls are answered. Logs go into DIR/log."),
+    ] = False,
+    unless_running: Annotated[
+        bool,
+        typer.Option("--unless-running", help="With --detach: where a daemon answers already, that one will do."),
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="AGE", parser=age, help="End when nobody has used the daemon for so long: 30min, 12h. [never]"
+        ),
+    ] = None,
+    first_worker: Annotated[
+        str, typer.Option(metavar="PYTHON", help="Start a worker of this interpreter at once. [at the first hello]")
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every call.")] = False,
 ) -> None:
-    """Serve until stopped; prints `ready ADDRESS` when calls are answered."""
+    """Serve until stopped; prints `ready ADDRESS` when calls are answered.
+
+    Example: compiler-daemon serve --detach --store-size 50GB
+    """
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if unless_running and not detach:
+        raise UsageError("--unless-running is for a daemon in the background: add --detach")
+    if detach:
+        from compiler_daemon.admin.life.detached import ensure_daemon, start_detached
+
+        options = [one for one in sys.argv[2:] if one not in ("--detach", "--unless-running")]
+        found = ensure_daemon(place, options).address if unless_running else start_detached(place.directory, options)
+        print_result(f"ready {found}")
+        return
     mode = sandbox_mode(os.environ, None if sandbox is None else "required" if sandbox else "off")
     pool = PoolConfig(
-        wall_s=job_seconds, prewarm=prewarm, niceness=nice, sandbox=mode, variables=named_variables(os.environ)
+        wall_s=job_seconds,
+        prewarm=prewarm,
+        niceness=nice,
+        sandbox=mode,
+        variables=named_variables(os.environ),
+        first_interpreter=first_worker,
     )
     if workers is not None:
         pool = replace(pool, max_workers=workers)
-    if job_gib is not None:
-        pool = replace(pool, memory_bytes=int(job_gib * _GIB))
+    if job_memory is not None:
+        pool = replace(pool, memory_bytes=job_memory)
     from compiler_daemon.farm.address import farm_of
     from compiler_daemon.serve import become_daemon
 
@@ -117,9 +165,11 @@ def serve(
             client_auth=client_auth,
             reflection=reflection,
             allow_publish=publish,
-            store_max_bytes=int(store_gib * _GIB),
-            page_port=page_port,
+            store_max_bytes=store_size,
+            page_port=(page_port or 0) if page else None,
+            page_optional=page_port is None,
             drain_s=drain_seconds,
+            idle_s=idle,
             pool=pool,
             tier=TierConfig(places=tier_places(tier or [], os.environ), accept=tier_accept),
             farm=farm_of(os.environ, address=farm, ca=farm_ca, certificate=farm_cert, key=farm_key, wait_s=farm_wait),
@@ -132,14 +182,26 @@ def serve(
 def status(
     directory: Directory = None,
     address: ListenAddress = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a daemon answers.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for that; then exit code 1.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs."""
+    """Show what the daemon does now, with the compiles under way; exit code 1 where none runs.
+
+    Example: compiler-daemon status --wait
+    """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
     from compiler_daemon.admin.status.page import find_page
 
-    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if wait:
+        from compiler_daemon.admin.life.detached import wait_for_daemon
+
+        wait_for_daemon(place, timeout)
+    with OperatorClient.of(place) as operator:
         state, flights, url = operator.status(), RunClient(operator).flights(), find_page(operator)
     if as_json:
         in_flight = [flight.document for flight in flights]
@@ -155,23 +217,17 @@ def stop(
     directory: Directory = None,
     address: ListenAddress = None,
     wait: Annotated[bool, typer.Option(help="Return when the daemon has gone.")] = True,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for that; then exit code 1.")
+    ] = 90.0,
+    now: Annotated[bool, typer.Option("--now", help="Do not let running compiles end.")] = False,
 ) -> None:
-    """Stop the daemon gracefully. None running is fine."""
-    from compiler_daemon.access.directory import DirectoryLock
-    from compiler_daemon.admin.connection import OperatorClient
-    from compiler_daemon.errors import NotRunningError
+    """Stop the daemon gracefully. None running is fine.
+
+    Example: compiler-daemon stop --timeout 300
+    """
+    from compiler_daemon.admin.life.ending import end_daemon
 
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
-    lock = DirectoryLock(place.directory)
-    try:
-        with OperatorClient.of(place) as operator:
-            operator.shutdown()
-    except NotRunningError as error:
-        if lock.is_held():
-            # It drains already, and answers no more.
-            typer.echo("the daemon stops already", err=True)
-        else:
-            typer.echo(f"nothing to stop: {error}", err=True)
-            return
-    while wait and lock.is_held():
-        time.sleep(0.05)
+    if said := end_daemon(place, now=now, wait_s=timeout if wait else 0.0):
+        typer.echo(said, err=True)

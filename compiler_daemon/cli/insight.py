@@ -52,6 +52,10 @@ def explain(
 def stats(
     watch: Annotated[bool, typer.Option("--watch", help="Show them again and again, until interrupted.")] = False,
     every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    zero: Annotated[
+        bool, typer.Option("--zero", "-z", help="Show them, and count from now on; --all still has everything.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Since the store was made, also after --zero.")] = False,
     directory: Directory = None,
     address: ListenAddress = None,
     as_json: AsJson = False,
@@ -62,20 +66,42 @@ def stats(
     """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.insight.calls import RunClient
+    from compiler_daemon.admin.inventory.offline import nobody_serves
 
-    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
-        client = RunClient(operator)
-        if watch:
-            with suppress(KeyboardInterrupt):
-                _watch(client.statistics, every, as_json=as_json)
-            return
-        figures = client.statistics()
+    if zero and (watch or everything):
+        raise UsageError("--zero begins anew: leave --watch and --all out")
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if not watch and nobody_serves(place):
+        from compiler_daemon.admin.insight.offline import stored_statistics
+
+        figures = stored_statistics(place)
+    else:
+        with OperatorClient.of(place) as operator:
+            client = RunClient(operator)
+            if watch:
+                with suppress(KeyboardInterrupt):
+                    _watch(lambda: _chosen(place, client.statistics(), everything)[0], every, as_json=as_json)
+                return
+            figures = client.statistics()
+    shown, since = _chosen(place, figures, everything)
     if as_json:
-        print_result(json.dumps(figures.document))
+        print_result(json.dumps({**shown.document, **({"since": since} if since else {})}))
     else:
         from compiler_daemon.admin.insight.statistics_view import print_statistics
 
-        print_statistics(figures)
+        print_statistics(shown, since=since)
+    if zero:
+        from compiler_daemon.admin.insight.since import begin_again
+
+        begin_again(place.directory, figures)
+        typer.echo("the next `stats` counts from now on", err=True)
+
+
+def _chosen(place: DaemonLocation, figures: Figures, everything: bool) -> tuple[Figures, float]:
+    """Return the figures to be shown, and since when they are: 0 for since the store was made."""
+    from compiler_daemon.admin.insight.since import since_then
+
+    return (figures, 0.0) if everything else since_then(place.directory, figures)
 
 
 def _watch(ask: Callable[[], Figures], every_s: float, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`ls` and `show`: what is kept. They ask the running daemon; looking counts nothing as used."""
+"""`ls` and `show`: what is kept, as the daemon says, or the store where none runs. Looking counts nothing as used."""
 
 from __future__ import annotations
 
@@ -61,11 +61,20 @@ _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
 
 @contextmanager
 def inventory_of(directory: Path | None, address: str | None) -> Iterator[InventoryClient]:
-    """Yield the calls to the daemon that these options name; they go over one connection, which ends with the block."""
+    """Yield what answers for the directory that these options name: its daemon, or its store where none serves.
+
+    Calls to a daemon go over one connection, which ends with the block.
+    """
     from compiler_daemon.admin.connection import OperatorClient
     from compiler_daemon.admin.inventory.calls import InventoryClient
+    from compiler_daemon.admin.inventory.offline import StoredInventory, nobody_serves, opened_store
 
-    with OperatorClient.of(DaemonLocation.resolve(os.environ, directory=directory, address=address)) as operator:
+    place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
+    if nobody_serves(place):
+        with opened_store(place) as store:
+            yield StoredInventory(store)
+        return
+    with OperatorClient.of(place) as operator:
         yield InventoryClient(operator)
 
 
@@ -85,7 +94,7 @@ def list_artifacts(
     address: ListenAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the artifacts that a running daemon keeps, newest first.
+    """List the artifacts that are kept, newest first.
 
     Example: compiler-daemon ls --program benches.multires --sort size
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compiler_daemon.cli.options import AsJson, Directory, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, cli, path, print_result
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
@@ -23,6 +23,7 @@ keys = typer.Typer(
     help="Keys for clients on other machines: an authority, certificates, tokens; signers of a shared tier. "
     "The Unix socket needs none of it.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 cli.add_typer(keys, name="keys")
 
@@ -81,7 +82,9 @@ def rotate(
 @keys.command()
 def client(
     name: Annotated[str, typer.Argument(help="What this client is called in the log and in `keys show`.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory for the client's keys.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=path, help="An empty or new directory for the client's keys.")
+    ],
     directory: Directory = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="It may look up, read and have graphs compiled, and not publish.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import DaemonLocation
-from compiler_daemon.errors import UsageError
+from compiler_daemon.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.connection import OperatorClient
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @cli.command(epilog="Example: compiler-daemon export --graphs sweep.graphs; compiler-daemon replay sweep.graphs")
 def replay(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A file that `export --graphs` wrote.", dir_okay=False)
+        Path | None, typer.Argument(metavar="FILE", help="A file that `export --graphs` wrote; `-` is stdin.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All graphs that the daemon keeps itself.")] = False,
     program: Annotated[str, typer.Option(metavar="NAME", help="Only what this program brought.")] = "",
@@ -86,18 +87,19 @@ def _replayed(
     from compiler_daemon.admin.recompile.run import Replayer, from_file, kept
     from compiler_daemon.cli.terminal import counting
 
-    if file is not None:
-        with Bundle.open(file, kind="graphs") as bundle:
+    with ExitStack() as scope:
+        if file is not None:
+            bundle = scope.enter_context(Bundle.open(file, kind="graphs"))
             total = sum(program in ("", one.program) for one in bundle.index.requests)
-        graphs = from_file(file, program=program)
-    else:
-        listed = kept(InventoryClient(operator), program=program)
-        total, graphs = len(listed), iter(listed)
-    if not total:
-        raise UsageError("there is no graph of that: `compiler-daemon ls` lists what is kept")
-    replayer = Replayer(operator, interpreter=python, threads=threads, jobs=jobs)
-    done = 0
-    with counting("replaying") as progress:
+            graphs = from_file(bundle, program=program)
+        else:
+            listed = kept(InventoryClient(operator), program=program)
+            total, graphs = len(listed), iter(listed)
+        if not total:
+            raise BundleError("no graph is kept of what you named: `compiler-daemon ls` lists what there is")
+        replayer = Replayer(operator, interpreter=python, threads=threads, jobs=jobs)
+        done = 0
+        progress = scope.enter_context(counting("replaying"))
         progress(0, total)
 
         def note(_outcome: Outcome) -> None:

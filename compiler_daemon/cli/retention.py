@@ -10,14 +10,12 @@ import typer
 
 from compiler_daemon.cli.completion import KeyArguments, complete_program
 from compiler_daemon.cli.inventory import inventory_of
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
-from compiler_daemon.errors import UsageError
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, byte_size, cli, print_result
+from compiler_daemon.errors import NothingNamedError, UsageError
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.inventory.calls import InventoryClient
     from compiler_daemon.store import ArtifactRow
-
-_GIB = 2**30
 
 
 @cli.command()
@@ -69,6 +67,8 @@ def remove(
         raise UsageError("say what to remove: keys, a --program, or --all")
     with inventory_of(directory, address) as client:
         rows = _named(client, keys) if keys else client.artifacts(program=program)
+        if program and not rows:
+            raise NothingNamedError(program)
         size = sum(row.bytes for row in rows)
         what = numbers.counted(len(rows), "artifact")
         if rows and not yes:
@@ -86,11 +86,21 @@ def remove(
 @cli.command(name="gc")
 def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    max_gib: Annotated[
-        float | None, typer.Option(min=0, metavar="G", help="Go down to this size. [90 % of the store's limit]")
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            "--max-gib",
+            metavar="SIZE",
+            parser=byte_size,
+            help="Go down to this size: 10GB. [90 % of the store's limit]",
+        ),
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Also what nobody has used for so long: 30d, 12h.")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="Also what nobody has used for so long: 12h, 30d; units are s, min, h, d, w, y."
+        ),
     ] = None,
     directory: Directory = None,
     address: ListenAddress = None,
@@ -109,9 +119,8 @@ def collect(
         unused_s = numbers.parse_duration(older_than) if older_than is not None else None
     except ValueError as error:
         raise UsageError(str(error)) from error
-    max_bytes = int(max_gib * _GIB) if max_gib is not None else None
     with inventory_of(directory, address) as client:
-        done = client.collect(dry_run=dry_run, max_bytes=max_bytes, unused_s=unused_s)
+        done = client.collect(dry_run=dry_run, max_bytes=max_size, unused_s=unused_s)
         kinds = {} if as_json else client.kinds(done.artifacts)
     if as_json:
         print_result(json.dumps({**asdict(done.report), "listed": [asdict(row) for row in done.artifacts]}))

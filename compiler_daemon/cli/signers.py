@@ -15,7 +15,9 @@ from compiler_daemon.cli.options import AsJson, Directory, print_result
 if TYPE_CHECKING:
     from compiler_daemon.admin.keys.signers import SignersView
 
-signer = typer.Typer(help="The key with which this daemon signs for a tier.", no_args_is_help=True)
+signer = typer.Typer(
+    help="The key with which this daemon signs for a tier.", no_args_is_help=True, rich_markup_mode=None
+)
 keys.add_typer(signer, name="signer")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compile_wire.plain import plain
-from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, Tiers, cli, print_result
+from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, Tiers, byte_size, cli, print_result
 from compiler_daemon.config import DaemonLocation, TierAccept
 from compiler_daemon.errors import DaemonError, NothingNamedError, TierError, UsageError
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from compiler_daemon.admin.answers import DaemonState
     from compiler_daemon.admin.tier.cleaning import Cleaned
 
-_GIB = 2**30
 
-tier = typer.Typer(help="Looks into a tier that daemons share, verifies it, cleans it.", no_args_is_help=True)
+tier = typer.Typer(
+    help="Looks into a tier that daemons share, verifies it, cleans it.", no_args_is_help=True, rich_markup_mode=None
+)
 cli.add_typer(tier, name="tier")
 
 
@@ -157,10 +158,18 @@ def verify(
 def collect(
     named: Tiers = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="What nobody has used for so long: 30d, 12h.")
+        str | None,
+        typer.Option(metavar="AGE", help="What nobody has used for so long: 12h, 30d; units are s, min, h, d, w, y."),
     ] = None,
-    max_gib: Annotated[
-        float | None, typer.Option(min=0, metavar="N", help="Then the oldest, down to this size.")
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            "--max-gib",
+            metavar="SIZE",
+            parser=byte_size,
+            help="Then the oldest, down to this size: 100GB.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
@@ -170,7 +179,7 @@ def collect(
     One node cleans at a time, so that every node may have this in its timetable. In a bucket an object is as old as
     its writing: buckets do not note when something is read.
 
-    Example: compiler-daemon tier gc --tier file:///srv/compile-tier --older-than 30d --max-gib 100
+    Example: compiler-daemon tier gc --tier file:///srv/compile-tier --older-than 30d --max-size 100GB
     """
     from compiler_daemon.admin.tier.cleaning import Rules, clean
     from compiler_daemon.admin.tier.contents import opened
@@ -182,9 +191,9 @@ def collect(
         older_than_s = numbers.parse_duration(older_than) if older_than is not None else None
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if older_than_s is None and max_gib is None:
-        raise UsageError("say what may go: --older-than 30d, --max-gib 100, or both")
-    rules = Rules(older_than_s=older_than_s, max_bytes=int(max_gib * _GIB) if max_gib is not None else None)
+    if older_than_s is None and max_size is None:
+        raise UsageError("say what may go: --older-than 30d, --max-size 100GB, or both")
+    rules = Rules(older_than_s=older_than_s, max_bytes=max_size)
 
     def on_waiting(host: str) -> None:
         typer.echo(f"{host} has the lease of cleaning: waiting for a sign of life, or that it runs out", err=True)

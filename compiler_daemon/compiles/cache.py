@@ -57,10 +57,13 @@ class Cache:
 
         What is not here is looked for in the shared tiers, for no longer than a trainer would bear.
         """
-        entries = await self.find(environment, key, have)
+        self._environments.fields(environment)
+        entries = await asyncio.to_thread(self._find, environment, key, have, counted=True)
         if not entries and self._tiers is not None:
             found = await self._tiers.find_soon(environment, key, self._disputed.union(have))
-            entries = [await self.take_in(found)] if found is not None else []
+            if found is not None:
+                entries = [await self.take_in(found)]
+                await asyncio.to_thread(self._store.note_hit, entries[0].digest)
         self._counters.add(metrics.LOOKUPS)
         self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
         if entries:
@@ -72,7 +75,7 @@ class Cache:
     async def find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
         """Return the same as `lookup`, without counting it."""
         self._environments.fields(environment)
-        return await asyncio.to_thread(self._find, environment, key, have)
+        return await asyncio.to_thread(self._find, environment, key, have, counted=False)
 
     async def fetch(self, environment: Digest, key: str, have: Collection[Digest]) -> Entry | None:
         """Return an artifact that a shared tier has, stored here by now; however long a tier takes that answers."""
@@ -157,7 +160,7 @@ class Cache:
                 logger.warning("the graph of key %s is not kept: %s", decoded.key[:16], error)
         return stored
 
-    def _find(self, environment: Digest, key: str, have: Collection[Digest]) -> list[Entry]:
+    def _find(self, environment: Digest, key: str, have: Collection[Digest], *, counted: bool) -> list[Entry]:
         entries: list[Entry] = []
         room = MAX_INLINE_BYTES
         for stored in self._store.find(environment, key, exclude=tuple(have), limit=MAX_ENTRIES_PER_LOOKUP):
@@ -168,6 +171,9 @@ class Cache:
             if entry is not None:
                 room -= overhead + sum(len(data) for data in entry.blobs.values())
                 entries.append(entry)
+        if entries and counted:
+            # Of the artifact that torch tries first, as the daemon's own counters: all views say the same.
+            self._store.note_hit(entries[0].digest)
         return entries
 
     def _entry(self, stored: StoredArtifact, environment: Digest, key: str, room: int) -> Entry | None:

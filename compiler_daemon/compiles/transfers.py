@@ -135,7 +135,7 @@ class Transfers:
         if usage.bytes + size > usage.max_bytes:
             raise StoreFullError(
                 f"{size} bytes more do not fit, and an import removes nothing: "
-                "serve with a larger --store-gib, or make room with `compiler-daemon gc --max-gib`"
+                "serve with a larger --store-size, or make room with `compiler-daemon gc --max-size`"
             )
 
     # Below: in threads.

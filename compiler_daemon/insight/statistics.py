@@ -75,9 +75,10 @@ class StatisticsCollector:
 
     async def collect(self) -> Statistics:
         """Return the figures as they are now; takes milliseconds, however full the store is."""
-        return await asyncio.to_thread(self._collect)
+        return await asyncio.to_thread(self.collect_now)
 
-    def _collect(self) -> Statistics:
+    def collect_now(self) -> Statistics:
+        """Return the same where nothing else is to go on meanwhile."""
         counted: Counter[str] = Counter(self._store.counts())
         counted.update(self._counters.pending())
         programs = self._log.programs()

@@ -94,6 +94,10 @@ class Artifacts:
                 found.append(artifact)
         return found
 
+    def note_hit(self, digest: Digest) -> None:
+        """Count a hit. See `Store.note_hit`."""
+        self._usage_tracker.note(digest, hits=1)
+
     def get(self, digest: Digest) -> StoredArtifact | None:
         """Return one artifact where it is complete; not stamped as used."""
         return self._complete(digest)

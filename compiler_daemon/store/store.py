@@ -168,9 +168,13 @@ class Store:
         """Return the artifacts of a key, newest first, and stamp them as used.
 
         All their blobs are in place in full size; none is returned with a blob that is missing or known to be damaged.
-        They will not be evicted within `grace_s`.
+        They will not be evicted within `grace_s`. What counts as a hit is for the caller to say, with `note_hit`.
         """
         return self._artifacts.find(environment, key, exclude=exclude, limit=limit)
+
+    def note_hit(self, digest: Digest) -> None:
+        """Count a hit of an artifact; one that is not stored any more has none."""
+        self._artifacts.note_hit(digest)
 
     def artifacts(self, *, environment: Digest | None = None, digest: Digest | None = None) -> list[ArtifactRow]:
         """Return the list of artifacts, newest first."""

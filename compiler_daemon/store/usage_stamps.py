@@ -31,11 +31,11 @@ class UsageTracker:
         self._flushed = time.monotonic()
         self._failing = False
 
-    def note(self, digest: Digest) -> None:
-        """Note one use, now."""
+    def note(self, digest: Digest, *, hits: int = 0) -> None:
+        """Note that an artifact is used, now, and how many hits it was thereby."""
         with self._lock:
-            _, hits = self._waiting.get(digest, (0.0, 0))
-            self._waiting[digest] = (time.time(), hits + 1)
+            _, before = self._waiting.get(digest, (0.0, 0))
+            self._waiting[digest] = (time.time(), before + hits)
             due = len(self._waiting) > _FLUSH_ABOVE or time.monotonic() - self._flushed > _FLUSH_AFTER_S
         # A reader does not wait for a writer: the next use flushes as well.
         if due and self._index.lock.acquire(blocking=False):

@@ -8,8 +8,14 @@ from __future__ import annotations
 import re
 import time
 
-_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([ywdhms])")
+_UNITS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "min": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(y|w|d|h|min|s)")
+_BYTES = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([a-z]*)")
+_MINUTE_OR_MONTH = re.compile(r"([0-9.]+) ?m")
 
 
 def count(number: float) -> str:
@@ -85,8 +91,21 @@ def stretch(start: float, end: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of `30d`, `12h`, `1.5w`; raise `ValueError` where it is nothing of the kind."""
+    """Return the seconds of `30d`, `12h`, `1.5w`; raise `ValueError` where it is nothing of the kind, or two things."""
+    if unclear := _MINUTE_OR_MONTH.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} could be minutes or months: write {unclear[1]}min, or months in days, as 30d")
     match = _DURATION.fullmatch(text.strip())
     if match is None or not (number := float(match[1]) * _UNITS[match[2]]):
-        raise ValueError(f"{text!r} is no duration: write 30d, 12h or 2w")
+        raise ValueError(f"{text!r} is no duration: write a number with s, min, h, d, w or y, as 30d or 12h")
     return number
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `20GB`, `1.5 TiB`; a number alone is in GiB. Raises `ValueError` where it is nothing such."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is not None and match[2] in ("k", "m", "g", "t"):
+        unit = match[2].upper()
+        raise ValueError(f"{text!r} could count in 1000 or in 1024: write {match[1]}{unit}B or {match[1]}{unit}iB")
+    if match is None or (match[2] and match[2] not in _BYTES):
+        raise ValueError(f"{text!r} is no size: write a number with kB, MB, GB, TB, or KiB, MiB, GiB, TiB, as 20GB")
+    return int(float(match[1]) * _BYTES[match[2] or "gib"])

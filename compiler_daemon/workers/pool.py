@@ -29,6 +29,7 @@ from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostErr
 from compiler_daemon.jobs import WorkerHello, WorkerKind, WorkerView, worker_kind
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
+from compiler_daemon.workers.differences import other_environment
 from compiler_daemon.workers.headers import HeaderMaker
 from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
 
@@ -83,9 +84,11 @@ class Pool:
         counters: metrics.Counters,
         on_hello: Callable[[WorkerHello], Awaitable[None]],
         facts_of: Callable[[Digest], Awaitable[bytes]],
+        on_other_environment: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_hello` hears every worker that came up; `facts_of` tells what is known of an environment, or nothing.
 
+        `on_other_environment` hears that a client and a worker of one interpreter say different environments.
         Of what is `hidden`, workers must see their own scratch alone.
         """
         self._config = config
@@ -96,6 +99,7 @@ class Pool:
         self._counters = counters
         self._on_hello = on_hello
         self._facts_of = facts_of
+        self._on_other_environment = on_other_environment
         self._starting: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
@@ -143,12 +147,19 @@ class Pool:
         """Start a worker in the background, where none is there for the environment and there is room."""
         start = _Start(interpreter, worker_kind(fields))
         known = self._recall(start)
+        if known and known.hello and not _states(known, environment):
+            self._on_other_environment()
         if self._closed or not self._config.prewarm or (known and (known.failure or not _states(known, environment))):
             return
         here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
         coming = any(_start_of(worker) == start for worker in self._starting)
         if not here and not coming and self._count() < self._config.max_workers:
             self._begin(start, environment)
+
+    def prewarm_first(self) -> None:
+        """Start a worker of the interpreter that is told to come first, before anybody says hello."""
+        if interpreter := self._config.first_interpreter:
+            self._begin(_Start(interpreter, "graphs"), None)
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -270,7 +281,7 @@ class Pool:
             return None
         return JobRefusedError(
             "ENVIRONMENT",
-            "the daemon's worker runs in another environment than this process",
+            other_environment(known.hello.fields, request.fields),
             differing_fields(known.hello.fields, request.fields),
         )
 
@@ -350,6 +361,8 @@ class Pool:
             self._say_unconfined(start, hello)
             self._idle.append(worker)
         self._dispatch()
+        if hello and environment and hello.environment != environment:
+            self._on_other_environment()
         if hello:
             await self._on_hello(hello)
 

@@ -55,9 +55,12 @@ def _triton() -> str:
     if not has_triton_package():
         return ""
     import triton
+    from torch._inductor import codecache
     from torch._inductor.runtime.triton_compat import triton_key  # the name differs between versions of triton
 
-    return f"{triton.__version__}-{hashlib.sha256(triton_key().encode()).hexdigest()[:32]}"
+    # torch's own function, where there is one, may have been given what `source_digests` remembers.
+    key: str = getattr(codecache, "triton_key", triton_key)() or triton_key()
+    return f"{triton.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 def _libc() -> tuple[str, str]:

@@ -27,6 +27,7 @@ def test_every_variable_is_read() -> None:
             "TORCH_COMPILE_CLIENT_TIMEOUT": "2.5",
             "TORCH_COMPILE_CLIENT_READONLY": "1",
             "TORCH_COMPILE_CLIENT_REPORT": "/tmp/report.json",
+            "TORCH_COMPILE_CLIENT_WITHOUT": "digests,collector",
             "TORCH_COMPILE_CLIENT_LOG": "Debug",
         }
     )
@@ -37,6 +38,7 @@ def test_every_variable_is_read() -> None:
         graph_timeout_s=2.5,
         read_only=True,
         report=Path("/tmp/report.json"),
+        without=frozenset({"digests", "collector"}),
         log_level=logging.DEBUG,
     )
 
@@ -59,11 +61,36 @@ def test_a_timeout_that_is_none_leaves_the_default_and_a_complaint(text: str) ->
 
 def test_a_malformed_switch_or_level_is_the_default_and_a_complaint() -> None:
     config = ClientConfig.from_environment(
-        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "yes", "TORCH_COMPILE_CLIENT_LOG": "loud"}
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "perhaps", "TORCH_COMPILE_CLIENT_LOG": "loud"}
     )
 
     assert config.log_level == logging.INFO
     assert len(config.complaints) == 2
+
+
+@pytest.mark.parametrize("text", ["1", "true", "Yes", " ON "])
+def test_a_switch_is_on_in_whichever_of_the_usual_words(text: str) -> None:
+    config = ClientConfig.from_environment(
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": text, "TORCH_COMPILE_CLIENT_READONLY": text}
+    )
+
+    assert (config.read_only, config.starts_daemon, config.complaints) == (True, False, ())
+
+
+def test_auto_starts_a_daemon_and_is_no_word_for_another_switch() -> None:
+    config = ClientConfig.from_environment(
+        {"HOME": "/h", "TORCH_COMPILE_CLIENT": "auto", "TORCH_COMPILE_CLIENT_READONLY": "auto"}
+    )
+
+    assert (config.starts_daemon, config.read_only, len(config.complaints)) == (True, False, 1)
+
+
+def test_a_part_that_is_none_is_a_complaint_and_the_others_are_left_out() -> None:
+    config = ClientConfig.from_environment({"HOME": "/h", "TORCH_COMPILE_CLIENT_WITHOUT": "digests,tracing"})
+
+    assert config.without == {"digests"}
+    (complaint,) = config.complaints
+    assert "tracing" in complaint
 
 
 def test_compile_only_mode_waits_for_compiles_however_long_they_run() -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import compile_client
 from compile_client.reporting.counters import Counters, ReportFile
+from compile_client.reporting.summary import Summary
 
 
 def read(path: Path) -> dict[str, object]:
@@ -60,9 +63,44 @@ def test_the_line_says_what_happened() -> None:
         report.count_graph()
         report.count_hit(saved_s=13.7)
 
-    assert report.line() == (
-        "3 graphs: 3 from the daemon's store (saved 41 s), 0 compiled by the daemon, 0 compiled here"
-    )
+    assert report.line() == "3 graphs: 3 from the daemon's store (saved 41 s)"
+
+
+def test_the_line_leaves_out_what_did_not_happen_and_tells_of_what_was_interrupted() -> None:
+    report = Counters()
+    for _ in range(3):
+        report.count_graph()
+    report.count_daemon_compile()
+    report.count_fallback("timeout")
+
+    assert report.line() == "3 graphs: 1 compiled by the daemon, 2 interrupted (timeout 1)"
+    assert report.line(ended=False) == "3 graphs: 1 compiled by the daemon, 2 under way (timeout 1)"
+
+
+def test_the_summary_is_a_line_and_in_a_notebook_a_table_that_holds_no_markup_of_others() -> None:
+    report = Counters()
+    report.count_graph()
+    report.count_hit(saved_s=13.7)
+    report.count_refusal("<script>")
+
+    summary = Summary(report.line(), report.as_dict())
+
+    assert str(summary) == "1 graph: 1 from the daemon's store (saved 14 s) (<script> 1)"
+    html = summary._repr_html_()
+    assert '<td style="text-align:left">from the daemon&#x27;s store</td><td style="text-align:right">1</td>' in html
+    assert "not taken: &lt;script&gt;" in html
+    assert "compiled here" not in html
+
+
+def test_a_summary_of_nothing_says_so() -> None:
+    assert str(compile_client.summary()) == "nothing was compiled yet"
+    assert compile_client.summary()._repr_html_() == "<p>nothing was compiled yet</p>"
+
+
+def test_the_client_has_the_packages_version() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert compile_client.__version__ == project["version"]
 
 
 def test_the_line_says_why_something_was_compiled_here() -> None:
@@ -78,7 +116,7 @@ def test_the_line_says_why_something_was_compiled_here() -> None:
     report.count_published()
 
     assert report.line() == (
-        "4 graphs: 1 from torch's own cache, 0 from the daemon's store (saved 0 s), 1 compiled by the daemon, "
+        "4 graphs: 1 from torch's own cache, 1 compiled by the daemon, "
         "2 compiled here (timeout 1, unsupported 1), 1 published"
     )
 

@@ -188,6 +188,8 @@ def code_of(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: flo
     return user_code_of(graph_of(torch.ops.user_code.op.default), [torch.ones(2)])
 
 
+# Python 3.12 and newer warn of itertools' state.
+@pytest.mark.filterwarnings("ignore:Pickle, copy, and deepcopy support:DeprecationWarning")
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_a_formula_is_known_with_every_value_that_it_leads_to(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,14 +31,20 @@ class Ended:
     stderr: str
 
 
-def cli(directory: Path, *arguments: str, terminal_says: str | None = None) -> Ended:
-    """Run the command line in this process; with `terminal_says` it believes to be at a terminal that answers so."""
+def cli(directory: Path, *arguments: str, terminal_says: str | None = None, columns: int | None = None) -> Ended:
+    """Run the command line in this process; with `terminal_says` it believes to be at a terminal that answers so.
+
+    With `columns`, what it prints goes to a terminal of that width, else into a pipe.
+    """
     out, err = io.StringIO(), io.StringIO()
     told = io.StringIO(terminal_says or "")
     if terminal_says is not None:
         for end in (err, told):
             end.isatty = lambda: True  # type: ignore[method-assign]
-    environ = {"COMPILER_DAEMON_DIR": str(directory), "COLUMNS": "200", "NO_COLOR": "1"}
+    environ = {"COMPILER_DAEMON_DIR": str(directory), "COLUMNS": str(columns or 200), "NO_COLOR": "1"}
+    if columns is not None:
+        out.isatty = lambda: True  # type: ignore[method-assign]
+        environ["TERM"] = "dumb"
     code: object = 0
     with (
         patch.dict(os.environ, environ),

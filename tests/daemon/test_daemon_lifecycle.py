@@ -90,7 +90,14 @@ def test_status_of_nothing_fails_and_says_what_to_do(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
+        (("serve", "--dir", ""), 2, "it is empty"),
+        (("status", "--dir", " "), 2, "it is empty"),
+        (("keys", "client", "alice", "--out", ""), 2, "it is empty"),
+        (("serve", "--address", ""), 2, "write unix:PATH or HOST:PORT"),
         (("serve", "--workers", "0"), 2, "workers"),
+        (("serve", "--store-size", "20G"), 2, "20GB or 20GiB"),
+        (("serve", "--store-size", "0GB"), 2, "more than nothing"),
+        (("serve", "--idle", "5m"), 2, "5min"),
         (("dance",), 2, "dance"),
         (("serve", "--address", "nonsense"), 2, "write unix:PATH or HOST:PORT"),
         (("serve", "--address", "127.0.0.1:0"), 2, "--insecure-loopback"),
@@ -102,7 +109,7 @@ def test_status_of_nothing_fails_and_says_what_to_do(
 def test_wrong_use_is_one_sentence_that_says_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
-    more = ("--dir", str(tmp_path / "d")) if arguments[0] == "serve" else ()
+    more = ("--dir", str(tmp_path / "d")) if arguments[0] == "serve" and "--dir" not in arguments else ()
 
     ended = run(*arguments, *more)
 

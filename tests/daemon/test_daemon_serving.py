@@ -40,7 +40,7 @@ def served(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         process.stderr.close()
 
 
-@pytest.mark.parametrize("options", [[], ["--page-port", "0"]], ids=["plain", "with a page"])
+@pytest.mark.parametrize("options", [["--no-page"], []], ids=["plain", "with a page"])
 def test_an_idle_daemon_is_small_and_has_forgotten_the_command_line(tmp_path: Path, options: list[str]) -> None:
     with served(tmp_path / "d", *options) as process:
         memory = psutil.Process(process.pid).memory_info().rss
@@ -93,7 +93,7 @@ except SystemExit:
 
 
 def test_settings_arrive_whole(tmp_path: Path) -> None:
-    with served(tmp_path / "d", "--store-gib", "3", "--address", f"unix:{tmp_path}/other.sock") as process:
+    with served(tmp_path / "d", "--no-page", "--store-gib", "3", "--address", f"unix:{tmp_path}/other.sock") as process:
         command = [sys.executable, "-m", "compiler_daemon", "status", "--json", "--dir", str(tmp_path / "d")]
         state = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         assert (state["pid"], state["store_max_bytes"]) == (process.pid, 3 * 2**30)
@@ -102,7 +102,7 @@ def test_settings_arrive_whole(tmp_path: Path) -> None:
 
 
 def test_status_says_where_the_page_is(tmp_path: Path) -> None:
-    with served(tmp_path / "d", "--page-port", "0"):
+    with served(tmp_path / "d"):
         command = [sys.executable, "-m", "compiler_daemon", "status", "--dir", str(tmp_path / "d")]
         plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         state = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)

@@ -135,6 +135,26 @@ def test_a_directory_that_others_may_read_is_closed_and_one_they_may_write_refus
         prepare_directory(tmp_path)
 
 
+@pytest.mark.parametrize("there", [("thesis.tex",), (".git", "store"), ("photos", "lost+found")])
+def test_a_directory_with_other_things_in_it_is_refused_and_not_touched(tmp_path: Path, there: tuple[str, ...]) -> None:
+    tmp_path.chmod(0o755)
+    for name in there:
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(DirectoryError, match=f"not empty.*{there[0]}.*--dir"):
+        prepare_directory(tmp_path)
+
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("there", [(), ("lost+found",), ("daemon.sock", "scratch"), ("token", "notes.txt")])
+def test_an_empty_directory_and_a_daemons_own_are_used(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+
+    prepare_directory(tmp_path)
+
+
 def test_token_and_secret_are_made_once(tmp_path: Path) -> None:
     made = Identity.open(tmp_path)
 

@@ -46,6 +46,8 @@ class Daemon:
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     """Variables that are added to its environment."""
+    launcher: tuple[str, ...] = ()
+    """The command by way of which it is started."""
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
 
@@ -53,7 +55,7 @@ class Daemon:
         self._lend_headers()
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self.arguments],
+                [*self.launcher, sys.executable, *self._command],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=clean_environment(TMPDIR=str(self.temporary), **self.environment),
@@ -63,6 +65,10 @@ class Daemon:
         assert line.startswith("ready "), f"{line!r}\n{self.log()}"
         self.address = line.removeprefix("ready ").strip()
         return self
+
+    @property
+    def _command(self) -> list[str]:
+        return ["-m", "compiler_daemon", "serve", "--dir", str(self.directory), *self.arguments]
 
     def _lend_headers(self) -> None:
         """Put torch's header where the daemon keeps it, because each worker would build the same one again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 from tests.e2e.conftest import Daemon, Lab, Trainer, clean_environment
 
@@ -17,7 +18,7 @@ exec {real} "$@"
 class Node:
     """One machine of a fleet, simulated by a daemon with a directory and a compiler of its own."""
 
-    def __init__(self, lab: Lab, name: str, *tiers: str, **variables: str) -> None:
+    def __init__(self, lab: Lab, name: str, *tiers: str, launcher: tuple[str, ...] = (), **variables: str) -> None:
         self.name = name
         self._lab = lab
         self._builds = lab.folder / f"{name}.builds"
@@ -32,7 +33,7 @@ class Node:
         self._variables = {"PATH": f"{tools}:{clean_environment()['PATH']}", "COMPILER_DAEMON_SANDBOX": "off"}
         self._variables |= variables
         arguments = ("--workers", "1", *(word for tier in tiers for word in ("--tier", tier)))
-        self.daemon = Daemon(lab.folder / name, lab.temporary, arguments, self._variables)
+        self.daemon = Daemon(lab.folder / name, lab.temporary, arguments, self._variables, launcher)
         self.line = self._keys("signer", "init", f"{name}-1").splitlines()[0]
         """The public line of its signer."""
 
@@ -43,9 +44,10 @@ class Node:
     def distrust(self, other: Node) -> None:
         self._keys("distrust", other.line.partition(":")[0])
 
-    def train(self, script: str, *arguments: str, **options: str) -> Trainer:
-        """Start a trainer on this node with empty caches, which lack even torch's probes."""
-        return self._lab.start(script, *arguments, daemon=self.daemon, bare=True, **self._variables, **options)
+    def train(self, script: str, *arguments: str, **options: Any) -> Trainer:
+        """Start a trainer on this node with empty caches, even without torch's probes; options replace variables."""
+        options = {**self._variables, **options}
+        return self._lab.start(script, *arguments, daemon=self.daemon, bare=True, **options)
 
     @property
     def builds(self) -> list[str]:

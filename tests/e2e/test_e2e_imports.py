@@ -61,6 +61,7 @@ def test_with_the_variable_set_importing_torch_arms_the_hook_and_no_more() -> No
         "compile_client.graphs.user_code",
         "compile_client.graphs.user_code.registrations",
         "compile_client.hooks",
+        "compile_client.hooks.collector",
         "compile_client.hooks.import_hook",
         "compile_client.hooks.install",
         "compile_client.hooks.triton_hooks",

@@ -81,7 +81,7 @@ def test_the_wheel_has_the_packages_of_client_and_daemon_and_nothing_else(built:
     assert {name.split("/")[0] for name in names} == {*PACKAGES, f"compiler_daemon-{__version__}.dist-info"}
     assert built.wheel.stat().st_size < MOST_BYTES
     # Files that are no modules, and without which something does not work.
-    needed = {"http/static/page.js", "http/templates/overview.html"}
+    needed = {"http/static/page.js", "http/templates/overview.html", "admin/life/compiler-daemon.service"}
     assert {f"compiler_daemon/{name}" for name in needed} | {"compile_torch/settings_2_13.json"} <= set(names)
 
 

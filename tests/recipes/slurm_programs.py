@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+PYTHONPATH = os.environ.get("PYTHONPATH") or f"{REPOSITORY}:{REPOSITORY / 'proto'}"
+"""Where a job's programs find the product: in this checkout, unless the caller names another place."""
 
 _PYTHON = """#!/bin/sh
 exec {python} "$@"

@@ -21,7 +21,7 @@ import pytest
 from benches.harness.guides import files_of
 from benches.harness.slurm import SlurmCluster, slurm_cluster, slurm_programs
 from tests.daemon.daemon_process import wait_until
-from tests.recipes.slurm_programs import REPOSITORY, put_programs
+from tests.recipes.slurm_programs import PYTHONPATH, REPOSITORY, put_programs
 
 PROGRAMS = slurm_programs(os.environ)
 KILL_WAIT_S = 30.0
@@ -98,7 +98,7 @@ def opened(tmp_path: Path, *settings: str, with_torch: bool = False) -> Iterator
     (home / "graphs").write_text("".join(f"key-{letter}=ok 0.5 #{letter}\n" for letter in "abc"))
     environ = {
         "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}",
+        "PYTHONPATH": PYTHONPATH,
         "HOME": str(home),
         "USER": "root",
         "JOURNALS": str(home / "journals"),
@@ -173,7 +173,7 @@ def test_a_sites_prolog_and_epilog_give_every_job_a_daemon_and_take_it_back(tmp_
     (folder / "compile-daemon.conf").write_text(
         f"COMPILE_SHARED={tmp_path / 'home' / 'users'}\nCOMPILE_LOCAL={tmp_path / 'local'}\n"
         f"PATH={tmp_path / 'bin'}:{os.environ['PATH']}\nexport JOURNALS={tmp_path / 'home' / 'journals'}\n"
-        f"export PYTHONPATH={REPOSITORY}:{REPOSITORY / 'proto'}\n"
+        f"export PYTHONPATH={PYTHONPATH}\n"
     )
     settings = (
         f"Prolog={folder / 'prolog.sh'}",

@@ -29,6 +29,12 @@ def test_a_command_without_a_matrix_is_one_cell_and_other_braces_stay() -> None:
     assert commands(from_options(["train", '{"a": 1}', "{scratch}"], [])) == ['train {"a": 1} {scratch}']
 
 
+def test_a_name_in_braces_twice_is_the_trainers_and_a_shells_variable_is_the_shells() -> None:
+    cells = from_options(["sh", "-c", "echo ${HOME} {{size}} {size}"], ["size=16"])
+
+    assert commands(cells) == ["sh -c echo ${HOME} {size} 16"]
+
+
 @pytest.mark.parametrize(
     ("command", "matrix", "complaint"),
     [
@@ -38,6 +44,7 @@ def test_a_command_without_a_matrix_is_one_cell_and_other_braces_stay() -> None:
         (["train"], ["size=1"], "has no {size}"),
         (["train", "{size}"], ["size=1,1"], "a value twice"),
         (["train", "{size}"], ["size=1", "size=2"], "names size twice"),
+        (["train", "{size}", "{mode}"], ["size=1"], r"nothing says what {mode} .* --matrix mode=VALUE.*{{mode}}"),
         (["train", "{scratch}"], ["scratch=1"], "cannot have the name"),
         (["train", "{a}{b}"], [f"{name}={','.join(map(str, range(101)))}" for name in "ab"], "split the sweep"),
     ],

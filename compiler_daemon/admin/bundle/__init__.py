@@ -10,9 +10,9 @@ Guarantees: a file appears under its name whole or not at all. Reading allocates
 not justify, and hands out no item that does not match its digest.
 """
 
-from compiler_daemon.admin.bundle.graphs import GraphRequest, read_graphs
+from compiler_daemon.admin.bundle.graphs import GraphRequest, graphs_of, read_graphs
 from compiler_daemon.admin.bundle.index import Index, Kind, Packed, Request
 from compiler_daemon.admin.bundle.reader import Bundle
 from compiler_daemon.admin.bundle.writer import BundleWriter
 
-__all__ = ["Bundle", "BundleWriter", "GraphRequest", "Index", "Kind", "Packed", "Request", "read_graphs"]
+__all__ = ["Bundle", "BundleWriter", "GraphRequest", "Index", "Kind", "Packed", "Request", "graphs_of", "read_graphs"]

@@ -31,12 +31,17 @@ def read_graphs(path: Path) -> Iterator[GraphRequest]:
     Raises `BundleError`, before the first, where the file is not one; and later where an item is damaged.
     """
     with Bundle.open(path, kind="graphs") as bundle:
-        for one in bundle.index.requests:
-            yield GraphRequest(
-                environment=one.environment,
-                fields=bundle.index.environments[one.environment],
-                key=one.key,
-                program=one.program,
-                digest=one.graph,
-                data=bundle.read(one.graph, max_bytes=MAX_GRAPH_BYTES),
-            )
+        yield from graphs_of(bundle)
+
+
+def graphs_of(bundle: Bundle) -> Iterator[GraphRequest]:
+    """Yield the graphs of an open file, one in memory at a time; raise `BundleError` where one is damaged."""
+    for one in bundle.index.requests:
+        yield GraphRequest(
+            environment=one.environment,
+            fields=bundle.index.environments[one.environment],
+            key=one.key,
+            program=one.program,
+            digest=one.graph,
+            data=bundle.read(one.graph, max_bytes=MAX_GRAPH_BYTES),
+        )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +30,8 @@ from compiler_daemon.admin.bundle.index import (
 )
 from compiler_daemon.errors import BundleError
 
+STDIN = Path("-")
+
 
 class Bundle:
     """Reads a bundle: an open file whose index was read and checked for form. A context manager."""
@@ -40,13 +45,13 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path, *, kind: Kind) -> Bundle:
-        """Open a file; raise `BundleError`, with what is wrong, where it is not one of this kind that is whole.
+        """Open a file, or what a stream brings; raise `BundleError` where it is not one of this kind that is whole.
 
         Nothing is verified yet but the form: see `verify_signature` and `verify_items`.
         """
         with ExitStack() as scope:
             try:
-                file = scope.enter_context(open(path, "rb"))
+                file = scope.enter_context(_open(path))
                 raw, begin = _read_index(file, path)
                 index, items = decode_index(raw[:-SIGNATURE_BYTES], begin)
             except OSError as error:
@@ -124,6 +129,18 @@ _READERS = {
     "artifacts": "`compiler-daemon import` reads it",
     "graphs": "`compiler-daemon replay` compiles what is in it",
 }
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file that can be rewound: what comes in as a stream is kept in a file without a name first."""
+    with ExitStack() as scope:
+        stream = sys.stdin.buffer if path == STDIN else scope.enter_context(open(path, "rb"))
+        if stream.seekable():
+            scope.pop_all()
+            return stream
+        kept: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # handed out open
+        shutil.copyfileobj(stream, kept)
+        return kept
 
 
 def _read_index(file: IO[bytes], path: Path) -> tuple[bytes, int]:

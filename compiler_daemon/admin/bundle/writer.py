@@ -1,14 +1,11 @@
-"""Writing a file: beside its name, in one pass, then renamed."""
+"""Writing a file in one pass; `admin.output` puts it into its place."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from compile_wire.digest import Digest
 from compile_wire.environment import environment_id
@@ -24,6 +21,7 @@ from compiler_daemon.admin.bundle.index import (
     checksum,
     encode_index,
 )
+from compiler_daemon.admin.output import Output
 from compiler_daemon.errors import BundleError
 
 
@@ -32,7 +30,7 @@ class BundleWriter:
 
     def __init__(self, path: Path, *, kind: Kind, made_by: str, secret: bytes | None) -> None:
         """`secret` signs; None in a file of graphs."""
-        self._path = path
+        self._output = Output(path)
         self._kind: Kind = kind
         self._made_by = made_by
         self._secret = secret
@@ -42,22 +40,14 @@ class BundleWriter:
         self._artifacts: list[Packed] = []
 
     def __enter__(self) -> Self:
-        try:
-            # Not by `tempfile`: who may read the file is for the user's umask to say.
-            self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise BundleError(f"{self._path} cannot be written: {error.strerror}") from error
-        self._file: IO[bytes] = open(descriptor, "wb")
+        self._file = self._output.__enter__().file
         self._file.write(MAGIC)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._temporary)
+        self._output.__exit__(kind, error, traceback)
 
     def __contains__(self, digest: Digest) -> bool:
         """Whether the item is written already."""
@@ -91,7 +81,7 @@ class BundleWriter:
         self._artifacts.append(artifact)
 
     def finish(self) -> int:
-        """Write index and signature, bring it all to the disk, give the file its name; return its bytes."""
+        """Write index and signature, and bring it all to its place; return its bytes."""
         index = encode_index(
             Index(
                 kind=self._kind,
@@ -107,8 +97,4 @@ class BundleWriter:
             raise BundleError("that is more than one file can hold: export programs one by one, with --program")
         signature = sign_bundle(self._secret, index=index) if self._secret is not None else checksum(index)
         self._file.write(index + signature + len(index).to_bytes(LENGTH_BYTES, "big") + MAGIC)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        size = self._file.tell()
-        os.replace(self._temporary, self._path)
-        return size
+        return self._output.finish()

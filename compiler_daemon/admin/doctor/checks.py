@@ -33,6 +33,7 @@ from compiler_daemon.admin.doctor.key_checks import (
     check_tls,
 )
 from compiler_daemon.admin.doctor.tier_checks import check_tiers
+from compiler_daemon.admin.doctor.variables import check_variables
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.endpoint import read_address, written_address
 from compiler_daemon.errors import DaemonError
@@ -51,10 +52,25 @@ Ask = Callable[[], tuple[str, DaemonState]]
 """Returns the daemon's health and status; raises `DaemonError` where it does not answer in time."""
 
 
-def examine(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str] = ()) -> list[Finding]:
-    """Return what every check found; those that need what is not there are left out."""
-    found = _elsewhere(place, ask) if is_clients(place.directory) else _daemon(place, environ, ask, tiers)
-    return [*found, *_tools(environ), check_torch(), check_entry_point(), *check_environment(environ)]
+def examine(
+    place: DaemonLocation,
+    environ: Mapping[str, str],
+    ask: Ask,
+    tiers: Sequence[str] = (),
+    *,
+    try_trainer: Callable[[], Finding] | None = None,
+) -> list[Finding]:
+    """Return what every check found; those that need what is not there are left out.
+
+    `try_trainer` is called where a daemon answers and torch and the client are there; it takes seconds.
+    """
+    found = list(_elsewhere(place, ask) if is_clients(place.directory) else _daemon(place, environ, ask, tiers))
+    answers = any(finding.check == "answers" and finding.level == "ok" for finding in found)
+    here = [check_torch(), check_entry_point()]
+    found += [*_tools(environ), *here, *check_environment(environ), *check_variables(environ)]
+    if try_trainer is not None and answers and all(finding.level == "ok" for finding in here):
+        found.append(try_trainer())
+    return found
 
 
 def _daemon(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: Sequence[str]) -> Iterator[Finding]:
@@ -216,7 +232,7 @@ def check_room(directory: Path, state: DaemonState | None) -> Finding:
     limit, used = state.store_max_bytes, state.store_bytes
     said += f", the store has {numbers.size(used)} of {numbers.size(limit)}"
     if free < limit - used:
-        return note("room", f"{said}: the disk fills first; lower --store-gib")
+        return note("room", f"{said}: the disk fills first; lower --store-size")
     return ok("room", said)
 
 
@@ -257,10 +273,12 @@ def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name in ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCH_COMPILE_FORCE_DISABLE_CACHES"):
         if environ.get(name) == "1":
             yield problem("environment", f"{name}=1 switches the client off: unset it")
-    match environ.get(name := "TORCH_COMPILE_CLIENT", ""):
-        case "1":
+    match environ.get(name := "TORCH_COMPILE_CLIENT", "").strip().lower():
+        case "1" | "true" | "yes" | "on":
             yield ok("environment", f"{name}=1: trainers from this shell use the daemon")
-        case "" | "0":
+        case "auto":
+            yield ok("environment", f"{name}=auto: trainers from this shell use the daemon, and start one")
+        case "" | "0" | "false" | "no" | "off":
             yield note("environment", f"{name} is off here: {name}=1 makes a trainer use the daemon")
         case other:
             yield problem("environment", f"{name}={other[:40]!r} counts as off: set it to 1")

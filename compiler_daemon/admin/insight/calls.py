@@ -63,6 +63,11 @@ class RunClient:
             return _plain(call(request, timeout=_CALL_S, metadata=metadata))
 
 
+def as_figures(message: pb.GetStatisticsResponse) -> Figures:
+    """Return figures as values."""
+    return Figures.of(_plain(message))
+
+
 def _plain(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

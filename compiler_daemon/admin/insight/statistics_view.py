@@ -16,10 +16,14 @@ _MAX_PROGRAMS = 20
 _LINE = 200
 
 
-def print_statistics(now: Figures) -> None:
-    """Print all figures; names are cut only where a terminal is too narrow for them."""
+def print_statistics(now: Figures, *, since: float = 0.0) -> None:
+    """Print all figures, and since when, unless that is 0; names are cut only where a terminal is too narrow."""
     console = Console()
-    (console if console.is_terminal else Console(width=_LINE)).print(statistics_view(now))
+    if not console.is_terminal:
+        console = Console(width=_LINE)
+    if since:
+        console.print(f"since {numbers.moment(since)} (--all: since the store was made)\n", highlight=False)
+    console.print(statistics_view(now))
 
 
 def statistics_line(now: Figures) -> str:
@@ -57,7 +61,8 @@ def _overview(now: Figures) -> Table:
         "compiled by workers": f"{now.compiled}, {numbers.seconds(now.seconds_spent)}",
         "compiled in trainers": f"{now.published} published, {numbers.seconds(now.seconds_spent_here)} reported",
         "seconds saved": numbers.seconds(now.seconds_saved),
-        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)} of {numbers.size(now.store_max_bytes)}",
+        "store": f"{now.artifacts} artifacts, {numbers.size(now.store_bytes)}"
+        + (f" of {numbers.size(now.store_max_bytes)}" if now.store_max_bytes else ""),
         "runs reported": str(now.runs),
         **_tiers(now),
     }

@@ -22,6 +22,10 @@ from compiler_daemon.text import numbers
 
 _SHORT = 12
 _KEY = 16
+_COLUMNS = ("id", "kind", "key", "program", "origin", "size", "cost", "hits", "used", "made", "pin")
+_OF_WIDE_TERMINALS = ("key", "origin", "made")
+"""Left out where a terminal is narrower than `_WIDE`: what tells artifacts apart is read before what tells of them."""
+_WIDE = 110
 
 
 def short_ids(rows: Sequence[ArtifactRow]) -> dict[Digest, str]:
@@ -36,13 +40,18 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kind
     """Print artifacts as a table, and their totals; `kinds` says what each is."""
     console = _console()
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "kind", "key", "program", "origin"):
-        table.add_column(name, no_wrap=name != "program")
-    for name in ("size", "cost", "hits", "used", "made"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("pin")
+    left_out = _OF_WIDE_TERMINALS if console.width < _WIDE else ()
+    shown = [name for name in _COLUMNS if name not in left_out]
+    for name in shown:
+        right, folded = name in ("size", "cost", "hits", "used", "made"), name == "program"
+        table.add_column(
+            name,
+            justify="right" if right else "left",
+            no_wrap=not folded,
+            overflow="fold" if folded else "ellipsis",
+        )
     for row in rows:
-        table.add_row(
+        cells: tuple[str | Text, ...] = (
             ids[row.digest],
             kinds[row.digest],
             plain(row.key[:_KEY]),
@@ -55,6 +64,7 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kind
             numbers.ago(row.created, time.time()),
             "pinned" if row.pinned else "",
         )
+        table.add_row(*(cell for name, cell in zip(_COLUMNS, cells, strict=True) if name in shown))
     if rows:
         console.print(table)
     console.print(totals_text(rows, kinds))

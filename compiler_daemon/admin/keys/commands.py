@@ -342,9 +342,9 @@ def _authority(files: KeyFiles) -> Issued:
 def _fill(out: Path, contents: dict[str, bytes]) -> None:
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        prepare_directory(out)
         if any(out.iterdir()):
             raise KeysError(f"{out} is not empty: name another directory with --out")
+        prepare_directory(out)
         for name, data in contents.items():
             write_private(out / name, data)
     except OSError as error:

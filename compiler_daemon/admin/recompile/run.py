@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import grpc
@@ -23,7 +22,7 @@ from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as base_pb_grpc
 from compile_wire.v1 import replay_pb2 as pb
 from compile_wire.v1 import replay_pb2_grpc as pb_grpc
-from compiler_daemon.admin.bundle import read_graphs
+from compiler_daemon.admin.bundle import Bundle, graphs_of
 from compiler_daemon.admin.connection import OperatorClient
 from compiler_daemon.admin.inventory.calls import InventoryClient
 from compiler_daemon.errors import DaemonError
@@ -87,9 +86,9 @@ def kept(client: InventoryClient, *, program: str) -> list[ReplayRequest]:
     ]
 
 
-def from_file(path: Path, *, program: str) -> Iterator[ReplayRequest]:
-    """Yield the graphs of a file that `export --graphs` wrote. Raises `BundleError` where it is not one."""
-    for one in read_graphs(path):
+def from_file(bundle: Bundle, *, program: str) -> Iterator[ReplayRequest]:
+    """Yield the graphs of an open file that `export --graphs` wrote. Raises `BundleError` where one is damaged."""
+    for one in graphs_of(bundle):
         if program in ("", one.program):
             yield ReplayRequest(
                 environment=one.environment,

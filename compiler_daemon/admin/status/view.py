@@ -41,7 +41,7 @@ def _overview(state: DaemonState, page: str) -> Table:
         f"{numbers.size(state.store_bytes)} of {numbers.size(state.store_max_bytes)}",
         "sandbox": state.sandbox or "unknown: the daemon is older than this command",
         "waiting": f"{state.queued} graphs",
-        "page": f"{page} (compiler-daemon page --open)" if page else "none (serve --page-port 0)",
+        "page": f"{page} (compiler-daemon page --open)" if page else "none",
     }
     for name, value in rows.items():
         table.add_row(name, plain(value))

@@ -27,6 +27,8 @@ SCRATCH = "scratch"
 
 _MAX_CELLS = 10_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_PLACES = re.compile(rf"\{{\{{(?P<twice>{_NAME.pattern})\}}\}}|(?<!\$)\{{(?P<once>{_NAME.pattern})\}}")
+"""Where a value goes; in braces twice, its own name in braces. What has a dollar sign before it is a shell's."""
 _SWEEP_KEYS = {"name", "command", "matrix", "environment", "directory"}
 
 
@@ -125,10 +127,17 @@ def _cells(
     for name, values in axes.items():
         if not _NAME.fullmatch(name) or name == SCRATCH:
             raise UsageError(f"a matrix cannot have the name {name!r}")
-        if not any(f"{{{name}}}" in text for text in (*command, *environment.values())):
+        if not any(name in _names(text) for text in (*command, *environment.values())):
             raise UsageError(f"the command has no {{{name}}}: all its cells would be the same")
         if len(set(values)) != len(values):
             raise UsageError(f"{name} has a value twice: {', '.join(values)}")
+    for text in (*command, *environment.values()):
+        for name in _names(text):
+            if name not in axes and name != SCRATCH:
+                raise UsageError(
+                    f"nothing says what {{{name}}} in the command is: add --matrix {name}=VALUE,... (or, in a "
+                    f"manifest, a line in its matrix), or write {{{{{name}}}}} where the trainer is to see {{{name}}}"
+                )
     combinations = list(itertools.islice(itertools.product(*axes.values()), _MAX_CELLS + 1))
     if len(combinations) > _MAX_CELLS:
         raise UsageError(f"more than {_MAX_CELLS} cells: split the sweep")
@@ -144,7 +153,16 @@ def _cells(
     ]
 
 
+def _names(text: str) -> list[str]:
+    return [match["once"] for match in _PLACES.finditer(text) if match["once"]]
+
+
 def _filled(word: str, values: Sequence[tuple[str, str]]) -> str:
-    for name, value in values:
-        word = word.replace(f"{{{name}}}", value)
-    return word
+    chosen = dict(values)
+
+    def fill(match: re.Match[str]) -> str:
+        if match["twice"]:
+            return f"{{{match['twice']}}}"
+        return chosen.get(match["once"], match[0])
+
+    return _PLACES.sub(fill, word)

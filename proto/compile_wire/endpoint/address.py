@@ -21,6 +21,8 @@ CARD_NAME = "client.json"
 """What `compiler-daemon keys client` notes in a directory that it makes for a client elsewhere."""
 SOCKET_NAME = "daemon.sock"
 """Of the daemon's usual socket."""
+USERS_NAME = "users.lock"
+"""A file on which whoever uses a daemon has a shared lock; a daemon that ends by itself makes it, and no other."""
 
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's `sun_path` has 108 bytes, the last of them zero."""

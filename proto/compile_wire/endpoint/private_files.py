@@ -19,6 +19,8 @@ from compile_wire.errors import NotAFileError, UnsafeDirectoryError, UnsafeFileE
 
 TOKEN_NAME = "token"  # noqa: S105  # the file's name, not a token
 SECRET_NAME = "secret"  # noqa: S105  # the file's name, not a secret
+DIGESTS_NAME = "digests.json"
+"""What trainers remember of torch's and Triton's sources; made again where it is gone."""
 
 MAX_FILE_BYTES = 64 * 1024
 """Of a token, a key or a note; a chain of certificates has a few KiB."""

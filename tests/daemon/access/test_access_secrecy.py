@@ -77,7 +77,7 @@ def test_no_secret_is_in_a_log_a_process_list_an_environment_an_answer_or_an_err
         for arguments in (
             ("status", "--json"),
             ("status",),
-            ("doctor", "--json"),
+            ("doctor", "--no-trainer", "--json"),
             ("keys", "show", "--json"),
             ("keys", "signers"),
             ("keys", "signers", "--json"),

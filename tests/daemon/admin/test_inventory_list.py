@@ -68,6 +68,15 @@ def test_ls_prints_a_table_that_a_person_can_read(filled: DaemonProcess):
     assert lines[-1] == "3 artifacts of 3 graphs, 5.0 kB; 4.50 s to compile, 3.00 s saved"
 
 
+def test_ls_fits_into_eighty_columns(filled: DaemonProcess):
+    ended = cli(filled.directory, "ls", columns=80)
+    lines = ended.stdout.splitlines()
+    assert lines[0].split() == ["id", "kind", "program", "size", "cost", "hits", "used", "pin"]
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 1 + 3 + 1  # no line of the table goes on in the next
+    assert re.match(r"[0-9a-f]{12}\s+graph\s+other\s+5\.0 kB\s+1\.50 s\s+0\s+never", lines[1])
+
+
 def test_ls_says_what_is_a_graph_a_kernel_and_a_tuning(filled: DaemonProcess):
     fields = {KIND_FIELD: KIND, "triton": "0.fake"}
     publish(filled, "delta", b"binary", fields=fields)
@@ -245,6 +254,9 @@ def test_gc_takes_ages_as_people_write_them(filled: DaemonProcess):
         ended = cli(filled.directory, "gc", f"--older-than={age}")
         assert ended.returncode == 2, age
         assert "is no duration" in ended.stderr
+    unclear = cli(filled.directory, "gc", "--older-than", "1m")
+    assert unclear.returncode == 2
+    assert "minutes or months: write 1min" in unclear.stderr
     assert "would remove 0 artifacts" in done(filled.directory, "gc", "--dry-run")
 
 

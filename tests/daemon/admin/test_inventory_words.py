@@ -202,7 +202,7 @@ def test_sizes_durations_and_ages_are_short():
     assert [numbers.counted(number, "artifact") for number in (0, 1, 2)] == ["0 artifacts", "1 artifact", "2 artifacts"]
     assert numbers.ago(0.0, 3 * 3600 + 5.0) == "3 h ago"
     assert numbers.ago(100.0, 0.0) == "just now"
-    durations = [numbers.parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2m")]
+    durations = [numbers.parse_duration(text) for text in ("30d", "12h", "1.5w", "90s", "2min")]
     assert durations == [2592000, 43200, 907200, 90, 120]
 
 
@@ -213,3 +213,20 @@ def test_explaining_a_graph_that_shares_its_parts_without_end_takes_no_time():
     started = time.monotonic()
     assert len(words.expression(11)) < 1000
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("20GB", 20 * 10**9), ("1.5 TiB", 3 * 2**39), ("512MiB", 2**29), ("64 kb", 64_000), ("0.5", 2**29), ("0", 0)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, number: int) -> None:
+    assert numbers.parse_size(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("20G", "write 20GB or 20GiB"), ("much", "as 20GB"), ("-1GB", "as 20GB"), ("1 GB 2", "as 20GB")],
+)
+def test_a_size_that_is_two_things_or_none_is_refused(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        numbers.parse_size(text)

@@ -13,7 +13,7 @@ from compile_wire.limits import MAX_ENVIRONMENT_BYTES
 from compiler_daemon.compiles.environments import Environments
 from compiler_daemon.errors import EnvironmentUnknownError
 from compiler_daemon.store import Store, StoreConfig
-from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of
+from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, manifest_of, wait_until
 
 
 def made_up(number: int) -> dict[str, str]:
@@ -98,3 +98,35 @@ def test_an_environment_that_is_none_is_refused_with_the_reason(daemon: DaemonPr
 
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "environment" in raised.value.details()
+
+
+def has_worker(daemon: DaemonProcess) -> bool:
+    return any(worker.state == "idle" for worker in daemon.status().workers)
+
+
+def test_what_trainers_remember_of_sources_is_forgotten_when_a_worker_has_found_others(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = start_daemon()
+    remembered = daemon.directory / "digests.json"
+    remembered.write_text("{}")
+
+    daemon.handshake({**FIELDS, "torch_key": "of files as they were"})
+
+    wait_until(lambda: not remembered.exists(), what="the digests are forgotten")
+
+
+def test_what_trainers_remember_of_sources_stays_while_workers_find_the_same(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = start_daemon()
+    remembered = daemon.directory / "digests.json"
+    remembered.write_text("{}")
+
+    daemon.handshake()
+    wait_until(lambda: has_worker(daemon), what="a worker is up")
+    daemon.handshake()
+    assert remembered.exists()
+
+    daemon.handshake({**FIELDS, "torch_key": "of files as they were"})
+    wait_until(lambda: not remembered.exists(), what="the digests are forgotten")

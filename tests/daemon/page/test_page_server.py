@@ -345,7 +345,7 @@ def test_names_and_keys_of_clients_are_shown_as_text(page: PageVisitor) -> None:
 # With the daemon
 
 
-def test_no_page_is_served_unless_a_port_is_named(daemon: DaemonProcess) -> None:
+def test_who_asks_a_daemon_without_a_page_is_told(daemon: DaemonProcess) -> None:
     stub = pb_grpc.PageServiceStub(daemon.channel)
 
     assert stub.FindPage(pb.FindPageRequest(), **daemon.options()).url == ""
@@ -375,6 +375,16 @@ def test_a_port_that_is_taken_is_said_with_what_to_do(
         launched.stdout.close()
 
     assert "choose another --page-port" in process.log.read_text()
+
+
+def test_a_page_that_nobody_asked_for_does_not_keep_a_daemon_from_serving(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        daemon = start_daemon("taken", daemon={"page_port": taken.getsockname()[1], "page_optional": True})
+
+        assert daemon.health() == "SERVING"
+        assert "no page is served: port" in daemon.log.read_text()
 
 
 def test_the_verb_prints_an_address_that_lets_in(page: PageVisitor) -> None:

@@ -327,7 +327,7 @@ def test_gc_removes_what_is_old_with_the_leases_of_nobody_and_releases_its_own(r
 
 
 def test_gc_wants_to_know_what_may_go(root: Path) -> None:
-    with pytest.raises(UsageError, match="--older-than 30d, --max-gib"):
+    with pytest.raises(UsageError, match="--older-than 30d, --max-size"):
         tier_verb("gc", root)
 
 

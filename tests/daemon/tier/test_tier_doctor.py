@@ -17,7 +17,7 @@ class Findings:
     """The findings of one run of `doctor`, by check."""
 
     def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
-        self.said = Said("doctor", "--json", "--dir", str(directory), *arguments, **environ)
+        self.said = Said("doctor", "--no-trainer", "--json", "--dir", str(directory), *arguments, **environ)
         self.all = self.said.json["findings"]
 
     def text(self, check: str, level: str) -> str:

@@ -196,8 +196,8 @@ def test_a_password_is_in_neither_status_nor_log_nor_doctor(start_daemon: StartD
         shown = [
             Said("status", "--dir", str(daemon.directory)),
             Said("status", "--json", "--dir", str(daemon.directory)),
-            Said("doctor", "--dir", str(daemon.directory), COMPILER_DAEMON_TIER=right),
-            Said("doctor", "--json", "--dir", str(daemon.directory), COMPILER_DAEMON_TIER=right),
+            Said("doctor", "--no-trainer", "--dir", str(daemon.directory), COMPILER_DAEMON_TIER=right),
+            Said("doctor", "--no-trainer", "--json", "--dir", str(daemon.directory), COMPILER_DAEMON_TIER=right),
         ]
 
     assert ":***@" in shown[1].out

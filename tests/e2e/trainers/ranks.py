@@ -1,7 +1,12 @@
-"""Two ranks of data-parallel training over gloo; prints the losses and the parameters' norms of both on one line."""
+"""Two ranks of data-parallel training over gloo; prints the losses and the parameters' norms of both on one line.
 
+RANKS_TIMEOUT_S is how long a collective waits for the other rank.
+"""
+
+import datetime
 import gc
 import json
+import os
 
 import torch
 import torch.distributed as dist
@@ -19,7 +24,8 @@ class Model(torch.nn.Module):
         return self.second(torch.nn.functional.gelu(self.first(x)))
 
 
-dist.init_process_group("gloo")
+limit = datetime.timedelta(seconds=float(os.environ.get("RANKS_TIMEOUT_S", "1800")))
+dist.init_process_group("gloo", timeout=limit)
 rank = dist.get_rank()
 torch.manual_seed(0)
 model = DistributedDataParallel(Model())
