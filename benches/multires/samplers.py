@@ -76,7 +76,6 @@ DRAWINGS = (
     *(Drawing(sampler=sampler, steps=16) for sampler in (Sampler.DDIM, Sampler.HEUN, Sampler.DPM_2M)),
     *(Drawing(sampler=sampler, steps=16, spacing=Spacing.LOGSNR) for sampler in (Sampler.DDIM, Sampler.DPM_2M)),
     Drawing(sampler=Sampler.DPM_2M, steps=24),
-    Drawing(sampler=Sampler.DPM_2M, steps=24, spacing=Spacing.LOGSNR),
     Drawing(sampler=Sampler.HEUN, steps=24),
 )
 SHOWN = ("fd_hist_rgb_marg16", "fd_palette", "fd_autocorrelation", "w1_checkerboard_r2", "w1_two_colours")
