@@ -75,7 +75,10 @@ def capture(gm: torch.fx.GraphModule, example_inputs: Any, *, dynamic_shapes: bo
     if len(fakes) != len(example_inputs):
         raise CannotCarryError(f"the graph has {len(fakes)} placeholders but {len(example_inputs)} inputs")
     values = Values(tables, {})
-    inputs = [values.encode(fake, f"input {index}") for index, fake in enumerate(fakes)]
+    inputs = [
+        values.encode_input(fake, given, f"input {index}")
+        for index, (fake, given) in enumerate(zip(fakes, example_inputs, strict=True))
+    ]
     params = getattr(gm, "_param_name_to_source", None) or {}
     from compile_client.graphs.settings import functorch_settings, inductor_settings
 

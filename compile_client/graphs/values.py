@@ -47,6 +47,17 @@ class Values:
             return self._symbolic(value, where)
         return self._named(value, where)
 
+    def encode_input(self, fake: Any, given: Any, where: str) -> Value:
+        """Return what stands for an input: its `fake` in dynamo's graph, where the backend was `given` the real one.
+
+        torch makes a fake of a real tensor once more before it computes its key. Symbols that have been found to be
+        numbers are plain numbers in that one, and a tensor of nothing but numbers is none of symbolic sizes any more.
+        """
+        if isinstance(fake, torch.Tensor):
+            made_again = not isinstance(given, torch._subclasses.fake_tensor.FakeTensor)
+            return self._tensor(fake, where, made_again=made_again)
+        return self.encode(fake, where)
+
     def _named(self, value: Any, where: str) -> Value:
         if isinstance(value, slice):
             return ["s", *(self.encode(item, where) for item in (value.start, value.stop, value.step))]
@@ -78,7 +89,7 @@ class Values:
             return self._symbolic(value, where)
         return int(value)
 
-    def _tensor(self, tensor: torch.Tensor, where: str) -> Value:
+    def _tensor(self, tensor: torch.Tensor, where: str, *, made_again: bool = False) -> Value:
         if not isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor):
             raise CannotCarryError(f"{where} is a {type(tensor).__name__}")
         for trait, found in (
@@ -92,24 +103,34 @@ class Values:
                 raise CannotCarryError(f"{where} is {trait}")
         storage = tensor.untyped_storage()
         item = getattr(tensor, "item_memo", None)
+        shape, stride = [*tensor.shape], [*tensor.stride()]
+        offset, storage_bytes = tensor.storage_offset(), storage.nbytes()
+        if made_again and all(map(_is_number, (*shape, *stride, offset))):
+            shape, stride, offset = list(map(int, shape)), list(map(int, stride)), int(offset)
+            storage_bytes = int(storage_bytes) if _is_number(storage_bytes) else storage_bytes
         return tensor_value(
             TensorSpec(
                 dtype=str(tensor.dtype).removeprefix("torch."),
                 device=tensor.device.type,
                 device_index=tensor.device.index,
-                shape=[self._size(size, where) for size in tensor.shape],
-                stride=[self._size(size, where) for size in tensor.stride()],
-                offset=self._size(tensor.storage_offset(), where),
+                shape=[self._size(size, where) for size in shape],
+                stride=[self._size(size, where) for size in stride],
+                offset=self._size(offset, where),
                 requires_grad=tensor.requires_grad,
                 leaf=tensor.is_leaf,
                 parameter=isinstance(tensor, torch.nn.Parameter),
                 view=tensor._is_view(),
                 inference=tensor.is_inference(),
                 storage=self._tables.storage(storage),
-                storage_bytes=self._size(storage.nbytes(), where),
+                storage_bytes=self._size(storage_bytes, where),
                 item=None if item is None else self._symbolic(item, where) if _is_symbolic(item) else item,
             )
         )
+
+
+def _is_number(size: Any) -> bool:
+    """Whether a size is a number, or a symbol that has been found to be one."""
+    return not isinstance(size, torch.SymInt) or bool(getattr(getattr(size.node, "expr", None), "is_number", False))
 
 
 def _is_symbolic(value: Any) -> bool:

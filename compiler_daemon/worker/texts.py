@@ -39,7 +39,13 @@ _WORDS = frozenset(
     "early_stop debug default is_matrix reverse combine_mode xs additional_inputs fw_subgraph bw_subgraph subgraph "
     # metadata of nodes
     "is_forward is_backward must_be_in_forward must_be_in_backward".split()
-) | {"", SENTENCE}
+) | {
+    "",
+    SENTENCE,
+    # What torch's own decomposition of one_hot says where an index fits no class.
+    "one_hot: Class values must be non-negative.",
+    "one_hot: Class values must be smaller than num_classes.",
+}
 
 _MADE_BY_TORCH = re.compile(
     r"(?:partitioned_|repeated_)?(?:fw_|bw_|joint_)?(?:sub)?graph(?:_?[0-9]{1,6})*|(?:torch\.)?linalg\.[a-z_]{1,24}"
@@ -48,6 +54,9 @@ _MADE_BY_TORCH = re.compile(
 
 _METADATA: Mapping[str, type[Any]] = {"_region_activation_memory_budget": float, "fallback_to_eager": bool}
 """What a node's metadata `custom` may say; all else in it is a note of the user's, or chooses functions."""
+
+_NUMBERED = "call_id"
+"""A note by which torch pairs the forward and the backward of a region that is compiled once: a number of its own."""
 
 _TAGS = frozenset({"is_forward", "is_backward", "must_be_in_forward", "must_be_in_backward"})
 
@@ -100,7 +109,11 @@ def check_traced(gm: torch.fx.GraphModule) -> None:
         if not isinstance(module, torch.fx.GraphModule):
             raise MalformedError(f"the traced graph holds a {type(module).__name__}")
         for node in module.graph.nodes:
-            notes = {name: value for name, value in node.meta.get("custom", {}).items() if name not in _METADATA}
+            notes = {
+                name: value
+                for name, value in node.meta.get("custom", {}).items()
+                if name not in _METADATA and not (name == _NUMBERED and type(value) is int)
+            }
             for text in _texts((node.args, _keywords(node), notes, node.meta.get("partitioner_tag"))):
                 if text not in _WORDS and not _MADE_BY_TORCH.fullmatch(text):
                     raise MalformedError(

@@ -102,8 +102,9 @@ class Values:
             if spec.requires_grad:
                 plain.requires_grad_()
                 if not spec.leaf:
+                    # Not `view_as`: for a tensor of no data it takes no symbolic sizes.
                     with torch.enable_grad(), self._shapes.shape_env.suppress_guards():
-                        plain = plain.view_as(plain)
+                        plain = torch.ops.aten.alias.default(plain)
         except RuntimeError as error:
             raise MalformedError(f"a tensor cannot be made of its metadata: {str(error)[:200]}") from error
         with self._fake_mode:

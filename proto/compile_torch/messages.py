@@ -1,8 +1,12 @@
-"""Messages for people inside of a graph: what an assertion says when it fails.
+"""Text for people inside of a graph: what an assertion says when it fails, and what a library logs of its use.
 
-torch copies such a message into the sources that it generates, so none crosses the wire. Where a daemon has a part in
-a compile, every message is replaced by one fixed sentence, in the trainer before torch computes its key and in the
-worker nothing else is accepted: both ends have the same graph. The exception stays what it is, and so does its type.
+torch copies an assertion's message into the sources that it generates, so none crosses the wire. Where a daemon has a
+part in a compile, every message is replaced by one fixed sentence, in the trainer before torch computes its key and in
+the worker nothing else is accepted: both ends have the same graph. The exception stays what it is, so does its type.
+
+A call that tells torch's log which function of a library was used gives nothing back, and none is left in what torch
+compiles. It is taken out of the graph, in the trainer and before the key as well, so that no worker is given it: there
+it would run, with a text that somebody else chose.
 
 torch is imported inside the functions, because both ends share this and neither may pay for it at import.
 """
@@ -12,7 +16,6 @@ torch is imported inside the functions, because both ends share this and neither
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any
 
@@ -36,15 +39,29 @@ MESSAGE_NAMES = frozenset({"assert_msg", "message"})
 """What the message is called where it is given by its name."""
 
 
+USES = ("torch._C._log_api_usage_once", "torch._C._log_api_usage_metadata")
+"""Functions that only tell torch's log of a use."""
+
+
 def replace_messages(gm: Any) -> None:
-    """Replace the messages in a graph and in the graphs inside it. Where there are none, nothing is touched."""
+    """Replace the messages in a graph and in the graphs inside it, and take out what only tells a log of a use.
+
+    Where there is neither, nothing is touched.
+    """
     import torch
 
     for module in gm.modules():
         if isinstance(module, torch.fx.GraphModule):
-            found = [node for node in module.graph.nodes if node.op == "call_function" and _replace(node)]
-            if found:
+            calls = [node for node in module.graph.nodes if node.op == "call_function"]
+            if [node for node in calls if _taken_out(node) or _replace(node)]:
                 module.recompile()
+
+
+def _taken_out(node: Any) -> bool:
+    if node.target not in _uses() or node.users:
+        return False
+    node.graph.erase_node(node)
+    return True
 
 
 def _replace(node: Any) -> bool:
@@ -66,13 +83,21 @@ def _replace(node: Any) -> bool:
 @functools.cache
 def _places() -> dict[Any, int]:
     """Return the functions themselves. Not by way of the table of all functions: most processes never need that."""
+    return {function: at for name, at in MESSAGE_AT.items() if (function := _found(name)) is not None}
+
+
+@functools.cache
+def _uses() -> frozenset[Any]:
+    return frozenset(function for name in USES if (function := _found(name)) is not None)
+
+
+def _found(name: str) -> Any:
+    """Return a function by its name; None where this torch has none, so that no graph of it has one."""
     import operator
 
     import torch
 
-    found = {}
-    for name, at in MESSAGE_AT.items():
-        path = name.replace("op:", "ops.").removeprefix("torch.")
-        with contextlib.suppress(AttributeError):  # this torch has no such function, so no graph of it has one
-            found[operator.attrgetter(path)(torch)] = at
-    return found
+    try:
+        return operator.attrgetter(name.replace("op:", "ops.").removeprefix("torch."))(torch)
+    except AttributeError:
+        return None

@@ -71,6 +71,8 @@ EXTRA = (
     "torch._functorch.predispatch._vmap_increment_nesting",
     "torch._functorch.predispatch._vmap_decrement_nesting",
     "torch._functorch.predispatch.lazy_load_decompositions",
+    # A tuple of sizes: dynamo puts it where a size that it computes is handed on whole. Takes numbers, keeps them.
+    "torch.Size",
     "torch._sym_sqrt",
     "torch.amp.autocast_mode._enter_autocast",
     "torch.amp.autocast_mode._exit_autocast",

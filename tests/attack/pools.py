@@ -27,6 +27,7 @@ FUNCTIONS = (
     "torch.load torch.save torch.from_file torch.compile torch.hub.load torch.ops.load_library torch.jit.load getattr "
     "operator.attrgetter operator.methodcaller operator.call operator.add operator.concat operator.mod operator.mul "
     "operator.getitem operator.setitem builtins.sum builtins.max builtins.float math.sqrt torch.relu torch.add "
+    "torch._C._log_api_usage_once torch._C._log_api_usage_metadata torch.Size "
     "torch.cat torch.tensor torch.asarray torch.einsum torch._assert_async torch.from_numpy "
     "torch.frombuffer torch.bernoulli "
     "torch._enable_functionalization torch._C._set_grad_enabled torch._C._functorch._grad_increment_nesting "

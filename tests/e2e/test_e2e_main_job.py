@@ -81,6 +81,19 @@ def test_a_graph_that_the_daemon_cannot_take_is_compiled_here_and_published_for_
     assert second.report["cpp_builds"] == 0
 
 
+def test_a_graph_that_the_daemon_cannot_take_starts_no_worker_and_says_its_reason_in_one_line(lab: Lab) -> None:
+    daemon = lab.daemon("without", "--no-prewarm")
+
+    here = lab.run("own_operator.py", "3", daemon=daemon)
+
+    assert here.report["published"] == 1
+    assert daemon.status()["workers"] == []
+    assert "compiles_started" not in daemon.counters()
+    (said,) = [line for line in here.err.splitlines() if "is compiled here (not_carried)" in line]
+    assert "mine" in said
+    assert "own_operator.py:" in said
+
+
 def test_artifacts_name_no_place_of_the_machine_that_made_them(one_lab: Lab, daemon: Daemon) -> None:
     password = {"MY_TORCH_PASSWORD": "a-secret-of-the-trainers"}
     one_lab.run("perceptron.py", "18", daemon=daemon, **password)

@@ -7,8 +7,6 @@ from tests.e2e.conftest import Lab
 _NOT_EQUAL = {
     # torch does not cache conditionals.
     ("cond_operator", "False"): "uncacheable",
-    # One size is symbolic in name only: the trainer's torch knows that the tensor is contiguous, the worker's does not.
-    ("linalg", "True"): "differs",
 }
 """All graphs of the zoo that the daemon cannot take; a graph that joins or leaves this list is worth a look."""
 

@@ -30,6 +30,7 @@ torch.__import__ torch.__class__ torch.__dict__ torch.__getattr__ torch.nn.Modul
 torch.nn.functional.__builtins__ torch.nn.functional.torch.load torch.nn.functional.importlib torch.functional.torch
 torch.nn.functional.boolean_dispatch torch.functional.overload torch._from_blob torch._C._jit_pass_inline
 torch._C._load_for_lite_interpreter torch._C._dlpack_exchange_api torch.fx.GraphModule torch.fx.Interpreter
+torch._C._log_api_usage_once torch._C._log_api_usage_metadata torch.Size.__class__ torch.Size.numel torch.Generator
 torch._inductor.codecache.PyCodeCache.load torch._inductor.compile_fx.compile_fx torch._dynamo.optimize
 torch.autograd.function.once_differentiable torch.autograd.Function.apply torch.library.custom_op torch.set_vital
 math.__loader__ math.__spec__ math.prod math.__doc__
