@@ -110,7 +110,7 @@ def test_a_daemon_that_is_frozen_does_not_hold_stop_up_for_ever(start_daemon: St
     assert "has not ended within" in stopped.stderr
 
 
-@pytest.mark.parametrize("written", ["1", str(os.getpid()), "nonsense", ""])
+@pytest.mark.parametrize("written", ["1", "nonsense", ""])
 def test_a_number_in_the_lock_is_nobody_where_that_process_has_not_opened_it(tmp_path: Path, written: str) -> None:
     lock = DirectoryLock(tmp_path)
     lock.acquire()
@@ -121,5 +121,5 @@ def test_a_number_in_the_lock_is_nobody_where_that_process_has_not_opened_it(tmp
     found = other.holder()
     lock.release()
 
-    assert found == (os.getpid() if written == str(os.getpid()) else None)
+    assert found is None
     assert other.holder() is None
