@@ -30,7 +30,7 @@ about who asks whom: what is counted there is a journal of every job that a work
 _WEAKENED = """## Seen to fail
 
 Each scenario was also played against a product with one part taken out (`--weakened PART`: a copy of the package with
-one line changed). A row that passes there as well would say nothing.
+a line or two changed). A row that passes there as well would say nothing.
 
 """
 
