@@ -95,8 +95,8 @@ def test_1_equal_sets_have_no_distance(name, side):
 def test_2_an_independent_true_draw_lies_within_the_null(name, side):
     known = null(side)[name]
 
-    # The bound covers 99.9 % of a t law with 19 degrees of freedom: of thirteen metrics at three sides, at 99 % one would
-    # be expected to lie outside in every third choice of draws.
+    # The bound covers 99.9 % of a t law with 19 degrees of freedom: at 99 %, one of thirteen metrics at three sides
+    # would lie outside in every third choice of draws.
     reach = 3.88 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
     assert abs(values(side)[name] - known.mean) <= reach
 
