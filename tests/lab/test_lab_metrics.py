@@ -35,6 +35,10 @@ EXCEPT = {
     (16, "fd_inf_hist_rgb_marg16", "blur"),
     (16, "mmd_hist_rgb_joint4", "blur"),
     (16, "w1_fourfold_order", "warp"),
+    (64, "fd_hist_rgb_marg16", "tint"),
+    (64, "fd_hist_rgb_joint4", "blur"),
+    (64, "mmd_hist_rgb_joint4", "third_colour"),
+    (64, "w1_speckle", "pixel_shuffle"),
 }
 """Where a claim does not hold: side, metric and damage. Each is named in docs/lab.md."""
 
@@ -91,8 +95,9 @@ def test_1_equal_sets_have_no_distance(name, side):
 def test_2_an_independent_true_draw_lies_within_the_null(name, side):
     known = null(side)[name]
 
-    # The bound covers 99 % of a t law with 19 degrees of freedom.
-    reach = 2.86 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
+    # The bound covers 99.9 % of a t law with 19 degrees of freedom: at 99 %, one of thirteen metrics at three sides
+    # would lie outside in every third choice of draws.
+    reach = 3.88 * math.sqrt(1 + 1 / NULLS) * max(known.spread, metric(name).floor)
     assert abs(values(side)[name] - known.mean) <= reach
 
 
