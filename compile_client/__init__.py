@@ -75,9 +75,11 @@ def _activate() -> None:
     if text in {"", "0"}:
         return
     try:
-        from compile_client.config import ClientConfig, read_switch
+        switch: str | None = "on"
+        if text != "1":  # what nearly everybody writes imports nothing more
+            from compile_client.config import read_switch
 
-        switch = read_switch(text)
+            switch = read_switch(text)
         if switch == "off":
             return
         if sys.platform != "linux":
@@ -96,6 +98,7 @@ def _activate() -> None:
             return
         if switch == "auto":
             # Now, and not when a graph comes: the daemon, and its first worker, start while the program goes on.
+            from compile_client.config import ClientConfig
             from compile_client.transport.start_daemon import begin_where_absent
 
             begin_where_absent(ClientConfig.from_environment(os.environ))

@@ -20,11 +20,11 @@ from compile_client.graphs.user_code.registrations import unwatch, watch
 from compile_client.hooks.collector import hold_collector, release_collector
 from compile_client.hooks.import_hook import after_import, forget_import
 from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
-from compile_client.reporting.summary import Summary
 from compile_client.session.process import existing_client, torch_is_imported
 
 if TYPE_CHECKING:
     from compile_client.hooks.torch_hooks import TorchHooks
+    from compile_client.reporting.summary import Summary
     from compile_torch.patches import Patches
 
 _TARGET = "torch._inductor.compile_fx"
@@ -115,6 +115,8 @@ def counters() -> dict[str, Any]:
 
 def summary() -> Summary:
     """Return the counters as a person reads them."""
+    from compile_client.reporting.summary import Summary
+
     client = existing_client()
     counts = counters()
     return Summary(client.counters.line(ended=False) if client is not None else "", counts)
