@@ -158,14 +158,14 @@ def test_a_graph_without_a_known_key_gets_one_and_a_malformed_request_is_refused
             list(stub.ReplayGraph(broken, **served.options()))
 
 
-def test_wrong_use_is_exit_code_two(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_wrong_use_is_exit_code_two_and_what_is_not_there_one(daemon: DaemonProcess, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"no graphs")
 
-    assert "one of them" in verb(daemon, "replay", code=2)
-    assert "one of them" in verb(daemon, "replay", "--all", "--served", code=2)
-    assert verb(daemon, "replay", "--program", "nobody.py", code=2)
-    assert verb(daemon, "replay", str(broken), code=1)
+    assert "one of them" in verb(daemon, "replay", code=2)["error"]["message"]
+    assert "one of them" in verb(daemon, "replay", "--all", "--served", code=2)["error"]["message"]
+    assert verb(daemon, "replay", "--program", "nobody.py", code=1)["error"]["kind"] == "BundleError"
+    assert verb(daemon, "replay", str(broken), code=1)["error"]["kind"] == "BundleError"
 
 
 def _published(key: str, graph: bytes) -> bytes:
