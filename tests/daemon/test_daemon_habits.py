@@ -58,7 +58,14 @@ def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after_s", [0.1, 0.25, 0.4, 0.6])
 def test_an_interrupted_start_leaves_no_traceback(tmp_path: Path, after_s: float) -> None:
     command = [*COMMAND, "serve", "--no-prewarm", "--dir", str(tmp_path / "d")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
+    ) as process:
         # Whatever it does then: each of its phases is a few tenths of a second.
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(after_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,7 +52,13 @@ def test_a_log_that_is_none_names_those_that_there_are(logged: Path, tmp_path: P
 def test_logs_follow_what_comes_also_into_a_file_that_takes_the_place_of_the_first(logged: Path) -> None:
     log = logged / "log" / "daemon.log"
     command = [sys.executable, "-m", "compiler_daemon", "logs", "-f", "-n", "1", "--dir", str(logged)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
+    ) as following:
         assert following.stdout is not None
         seen = [following.stdout.readline()]
         with log.open("a") as file:
@@ -60,7 +67,7 @@ def test_logs_follow_what_comes_also_into_a_file_that_takes_the_place_of_the_fir
         log.replace(log.with_suffix(".log.1"))
         log.write_text("five\n")
         seen.append(following.stdout.readline())
-        following.send_signal(2)
+        following.send_signal(signal.SIGINT)
         code = following.wait(DEADLINE_S)
 
     assert seen == ["three\n", "four\n", "five\n"]
