@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import sys
 import time
 import urllib.parse
@@ -55,9 +54,12 @@ class MotoServer:
 
 
 def moto_program() -> str | None:
-    """Return moto's server; None where it is not installed."""
+    """Return moto's server: what the variable names, or the one of this environment; None where there is neither.
+
+    One that happens to be on PATH is not taken: with an unknown version of it, requests were refused now and then.
+    """
     beside = Path(sys.executable).parent / "moto_server"
-    return os.environ.get(PROGRAM_VARIABLE) or (str(beside) if beside.exists() else shutil.which("moto_server"))
+    return os.environ.get(PROGRAM_VARIABLE) or (str(beside) if beside.exists() else None)
 
 
 @contextlib.contextmanager
