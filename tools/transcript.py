@@ -241,5 +241,6 @@ def _without_numbers(line: str) -> str:
     text = re.sub(r"\bjust now\b|\bN (min|h|d) ago\b", "AGO", text)
     text = re.sub(r"\bN (min N s|h N min|d N h)\b", "N", text)
     text = re.sub(r"N ?(s|ms|min|h|d|[kKMG]?i?B|bytes?|seconds?|minutes?)\b", "N", text)
+    text = re.sub(r"\bheaders, ?", "", text)  # a folder that is there once a worker has had nothing to do for a while
     text = re.sub(r"[─━═]+", "─", text)
     return re.sub(r"\s+", " ", text).strip()
