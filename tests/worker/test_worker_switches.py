@@ -61,6 +61,12 @@ def test_as_torch_starts_up_the_key_is_torchs_own() -> None:
     assert key() == "torch's"
 
 
+def test_what_scikit_learn_leaves_in_the_environment_is_in_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")
+
+    assert key() == "torch's"
+
+
 def test_keys_that_differ_only_in_what_torch_leaves_out_differ_from_their_first_characters_on() -> None:
     torchs = "a" + "b" * 51
     keys = {full_key(torchs, {"user_code": code}) for code in ("", "one", "two")}

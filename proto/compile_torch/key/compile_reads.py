@@ -16,7 +16,7 @@ from typing import Any
 from compile_wire.graph.spec import Value
 
 VARIABLES = frozenset(
-    "ATEN_CPU_CAPABILITY TENSORIFY_PYTHON_SCALARS PYTORCH_JIT PYTORCH_GEN_PATTERNS KMP_DUPLICATE_LIB_OK "
+    "ATEN_CPU_CAPABILITY TENSORIFY_PYTHON_SCALARS PYTORCH_JIT PYTORCH_GEN_PATTERNS "
     "TORCHINDUCTOR_DEBUG_COMPILE TORCHINDUCTOR_DEBUG_SYMBOL "
     "TORCHINDUCTOR_DISABLE_MULTI_KERNEL_CACHE TRITON_INTERPRET TRITON_LIBDEVICE_PATH TRITON_PTXAS_PATH "
     "TORCH_CUDA_ARCH_LIST PYTORCH_ROCM_ARCH TORCH_XPU_ARCH_LIST HALIDE_REPRO "
@@ -71,6 +71,8 @@ VARIABLES_WITHOUT_EFFECT: dict[str, str] = {
         "TORCHINDUCTOR_VEC_ISA_OK".split(),
         "becomes a setting, which is in torch's key",
     ),
+    # scikit-learn sets it in every process that imports it.
+    "KMP_DUPLICATE_LIB_OK": "is written, on Windows, and never read",
 }
 """Variables that torch's compiler reads, too, and that are in no key, with the reason."""
 
