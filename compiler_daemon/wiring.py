@@ -264,7 +264,7 @@ def _prefetch(tiers: Tiers | None, cache: Cache, scope: contextlib.AsyncExitStac
         return None
     from compiler_daemon.tier.prefetch import Prefetch
 
-    prefetch = Prefetch(tiers, has=cache.has, take_in=cache.take_in)
+    prefetch = Prefetch(tiers, has=cache.has, fetch=cache.fetch)
     scope.push_async_callback(prefetch.close)
     return prefetch
 

@@ -26,7 +26,7 @@ from compiler_daemon.store import BlobMissingError, Store, StoredArtifact, Store
 if TYPE_CHECKING:
     from compiler_daemon.tier.packed import Unpacked
     from compiler_daemon.tier.tier import Found
-    from compiler_daemon.tier.tiers import Offer, Tiers
+    from compiler_daemon.tier.tiers import Name, Offer, Tiers
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Cache:
     ) -> None:
         """`tiers` are asked for what is not stored here; None where there are none."""
         self._tiers = tiers
-        self._disputed: set[Digest] = set()
+        self._disputed: frozenset[Digest] = frozenset()
         """Taken out of the store since the start: a tier may have them still, and none is taken in again."""
         self._store = store
         self._environments = environments
@@ -60,10 +60,11 @@ class Cache:
         self._environments.fields(environment)
         entries = await asyncio.to_thread(self._find, environment, key, have, counted=True)
         if not entries and self._tiers is not None:
-            found = await self._tiers.find_soon(environment, key, self._disputed.union(have))
-            if found is not None:
-                entries = [await self.take_in(found)]
-                await asyncio.to_thread(self._store.note_hit, entries[0].digest)
+            name = (environment, key, self._disputed.union(have))
+            fetched = await self._tiers.fetch_soon(name, lambda: self._fetch(name))
+            if fetched is not None:
+                entries = [fetched]
+                await asyncio.to_thread(self._store.note_hit, fetched.digest)
         self._counters.add(metrics.LOOKUPS)
         self._counters.add(metrics.LOOKUP_HITS if entries else metrics.LOOKUP_MISSES)
         if entries:
@@ -77,12 +78,12 @@ class Cache:
         self._environments.fields(environment)
         return await asyncio.to_thread(self._find, environment, key, have, counted=False)
 
-    async def fetch(self, environment: Digest, key: str, have: Collection[Digest]) -> Entry | None:
+    async def fetch(self, environment: Digest, key: str, have: Collection[Digest] = ()) -> Entry | None:
         """Return an artifact that a shared tier has, stored here by now; however long a tier takes that answers."""
         if self._tiers is None:
             return None
-        found = await self._tiers.find(environment, key, self._disputed.union(have))
-        return await self.take_in(found) if found is not None else None
+        name = (environment, key, self._disputed.union(have))
+        return await self._tiers.fetch(name, lambda: self._fetch(name))
 
     async def take_in(self, found: Found) -> Entry:
         """Sign and store an artifact of a shared tier, as one of our own; return it as clients receive it."""
@@ -113,7 +114,7 @@ class Cache:
 
     def dispute(self, digest: Digest) -> None:
         """Take an artifact in no more, whoever has it: a trainer that compiled its graph got other code."""
-        self._disputed.add(digest)
+        self._disputed |= {digest}
 
     async def share_later(self, decoded: Manifest, manifest: bytes, graph: bytes | None) -> None:
         """Have an artifact that is stored here written to the shared tiers, in the background."""
@@ -146,6 +147,15 @@ class Cache:
                 await asyncio.to_thread(self._store.collect)
             except StoreError as error:
                 logger.warning("the store could not be tidied: %s", error)
+
+    async def _fetch(self, name: Name) -> Entry | None:
+        """Fetch an artifact from the tiers, unless another fetch has stored it since the caller looked."""
+        environment, key, tried = name
+        here = await asyncio.to_thread(self._find, environment, key, tried, counted=False)
+        if here or self._tiers is None:
+            return here[0] if here else None
+        found = await self._tiers.find(name)
+        return await self.take_in(found) if found is not None else None
 
     # Below: in threads.
 

@@ -17,7 +17,6 @@ from typing import Any
 from compile_wire.digest import Digest
 from compile_wire.limits import MAX_KEY_TEXT
 from compile_wire.plain import is_plain
-from compiler_daemon.tier.tier import Found
 from compiler_daemon.tier.tiers import Tiers
 
 logger = logging.getLogger(__name__)
@@ -40,13 +39,13 @@ class Prefetch:
         tiers: Tiers,
         *,
         has: Callable[[Digest, str], Awaitable[bool]],
-        take_in: Callable[[Found], Awaitable[Any]],
+        fetch: Callable[[Digest, str], Awaitable[Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`has` says whether an artifact is stored here, and `take_in` stores what was found."""
+        """`has` says whether an artifact is stored here, and `fetch` stores one that a tier has."""
         self._tiers = tiers
         self._has = has
-        self._take_in = take_in
+        self._fetch_one = fetch
         self._clock = clock
         self._begun: OrderedDict[tuple[Digest, str], float] = OrderedDict()
         self._noted: OrderedDict[tuple[Digest, str], tuple[str, tuple[str, ...]]] = OrderedDict()
@@ -88,9 +87,7 @@ class Prefetch:
         async def fetch(key: str) -> None:
             async with places:
                 if not await self._has(environment, key):
-                    found = await self._tiers.find(environment, key, ())
-                    if found is not None:
-                        await self._take_in(found)
+                    await self._fetch_one(environment, key)
 
         results = await asyncio.gather(*(fetch(key) for key in keys), return_exceptions=True)
         for error in results:

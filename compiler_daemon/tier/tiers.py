@@ -1,8 +1,8 @@
 """The tiers of a daemon, in order: asked one after the other, and what one has, those before it get as well.
 
-Guarantees: nothing here raises for a tier that fails. A lookup waits within a budget, and the read goes on after it for
-whoever asks next; of all who ask for a key at once there is one read. What is to be written waits in memory, at most
-`QUEUE_BYTES` of it, the oldest dropped first and counted.
+Guarantees: nothing here raises for a tier that fails. A lookup waits within a budget, and the fetch goes on after it
+for whoever asks next; of all who ask for a key at once there is one fetch. What is to be written waits in memory, at
+most `QUEUE_BYTES` of it, the oldest dropped first and counted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from compile_wire.digest import Digest, digest_of
 from compiler_daemon import metrics
@@ -39,6 +39,12 @@ _SHARE_S = 2.0
 _CLOSE_S = 3.0
 
 
+Name = tuple[Digest, str, frozenset[Digest]]
+"""What is looked for: an environment, a key, and the artifacts of it that were tried."""
+
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
     """An artifact as it is to be shared."""
@@ -55,8 +61,8 @@ class Offer:
 
 
 @dataclass(slots=True)
-class _Read:
-    task: asyncio.Task[Found | None]
+class _Fetch:
+    task: asyncio.Task[Any]
     asking: Tier | None = None
 
 
@@ -66,7 +72,7 @@ class Tiers:
     def __init__(self, tiers: Sequence[Tier], *, signers: Signers) -> None:
         self._tiers = tuple(tiers)
         self._signers = signers
-        self._reads: dict[tuple[Digest, str, frozenset[Digest]], _Read] = {}
+        self._fetches: dict[Name, _Fetch] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._queue: deque[tuple[Tier, int, Callable[[], Awaitable[None]]]] = deque()
         self._queued_bytes = 0
@@ -74,23 +80,48 @@ class Tiers:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def find_soon(self, environment: Digest, key: str, tried: Collection[Digest]) -> Found | None:
-        """Return an artifact that was not tried, if a tier gives one within the budget of a lookup."""
+    async def fetch_soon(self, name: Name, fetch: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Return the same as `fetch`, if it ends within the budget of a lookup; else None, and it goes on."""
         budget_s = max((tier.budget.seconds() for tier in self._tiers if tier.breaker.reads.allows()), default=0.0)
         if not budget_s:
             return None
-        read = self._read(environment, key, frozenset(tried))
-        await asyncio.wait({read.task}, timeout=budget_s)
-        if read.task.done():
-            return read.task.result()
-        if read.asking is not None:
-            read.asking.breaker.reads.late(budget_s)
-            read.asking.count(metrics.TIER_LATE)
+        begun = self._fetching(name, fetch)
+        await asyncio.wait({begun.task}, timeout=budget_s)
+        if begun.task.done():
+            result: T = begun.task.result()
+            return result
+        if begun.asking is not None:
+            begun.asking.breaker.reads.late(budget_s)
+            begun.asking.count(metrics.TIER_LATE)
         return None
 
-    async def find(self, environment: Digest, key: str, tried: Collection[Digest]) -> Found | None:
-        """Return an artifact that was not tried, however long a tier takes that answers at all."""
-        return await asyncio.shield(self._read(environment, key, frozenset(tried)).task)
+    async def fetch(self, name: Name, fetch: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a fetch comes to, however long a tier takes that answers at all.
+
+        Of all who ask for a name at once one fetches, and it is over only when what it found is stored: whoever asks
+        after it finds it here.
+        """
+        result: T = await asyncio.shield(self._fetching(name, fetch).task)
+        return result
+
+    async def find(self, name: Name) -> Found | None:
+        """Return the artifact of the first tier that has one, and have it written to those before it."""
+        environment, key, tried = name
+        passed: list[Tier] = []
+        for tier in self._tiers:
+            if name in self._fetches:
+                self._fetches[name].asking = tier
+            try:
+                found = await tier.find(environment, key, tried)
+            except TierError as error:
+                logger.debug("%s: %s", tier.address, error)
+                continue
+            if found is not None:
+                for before in passed:
+                    self._later(before, len(found.data), _putting(before, found, environment, key))
+                return found
+            passed.append(tier)
+        return None
 
     async def take(self, environment: Digest, key: str, expected_s: float) -> Held | Waiting | Refused | None:
         """Take the lease of a compile; return None where there is none to be had, and every node is for itself.
@@ -228,30 +259,11 @@ class Tiers:
             task.cancel()
         await asyncio.gather(*self._tasks, *(tier.close() for tier in self._tiers), return_exceptions=True)
 
-    def _read(self, environment: Digest, key: str, tried: frozenset[Digest]) -> _Read:
-        name = (environment, key, tried)
-        if name not in self._reads:
-            read = self._reads[name] = _Read(self._begin(self._find(name)))
-            read.task.add_done_callback(lambda _: self._reads.pop(name, None))
-        return self._reads[name]
-
-    async def _find(self, name: tuple[Digest, str, frozenset[Digest]]) -> Found | None:
-        environment, key, tried = name
-        passed: list[Tier] = []
-        for tier in self._tiers:
-            if name in self._reads:
-                self._reads[name].asking = tier
-            try:
-                found = await tier.find(environment, key, tried)
-            except TierError as error:
-                logger.debug("%s: %s", tier.address, error)
-                continue
-            if found is not None:
-                for before in passed:
-                    self._later(before, len(found.data), _putting(before, found, environment, key))
-                return found
-            passed.append(tier)
-        return None
+    def _fetching(self, name: Name, fetch: Callable[[], Coroutine[Any, Any, Any]]) -> _Fetch:
+        if name not in self._fetches:
+            begun = self._fetches[name] = _Fetch(self._begin(fetch()))
+            begun.task.add_done_callback(lambda _: self._fetches.pop(name, None))
+        return self._fetches[name]
 
     async def _facts(self, environment: Digest) -> bytes:
         for tier in self._tiers:
