@@ -67,7 +67,10 @@ def _wrong(results: list[Result]) -> list[str]:
     return [f"{result.name}: {said}" for result in results for said in (*result.differences, *result.lost)]
 
 
-@pytest.mark.parametrize("name", _SLICE)
+_LONG = {"TORCHINDUCTOR_EMULATE_PRECISION_CASTS"}  # about half a minute
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in _LONG else []) for n in _SLICE])
 def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SLICE[name]))
 

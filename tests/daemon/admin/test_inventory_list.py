@@ -225,6 +225,7 @@ def test_rm_asks_a_person(filled: DaemonProcess):
     assert keys(filled.directory) == ["gamma", "beta"]
 
 
+@pytest.mark.slow
 def test_what_is_pinned_survives_a_collection_that_removes_the_rest(start_daemon: Start):
     daemon = start_daemon(daemon={"store_max_bytes": 2**24})
     for key in ("kept", "gone"):
