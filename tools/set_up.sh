@@ -15,7 +15,8 @@ command -v "${CXX:-g++}" > /dev/null || {
     exit 1
 }
 
-# Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA.
+# Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA. The CPU build brings
+# no Triton: it gets the one that belongs to it.
 if [ -n "${TORCH:-}" ]; then
     torch="torch==$TORCH"
 elif command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
@@ -24,6 +25,8 @@ else
     torch="torch==2.13.0"
     export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu}
 fi
+triton=()
+if [ "$torch $(uname -sm)" = "torch==2.13.0 Linux x86_64" ]; then triton=("triton==3.7.1"); fi
 
 if command -v uv > /dev/null; then
     [ -x "$venv/bin/python" ] || uv venv --quiet --seed --python "$python" "$venv"
@@ -35,4 +38,5 @@ fi
 echo "setting up $venv (first time: a minute or so)" >&2
 # uv asks other places for torch than pip does; where it finds none, pip may.
 "${install[@]}" "$torch" || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
-"${install[@]}" -e '.[dev,lab]'
+# Named again: what else is installed must not bring another torch.
+"${install[@]}" "$torch" "${triton[@]}" -e '.[dev,lab]'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,10 @@ def start_child(
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
     """Start a program that gets `death_signal` when this process has ended, however it ended."""
+    if (setpriv := shutil.which("setpriv")) is not None and shutil.which(command[0]) is not None:
+        # A fork of a process in which gRPC has threads runs its handlers in the child, and these may abort it.
+        wrapped = [setpriv, "--pdeathsig", death_signal.name.removeprefix("SIG"), "--", *command]
+        return subprocess.Popen(wrapped, env=env, stdout=stdout, stderr=stderr)
     parent = os.getpid()
     with warnings.catch_warnings():
         # Of threads that the child does not have: what it does before it becomes the program needs none of them.

@@ -27,6 +27,12 @@ FIELDS = {"python": "cp311", "torch": "0.fake"}
 ENVIRONMENT = environment_id(FIELDS)
 DEADLINE_S = 20.0
 
+INTERRUPTIBLE = ("env", "--default-signal=INT")
+"""Before a command, has SIGINT end it as in a terminal: a shell's background processes inherit that it is ignored.
+
+Not by `preexec_fn`: where gRPC has threads, its handlers run in a child that was forked, and may abort it.
+"""
+
 
 def wait_until(condition: Callable[[], Any], *, what: str, deadline_s: float = DEADLINE_S) -> Any:
     """Wait until `condition` returns something true, and return that; fail after the deadline."""

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from compiler_daemon.cli import cli as application
-from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess, wait_until
+from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess, wait_until
 from tests.daemon.inventory_samples import Ended, cli, publish
 
 Start = Callable[..., DaemonProcess]
@@ -57,14 +57,12 @@ def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after_s", [0.1, 0.25, 0.4, 0.6])
 def test_an_interrupted_start_leaves_no_traceback(tmp_path: Path, after_s: float) -> None:
-    command = [*COMMAND, "serve", "--no-prewarm", "--dir", str(tmp_path / "d")]
+    command = [*INTERRUPTIBLE, *COMMAND, "serve", "--no-prewarm", "--dir", str(tmp_path / "d")]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
     ) as process:
         # Whatever it does then: each of its phases is a few tenths of a second.
         with pytest.raises(subprocess.TimeoutExpired):
@@ -73,7 +71,8 @@ def test_an_interrupted_start_leaves_no_traceback(tmp_path: Path, after_s: float
         _, said = process.communicate(timeout=DEADLINE_S)
 
     assert "Traceback" not in said
-    assert process.returncode in (0, 130)
+    # On a busy machine the first of them comes before Python is there to take it.
+    assert process.returncode in (0, 130) or (process.returncode, said) == (-signal.SIGINT, "")
 
 
 # What a failure looks like

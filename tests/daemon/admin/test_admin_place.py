@@ -14,7 +14,7 @@ import pytest
 
 from compiler_daemon.admin.life.cleaning import clear, written_by_daemon
 from compiler_daemon.errors import RunningError
-from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess, wait_until
+from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess, wait_until
 from tests.daemon.inventory_samples import cli, cli_process, done, publish
 
 Start = Callable[..., DaemonProcess]
@@ -51,13 +51,11 @@ def test_a_log_that_is_none_names_those_that_there_are(logged: Path, tmp_path: P
 
 def test_logs_follow_what_comes_also_into_a_file_that_takes_the_place_of_the_first(logged: Path) -> None:
     log = logged / "log" / "daemon.log"
-    command = [sys.executable, "-m", "compiler_daemon", "logs", "-f", "-n", "1", "--dir", str(logged)]
+    command = [*INTERRUPTIBLE, sys.executable, "-m", "compiler_daemon", "logs", "-f", "-n", "1", "--dir", str(logged)]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         text=True,
-        # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
     ) as following:
         assert following.stdout is not None
         seen = [following.stdout.readline()]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess
+from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess
 
 SLEEPER = """
 import os, subprocess, sys, time
@@ -40,12 +40,10 @@ def test_a_signal_ends_every_trainer_with_its_children_and_leaves_no_scratch(
 ) -> None:
     pids = tmp_path / "pids"
     cells = ["--jobs", "2", "--matrix", "x=1,2,3", "--", sys.executable, "-c", SLEEPER, str(pids), "{x}"]
-    # A process that was started in the background of a script ignores Ctrl-C, and so do all its children.
     process = subprocess.Popen(
-        command(daemon.directory, *cells),
+        [*INTERRUPTIBLE, *command(daemon.directory, *cells)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - it only sets a disposition
     )
     deadline = time.monotonic() + DEADLINE_S
     while not pids.exists() or pids.read_text().count("\n") < 2:

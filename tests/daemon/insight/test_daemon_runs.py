@@ -24,7 +24,15 @@ from compile_wire.limits import MAX_GRAPHS_PER_REPORT, MAX_MESSAGE_TEXT
 from compile_wire.v1 import compiler_daemon_pb2 as base_pb
 from compile_wire.v1 import runs_pb2 as pb
 from compile_wire.v1 import runs_pb2_grpc as pb_grpc
-from tests.daemon.daemon_process import DEADLINE_S, ENVIRONMENT, FIELDS, DaemonProcess, manifest_of, wait_until
+from tests.daemon.daemon_process import (
+    DEADLINE_S,
+    ENVIRONMENT,
+    FIELDS,
+    INTERRUPTIBLE,
+    DaemonProcess,
+    manifest_of,
+    wait_until,
+)
 from tests.daemon.run_samples import graph, report, run_name
 
 
@@ -347,15 +355,13 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 80))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "compiler_daemon", *arguments],
+            [*INTERRUPTIBLE, sys.executable, "-m", "compiler_daemon", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "LINES")}
             | {"TERM": "xterm-256color"},
             start_new_session=True,
-            # A shell starts background processes with SIGINT ignored, which would hold here, too; a terminal does not.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - as it says
         )
         os.close(theirs)
         self.seen = ""
