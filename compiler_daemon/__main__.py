@@ -10,9 +10,10 @@ def main() -> None:
         sys.stderr.write("compiler-daemon: it runs on Linux only; elsewhere torch compiles as always, without it\n")
         raise SystemExit(1)
     # What gRPC's core writes by itself names its own source lines; whatever matters in it is said by us. In a daemon's
-    # log it stays: there it says who failed to shake hands.
-    if sys.argv[1:2] != ["serve"]:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # log it stays: there it says who failed to shake hands. `putenv` tells this process's libraries alone: trainers and
+    # daemons that are started from here are given `os.environ`, which says what the user says.
+    if sys.argv[1:2] != ["serve"] and "GRPC_VERBOSITY" not in os.environ:
+        os.putenv("GRPC_VERBOSITY", "NONE")
     try:
         # Here, and not above: much is imported, and whoever interrupts that wants no traceback either.
         from compiler_daemon.cli import run

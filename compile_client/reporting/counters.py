@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from compile_client.log import say
+from compile_client.reporting.words import GRAPH_WORDS, KERNEL_WORDS
 from compile_wire import tracing
 
 _OWNER = "TORCH_COMPILE_CLIENT_REPORT_OWNER"
@@ -56,21 +57,7 @@ _PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "c
 """Spans of a graph that happen in this process."""
 
 
-_GRAPH_WORDS = {
-    "hits_local": "from torch's own cache",
-    "hits": "from the daemon's store",
-    "compiled_by_daemon": "compiled by the daemon",
-    "compiled_here": "compiled here",
-    "deferred": "run eagerly",
-    "traced_again": "traced again",
-    "published": "published",
-}
-_KERNEL_WORDS = {
-    "kernel_hits": "from the daemon's store",
-    "kernels_by_daemon": "compiled by the daemon",
-    "kernels_here": "compiled here",
-}
-_OUTCOMES = tuple(name for name in _GRAPH_WORDS if name != "published")
+_OUTCOMES = tuple(name for name in GRAPH_WORDS if name != "published")
 
 
 class Counters:
@@ -230,12 +217,12 @@ class Counters:
             graphs = _sentence(
                 self._counts,
                 "graph",
-                {**_GRAPH_WORDS, "hits": saved},
+                {**GRAPH_WORDS, "hits": saved},
                 here="compiled_here",
                 why=why,
                 more=[f"{open_} {'interrupted' if ended else 'under way'}"] if open_ > 0 else [],
             )
-            kernels = _sentence(self._counts, "kernel", _KERNEL_WORDS, here="kernels_here", why=why_kernels)
+            kernels = _sentence(self._counts, "kernel", KERNEL_WORDS, here="kernels_here", why=why_kernels)
         return "; ".join(part for part in (graphs, kernels) if part)
 
     def _phases(self) -> dict[str, float]:

@@ -7,18 +7,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from compile_client.reporting.words import GRAPH_WORDS, KERNEL_WORDS
+
 _WORDS = {
     "graphs": "graphs",
-    "hits_local": "from torch's own cache",
-    "hits": "from the daemon's store",
-    "compiled_by_daemon": "compiled by the daemon",
-    "compiled_here": "compiled here",
-    "deferred": "run eagerly",
-    "published": "published",
+    **GRAPH_WORDS,
     "kernels": "Triton kernels",
-    "kernel_hits": "kernels from the daemon's store",
-    "kernels_by_daemon": "kernels compiled by the daemon",
-    "kernels_here": "kernels compiled here",
+    **{name: f"kernels {words}" for name, words in KERNEL_WORDS.items()},
 }
 _REASONS = {"refused": "not taken", "fallbacks": "without the daemon", "kernels_refused": "kernels not taken"}
 _CELL = '<td style="text-align:left">{}</td><td style="text-align:right">{}</td>'

@@ -35,6 +35,7 @@ class DaemonStarter:
         self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun_at = 0.0
         self._failed = ""
         self._failed_at = 0.0
         os.register_at_fork(after_in_child=self._forget)
@@ -43,7 +44,7 @@ class DaemonStarter:
         """Begin to start a daemon, unless a start is under way, or has failed a moment ago."""
         with self._lock:
             if self._process is None and not (self._failed and time.monotonic() - self._failed_at < _AGAIN_S):
-                self._failed = ""
+                self._failed, self._begun_at = "", time.monotonic()
                 try:
                     self._process = subprocess.Popen(
                         [*self._command(config)],
@@ -55,20 +56,33 @@ class DaemonStarter:
                     self._note_failure(f"{error.strerror}")
 
     def wait(self, config: ClientConfig, timeout_s: float) -> None:
-        """Return when a daemon was started; raise `AbsentError`, with why, where none was in time."""
+        """Return when a daemon was started; raise `AbsentError`, with why, where none was in time.
+
+        All waits for one start together last `ClientConfig.start_s`: graphs that come later do not wait again.
+        """
         self.begin(config)
         with self._lock:
-            if self._process is not None:
-                try:
-                    code = self._process.wait(timeout_s)
-                except subprocess.TimeoutExpired as error:
-                    raise AbsentError(f"a daemon that was started is not ready after {timeout_s:.0f} s") from error
-                said = _said(self._process.stderr)
+            process, end = self._process, self._begun_at + config.start_s
+        if process is not None:
+            # Without the lock: other threads wait as long as their own graphs may, and not one after the other.
+            try:
+                code = process.wait(max(0.0, min(timeout_s, end - time.monotonic())))
+            except subprocess.TimeoutExpired as error:
+                waited_s = time.monotonic() - end + config.start_s
+                raise AbsentError(f"a daemon that was started is not ready after {waited_s:.0f} s") from error
+            self._note_end(process, code)
+        with self._lock:
+            if self._failed:
+                raise AbsentError(f"no daemon could be started: {self._failed}")
+
+    def _note_end(self, process: subprocess.Popen[bytes], code: int) -> None:
+        """Note how a start ended, once: several threads may have waited for it."""
+        with self._lock:
+            if self._process is process:
+                said = _said(process.stderr)
                 self._process = None
                 if code:
                     self._note_failure(said or f"exit code {code}")
-            if self._failed:
-                raise AbsentError(f"no daemon could be started: {self._failed}")
 
     def _forget(self) -> None:
         """Begin anew in a forked child: a thread that is not there may hold the lock, and the start is another's."""

@@ -92,6 +92,34 @@ def test_the_summary_is_a_line_and_in_a_notebook_a_table_that_holds_no_markup_of
     assert "compiled here" not in html
 
 
+def test_line_and_table_have_the_same_words_for_everything_that_became_of_a_graph_or_a_kernel() -> None:
+    report = Counters()
+    for _ in range(8):
+        report.count_graph()
+    for count in (
+        report.count_local_hit,
+        report.count_daemon_compile,
+        report.count_local_compile,
+        report.count_deferred,
+        report.count_traced_again,
+        report.count_published,
+    ):
+        count()
+    report.count_hit(saved_s=1.0)
+    report.count_kernel("hits")
+    report.count_kernel("by_daemon")
+    report.count_kernel("here")
+
+    line, rows = report.line(), dict(Summary(report.line(), report.as_dict()).rows())
+
+    graphs, kernels = line.split("; ")
+    told = [part.split(" ", 1)[1].split(" (")[0] for part in graphs.split(": ")[1].split(", ")]
+    of_kernels = [part.split(" ", 1)[1].split(" (")[0] for part in kernels.split(": ")[1].split(", ")]
+    assert len(told) == 8  # with the one that is interrupted
+    assert {words for words in told if words != "interrupted"} <= set(rows)
+    assert {f"kernels {words}" for words in of_kernels} <= set(rows)
+
+
 def test_a_summary_of_nothing_says_so() -> None:
     assert str(compile_client.summary()) == "nothing was compiled yet"
     assert compile_client.summary()._repr_html_() == "<p>nothing was compiled yet</p>"

@@ -6,7 +6,10 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,45 @@ def test_a_start_that_takes_long_is_waited_for_no_longer_than_the_graph_may_wait
     with pytest.raises(AbsentError, match="not ready after 0 s"):
         starter.wait(config_of(directory), 0.1)
     starter.wait(config_of(directory), 20.0)
+
+
+def test_all_graphs_together_wait_for_one_start_no_longer_than_it_is_given(directory: Path) -> None:
+    starter = starter_of("import sys; sys.stdin.close(); import time; time.sleep(30)")
+    config = replace(config_of(directory), start_s=0.5)
+
+    def wait_s(_: int) -> float:
+        begun = time.monotonic()
+        with pytest.raises(AbsentError, match="not ready after"):
+            starter.wait(config, 20.0)
+        return time.monotonic() - begun
+
+    first = wait_s(0)
+    later = [wait_s(number) for number in range(3)]
+    assert starter._process is not None
+    starter._process.kill()
+
+    assert 0.4 < first < 5.0
+    assert max(later) < 0.2
+
+
+def test_a_thread_waits_for_a_start_as_long_as_its_own_graph_may_whoever_else_waits(directory: Path) -> None:
+    starter = starter_of("import sys; sys.stdin.close(); import time; time.sleep(30)")
+    config = config_of(directory)
+    starter.begin(config)
+    with ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(starter.wait, config, 3.0)
+        time.sleep(0.2)
+        begun = time.monotonic()
+        with pytest.raises(AbsentError):
+            starter.wait(config, 0.1)
+        took_s = time.monotonic() - begun
+        assert not patient.done()
+        with pytest.raises(AbsentError):
+            patient.result()
+    assert starter._process is not None
+    starter._process.kill()
+
+    assert took_s < 1.0
 
 
 def test_a_command_that_is_not_there_is_an_absent_daemon(directory: Path) -> None:

@@ -51,6 +51,25 @@ def test_a_trainer_finds_a_daemon_that_is_started_for_it_and_the_next_finds_the_
         assert pid_of(directory) == pid
 
 
+@pytest.mark.parametrize("own", [None, "INFO"])
+def test_what_grpc_says_is_the_users_to_choose_in_trainer_and_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GRPC_VERBOSITY", own)
+    directory = tmp_path / "d"
+    with stopped_afterwards(directory):
+        ended = cli_process(directory, "run", "--dir", str(directory), sys.executable, *TRAINER)
+        daemon = Path(f"/proc/{pid_of(directory)}/environ").read_bytes().split(b"\0")
+
+    trainers: dict[str, str] = json.loads(ended.stdout)
+    assert trainers.get("GRPC_VERBOSITY") == own
+    assert [one for one in daemon if one.startswith(b"GRPC_VERBOSITY")] == (
+        [] if own is None else [f"GRPC_VERBOSITY={own}".encode()]
+    )
+
+
 def test_trainers_that_start_together_start_one_daemon(tmp_path: Path) -> None:
     directory = tmp_path / "d"
     command = [sys.executable, "-m", "compiler_daemon", "run", "--dir", str(directory), "env"]

@@ -67,7 +67,12 @@ def start_detached(directory: Path, arguments: Sequence[str], *, wait_s: float =
     with errors:
         begin = errors.tell()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=dict(os.environ),  # and nothing that is meant for this process alone
+            start_new_session=True,
         )
     try:
         address = _address(process, wait_s)
