@@ -25,9 +25,10 @@ from compile_wire.limits import MAX_MESSAGE_BYTES
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compile_wire.v1 import compiler_daemon_pb2_grpc as pb_grpc
 from compiler_daemon import endpoint
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from compiler_daemon.admin.answers import DaemonState
 from compiler_daemon.config import DaemonLocation
-from compiler_daemon.errors import DaemonError, NotRunningError, UsageError
+from compiler_daemon.errors import DaemonError, DirectoryError, NotRunningError, UsageError
 
 _CALL_S = 10.0
 
@@ -54,12 +55,19 @@ class OperatorClient:
     def of(cls, place: DaemonLocation, *, call_s: float = _CALL_S) -> OperatorClient:
         """Find the daemon: the address that was named, else the one in the directory's note, else the default.
 
-        Raises `NotRunningError` where the directory has never been a daemon's.
+        Raises `NotRunningError` where the directory has never been a daemon's, and `DirectoryError` where it is one's
+        and its keys are gone.
         """
         directory = place.directory
         written = "" if place.address else endpoint.written_address(directory)
         address = endpoint.read_address(written) if written else place.address or place.default_address
         if not has_keys(directory):
+            # One that starts has the lock before it has a token, and a note at last.
+            if DirectoryLock(directory).is_held() and (note := DaemonNote.read(directory)) is not None:
+                raise DirectoryError(
+                    f"process {note.pid} serves {directory}, and the token is gone from there: "
+                    "`compiler-daemon stop`, then start it again, which makes another"
+                )
             raise NotRunningError(
                 f"no daemon runs on {directory}: start one with `compiler-daemon serve`, or name another with --dir"
             )

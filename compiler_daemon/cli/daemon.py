@@ -82,8 +82,9 @@ def serve(
     tier: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="ADDRESS",
             help="Share artifacts with other daemons: file:///DIR, s3://BUCKET/PREFIX or redis://HOST; may be given "
-            "more than once. [none; COMPILER_DAEMON_TIER]"
+            "more than once. [none; COMPILER_DAEMON_TIER]",
         ),
     ] = None,
     tier_accept: Annotated[
@@ -92,21 +93,25 @@ def serve(
     farm: Annotated[
         str | None,
         typer.Option(
-            help="Have graphs compiled by a Dask scheduler's workers: tls://HOST:PORT. [none; COMPILER_DAEMON_FARM]"
+            metavar="ADDRESS",
+            help="Have graphs compiled by a Dask scheduler's workers: tls://HOST:PORT. [none; COMPILER_DAEMON_FARM]",
         ),
     ] = None,
     farm_wait: Annotated[
         float, typer.Option(min=0.1, help="Seconds after which a graph that nobody there has begun is compiled here.")
     ] = 5.0,
     farm_ca: Annotated[
-        Path | None, typer.Option(help="The farm's authority, in PEM. [COMPILER_DAEMON_FARM_CA]")
+        Path | None, typer.Option(metavar="FILE", help="The farm's authority, in PEM. [COMPILER_DAEMON_FARM_CA]")
     ] = None,
     farm_cert: Annotated[
         Path | None,
-        typer.Option(help="This daemon's certificate for the farm, in PEM. [COMPILER_DAEMON_FARM_CERTIFICATE]"),
+        typer.Option(
+            metavar="FILE", help="This daemon's certificate for the farm, in PEM. [COMPILER_DAEMON_FARM_CERTIFICATE]"
+        ),
     ] = None,
     farm_key: Annotated[
-        Path | None, typer.Option(help="The certificate's key, a file of mode 600. [COMPILER_DAEMON_FARM_KEY]")
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate's key, a file of mode 600. [COMPILER_DAEMON_FARM_KEY]"),
     ] = None,
     detach: Annotated[
         bool,

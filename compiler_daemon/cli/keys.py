@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compiler_daemon.cli.options import AsJson, Directory, cli, path, print_result
+from compiler_daemon.cli.usage import Verbs
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from compiler_daemon.admin.keys.certificates import CertificateView
     from compiler_daemon.admin.keys.commands import Change, KeysView
 
-keys = typer.Typer(
+keys = Verbs(
     help="Keys for clients on other machines: an authority, certificates, tokens; signers of a shared tier. "
     "The Unix socket needs none of it.",
     no_args_is_help=True,

@@ -12,6 +12,7 @@ import typer
 from compile_wire.plain import plain
 from compiler_daemon.cli.day import InTheOrderOfADay
 from compiler_daemon.cli.settings_file import read_settings
+from compiler_daemon.cli.usage import Verbs
 from compiler_daemon.text import numbers
 
 
@@ -73,7 +74,7 @@ IDLE: Any = "1h"
 """As it is typed: the library reads a default in the same way."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-cli = typer.Typer(
+cli = Verbs(
     cls=InTheOrderOfADay,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-import typer
-
 from compiler_daemon.cli.options import Directory, cli, print_result
+from compiler_daemon.cli.usage import Verbs
 
-service = typer.Typer(
+service = Verbs(
     help="A daemon that systemd starts for you: now, and whenever you log in.",
     no_args_is_help=True,
     rich_markup_mode=None,

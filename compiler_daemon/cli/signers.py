@@ -11,13 +11,12 @@ import typer
 
 from compiler_daemon.cli.keys import keys, keys_directory, say_change
 from compiler_daemon.cli.options import AsJson, Directory, print_result
+from compiler_daemon.cli.usage import Verbs
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.keys.signers import SignersView
 
-signer = typer.Typer(
-    help="The key with which this daemon signs for a tier.", no_args_is_help=True, rich_markup_mode=None
-)
+signer = Verbs(help="The key with which this daemon signs for a tier.", no_args_is_help=True, rich_markup_mode=None)
 keys.add_typer(signer, name="signer")
 
 

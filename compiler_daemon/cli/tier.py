@@ -13,6 +13,7 @@ import typer
 
 from compile_wire.plain import plain
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, Tiers, byte_size, cli, print_result
+from compiler_daemon.cli.usage import Verbs
 from compiler_daemon.config import DaemonLocation, TierAccept
 from compiler_daemon.errors import DaemonError, NothingNamedError, TierError, UsageError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from compiler_daemon.admin.tier.cleaning import Cleaned
 
 
-tier = typer.Typer(
+tier = Verbs(
     help="Looks into a tier that daemons share, verifies it, cleans it.", no_args_is_help=True, rich_markup_mode=None
 )
 cli.add_typer(tier, name="tier")

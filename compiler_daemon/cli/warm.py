@@ -66,7 +66,7 @@ def warm(
     ] = False,
     seed: Annotated[
         str | None,
-        typer.Option(help="With --share, what decides the order of the cells here. [host and process]"),
+        typer.Option(metavar="TEXT", help="With --share, what decides the order of the cells here. [host and process]"),
     ] = None,
     cell_seconds: Annotated[float, typer.Option(min=1, help="A trainer that runs longer is ended.")] = 3600.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their commands only.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,10 +20,12 @@ from pathlib import Path
 import pytest
 
 from compiler_daemon import __version__
+from tools import man_pages
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"compile_client", "compile_torch", "compile_wire", "compiler_daemon"}
 MOST_BYTES = 1_000_000
+MAN = f"compiler_daemon-{__version__}.data/data/share/man/man1"
 
 needs_builder = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("hatchling", "hatch_fancy_pypi_readme")),
@@ -78,7 +81,9 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_the_packages_of_client_and_daemon_and_nothing_else(built: Built) -> None:
     names = zipfile.ZipFile(built.wheel).namelist()
 
-    assert {name.split("/")[0] for name in names} == {*PACKAGES, f"compiler_daemon-{__version__}.dist-info"}
+    beside = {f"compiler_daemon-{__version__}.{kind}" for kind in ("dist-info", "data")}
+    assert {name.split("/")[0] for name in names} == PACKAGES | beside
+    assert {name.rsplit("/", 1)[0] for name in names if ".data/" in name} == {MAN}
     assert built.wheel.stat().st_size < MOST_BYTES
     # Files that are no modules, and without which something does not work.
     needed = {"http/static/page.js", "http/templates/overview.html", "admin/life/compiler-daemon.service"}
@@ -133,6 +138,39 @@ def test_the_wheel_in_a_fresh_environment_runs_and_brings_nothing_of_the_lab(ins
     assert "serve" in run([command, "--help"])
     assert run([installed / "bin" / "python", "-c", where]).startswith(str(installed))
     assert run([installed / "bin" / "python", "-c", absent]) == "[]\n"
+
+
+@needs_builder
+def test_the_installed_man_pages_are_where_man_looks_one_for_each_verb(installed: Path) -> None:
+    pages = {path.name for path in (installed / "share" / "man" / "man1").iterdir()}
+
+    assert pages == set(man_pages.pages())
+    assert {"compiler-daemon.1", "compiler-daemon-run.1", "compiler-daemon-keys-signer-init.1"} <= pages
+
+
+def test_the_man_pages_say_what_help_says() -> None:
+    assert man_pages.main(["--check"]) == 0, "run python tools/man_pages.py and commit"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff, which sets man pages, is not installed")
+def test_the_man_pages_can_be_set_and_no_word_is_lost() -> None:
+    for name, page in man_pages.pages().items():
+        done = subprocess.run(
+            ["groff", "-man", "-ww", "-Tascii", "-P-cbou"],
+            input=page.encode(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b""), name
+
+    told = subprocess.run(
+        ["groff", "-man", "-Tascii", "-P-cbou", "-rLL=200n", ROOT / "docs" / "man" / "compiler-daemon-warm.1"],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    told = " ".join(told.split())
+    assert "compiler-daemon warm [OPTIONS] [COMMAND...]" in told
+    assert "compiler-daemon warm --matrix size=16,32,64 -- python train.py --size {size} --steps 1" in told
 
 
 @needs_builder

@@ -77,8 +77,9 @@ def _daemon(place: DaemonLocation, environ: Mapping[str, str], ask: Ask, tiers: 
     directory = place.directory
     yield check_private(directory, "directory", 0o700)
     if os.path.isdir(directory):
-        yield check_private(directory / TOKEN_NAME, "token", 0o600)
-        yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES)
+        made_by = "the next start" if DirectoryLock(directory).is_held() else "`compiler-daemon serve`"
+        yield check_private(directory / TOKEN_NAME, "token", 0o600, made_by=made_by)
+        yield check_private(directory / SECRET_NAME, "secret", 0o600, size=SECRET_BYTES, made_by=made_by)
         yield from check_keys(directory)
     state: DaemonState | None = None
     try:

@@ -48,6 +48,7 @@ def test_help_shows_what_holds_without_an_option_and_fits_into_eighty_columns(ve
     output = CliRunner().invoke(cli, [*verb, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
 
     assert max(map(len, output.splitlines())) <= 80
+    assert re.findall(r"<(?:str|path|int|float|list\[)[^>]*>|Usage:.*[{\[]\[|Usage:.*{|\.\.\.\]\.\.\.", output) == []
     if "--workers" in output:
         assert "[half of the cores]" in output
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 
 from compiler_daemon.admin.doctor.trainer_check import _judged
 from compiler_daemon.admin.doctor.variables import VARIABLES, check_variables
+from tests.daemon.daemon_process import DaemonProcess
+from tests.daemon.inventory_samples import cli_process
 
 SETTINGS = Path(__file__).parents[3] / "docs" / "settings.md"
 
@@ -57,6 +59,43 @@ def test_variables_that_can_be_read_are_one_line() -> None:
     }
 
     assert [finding.level for finding in check_variables(environ)] == ["ok"]
+
+
+def doctor(daemon: DaemonProcess, **environ: str) -> tuple[int, str]:
+    """Ask as an operator does; return the exit code and the problems that are said, a line each."""
+    ended = cli_process(daemon.directory, "doctor", "--no-trainer", TORCH_COMPILE_CLIENT="1", **environ)
+    return ended.returncode, "\n".join(line for line in ended.stdout.splitlines() if line.startswith("problem"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TORCH_COMPILE_CLIENT_TIMEOUT", "soon"),
+        ("TORCH_COMPILE_CLIENT_TIMOUT", "5"),
+        ("COMPILER_DAEMON_SANDBOX", "on"),
+        ("COMPILER_DAEMON_FARM", "nonsense"),
+    ],
+)
+def test_with_a_daemon_that_is_well_a_variable_is_the_one_problem(daemon: DaemonProcess, name: str, value: str) -> None:
+    assert doctor(daemon) == (0, "")
+
+    code, problems = doctor(daemon, **{name: value})
+
+    assert code == 1
+    assert problems.startswith("problem variables: ")
+    assert len(problems.splitlines()) == 1
+
+
+def test_a_token_that_is_gone_is_a_problem_although_a_daemon_serves(start_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = start_daemon()
+    (daemon.directory / "token").unlink()
+
+    code, problems = doctor(daemon)
+
+    assert code == 1
+    assert f"problem token: {daemon.directory}/token does not exist: the next start makes it" in problems
+    assert f"problem answers: process {daemon.process.pid} serves" in problems
+    assert "`compiler-daemon stop`, then start it again" in problems
 
 
 SAID = "compile daemon: the artifact's signature is not the daemon's; torch compiles.\nother\n"
