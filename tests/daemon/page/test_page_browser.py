@@ -2,89 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from compile_wire.v1 import compiler_daemon_pb2 as daemon_pb
 from tests.daemon.daemon_process import DaemonProcess, manifest_of, wait_until
+from tests.daemon.page_browser import Visit, in_a_browser
 from tests.daemon.page_samples import PageVisitor
 
-CHROMIUM = "/usr/bin/chromium"
-STYLE = Path(__file__).parents[3] / "compiler_daemon/http/static/style.css"
-
-pytestmark = [
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed"),
-    pytest.mark.timeout(600),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [], timeout=120_000
-        )
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A browser that may read the page, with all that it complained of and requested."""
-
-    def __init__(self, browser: Any, visitor: PageVisitor, **settings: Any) -> None:
-        self.visitor = visitor
-        self.context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **settings})
-        self.context.set_default_timeout(60_000)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(visitor.login_url())
-        self.page.wait_for_url(visitor.url)
-
-    def focused(self) -> str:
-        return str(
-            self.page.evaluate(
-                "(document.activeElement.innerText || document.activeElement.getAttribute('aria-label') || '').trim()"
-            )
-        )
-
-
-@pytest.fixture
-def visit(browser: Any, page: PageVisitor) -> Iterator[Callable[..., Visit]]:
-    visits: list[Visit] = []
-
-    def start(visitor: PageVisitor = page, **settings: Any) -> Visit:
-        visits.append(Visit(browser, visitor, **settings))
-        return visits[-1]
-
-    yield start
-    for one in visits:
-        one.context.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def used(shared_page: PageVisitor) -> None:
-    """A daemon with artifacts and figures to show."""
-    daemon = shared_page.daemon
-    daemon.handshake()
-    for number in range(3):
-        key = f"browser-{number}"
-        data = f"entry {number}".encode()
-        daemon.publish(key, manifest_of(key, data), data, program=f"train_{number}.py")
-        daemon.lookup(key)
-    daemon.lookup("browser-miss")
-    daemon.compiled("browser-compiled", b"ok")
-    daemon.compiled("browser-refused", b"refuse UNSUPPORTED")
+pytestmark = [*in_a_browser, pytest.mark.usefixtures("used")]
 
 
 def test_it_loads_without_a_complaint_and_asks_nobody_else(visit: Callable[..., Visit]) -> None:
@@ -284,45 +213,3 @@ def test_nothing_is_cut_off_on_a_narrow_or_wide_screen(visit: Callable[..., Visi
     here = visit(viewport={"width": width, "height": 700})
 
     assert here.page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-# Colours
-
-
-def palettes() -> dict[str, dict[str, str]]:
-    light, dark = re.findall(r":root \{([^}]*)\}", STYLE.read_text())
-    read = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", text)) for text in (light, dark)]
-    return {"light": read[0], "dark": read[1]}
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    brighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (brighter + 0.05) / (darker + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_marks_stand_out_from_what_is_behind_them(scheme: str) -> None:
-    colours = palettes()[scheme]
-    for back in ("ground", "panel"):
-        for text in ("text", "quiet", "accent", "saved", "warn"):
-            assert contrast(colours[text], colours[back]) >= 4.5, (scheme, text, back)
-        assert contrast(colours["focus"], colours[back]) >= 3, (scheme, back)
-    for mark in ("accent", "saved", "warn"):
-        assert contrast(colours[mark], colours["panel"]) >= 3
-    assert contrast(colours["accent"], colours["accent-soft"]) >= 3
-
-
-def test_dark_is_dark_where_the_system_is_dark(visit: Callable[..., Visit]) -> None:
-    for scheme in ("light", "dark"):
-        here = visit(color_scheme=scheme)
-        ground = here.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        wanted = palettes()[scheme]["ground"]
-        assert [int(part) for part in re.findall(r"\d+", ground)] == [
-            int(wanted[place : place + 2], 16) for place in (1, 3, 5)
-        ]
