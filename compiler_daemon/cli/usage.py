@@ -29,7 +29,7 @@ class Verb(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the verb in its usage line."""
         names = [
-            parameter.metavar if parameter.required else f"[{parameter.metavar}]"
+            f"{parameter.metavar}" if parameter.required else f"[{parameter.metavar}]"
             for parameter in self.get_params(ctx)
             if parameter.param_type_name == "argument"
         ]
