@@ -10,6 +10,11 @@ button.type = "button";
 let paused = false;
 let timer = 0;
 
+// With 24 hours, as in the pictures.
+function now() {
+  return new Date().toLocaleTimeString("en-GB");
+}
+
 function focusAfter(part, change) {
   const active = document.activeElement;
   const inside = active && part.contains(active);
@@ -48,7 +53,7 @@ async function update() {
     if (answer.status === 401) { location.reload(); return; }
     if (!answer.ok) throw new Error(String(answer.status));
     replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    text = `As of ${new Date().toLocaleTimeString()}`;
+    text = `As of ${now()}`;
   } catch {
     text = "The daemon does not answer";
   }
@@ -68,6 +73,6 @@ function show() {
 button.addEventListener("click", () => { paused = !paused; show(); if (!paused) tick(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
 show();
-said.textContent = `As of ${new Date().toLocaleTimeString()}`;
+said.textContent = `As of ${now()}`;
 place.replaceChildren(said, button);
 timer = setTimeout(tick, EVERY_MS);

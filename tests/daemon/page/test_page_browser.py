@@ -112,6 +112,15 @@ def test_what_happens_appears_by_itself_and_focus_stays(visit: Callable[..., Vis
     assert here.complaints == []
 
 
+@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+def test_the_clock_has_twenty_four_hours_wherever_the_reader_is(visit: Callable[..., Visit], locale: str) -> None:
+    here = visit(locale=locale, timezone_id="Pacific/Auckland")
+
+    said = here.page.get_by_text("As of").inner_text()
+
+    assert re.fullmatch(r"As of ([01]\d|2[0-3]):[0-5]\d:[0-5]\d", said), said
+
+
 def test_updates_can_be_paused(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.page.get_by_role("button", name="Pause updates").click()
