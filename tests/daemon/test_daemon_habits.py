@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from compiler_daemon.cli import cli as application
+from compiler_daemon.cli.options import sentence
 from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess, wait_until
 from tests.daemon.inventory_samples import Ended, cli, publish
 
@@ -154,6 +155,24 @@ def test_wrong_use_of_each_verb_is_a_json_object(tmp_path: Path, verb: tuple[str
     assert "no-such-option" in ended.stderr
 
 
+def test_an_interrupted_verb_is_a_json_object(tmp_path: Path) -> None:
+    command = [*INTERRUPTIBLE, *COMMAND, "status", "--wait", "--json", "--dir", str(tmp_path / "nothing")]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == 130
+    assert json.loads(out)["error"] == {"kind": "Interrupted", "message": "interrupted", "exit_code": 130}
+    assert "Traceback" not in said
+
+
 def test_json_of_a_trainers_own_is_none_of_ours(tmp_path: Path) -> None:
     ended = cli(tmp_path / "nothing", "warm", "--", "train", "--json")
 
@@ -206,6 +225,12 @@ def test_a_list_of_nothing_is_done(filled: DaemonProcess, words: tuple[str, ...]
 
     assert ended.returncode == 0
     assert is_plain_english(ended.stdout + ended.stderr)
+
+
+def test_an_error_of_the_system_that_nobody_has_put_into_words_is_said_without_its_number() -> None:
+    error = FileNotFoundError(2, "No such file or directory", "/x")
+
+    assert sentence(error) == "/x: No such file or directory"
 
 
 def test_what_the_system_refuses_is_said_without_its_numbers(filled: DaemonProcess, tmp_path: Path) -> None:

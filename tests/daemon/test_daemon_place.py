@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler_daemon.access.directory import DirectoryLock
+from compiler_daemon.access.directory import DaemonNote, DirectoryLock
 from tests.daemon.daemon_process import DEADLINE_S, DaemonProcess, process_lives, wait_until
 
 Start = Callable[..., DaemonProcess]
@@ -57,11 +57,16 @@ def test_a_daemon_whose_directory_is_removed_hands_its_compiles_back_and_ends(st
 def test_a_daemon_that_starts_where_another_lost_its_directory_serves_on(start_daemon: Start) -> None:
     first = start_daemon()
 
+    first.process.send_signal(signal.SIGSTOP)  # it notices late, when the other one is there
     shutil.rmtree(first.directory)
     second = DaemonProcess(first.directory)
     with second:
+        first.process.send_signal(signal.SIGCONT)
         assert first.process.wait(DEADLINE_S) == 0
         wait_until((second.directory / "daemon.sock").exists, what="the socket of the second is there")
+        note = DaemonNote.read(second.directory)
+        assert note is not None
+        assert note.pid == second.process.pid
         again = stop(second)
 
         assert (again.returncode, again.stderr) == (0, "")
