@@ -71,9 +71,10 @@ def test_an_interrupted_start_leaves_no_traceback(tmp_path: Path, after_s: float
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE_S)
 
-    assert "Traceback" not in said
-    # On a busy machine the first of them comes before Python is there to take it.
-    assert process.returncode in (0, 130) or (process.returncode, said) == (-signal.SIGINT, "")
+    # On a busy machine the first of them comes before Python reads the program, and what it says then is its own.
+    begun = "compiler_daemon" in said
+    assert not (begun and "Traceback" in said)
+    assert process.returncode in (0, 130) or (not begun and process.returncode in (1, -signal.SIGINT))
 
 
 # What a failure looks like
@@ -163,8 +164,8 @@ def test_an_interrupted_verb_is_a_json_object(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1.5)
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: b"cygrpc" in maps.read_bytes(), what="the verb asks for a daemon")
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=DEADLINE_S)
 
