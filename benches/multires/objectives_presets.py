@@ -46,7 +46,7 @@ class ObjectivesConfig:
     rows: tuple[Row, ...] = (*PAIRS, *WEIGHTED)
     seeds: tuple[int, ...] = (0, 1, 2)
     buckets: BucketConfig = field(default_factory=lambda: BucketConfig(resolutions=(16,), tokens_per_step=2048))
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, compile=False, optimizer=FAST))
+    train: TrainConfig = field(default_factory=TrainConfig)
     schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
     source: Checkerboards = field(default_factory=Checkerboards)
     validation_bins: int = 8
@@ -92,7 +92,11 @@ def _gpu() -> ObjectivesConfig:
     )
 
 
-PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": lambda: ObjectivesConfig(preset="cpu-long"), "gpu": _gpu}
+def _cpu_long() -> ObjectivesConfig:
+    return ObjectivesConfig(preset="cpu-long", train=TrainConfig(steps=500, compile=False, optimizer=FAST))
+
+
+PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": _cpu_long, "gpu": _gpu}
 
 
 def preset(name: str) -> ObjectivesConfig:
