@@ -195,15 +195,7 @@ class HybridDiT(Backbone):
         self.blocks = nn.ModuleList(Block(config, everywhere=config.is_global(i)) for i in range(config.depth))
         self.interface_out = nn.ModuleList(InterfaceBlock(width=config.width) for _ in range(config.interface_depth))
         self.head = PixelHead(channels=CHANNELS, width=config.width)
-        self.factors = (
-            None
-            if config.mode is Mode.NAIVE
-            else FactorizedHead(
-                width=config.width,
-                features=config.fourier_features,
-                likelihood=config.mode is Mode.FACTORIZED_NLL,
-            )
-        )
+        self.factors = FactorizedHead.of(config.mode, width=config.width, features=config.fourier_features)
 
     @property
     def name(self) -> str:
@@ -266,12 +258,17 @@ class HybridDiT(Backbone):
         x_BND = x_BND[:, -rows * columns :]
         for perceptron in self.interface_out:
             x_BND = perceptron(x_BND)
-        target_BCHW = self.head(x_BND, rows, columns)
-        logvar_B = None
+        said = Prediction(self.head(x_BND, rows, columns))
         if self.factors is not None:
-            scale_B, logvar_B = self.factors(x_BND, fourier_BF)
-            target_BCHW = target_BCHW * scale_B[:, None, None, None]
-        return Prediction(target_BCHW, logvar_B, torch.stack(z_losses).mean() if z_losses else None)
+            said = self.factors.predict(said.target_BCHW, x_BND, fourier_BF)
+        return said._replace(z_loss=torch.stack(z_losses).mean()) if z_losses else said
+
+    def inputs(self) -> list[Tensor]:
+        """Return the matrices that read pixels, places and noise levels."""
+        # Of the noise level's layers only the first reads features.
+        level = next(one for one in self.noise_level.modules() if isinstance(one, nn.Linear))
+        place = [] if self.place is None else [self.place.weight]
+        return [self.embed.project.weight, level.weight, *place]
 
     def parameter_groups(self) -> dict[ParameterGroup, list[nn.Parameter]]:
         """Return every parameter once; the matrices of attention and feed-forward are hidden ones."""

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffusion.model import Prediction
+from diffusion.parametrization import Mode
+
 STRIDE = 2
 WINDOW = 4
 """Each token sees a 4 x 4 window at stride 2, so that neighbours share half of what they see."""
@@ -106,6 +109,7 @@ class FactorizedHead(nn.Module):
     LAMBDA_START = -4.0
 
     def __init__(self, *, width: int, features: int, likelihood: bool) -> None:
+        """Take the width of tokens and the number of Fourier features."""
         super().__init__()
         self.log_g = nn.Linear(features, 1)
         self.lambda_ = nn.Linear(width, 1)
@@ -116,6 +120,13 @@ class FactorizedHead(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.constant_(self.lambda_.bias, self.LAMBDA_START)
 
+    @classmethod
+    def of(cls, mode: Mode, *, width: int, features: int) -> FactorizedHead | None:
+        """Return the head of a mode; None where the raw output is the prediction."""
+        if mode is Mode.NAIVE:
+            return None
+        return cls(width=width, features=features, likelihood=mode is Mode.FACTORIZED_NLL)
+
     def forward(self, x_BND: Tensor, fourier_BF: Tensor) -> Scales:
         """Return the scale (positive) and, for a likelihood, the log variance, one number an image."""
         pooled_BD = functional.rms_norm(x_BND, x_BND.shape[-1:]).mean(dim=1)
@@ -123,3 +134,8 @@ class FactorizedHead(nn.Module):
         g_B = self.log_g(fourier_BF).squeeze(-1).exp()
         logvar_B = None if self.logvar is None else self.logvar(fourier_BF).squeeze(-1)
         return Scales(g_B * torch.sigmoid(-lambda_B).sqrt(), logvar_B)
+
+    def predict(self, raw_BCHW: Tensor, x_BND: Tensor, fourier_BF: Tensor) -> Prediction:
+        """Return the raw output under its scale, with the log variance."""
+        scale_B, logvar_B = self(x_BND, fourier_BF)
+        return Prediction(raw_BCHW * scale_B[:, None, None, None], logvar_B)

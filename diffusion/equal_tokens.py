@@ -140,15 +140,7 @@ class EqualTokens(Backbone):
         self.place = nn.Linear(PLACE_FEATURES, config.width, bias=False)
         self.ends = nn.ModuleDict({str(r): _Ends(config, r) for r in config.resolutions})
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
-        self.factors = (
-            None
-            if config.mode is Mode.NAIVE
-            else FactorizedHead(
-                width=config.width,
-                features=config.fourier_features,
-                likelihood=config.mode is Mode.FACTORIZED_NLL,
-            )
-        )
+        self.factors = FactorizedHead.of(config.mode, width=config.width, features=config.fourier_features)
 
     @property
     def name(self) -> str:
@@ -189,11 +181,12 @@ class EqualTokens(Backbone):
         for block in self.blocks:
             x_BND = block(x_BND, noise_B1D)
         target_BCHW = ends.pixels(x_BND, self.config.side)
-        logvar_B = None
-        if self.factors is not None:
-            scale_B, logvar_B = self.factors(x_BND, fourier_BF)
-            target_BCHW = target_BCHW * scale_B[:, None, None, None]
-        return Prediction(target_BCHW, logvar_B)
+        return Prediction(target_BCHW) if self.factors is None else self.factors.predict(target_BCHW, x_BND, fourier_BF)
+
+    def inputs(self) -> list[Tensor]:
+        """Return the matrices that read pixels, places and noise levels."""
+        ends = [cast(_Ends, one).embed.weight for one in self.ends.values()]
+        return [*ends, self.place.weight, cast(nn.Linear, self.noise_level[0]).weight]
 
     def parameter_groups(self) -> dict[ParameterGroup, list[nn.Parameter]]:
         """Return every parameter once; matrices of blocks, and the first of each head, are hidden ones."""

@@ -67,3 +67,7 @@ class Backbone(nn.Module, ABC):
     def parameter_groups(self) -> dict[ParameterGroup, list[nn.Parameter]]:
         """Return every parameter once, under its group; by default all are the backbone's own."""
         return {"backbone": list(self.parameters())}
+
+    def inputs(self) -> list[Tensor]:
+        """Return the matrices whose inputs stay as many when the model is made wider; by default there are none."""
+        return []

@@ -35,6 +35,10 @@ class OptimizerConfig:
     """The reflections' directions have length sqrt K at the start and no decay: a step turns them by about lr."""
     muon_lr: float | None = None
     """Muon's rate for hidden matrices, scaled to the size of AdamW's steps; None trains them by AdamW, too."""
+    width_scale: float = 1.0
+    """How many times wider a backbone is than the one whose rates these are. A step of Adam is as large as its rate,
+    and a sum over more inputs grows with it: rates of matrices whose inputs grow with the width are divided by this
+    (muP: Yang et al., arXiv 2203.03466, table 8), those of `Backbone.inputs` and of vectors are not."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     policy: Policy = Policy.ONE_CYCLE
@@ -45,8 +49,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         rates = (self.backbone_lr, self.interface_lr, self.householder_lr, self.muon_lr or 1.0)
-        if min(rates) <= 0 or self.muon_lr == 0:
-            raise ConfigError("learning rates must be positive")
+        if min(*rates, self.width_scale) <= 0 or self.muon_lr == 0:
+            raise ConfigError("learning rates must be positive, and width_scale, too")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 < self.warmup < 1:
@@ -105,15 +109,21 @@ def optimizers(backbone: Backbone, config: OptimizerConfig, *, steps: int) -> Op
     }
     groups: list[dict[str, Any]] = []
     parts: list[torch.optim.Optimizer] = []
+    inputs = set() if config.width_scale == 1 else {id(p) for p in backbone.inputs()}
     for name, parameters in backbone.parameter_groups().items():
         if name == "matrices" and config.muon_lr is not None and parameters:
             parts.append(_muon(parameters, config))
             continue
-        for decays in (True, False):
-            chosen = [p for p in parameters if (p.dim() >= 2 and name != "householder") is decays]
+        matrices = [p for p in parameters if p.dim() >= 2 and name != "householder"]
+        vectors = [p for p in parameters if p.dim() < 2 or name == "householder"]
+        wider = [p for p in matrices if id(p) not in inputs]
+        for chosen, rate, decay in (
+            (wider, rates[name] / config.width_scale, config.weight_decay),
+            ([p for p in matrices if id(p) in inputs], rates[name], config.weight_decay),
+            (vectors, rates[name], 0.0),
+        ):
             if chosen:
-                decay = config.weight_decay if decays else 0.0
-                groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay, "name": name})
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
     if groups:
         parts.append(torch.optim.AdamW(groups, betas=config.betas))
     return Optimizers(parts, lambda part: _rates(part, config, steps=steps))

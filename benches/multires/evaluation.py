@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from benches.harness.run_folder import RunFolder, latest
+from benches.harness.validated import validated
 from benches.multires.perfect import perfect_scores
-from benches.multires.presets import EvaluationConfig, MultiresConfig
+from benches.multires.presets import MultiresConfig
 from diffusion.images import save_grid
 from diffusion.metrics.nulls import true_images
 from diffusion.metrics.panel import Score, panel, panel_png
@@ -17,32 +18,8 @@ from diffusion.metrics.parallelism import checkerboard_fit
 from diffusion.parametrization import Mode
 from diffusion.sampling import sample_images
 from diffusion.training import Trainer
-from diffusion.validation import ValidationPoint, validate
 
 Record = dict[str, Any]
-
-
-def _validation(trainer: Trainer, evaluation: EvaluationConfig) -> list[ValidationPoint]:
-    backbone = trainer.averaged
-
-    def predict(noisy: torch.Tensor, logsnr: torch.Tensor, resolution: int) -> torch.Tensor:
-        said: torch.Tensor = backbone(noisy, logsnr, trainer.layout(resolution)).target_BCHW
-        return said
-
-    return [
-        point
-        for bucket in trainer.buckets.buckets
-        for point in validate(
-            predict,
-            trainer.objective.parametrization,
-            trainer.schedule,
-            trainer.source,
-            resolutions=(bucket.resolution,),
-            bins=evaluation.validation_bins,
-            images=max(8, evaluation.validation_tokens // bucket.tokens),
-            device=trainer.device,
-        )
-    ]
 
 
 def log_perfect(config: MultiresConfig, folder: RunFolder) -> None:
@@ -75,7 +52,8 @@ def evaluate(config: MultiresConfig, mode: Mode, trainer: Trainer, folder: RunFo
         return
     step, seed = trainer.step, trainer.config.seed
     labels = {"mode": mode.value, "seed": seed, "step": step}
-    for point in _validation(trainer, evaluation):
+    points = validated(trainer, bins=evaluation.validation_bins, tokens=evaluation.validation_tokens)
+    for point in points:
         folder.log({"kind": "validation", **labels, **point._asdict()})
     pictures: dict[int, torch.Tensor] = {}
     panels: dict[str, list[Score]] = {}

@@ -17,6 +17,7 @@ import torch
 from benches.harness import lab_cli as cli
 from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
+from benches.harness.validated import validated
 from benches.multires.objectives_presets import ObjectivesConfig, Row, preset
 from benches.multires.objectives_report import report
 from diffusion.backbone import HybridDiT
@@ -26,7 +27,6 @@ from diffusion.objective import DenoisingObjective
 from diffusion.parametrization import Parametrization, Target
 from diffusion.sampling import Drawing, sample_images
 from diffusion.training import Trainer
-from diffusion.validation import validate
 from diffusion.weights import Phase
 
 Record = dict[str, Any]
@@ -67,20 +67,7 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
     except LossDivergedError as error:
         return {"status": "diverged", "error": str(error)}
 
-    def predict(noisy: torch.Tensor, logsnr: torch.Tensor, resolution: int) -> torch.Tensor:
-        said: torch.Tensor = trainer.averaged(noisy, logsnr, trainer.layout(resolution)).target_BCHW
-        return said
-
-    points = validate(
-        predict,
-        parametrization,
-        config.schedule,
-        config.source,
-        resolutions=config.buckets.resolutions,
-        bins=config.validation_bins,
-        images=config.validation_images,
-        device=config.device,
-    )
+    points = validated(trainer, bins=config.validation_bins, tokens=config.validation_tokens)
     logsnr = torch.tensor([point.logsnr for point in points], dtype=torch.float64)
     excess = torch.tensor([point.excess or 0.0 for point in points], dtype=torch.float64)
     excess_x0 = excess * parametrization.x0_weight(logsnr)

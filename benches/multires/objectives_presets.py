@@ -50,7 +50,8 @@ class ObjectivesConfig:
     schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
     source: Checkerboards = field(default_factory=Checkerboards)
     validation_bins: int = 8
-    validation_images: int = 64
+    validation_tokens: int = 4096
+    """Validation images of each resolution are as many as fit, at least 8."""
     drawn: int = 64
     """Samples at the smallest resolution, whose checkerboard R2 is taken."""
     device: str = "cpu"
@@ -70,14 +71,14 @@ def _demo() -> ObjectivesConfig:
         seeds=(0, 1),
         buckets=BucketConfig(resolutions=(16,), tokens_per_step=512),
         train=TrainConfig(steps=20, compile=False, optimizer=FAST),
-        validation_images=8,
+        validation_tokens=512,
         drawn=8,
     )
 
 
 def _cpu() -> ObjectivesConfig:
     return ObjectivesConfig(
-        preset="cpu", seeds=(0, 1), train=TrainConfig(steps=100, compile=False, optimizer=FAST), validation_images=32
+        preset="cpu", seeds=(0, 1), train=TrainConfig(steps=100, compile=False, optimizer=FAST), validation_tokens=2048
     )
 
 
