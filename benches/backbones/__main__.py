@@ -1,29 +1,25 @@
-"""What is a FLOP worth, spent on depth, interface depth, kind of feed-forward layer or width, at equal budgets?
+"""Where should FLOPs go: depth, interface depth, width, another kind of feed-forward layer, or more steps?
 
-    python -m benches.backbones --preset cpu        under three minutes
+    python -m benches.backbones --preset cpu        some minutes
     python -m benches.backbones --preset cpu-long   the run behind benches/results/backbones
 
-Every cell (variant, seed) is a record in stats.jsonl, failed ones too; `--resume` runs the cells that are missing.
+Learning rates are tuned for each width under muP; then every variant is trained on each of several budgets, at all
+resolutions, and for equally many steps as a control. Every cell (variant, seed, what it may spend, rate) is a record in
+stats.jsonl, failed ones too; `--resume` runs the cells that are missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-from benches.backbones.presets import BackbonesConfig, Variant, preset
+from benches.backbones.cells import IDENTITY, Cell, best_rates, grid_cells, run_cell, tuning_cells
+from benches.backbones.presets import BackbonesConfig, preset
 from benches.harness import lab_cli as cli
 from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
-from diffusion.backbone import BackboneConfig, FeedForward, HybridDiT
-from diffusion.buckets import BucketSchedule
-from diffusion.flops import counted_flops, forward_flops
-from diffusion.objective import DenoisingObjective
-from diffusion.parametrization import Mode, Parametrization
-from diffusion.training import Trainer
-from diffusion.validation import validate
+from diffusion.parametrization import Mode
 
 
 def configured(options: cli.LabOptions) -> BackbonesConfig:
@@ -57,90 +53,29 @@ def in_modes(config: BackbonesConfig, modes: tuple[Mode, ...]) -> BackbonesConfi
     return replace(config, base=base, variants=tuple(variants))
 
 
-def varied(base: BackboneConfig, variant: Variant) -> BackboneConfig:
-    """Return the backbone of a variant; raise `ConfigError` where it cannot be built."""
-    values: dict[str, Any] = {field.name: getattr(base, field.name) for field in fields(base)}
-    values |= dict(variant.changes)
-    values["feedforward"] = FeedForward(values["feedforward"])
-    values["mode"] = Mode(values["mode"])
-    return BackboneConfig(**values)
-
-
-def training_steps(config: BackbonesConfig, backbone: BackboneConfig) -> int:
-    """Return how many steps the budget of effective operations pays for, at least one."""
-    buckets = BucketSchedule(config.buckets, seed=0).buckets
-    per_round = sum(b.batch * forward_flops(backbone, b.resolution).training for b in buckets)
-    steps = max(1, int(config.budget_flops * len(buckets) / per_round))
-    return steps if config.max_steps is None else min(steps, config.max_steps)
-
-
-def run_cell(config: BackbonesConfig, variant: Variant, seed: int) -> dict[str, Any]:
-    """Train one variant with one seed and return its record. Seeds pair the data, noise and times of all variants."""
-    backbone_config = varied(config.base, variant)
-    largest = max(config.buckets.resolutions)
-    # Adam's step is as large as the learning rate, so wider matrices need a smaller one for the same change of their
-    # output (Yang et al., arXiv 2203.03466): without this the grid would measure how well one rate fits each width.
-    optimizer = config.train.optimizer
-    optimizer = replace(optimizer, backbone_lr=optimizer.backbone_lr * config.base.width / backbone_config.width)
-    steps = training_steps(config, backbone_config)
-    torch.manual_seed(seed)
-    trainer = Trainer(
-        objective=DenoisingObjective(HybridDiT(backbone_config), Parametrization(target=config.target)),
-        schedule=config.schedule,
-        source=config.source,
-        buckets=BucketSchedule(config.buckets, seed=seed),
-        config=replace(config.train, steps=steps, seed=seed, optimizer=optimizer),
-        device=config.device,
-    )
-    # Before the training: what cannot be counted should not cost a run.
-    counted = counted_flops(trainer.objective.backbone, largest, config.device)
-    records = list(trainer.steps())
-    backbone = trainer.averaged
-
-    def predict(noisy: torch.Tensor, logsnr: torch.Tensor, resolution: int) -> torch.Tensor:
-        said: torch.Tensor = backbone(noisy, logsnr, trainer.layout(resolution)).target_BCHW
-        return said
-
-    points = validate(
-        predict,
-        Parametrization(target=config.target),
-        config.schedule,
-        config.source,
-        resolutions=config.buckets.resolutions,
-        bins=config.validation_bins,
-        images=config.validation_images,
-        device=config.device,
-    )
-    flops = forward_flops(backbone_config, largest)
-    return {
-        "status": "ok",
-        "steps": steps,
-        "parameters": sum(p.numel() for p in backbone.parameters()),
-        "effective_flops": flops.effective,
-        "dense_flops": flops.dense,
-        "counted_flops": counted,
-        "seconds": sum(r.seconds for r in records),
-        "loss": sum(p.loss for p in points) / len(points),
-        "excess": sum(p.excess or 0.0 for p in points) / len(points),
-    }
+def run_cells(config: BackbonesConfig, folder: RunFolder, cells: Sequence[Cell], title: str) -> None:
+    """Run every cell that the folder does not hold yet; a cell that fails is recorded and the next one runs."""
+    done = {tuple(r[name] for name in IDENTITY) for r in latest(folder.records(), "cell", *IDENTITY)}
+    with cli.progress(title, len(cells)) as advance:
+        for cell in cells:
+            name = f"{cell.variant.name}, seed {cell.seed}, {cell.spent}, rate {cell.rate:g}"
+            if cell.identity in done:
+                advance(f"{name}: already there")
+                continue
+            labels = dict(zip(IDENTITY, cell.identity, strict=True)) | {"axis": cell.variant.axis}
+            try:
+                result = run_cell(config, cell)
+            except Exception as error:  # noqa: BLE001 (whatever breaks one cell must not cost the others)
+                result = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            folder.log({"kind": "cell"} | labels | result)
+            advance(f"{name}: {result['status']}")
 
 
 def run_grid(config: BackbonesConfig, folder: RunFolder) -> None:
-    """Run every cell that the folder does not hold yet; a cell that fails is recorded and the next one runs."""
-    done = {(r["variant"], r["seed"]) for r in latest(folder.records(), "cell", "variant", "seed")}
-    with cli.progress("backbones", len(config.variants) * len(config.seeds)) as advance:
-        for seed in config.seeds:
-            for variant in config.variants:
-                if (variant.name, seed) in done:
-                    advance(f"{variant.name}, seed {seed}: already there")
-                    continue
-                labels = {"kind": "cell", "variant": variant.name, "axis": variant.axis, "seed": seed}
-                try:
-                    result = run_cell(config, variant, seed)
-                except Exception as error:  # noqa: BLE001 (whatever breaks one cell must not cost the others)
-                    result = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-                folder.log(labels | result)
-                advance(f"{variant.name}, seed {seed}: {result['status']}")
+    """Find each width's rate, and run the grid with it."""
+    run_cells(config, folder, tuning_cells(config), "rates")
+    rates = best_rates(config, latest(folder.records(), "cell", *IDENTITY))
+    run_cells(config, folder, grid_cells(config, rates), "backbones")
 
 
 def run(config: BackbonesConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:

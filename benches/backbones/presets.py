@@ -8,7 +8,6 @@ from diffusion.backbone import BackboneConfig, FeedForward
 from diffusion.buckets import BucketConfig
 from diffusion.data import Checkerboards
 from diffusion.errors import ConfigError, PresetError
-from diffusion.optimizer import OptimizerConfig
 from diffusion.parametrization import Target
 from diffusion.schedules import CosineLogSNR, ResolutionShifted, Schedule
 from diffusion.training import TrainConfig
@@ -28,28 +27,39 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackbonesConfig:
-    """One grid: every variant is trained on the same budget of effective operations, once per seed."""
+    """One grid: every variant is trained on each budget of effective operations, once per seed.
+
+    Before it, every width is trained on the smallest budget at each of `rates`, and keeps the best. After it, every
+    variant is trained for equally many steps: as many as the base takes on `control_budget`.
+    """
 
     preset: str
     base: BackboneConfig = field(default_factory=BackboneConfig)
     variants: tuple[Variant, ...] = ()
-    budget_flops: float = 2e11
+    budgets: tuple[float, ...] = (2e11,)
     """Effective operations of one training run, forward and backward."""
+    rates: tuple[float, ...] = (6e-3,)
+    """Learning rates that are tried, for both ends and the trunk, at the base's width."""
+    equal_steps: bool = True
+    """Whether every variant is also trained for as many steps as the base takes on the middle one of the budgets."""
     seeds: tuple[int, ...] = (0, 1, 2)
     buckets: BucketConfig = field(default_factory=BucketConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    """`steps` is not used: the budget decides."""
+    """`steps` and the optimizer's rates are not used: budgets and `rates` decide."""
     schedule: Schedule = field(default_factory=lambda: ResolutionShifted(inner=CosineLogSNR()))
     source: Checkerboards = field(default_factory=Checkerboards)
     target: Target = Target.X0
     max_steps: int | None = None
-    validation_bins: int = 8
-    validation_images: int = 64
+    validation_bins: int = 6
+    validation_tokens: int = 4096
+    """Validation images of each resolution are as many as fit, at least 8."""
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.budget_flops <= 0:
-            raise ConfigError(f"the budget must be positive, got {self.budget_flops}")
+        if not self.budgets or min(self.budgets) <= 0 or list(self.budgets) != sorted(set(self.budgets)):
+            raise ConfigError(f"budgets must be positive and rise, got {self.budgets}")
+        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
+            raise ConfigError(f"rates must be positive and each named once, got {self.rates}")
         if not self.variants or not self.seeds:
             raise ConfigError("a grid needs at least one variant and one seed")
         if len({v.name for v in self.variants}) != len(self.variants):
@@ -57,8 +67,13 @@ class BackbonesConfig:
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"steps must be positive, got {self.max_steps}")
 
+    @property
+    def control_budget(self) -> float:
+        """The budget whose steps of the base every variant is given in the control."""
+        return self.budgets[len(self.budgets) // 2]
 
-BASE = BackboneConfig(width=48, depth=4, heads=3, hidden=96, places=True)
+
+BASE = BackboneConfig(width=32, depth=4, heads=2, hidden=64, places=True)
 
 GRID = (
     Variant(axis="base", name="base"),
@@ -67,11 +82,11 @@ GRID = (
     Variant(axis="interface depth", name="interface 0", changes=(("interface_depth", 0),)),
     Variant(axis="interface depth", name="interface 4", changes=(("interface_depth", 4),)),
     Variant(axis="feed-forward", name="8 experts, 3 active", changes=(("feedforward", FeedForward.MOE.value),)),
-    Variant(axis="width", name="width 32", changes=(("width", 32), ("heads", 2), ("hidden", 64))),
-    Variant(axis="width", name="width 80", changes=(("width", 80), ("heads", 5), ("hidden", 160))),
+    Variant(axis="width", name="width 16", changes=(("width", 16), ("heads", 1), ("hidden", 32))),
+    Variant(axis="width", name="width 64", changes=(("width", 64), ("heads", 4), ("hidden", 128))),
 )
 
-EAGER = TrainConfig(compile=False, optimizer=OptimizerConfig(backbone_lr=6e-3, interface_lr=6e-3))
+EAGER = TrainConfig(compile=False)
 
 
 def _demo() -> BackbonesConfig:
@@ -79,11 +94,12 @@ def _demo() -> BackbonesConfig:
         preset="demo",
         base=BASE,
         variants=(GRID[0], GRID[1], GRID[5]),
-        budget_flops=2e9,
+        budgets=(2e9,),
+        equal_steps=False,
         seeds=(0,),
         buckets=BucketConfig(resolutions=(16,), tokens_per_step=512),
         train=EAGER,
-        validation_images=16,
+        validation_tokens=1024,
     )
 
 
@@ -92,10 +108,11 @@ def _cpu() -> BackbonesConfig:
         preset="cpu",
         base=BASE,
         variants=GRID,
-        budget_flops=6e10,
+        budgets=(6e9, 1.8e10),
         seeds=(0, 1),
-        buckets=BucketConfig(resolutions=(16,), tokens_per_step=2048),
+        buckets=BucketConfig(tokens_per_step=1024),
         train=EAGER,
+        validation_tokens=2048,
     )
 
 
@@ -104,9 +121,11 @@ def _cpu_long() -> BackbonesConfig:
         preset="cpu-long",
         base=BASE,
         variants=GRID,
-        budget_flops=6e11,
-        buckets=BucketConfig(resolutions=(16,), tokens_per_step=2048),
+        budgets=(1e10, 3e10, 9e10),
+        rates=(3e-3, 6e-3, 1.2e-2),
+        buckets=BucketConfig(tokens_per_step=1024),
         train=EAGER,
+        validation_tokens=2048,
     )
 
 
@@ -125,9 +144,9 @@ def _gpu() -> BackbonesConfig:
             Variant(axis="width", name="width 128", changes=(("width", 128), ("heads", 4), ("hidden", 256))),
             Variant(axis="width", name="width 512", changes=(("width", 512), ("heads", 16), ("hidden", 1024))),
         ),
-        budget_flops=1e16,
+        budgets=(1e15, 3e15, 1e16),
+        rates=(5e-4, 1e-3, 2e-3),
         buckets=BucketConfig(resolutions=(16, 32, 64), tokens_per_step=65536),
-        train=TrainConfig(optimizer=OptimizerConfig(backbone_lr=1e-3, interface_lr=1e-3)),
         device="cuda",
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+from benches.backbones.cells import EQUAL_STEPS, IDENTITY, tuning_cells, width_of, words
+from benches.backbones.marginal import Grid, Worth, of_budget, worth_words, worths
 from benches.backbones.presets import BackbonesConfig
 from benches.harness import lab_cli as cli
 from benches.harness import markdown as reports
@@ -17,113 +18,142 @@ from benches.harness.machine import machine_line
 from benches.harness.run_folder import RunFolder, latest
 
 Record = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
 
 
-def summarise(config: BackbonesConfig, cells: list[Record]) -> list[Record]:
-    """Return one record a variant: mean excess loss, and its paired differences to the base of the same seed.
+def rate_table(config: BackbonesConfig, cells: list[Record], grid: Grid) -> Table:
+    """Return header and rows of the mean excess of each width at each rate, the best in bold."""
+    body = []
+    tuned = tuning_cells(config)
+    for width, best in grid.rates.items():
+        line = [f"width {width}"]
+        for rate in config.rates:
+            wanted = {c.identity for c in tuned if c.rate == rate and width_of(config, c.variant) == width}
+            mine = [c["excess"] for c in cells if c["status"] == "ok" and tuple(c[n] for n in IDENTITY) in wanted]
+            line.append(f"**{paired.mean_words(mine)}**" if rate == best else paired.mean_words(mine))
+        body.append(line)
+    return ["excess at rate", *(f"{rate:g}" for rate in config.rates)], body
 
-    `benefit` is the drop of the excess per doubling of the effective operations of one forward pass, at equal training
-    budget; positive means that the FLOPs are well spent there. None for the base, for failed variants, and where the
-    operations differ by less than 2 %: then only the plain difference says something.
-    """
-    summary: list[Record] = []
-    base = {c["seed"]: c for c in cells if c["variant"] == config.variants[0].name and c["status"] == "ok"}
+
+def excess_table(config: BackbonesConfig, grid: Grid) -> Table:
+    """Return header and rows of every variant's size, and its excess under each way to spend."""
+    body = []
     for variant in config.variants:
-        mine = [c for c in cells if c["variant"] == variant.name]
-        good = [c for c in mine if c["status"] == "ok"]
-        record: Record = {"variant": variant.name, "axis": variant.axis, "failed": len(mine) - len(good)}
-        if good:
-            gains = paired.differences(
-                {seed: c["excess"] for seed, c in base.items()}, {c["seed"]: c["excess"] for c in good}
-            )
-            interval = paired.known(gains)
-            doublings = (
-                math.log2(good[0]["effective_flops"] / next(iter(base.values()))["effective_flops"]) if base else 0.0
-            )
-            gain = statistics.mean(gains) if gains else None
-            record |= {
-                "steps": good[0]["steps"],
-                "parameters": good[0]["parameters"],
-                "effective_flops": good[0]["effective_flops"],
-                "dense_flops": good[0]["dense_flops"],
-                "counted_flops": good[0]["counted_flops"],
-                "seconds": statistics.mean(c["seconds"] for c in good),
-                "excess": statistics.mean(c["excess"] for c in good),
-                "gain": gain,
-                "gain_low": None if interval is None else interval.low,
-                "gain_high": None if interval is None else interval.high,
-                "gains": gains,
-                "doublings": doublings,
-                "benefit": gain / doublings if gain is not None and abs(doublings) > 0.03 else None,
-                "benefits": [value / doublings for value in gains] if abs(doublings) > 0.03 else [],
-            }
-        summary.append(record)
-    return summary
+        one = grid.one(variant.name)
+        if one is None:
+            body.append([variant.name, *["failed"] * (4 + len(grid.spent))])
+            continue
+        sizes = [f"{one['step_flops'] / 1e9:.3f} G"]
+        sizes += [f"{one[name] / 1e6:.2f} M" for name in ("effective_flops", "dense_flops", "counted_flops")]
+        excess = [paired.mean_words(list(grid.excess(variant.name, spent).values())) for spent in grid.spent]
+        body.append([variant.name, *sizes, *excess])
+    return ["variant", "a step", "effective", "dense", "counted", *grid.spent], body
 
 
-def found(summary: list[Record]) -> str:
-    """Return in words how each variant compares to the base."""
-    lines = [
-        f"- {paired.verdict([-gain for gain in r['gains']], r['variant'], summary[0]['variant'])}."
-        for r in summary[1:]
-        if r.get("gains")
-    ]
-    return "\n".join(lines) + "\n" if lines else "No variant was compared to the base.\n"
+def worth_table(grid: Grid, found: list[Worth]) -> Table:
+    """Return header and rows of what each axis is worth under each way to spend, and its best variant there."""
+    body = []
+    for axis in grid.axes():
+        mine = {worth.spent: worth for worth in found if worth.axis == axis}
+        kinds = {worth.per_doubling for worth in mine.values()}
+        line = [f"{axis}, a doubling" if kinds == {True} else f"{axis}, at equal operations"]
+        for spent in grid.spent:
+            worth = mine.get(spent)
+            line.append("-" if worth is None else f"{paired.mean_words(worth.drops)} ({worth.best})")
+        body.append(line)
+    if of_budget(grid):
+        line = ["budget, a doubling", paired.mean_words(of_budget(grid)), *["-"] * (len(grid.spent) - 1)]
+        body.append(line)
+    return ["drop of the excess (best)", *grid.spent], body
 
 
-def _figure(path: Path, summary: list[Record]) -> None:
-    with figure(path, rows=1, columns=1, size=(6.5, 4.2)) as axes:
-        place = axes[0][0]
-        good = [r for r in summary if r.get("excess") is not None]
-        for axis in dict.fromkeys(r["axis"] for r in good):
-            line = sorted((r for r in good if r["axis"] in {axis, "base"}), key=lambda r: r["effective_flops"])
-            x = [r["effective_flops"] for r in line]
-            reach = [0.0 if r["gain_low"] is None else (r["gain_high"] - r["gain_low"]) / 2 for r in line]
-            place.errorbar(x, [r["excess"] for r in line], yerr=reach, fmt="o-", label=axis)
-        for r in good:
-            place.annotate(r["variant"], (r["effective_flops"], r["excess"]), fontsize="x-small")
-        place.set_xscale("log")
-        place.set_xlabel("effective operations of one forward pass on one image")
-        place.set_ylabel("excess over the least possible loss")
-        place.legend(fontsize="small")
+def best_of(grid: Grid, spent: str) -> str:
+    """Return the variant of least mean excess, with what can be said of it and the base."""
+    means = {v.name: statistics.mean(e.values()) for v in grid.config.variants if (e := grid.excess(v.name, spent))}
+    best = min(means, key=lambda name: means[name])
+    if best == grid.base:
+        return f"the base ({means[best]:.4f})"
+    gains = paired.differences(grid.excess(best, spent), grid.excess(grid.base, spent))
+    return paired.verdict(gains, best, grid.base)
+
+
+def found_words(grid: Grid, found: list[Worth]) -> str:
+    """Return the answer in sentences; each claim has its 95 % interval."""
+    config = grid.config
+    lines = []
+    if len(config.rates) > 1:
+        of = ", ".join(f"{rate:g} at width {width}" for width, rate in grid.rates.items())
+        same = "the same for all widths" if len(set(grid.rates.values())) == 1 else "not the same for all widths"
+        lines.append(f"Of the rates tried under muP on the smallest budget, the best are {of}: {same}.")
+    if of_budget(grid):
+        lines.append(worth_words(of_budget(grid), "A doubling of the base's budget") + ".")
+    largest = words(config.budgets[-1])
+    for spent, how in ((largest, f"On the largest budget, {largest}"), (EQUAL_STEPS, "With equal steps")):
+        said = [
+            worth_words(w.drops, f"{w.axis} {'a doubling of operations' if w.per_doubling else '(all of it)'}")
+            for w in found
+            if w.spent == spent
+        ]
+        if said:
+            lines.append(f"{how}: {'; '.join(said)}.")
+    bests = [f"on {words(budget)}, {best_of(grid, words(budget))}" for budget in config.budgets if grid.cells]
+    if bests:
+        lines.append(f"The best of the grid: {'; '.join(bests)}.")
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)) + "\n"
+
+
+def _figure(path: Path, grid: Grid) -> None:
+    with figure(path, rows=1, columns=len(grid.spent), size=(4.2, 3.6)) as axes:
+        for place, spent in zip(axes[0], grid.spent, strict=True):
+            for axis, variants in grid.axes().items():
+                points = []
+                for name in variants:
+                    values, one = list(grid.excess(name, spent).values()), grid.one(name)
+                    if values and one is not None:
+                        interval = paired.known(values)
+                        reach = 0.0 if interval is None else interval.high - interval.estimate
+                        points.append((one["step_flops"], statistics.mean(values), reach))
+                if points:
+                    x, y, reach_of = zip(*sorted(points), strict=True)
+                    place.errorbar(x, y, yerr=reach_of, fmt="o-", label=axis)
+            place.set_xscale("log")
+            place.set_title(spent)
+            place.set_xlabel("effective operations of a step")
+            place.set_ylabel("excess over the least possible loss")
+            place.legend(fontsize="small")
 
 
 def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> list[Record]:
-    """Write cells.csv, summary.csv, the figure and report.md, print the table, and return the summary."""
-    cells = latest(folder.records(), "cell", "variant", "seed")
-    summary = summarise(config, cells)
+    """Write cells.csv, the figure and report.md, print the tables, and return what each axis is worth."""
+    cells = latest(folder.records(), "cell", *IDENTITY)
     names = list(dict.fromkeys(name for c in cells for name in c))
     folder.write_csv("cells.csv", [{name: c.get(name, "") for name in names} for c in cells])
-    _figure(folder.path / "excess.png", summary)
-    header = ["variant", "steps", "effective", "dense", "counted", "s a run", "excess", "gain over base", "a doubling"]
-    body = []
-    for r in summary:
-        if "excess" not in r:
-            body.append([r["variant"], *["-"] * 7, "failed"])
-            continue
-        body.append(
-            [r["variant"], str(r["steps"])]
-            + [f"{r[name] / 1e6:.2f} M" for name in ("effective_flops", "dense_flops", "counted_flops")]
-            + [f"{r['seconds']:.1f}", reports.number(r["excess"])]
-            + [paired.mean_words(r["gains"]), paired.mean_words(r["benefits"])]
-        )
-    cli.print_table(f"equal budgets of {config.budget_flops:.3g} effective operations", header, body)
+    grid = Grid(config, cells)
+    found = worths(grid)
+    _figure(folder.path / "excess.png", grid)
+    spent = sum(c.get("cpu_seconds", 0.0) for c in cells)
+    sides = ", ".join(map(str, config.buckets.resolutions))
     parts = [
-        "# backbones: what a FLOP is worth, and where\n",
+        "# backbones: where FLOPs should go\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
-        f"Every run has {config.budget_flops:.3g} effective training operations; {len(config.seeds)} seeds, paired. "
-        "Operations are per forward pass on one image of the largest resolution; `counted` is torch's counter. "
-        "`gain` is the drop of the excess against the base, paired by seed, `a doubling` the gain per doubling of the "
-        "operations of a forward pass; ± is half of the 95 % t-interval.\n",
-        reports.table(header, body),
-        "What the data allow to be said of the excess:\n",
-        found(summary),
-        "![excess](excess.png)\n",
+        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}, of all trainings: {spent:.0f}.\n",
+        "## The answer\n",
+        found_words(grid, found),
+        f"Budgets are effective operations of forward and backward passes of one training at {sides} px; "
+        f"{len(config.seeds)} seeds, paired; ± is half of a 95 % t-interval over seeds. `equal steps` are as many as "
+        f"the base takes on {words(config.control_budget)}. Negative drops are losses.\n",
     ]
+    tables = [("What a doubling of operations is worth", worth_table(grid, found))]
+    if len(config.rates) > 1:
+        tables.append((f"Learning rates, on {words(config.budgets[0])}", rate_table(config, cells, grid)))
+    tables.append(("Excess; operations of a step, and of a forward pass of the largest", excess_table(config, grid)))
+    for title, (header, body) in tables:
+        cli.print_table(title, header, body)
+        parts += [f"## {title}\n", reports.table(header, body)]
+    parts.append("![excess](excess.png)\n")
     failed = [c for c in cells if c["status"] != "ok"]
     if failed:
         parts.append("Failed cells:\n")
-        parts += [f"- {c['variant']}, seed {c['seed']}: {c['error']}" for c in failed]
+        parts += [f"- {c['variant']}, seed {c['seed']}, {c['spent']}: {c['error']}" for c in failed]
     folder.write_text("report.md", "\n".join(parts) + "\n")
-    return summary
+    return [worth.record() for worth in found]

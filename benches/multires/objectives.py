@@ -1,7 +1,7 @@
 """What should a network say, where should its error be measured, and how much should each noise level count?
 
     python -m benches.multires.objectives --preset cpu        some minutes
-    python -m benches.multires.objectives --preset cpu-long   every row, three seeds: about a quarter of an hour of one core
+    python -m benches.multires.objectives --preset cpu-long   every row, three seeds: a quarter of an hour
 
 All nine pairs of (says, loss in), and weights beside them, on the same data, noise and seeds. Every cell (row, seed) is
 a record in stats.jsonl, diverged ones too; `--resume` runs the cells that are missing.

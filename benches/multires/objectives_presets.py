@@ -94,7 +94,7 @@ def _gpu() -> ObjectivesConfig:
 
 
 def _cpu_long() -> ObjectivesConfig:
-    return ObjectivesConfig(preset="cpu-long", train=TrainConfig(steps=360, compile=False, optimizer=FAST))
+    return ObjectivesConfig(preset="cpu-long", train=TrainConfig(steps=240, compile=False, optimizer=FAST))
 
 
 PRESETS = {"demo": _demo, "cpu": _cpu, "cpu-long": _cpu_long, "gpu": _gpu}

@@ -115,8 +115,7 @@ def _cpu() -> MultiresConfig:
 
 BOARDS = (
     Phase(until=0.6, loss=LossConfig(loss_in=Target.X0)),
-    Phase(until=0.8, loss=LossConfig(loss_in=Target.V, cap=4.0)),
-    Phase(until=1.0, loss=LossConfig(loss_in=Target.V, cap=25.0)),
+    Phase(until=1.0, loss=LossConfig(loss_in=Target.V, cap=4.0)),
 )
 """Geometry first: the error of v spends itself where local averaging is enough (docs/lab.md)."""
 
@@ -129,7 +128,7 @@ def _cpu_long() -> MultiresConfig:
         target=Target.X0,
         buckets=BucketConfig(tokens_per_step=2048, tokens=64),
         train=TrainConfig(
-            steps=9000,
+            steps=8000,
             optimizer=OptimizerConfig(
                 backbone_lr=4e-3, interface_lr=4e-3, muon_lr=1e-2, policy=Policy.WSD, warmup=0.02, decay=0.4
             ),
@@ -138,7 +137,7 @@ def _cpu_long() -> MultiresConfig:
         schedule=ResolutionShifted(inner=CosineLogSNR()),
         modes=(Mode.NAIVE,),
         seeds=(0, 1, 2),
-        evaluation=EvaluationConfig(times=4, images=192, drawn=8),
+        evaluation=EvaluationConfig(times=2, images=192, drawn=8, max_resolution=64, perfect_up_to=64),
         checkpoint_every=1000,
     )
 
