@@ -11,6 +11,7 @@ bootstrap about three times, where there is hardly any signal; here both parts a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from diffusion.errors import ConfigError
 
 LEAST_IMAGES = 4
+_HALVINGS = 10
 
 
 class Interval(NamedTuple):
@@ -63,6 +65,29 @@ def t_interval(values: list[float]) -> Interval:
     mean = sum(values) / count
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
     return PairMean(mean, deviation, count - 1).interval()
+
+
+def not_rejected(at: Callable[[float], PairMean], estimate: float, *, least: float, most: float) -> Interval:
+    """Return all values from `least` to `most` that a 5 % test does not reject, around an estimate (Fieller 1954).
+
+    `at` takes a value and returns a mean that is zero in expectation where the value is true. Of a ratio a / b that is
+    the mean of a - value b: its deviation is that at the tested value, so the interval is wide, up to everything, where
+    b is badly known.
+    """
+
+    def accepted(value: float) -> bool:
+        return at(value).interval().holds_zero
+
+    def end(outside: float) -> float:
+        if accepted(outside):
+            return outside
+        inside = estimate
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if accepted(middle) else (inside, middle)
+        return inside
+
+    return Interval(estimate, end(least), end(most))
 
 
 def pair_mean(h_BB: Tensor) -> PairMean:

@@ -1,6 +1,6 @@
 """The cells of the grid: which there are, and how one is trained.
 
-A cell is one variant, one seed, what it may spend and a learning rate. Seeds pair the data, noise and times of all cells.
+A cell is one variant, one seed, what it may spend and a learning rate. Seeds pair data, noise and times of all cells.
 """
 
 from __future__ import annotations

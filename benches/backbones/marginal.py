@@ -15,7 +15,7 @@ from benches.backbones.presets import BackbonesConfig
 from benches.harness import paired
 
 LEAST_DOUBLINGS = 0.03
-"""Variants whose operations differ by less than 2 % are compared as they are: a slope would divide by nearly nothing."""
+"""Variants whose operations differ by less than 2 % are compared as they are: a slope would divide by nothing."""
 
 BySeed = Mapping[int, float]
 

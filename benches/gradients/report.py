@@ -144,7 +144,7 @@ def exponents(config: GradientsConfig, summary: list[Record]) -> str:
 
 
 def conflicts(rows: list[Record]) -> list[list[str]]:
-    """Return how alike the gradients of different levels are, from the cosines that can be told from noise at all.
+    """Return how alike the gradients of different levels are, from the cosines of which anything is known.
 
     A pair conflicts where the whole interval of its cosine is negative, and agrees where it is positive.
     """
@@ -171,7 +171,7 @@ def found(rows: list[Record], cosines: list[Record]) -> str:
     agree, conflict = (sum(int(row[i]) for row in table) for i in (3, 4))
     return (
         f"At {len(trained) - silent} of {len(trained)} trained points the signal can be told from the noise of the "
-        f"images. Of {known} cosines between levels that both have a signal, {agree} are positive, {conflict} negative "
+        f"images. Of {known} cosines of which anything is known, {agree} are positive, {conflict} negative "
         f"and of {known - agree - conflict} the sign is open (95 % intervals, one by one: one in twenty is wrong). "
         "At the start only the head has gradients, so naive and factorized agree there by construction. Each point and "
         "cosine is of one seed's weights; what differs between targets and modes is claimed below, over seeds.\n"
