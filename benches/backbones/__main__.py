@@ -84,15 +84,7 @@ def run(config: BackbonesConfig, folder: RunFolder, counts: CompileCounts, _resu
     from benches.backbones.report import write_report
 
     summary = write_report(config, folder, cli.seconds_since_start())
-    return {
-        "bench": "backbones",
-        "preset": config.preset,
-        "seed": config.seeds[0],
-        "seconds": cli.seconds_since_start(),
-        "graphs": counts.graphs,
-        "summary": summary,
-        "out": str(folder.path),
-    }
+    return cli.document("backbones", config, folder, counts, {"summary": summary})
 
 
 BENCH = cli.LabBench(

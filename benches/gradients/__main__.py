@@ -128,16 +128,7 @@ def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resu
     from benches.gradients.report import write_report
 
     summary = write_report(config, folder, cli.seconds_since_start())
-    return {
-        "bench": "gradients",
-        "preset": config.preset,
-        "seed": config.seeds[0],
-        "steps": config.train.steps,
-        "seconds": cli.seconds_since_start(),
-        "graphs": counts.graphs,
-        "summary": summary,
-        "out": str(folder.path),
-    }
+    return cli.document("gradients", config, folder, counts, {"steps": config.train.steps, "summary": summary})
 
 
 BENCH = cli.LabBench(

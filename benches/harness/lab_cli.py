@@ -33,6 +33,16 @@ class LabConfig(Protocol):
     """The configuration of any bench of the lab, as far as the command line needs it."""
 
     @property
+    def preset(self) -> str:
+        """The preset that it came from."""
+        ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, at least one."""
+        ...
+
+    @property
     def device(self) -> str:
         """Where it trains."""
         ...
@@ -160,6 +170,21 @@ def check_device(device: str) -> None:
 def seconds_since_start() -> float:
     """Return wall-clock seconds since this process was started, imports included."""
     return time.time() - psutil.Process().create_time()
+
+
+def document(
+    bench: str, config: LabConfig, folder: RunFolder, counts: CompileCounts, more: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a bench's last line: what all have in common, and more."""
+    return {
+        "bench": bench,
+        "preset": config.preset,
+        "seed": config.seeds[0],
+        "seconds": seconds_since_start(),
+        "graphs": counts.graphs,
+        **more,
+        "out": str(folder.path),
+    }
 
 
 @contextmanager

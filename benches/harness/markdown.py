@@ -13,6 +13,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+PLACES = {"--out", "--resume"}
+
+
 def command() -> str:
     """Return the command that started this process, as someone would type it."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
@@ -20,9 +23,10 @@ def command() -> str:
     arguments, skip = [], False
     for argument in sys.argv[1:]:
         # Where the results went says nothing about how they were made, and names a place on this machine.
-        if not skip and argument != "--out" and not argument.startswith("--out="):
+        name = argument.partition("=")[0]
+        if not skip and name not in PLACES:
             arguments.append(argument)
-        skip = argument == "--out"
+        skip = argument in PLACES
     return " ".join([start, *arguments])
 
 

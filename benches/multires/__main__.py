@@ -117,19 +117,14 @@ def train(config: MultiresConfig, mode: Mode, seed: int, folder: RunFolder, *, r
 
 def document(config: MultiresConfig, folder: RunFolder, losses: list[float], counts: CompileCounts) -> dict[str, Any]:
     """Return the bench's last line."""
-    return {
-        "bench": "multires",
-        "preset": config.preset,
-        "seed": config.seeds[0],
+    more = {
         "steps": len(losses),
         "losses": losses,
-        "seconds": cli.seconds_since_start(),
-        "graphs": counts.graphs,
         "graph_breaks": counts.graph_breaks,
         "cpp_builds": counts.cpp_builds,
         "triton_compiles": counts.triton_compiles,
-        "out": str(folder.path),
     }
+    return cli.document("multires", config, folder, counts, more)
 
 
 def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume: bool) -> dict[str, Any]:

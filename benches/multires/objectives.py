@@ -19,7 +19,6 @@ from benches.harness.compile_counts import CompileCounts
 from benches.harness.run_folder import RunFolder, latest
 from benches.harness.validated import validated
 from benches.multires.objectives_presets import ObjectivesConfig, Row, preset
-from benches.multires.objectives_report import report
 from diffusion.backbone import HybridDiT
 from diffusion.buckets import BucketSchedule
 from diffusion.errors import ConfigError, LossDivergedError
@@ -63,7 +62,7 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
         device=config.device,
     )
     try:
-        seconds = sum(record.seconds for record in trainer.steps())
+        records = list(trainer.steps())
     except LossDivergedError as error:
         return {"status": "diverged", "error": str(error)}
 
@@ -85,15 +84,16 @@ def run_cell(config: ObjectivesConfig, row: Row, seed: int) -> Record:
 
     return {
         "status": "ok",
-        "seconds": seconds,
+        "seconds": sum(record.seconds for record in records),
+        "cpu_seconds": sum(record.cpu_seconds for record in records),
         "excess_x0": float(excess_x0.mean()),
         "excess_v": float((excess_x0 / Parametrization(target=Target.V).x0_weight(logsnr)).mean()),
         "r2": float(torch.from_numpy(checkerboard_fit(samples.numpy())).median()),
     }
 
 
-def run(config: ObjectivesConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
-    """Run every cell that is missing, and report; return the bench's last line."""
+def run_cells(config: ObjectivesConfig, folder: RunFolder) -> None:
+    """Run every cell that the folder does not hold yet."""
     done = {(r["row"], r["seed"]) for r in latest(folder.records(), "cell", "row", "seed")}
     with cli.progress("objectives", len(config.rows) * len(config.seeds)) as advance:
         for seed in config.seeds:
@@ -101,20 +101,15 @@ def run(config: ObjectivesConfig, folder: RunFolder, counts: CompileCounts, _res
                 if (row.name, seed) not in done:
                     folder.log({"kind": "cell", "row": row.name, "seed": seed} | run_cell(config, row, seed))
                 advance(f"{row.name}, seed {seed}")
-    cells = latest(folder.records(), "cell", "row", "seed")
-    names = list(dict.fromkeys(name for cell in cells for name in cell))
-    folder.write_csv("cells.csv", [{name: cell.get(name, "") for name in names} for cell in cells])
-    seconds = cli.seconds_since_start()
-    folder.write_text("report.md", report(config, cells, seconds) + "\n")
-    return {
-        "bench": "objectives",
-        "preset": config.preset,
-        "seed": config.seeds[0],
-        "seconds": seconds,
-        "graphs": counts.graphs,
-        "cells": cells,
-        "out": str(folder.path),
-    }
+
+
+def run(config: ObjectivesConfig, folder: RunFolder, counts: CompileCounts, _resume: bool) -> dict[str, Any]:
+    """Run every cell that is missing, and report; return the bench's last line."""
+    run_cells(config, folder)
+    from benches.multires.objectives_report import write_report
+
+    summary = write_report(config, folder, cli.seconds_since_start())
+    return cli.document("objectives", config, folder, counts, {"summary": summary})
 
 
 BENCH = cli.LabBench(

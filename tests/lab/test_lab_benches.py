@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from benches.backbones import __main__ as backbones
-from benches.backbones.presets import BackbonesConfig, Variant
-from benches.backbones.presets import preset as backbones_preset
+from benches.backbones import cells as backbone_cells
 from benches.gradients import __main__ as gradients
 from benches.harness import lab_cli as cli
-from benches.harness.run_folder import RunFolder, latest
+from benches.harness import markdown
+from benches.harness.run_folder import RunFolder
 from benches.multires import __main__ as multires
 from benches.multires.presets import evaluation_steps
 from benches.multires.presets import preset as multires_preset
@@ -210,7 +210,7 @@ def test_a_grid_in_two_modes_has_every_variant_in_both():
 
     config = backbones.configured(options)
 
-    modes = [(v.name, backbones.varied(config.base, v).mode.value) for v in config.variants]
+    modes = [(v.name, backbone_cells.varied(config.base, v).mode.value) for v in config.variants]
     assert modes[0] == ("base, naive", "naive")
     assert [mode for _, mode in modes] == ["naive"] * 3 + ["factorized"] * 3
     assert len({name for name, _ in modes}) == 6
@@ -228,7 +228,7 @@ def test_operations_are_counted_where_attention_would_be_flex():
     config = BackboneConfig(width=16, depth=2, heads=2, hidden=24, global_every=2)
 
     assert OnCuda(config).layout(16).nearby.blocks is not None
-    assert backbones.counted_flops(OnCuda(config), 16, "cpu") == forward_flops(config, 16).dense
+    assert backbone_cells.counted_flops(OnCuda(config), 16, "cpu") == forward_flops(config, 16).dense
 
 
 def quick(name):
@@ -244,39 +244,6 @@ def with_checkpoints(name):
     config = quick(name)
     # A number that divides no step but 4 keeps the last checkpoint before the end.
     return replace(config, checkpoint_every=4, evaluation=replace(config.evaluation, times=1))
-
-
-def test_a_failed_cell_is_recorded_and_the_grid_goes_on_and_resumes_where_it_stopped(tmp_path):
-    base = backbones_preset("demo")
-    impossible = Variant(axis="width", name="width 47", changes=(("width", 47),))
-    config = BackbonesConfig(
-        preset="test", base=base.base, buckets=base.buckets, train=base.train, seeds=(0,), max_steps=2,
-        variants=(base.variants[0], impossible, base.variants[1]), validation_images=4, validation_bins=2,
-    )  # fmt: skip
-
-    with RunFolder.create(tmp_path, "backbones", config) as folder:
-        backbones.run_grid(config, folder)
-        first = latest(folder.records(), "cell", "variant", "seed")
-        backbones.run_grid(config, folder)
-        assert folder.records() == first
-
-    assert [(cell["variant"], cell["status"]) for cell in first] == [
-        ("base", "ok"), ("width 47", "failed"), ("depth 2", "ok"),
-    ]  # fmt: skip
-    assert first[1]["error"].startswith("ConfigError: width 47")
-    assert first[0]["dense_flops"] == first[0]["counted_flops"]
-
-
-def test_cells_of_a_grid_share_their_data_and_cost_the_same_budget():
-    config = backbones_preset("cpu-long")
-
-    spent = {}
-    for variant in config.variants:
-        backbone = backbones.varied(config.base, variant)
-        flops = backbones.forward_flops(backbone, 16).training * 32
-        spent[variant.name] = backbones.training_steps(config, backbone) * flops / config.budget_flops
-
-    assert all(0.99 < share <= 1 for share in spent.values()), spent
 
 
 def test_two_runs_started_at_once_get_two_folders(tmp_path):
@@ -348,3 +315,10 @@ def test_two_processes_with_one_seed_have_bit_equal_losses_and_the_second_compil
     assert first["losses"] == second["losses"]
     assert (first["graphs"], first["graph_breaks"]) == (1, 0)
     assert first["cpp_builds"] > 10 > second["cpp_builds"]
+
+
+def test_a_reports_command_names_no_place_on_this_machine(monkeypatch):
+    places = ["--out", "/my/runs", "--resume=/my/runs/multires/000", "--resume", "/my/runs/multires/000"]
+    monkeypatch.setattr(sys, "argv", ["bench", "--preset", "cpu", *places, "--seeds", "2"])
+
+    assert markdown.command().endswith(" --preset cpu --seeds 2")

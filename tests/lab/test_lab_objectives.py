@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benches.harness import paired
+from benches.harness.run_folder import RunFolder
 from benches.multires import objectives, objectives_presets, objectives_report
 from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.buckets import BucketConfig, BucketSchedule
@@ -173,3 +175,23 @@ def test_the_nine_pairs_are_all_there():
 
     assert len(pairs) == 9
     assert math.isfinite(max(row.loss.cap for row in objectives_presets.PAIRS))
+
+
+def test_the_report_names_the_best_rows_and_those_that_learn_no_boards(tmp_path):
+    config = replace(objectives_presets.preset("demo"), seeds=(0, 1, 2))
+    first, second, third = (row.name for row in config.rows)
+    cells = [cell(first, seed, 0.2 + 0.1 * seed) for seed in config.seeds]
+    cells += [cell(second, seed, 0.1 + 0.1 * seed + 1e-4 * seed) | {"r2": 0.1 + 0.001 * seed} for seed in config.seeds]
+    cells += [{"row": third, "seed": seed, "status": "diverged", "error": "no number"} for seed in config.seeds]
+
+    with RunFolder.create(tmp_path, "objectives", config) as folder:
+        for one in cells:
+            folder.log({"kind": "cell", **one})
+        summary = objectives_report.write_report(config, folder, seconds=1.0)
+        report = (folder.path / "report.md").read_text()
+
+    assert [r["diverged"] for r in summary] == [0, 0, 3]
+    assert f"- {second} has the least excess in x0, 0.2001; {second} is better than {first}" in report
+    assert f"- {first} has the best R2, 0.5000." in report
+    assert f"- No boards, R2 below 0.2: {second} (0.101 ± 0.0025)." in report
+    assert f"- Diverged: {third}." in report

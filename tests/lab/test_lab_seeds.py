@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 
 from benches.backbones import __main__ as backbones
-from benches.backbones import report as backbones_report
-from benches.backbones.presets import preset as backbones_preset
 from benches.gradients import __main__ as gradients
 from benches.gradients import report as gradients_report
 from benches.gradients.presets import preset as gradients_preset
 from benches.harness import lab_cli as cli
 from benches.harness import paired
 from benches.multires import __main__ as multires
-from benches.multires.report import Log
+from benches.multires.run_log import Log
 from diffusion.errors import ConfigError
 
 CONFIGURED = {
@@ -71,31 +69,6 @@ def test_multires_claims_what_the_paired_interval_allows():
     assert "an interval needs two seeds" in Log([naive[0], worse[0]]).found()
 
 
-def test_a_variant_is_compared_to_the_base_seed_by_seed():
-    config = backbones_preset("demo")
-
-    def cells(variant, add):
-        common = {"status": "ok", "steps": 3, "parameters": 5, "dense_flops": 2e6, "counted_flops": 2e6, "seconds": 1.0}
-        flops = {"effective_flops": 1e6 if variant == "base" else 5e5}
-        return [
-            {"variant": variant, "seed": seed, "excess": excess + add(seed), **common, **flops}
-            for seed, excess in OF_SEED.items()
-        ]
-
-    better, alike = config.variants[1].name, config.variants[2].name
-    measured = cells("base", lambda _: 0.0) + cells(better, lambda s: -0.02 - 1e-4 * s)
-    measured += cells(alike, lambda s: 0.01 - 0.02 * (s % 2))
-
-    summary = backbones_report.summarise(config, measured)
-
-    said = backbones_report.found(summary)
-    assert f"{better} is better than base" in said
-    assert f"{alike} and base cannot be told apart" in said
-    # Half the operations of the base and a gain of 0.02: a doubling costs as much.
-    assert paired.mean_words(summary[1]["benefits"]).startswith("-0.0201 ±")
-    assert summary[1]["gain_low"] > 0 > summary[2]["gain_low"]
-
-
 def test_exponents_of_gradients_are_compared_seed_by_seed():
     config = replace(gradients_preset("demo"), targets=gradients_preset("cpu").targets, seeds=(0, 1, 2))
 
@@ -116,3 +89,37 @@ def test_exponents_of_gradients_are_compared_seed_by_seed():
 
     assert "v, naive is steeper than x0, naive" in said
     assert "epsilon, naive and x0, naive cannot be told apart" in said
+
+
+def looked_at(seed, r2, z):
+    labels = {"mode": "naive", "seed": seed, "step": 4, "resolution": 16}
+    scores = [{"kind": "score", "metric": name, "z": value, **labels} for name, value in z.items()]
+    return [{"kind": "fit", "r2": r2, "true": 0.63, **labels}, *scores]
+
+
+def test_multires_answers_for_each_resolution_with_an_interval_and_what_the_sampler_costs():
+    records = [r for seed in range(3) for r in looked_at(seed, 0.5 + 0.01 * seed, {"a": 4.0 + seed, "b": -40.0})]
+    perfect = [{"kind": "perfect", "resolution": 16, "metric": name, "z": z} for name, z in (("a", 1.0), ("b", 2.0))]
+
+    (said,) = Log([*records, *perfect]).answer()
+
+    assert said.startswith("At 16 px naive samples have a median checkerboard R2 of 0.51 ± 0.025, true draws 0.630;")
+    assert "what tells them best is b (z -40), where a perfect denoiser has 1.41 and 2.0." in said
+
+
+def test_thinned_losses_keep_all_seconds_and_end_where_the_model_was_looked_at():
+    steps = [
+        {
+            "kind": "step", "mode": "naive", "seed": seed, "step": step, "loss": float(step), "mse": 1.0,
+            "grad_norm": 1.0, "lr": 0.1, "seconds": 2.0, "cpu_seconds": 1.0,
+        }
+        for seed in range(2) for step in range(1000)
+    ]  # fmt: skip
+    looks = [{"kind": "fit", "mode": "naive", "seed": 0, "step": 503, "resolution": 16, "r2": 0.1, "true": 0.6}]
+
+    windows = Log([*steps, *looks]).windows(count=100)
+
+    assert len(windows) <= 2 * 102
+    assert sum(w["cpu_seconds"] for w in windows) == 2000
+    assert sum(w["cpu_seconds"] for w in windows if w["seed"] == 0 and w["step"] < 503) == 503
+    assert windows[0]["loss"] == 4.5
