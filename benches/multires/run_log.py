@@ -108,15 +108,14 @@ class Log:
             )
             panels = self.panels(**key)
             if panels:
+                best = {p["metric"]: p["z"] for p in self.perfect if p["resolution"] == r["resolution"]}
                 z = {name: _mean([panel[name] for panel in panels]) for name in panels[0]}
                 worst = max(z, key=lambda name: abs(z[name]))
                 text += (
                     f"; the panel's overall z is {paired.mean_words([overall(panel) for panel in panels])}, and what "
                     f"tells them best is {worst} (z {z[worst]:.0f})"
                 )
-            best = {p["metric"]: p["z"] for p in self.perfect if p["resolution"] == r["resolution"]}
-            if best:
-                text += f", where a perfect denoiser has {overall(best):.2f} and {best[worst]:.1f}" if panels else ""
+                text += f", where a perfect denoiser has {overall(best):.2f} and {best[worst]:.1f}" if best else ""
             said.append(text + ".")
         return said
 
