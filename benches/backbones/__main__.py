@@ -83,7 +83,7 @@ def run(config: BackbonesConfig, folder: RunFolder, counts: CompileCounts, _resu
     run_grid(config, folder)
     from benches.backbones.report import write_report
 
-    summary = write_report(config, folder, cli.seconds_since_start())
+    summary = write_report(config, folder)
     return cli.document("backbones", config, folder, counts, {"summary": summary})
 
 

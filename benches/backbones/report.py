@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ def _figure(path: Path, grid: Grid) -> None:
             place.legend(fontsize="small")
 
 
-def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> list[Record]:
+def write_report(config: BackbonesConfig, folder: RunFolder) -> list[Record]:
     """Write cells.csv, the figure and report.md, print the tables, and return what each axis is worth."""
     cells = latest(folder.records(), "cell", *IDENTITY)
     names = list(dict.fromkeys(name for c in cells for name in c))
@@ -135,8 +134,7 @@ def write_report(config: BackbonesConfig, folder: RunFolder, seconds: float) -> 
     sides = ", ".join(map(str, config.buckets.resolutions))
     parts = [
         "# backbones: where FLOPs should go\n",
-        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}, of all trainings: {spent:.0f}.\n",
+        f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \nCPU seconds of all trainings: {spent:.0f}.\n",
         "## The answer\n",
         found_words(grid, found),
         f"Budgets are effective operations of forward and backward passes of one training at {sides} px; "

@@ -77,10 +77,10 @@ def _cpu_long() -> GradientsConfig:
         preset="cpu-long",
         backbone=SMALL,
         buckets=BucketConfig(tokens_per_step=2048, visits=(4, 2, 1)),
-        train=TrainConfig(steps=100, compile=False),
+        train=TrainConfig(steps=80, compile=False),
         seeds=(0, 1, 2),
-        levels=6,
-        images=16,
+        levels=5,
+        images=12,
     )
 
 

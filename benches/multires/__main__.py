@@ -141,7 +141,7 @@ def run(config: MultiresConfig, folder: RunFolder, counts: CompileCounts, resume
         from benches.multires.report import write_report
 
         log_perfect(config, folder)
-        losses = write_report(config, folder, cli.seconds_since_start()).losses()
+        losses = write_report(config, folder).losses()
     return document(config, folder, losses, counts)
 
 

@@ -1,6 +1,7 @@
 """How many CPU seconds a training needs until no metric tells its samples from true boards: docs/leaderboard.md.
 
-python -m benches.multires.leaderboard benches/results/multires runs/multires/003 --write docs/leaderboard.md
+python -m benches.multires.leaderboard --write docs/leaderboard.md       the committed runs
+python -m benches.multires.leaderboard runs/multires/003                 others
 
 Every argument is a folder with the scores.csv, losses.csv, config.json and report.md of a finished run; each of its
 modes is a row. A row that never comes below z = 3 says the best that it reached, and stays.
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from benches.harness import markdown as reports
 from diffusion.errors import RunFolderError
+from diffusion.metrics.panel import overall
 from diffusion.metrics.registry import METRICS
 
 REACHED = 3.0
@@ -32,12 +34,13 @@ class Reached(NamedTuple):
     z: float  # the least worst |z| of all times that it was looked at
     metric: str  # the one that was worst then
     seconds: float  # of CPU, until then
+    overall: float  # the panel's geometric mean then
 
     def words(self) -> str:
         """Return the seconds where the goal was reached, and the best that was reached elsewhere."""
         if self.z < REACHED:
             return f"**{self.seconds:.0f} s**"
-        return f"z {self.z:.0f} ({self.metric}) after {self.seconds:.0f} s"
+        return f"z {self.z:.0f} ({self.metric}), overall {self.overall:.1f}, after {self.seconds:.0f} s"
 
 
 class Row(NamedTuple):
@@ -55,7 +58,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def _spent(losses: list[dict[str, str]], mode: str, seed: str, step: int) -> float:
-    """Return the seconds of a training up to a step. Runs from before CPU time was kept have the wall's."""
+    """Return the CPU seconds of a training up to a step; runs from before they were kept have seconds on the wall."""
     mine = [r for r in losses if r["mode"] == mode and r.get("seed", "0") == seed and int(r["step"]) < step]
     return sum(float(r.get("cpu_seconds") or r["seconds"]) for r in mine)
 
@@ -66,8 +69,9 @@ def _reached(
     mine = [r for r in scores if (r["mode"], r.get("seed", "0"), int(r["resolution"])) == (mode, seed, resolution)]
     looks = []
     for step in sorted({int(r["step"]) for r in mine}):
-        worst = max((r for r in mine if int(r["step"]) == step), key=lambda r: abs(float(r["z"])))
-        looks.append(Reached(abs(float(worst["z"])), worst["metric"], _spent(losses, mode, seed, step)))
+        z = {r["metric"]: float(r["z"]) for r in mine if int(r["step"]) == step}
+        worst = max(z, key=lambda name: abs(z[name]))
+        looks.append(Reached(abs(z[worst]), worst, _spent(losses, mode, seed, step), overall(z)))
     first = next((look for look in looks if look.z < REACHED), None)
     return first or min(looks, key=lambda look: look.z, default=None)
 
@@ -116,22 +120,28 @@ def page(rows: list[Row]) -> str:
     text = (
         "Seconds of CPU that a training needs until the worst |z| of the panel is below "
         f"{REACHED:.0f}: until no metric tells its samples from true boards. A row that does not come there says the "
-        "best that it reached, and by which metric it was told; of several seeds the middle one counts. Runs from "
-        "before CPU time was kept have the seconds of their steps on the wall."
+        "best that it reached, by which metric it was told, and the panel's geometric mean; of several seeds the "
+        "middle one counts."
     )
     made = "Made by `python -m benches.multires.leaderboard`; [the lab](lab.md) says what is measured."
     table = reports.table(header, body)
     return f"# Leaderboard\n\n{textwrap.fill(text, 120, break_on_hyphens=False)}\n\n{made}\n\n{table}"
 
 
+def committed(results: Path) -> list[Path]:
+    """Return the folders of the runs that are kept with the code."""
+    return [results / "multires", *sorted((results / "leaderboard").glob("*"))]
+
+
 def main() -> None:
     """Print the page, or write it."""
     parser = argparse.ArgumentParser(prog="python -m benches.multires.leaderboard", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     try:
-        text = page([row for folder in options.folders for row in rows_of(folder)])
+        folders = options.folders or committed(Path("benches/results"))
+        text = page([row for folder in folders for row in rows_of(folder)])
     except RunFolderError as error:
         parser.error(str(error))
     if options.write is None:

@@ -108,7 +108,7 @@ def run(config: ObjectivesConfig, folder: RunFolder, counts: CompileCounts, _res
     run_cells(config, folder)
     from benches.multires.objectives_report import write_report
 
-    summary = write_report(config, folder, cli.seconds_since_start())
+    summary = write_report(config, folder)
     return cli.document("objectives", config, folder, counts, {"summary": summary})
 
 

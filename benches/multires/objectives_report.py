@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from benches.harness import lab_cli as cli
@@ -31,36 +30,55 @@ QUESTIONS = (("v / v", "x0 / x0"), ("x0 / v", "x0 / x0"), ("v / v", "x0 / v"))
 """Is v-prediction worse? Because of the loss in v? Or because the network says v?"""
 
 
-def best_words(config: ObjectivesConfig, cells: list[Record]) -> list[str]:
-    """Return which rows have the least excess and the greatest R2, and what can be said of them and the first row."""
+ASKED = {"excess_x0": ("x0", 1), "excess_v": ("v", 1), "r2": ("1 - R2", -1)}
+"""What is compared, under which name, and with which sign less of it is better."""
+
+
+def answers(config: ObjectivesConfig, cells: list[Record]) -> list[str]:
+    """Return the answers in sentences: to each question, what is best, and what learned no boards."""
+    names = {row.name for row in config.rows}
+    said = [
+        f"{one} against {base}: "
+        + "; ".join(
+            f"in {title} {paired.verdict([sign * d for d in differences(cells, one, base, measure)], one, base)}"
+            for measure, (title, sign) in ASKED.items()
+        )
+        for one, base in QUESTIONS
+        if {one, base} <= names
+    ]
+    said += filter(None, (best_words(config, cells), failures(config, cells)))
+    return [f"{number}. {line}." for number, line in enumerate(said, 1)]
+
+
+def best_words(config: ObjectivesConfig, cells: list[Record]) -> str:
+    """Return which rows are best in what is asked, and what can be said of them and the first row."""
     first = config.rows[0].name
     said = []
-    for measure, sign, title in (*((m, 1, f"the least {t}") for m, t in MEASURES.items()), ("r2", -1, "the best R2")):
+    for measure, (title, sign) in ASKED.items():
         means = {}
         for row in config.rows:
             good = [c[measure] for c in cells if c["row"] == row.name and c["status"] == "ok"]
             if good and len(good) == len(config.seeds):
                 means[row.name] = sign * sum(good) / len(good)
-        if not means:
-            continue
-        best = min(means, key=lambda name: means[name])
-        values = [sign * value for value in differences(cells, best, first, measure)]
-        text = "" if best == first else f"; {paired.verdict(values, best, first)}"
-        said.append(f"- {best} has {title}, {sign * means[best]:.4f}{text}.")
-    return said
+        if means:
+            best = min(means, key=lambda name: means[name])
+            values = [sign * value for value in differences(cells, best, first, measure)]
+            said.append(f"in {title} {best}" if best == first else f"in {title} {paired.verdict(values, best, first)}")
+    return f"The best rows: {'; '.join(said)}" if said else ""
 
 
-def failures(config: ObjectivesConfig, cells: list[Record]) -> list[str]:
+def failures(config: ObjectivesConfig, cells: list[Record]) -> str:
     """Return the rows that learn no boards, and those that diverged."""
-    poor = {}
+    poor = []
     for row in config.rows:
         r2 = [c["r2"] for c in cells if c["row"] == row.name and c["status"] == "ok"]
         interval = paired.known(r2)
         if interval is not None and interval.high < NO_BOARDS:
-            poor[row.name] = f"{row.name} ({paired.mean_words(r2)})"
+            poor.append(f"{row.name} ({paired.mean_words(r2)})")
     bad = sorted({c["row"] for c in cells if c["status"] != "ok"})
-    said = [f"- No boards, R2 below {NO_BOARDS}: {', '.join(poor.values())}."] if poor else []
-    return said + ([f"- Diverged: {', '.join(bad)}."] if bad else [])
+    said = [f"no boards, R2 below {NO_BOARDS}, were learned by {', '.join(poor)}"] if poor else []
+    said += [f"diverged: {', '.join(bad)}"] if bad else []
+    return f"Negative: {'; '.join(said)}" if said else ""
 
 
 def summarise(config: ObjectivesConfig, cells: list[Record]) -> list[Record]:
@@ -78,7 +96,7 @@ def summarise(config: ObjectivesConfig, cells: list[Record]) -> list[Record]:
     return summary
 
 
-def write_report(config: ObjectivesConfig, folder: RunFolder, seconds: float) -> list[Record]:
+def write_report(config: ObjectivesConfig, folder: RunFolder) -> list[Record]:
     """Write cells.csv and report.md, print the table, and return the summary."""
     cells = latest(folder.records(), "cell", "row", "seed")
     columns = list(dict.fromkeys(name for cell in cells for name in cell))
@@ -92,25 +110,16 @@ def write_report(config: ObjectivesConfig, folder: RunFolder, seconds: float) ->
         known = [(r[f"{m}_low"], r[f"{m}_high"]) for m in MEASURES]
         body.append(line + ["-" if low is None else f"{low:+.4f} to {high:+.4f}" for low, high in known])
     cli.print_table(f"{config.train.steps} steps, seeds {', '.join(map(str, config.seeds))}", header, body)
-    names = {row.name for row in config.rows}
-    said = [
-        f"- In {measure.removeprefix('excess_')}: {paired.verdict(differences(cells, one, base, measure), one, base)}."
-        for one, base in QUESTIONS
-        if {one, base} <= names
-        for measure in MEASURES
-    ]
     parts = [
         "# objectives: what a network says, where its error is measured, and what counts\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
-        f"{config.train.steps} steps, {len(config.seeds)} seeds, paired. Excess is over the least possible error, "
+        f"Seconds of all trainings, on the wall: {sum(c.get('seconds', 0.0) for c in cells):.0f}.\n",
+        "## The answer\n",
+        *answers(config, cells),
+        f"\n{config.train.steps} steps, {len(config.seeds)} seeds, paired. Excess is over the least possible error, "
         "mean over noise levels; the last two columns are 95 % t-intervals of the paired difference. True boards "
         "have a median R2 of about 0.63 at 16 px.\n",
         reports.table(header, body),
-        "## What the data allow to be said\n",
-        *(said or ["- Nothing: the rows of the question were not run."]),
-        *best_words(config, cells),
-        *failures(config, cells),
     ]
     folder.write_text("report.md", "\n".join(parts) + "\n")
     return summary

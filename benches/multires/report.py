@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from benches.harness import lab_cli as cli
@@ -48,7 +47,7 @@ def _excess_curves(path: Path, log: Log, resolutions: tuple[int, ...]) -> None:
             place.legend(fontsize="small")
 
 
-def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> Log:
+def write_report(config: MultiresConfig, folder: RunFolder) -> Log:
     """Write losses.csv, validation.csv, scores.csv, the figures and report.md; print the closing table."""
     log = Log(folder.records())
     resolutions = config.buckets.resolutions
@@ -58,7 +57,7 @@ def write_report(config: MultiresConfig, folder: RunFolder, seconds: float) -> L
     parts = [
         "# multires: naive against factorized on shared resolutions\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}, of all trainings: "
+        "CPU seconds of all trainings: "
         f"{sum(r['cpu_seconds'] for r in log.steps):.0f}; {len(config.seeds)} seeds.\n",
         *(["## The answer\n", *(f"{i}. {line}" for i, line in enumerate(log.answer(), 1)), ""] if log.fits else []),
         "![losses](losses.png)\n\nGround truth:\n\n![ground truth](ground_truth.png)\n",

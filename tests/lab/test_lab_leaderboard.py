@@ -11,7 +11,7 @@ import pytest
 from benches.harness import lab_cli as cli
 from benches.multires import __main__ as multires
 from benches.multires.estimate import estimate, kept_bytes
-from benches.multires.leaderboard import page, rows_of
+from benches.multires.leaderboard import committed, page, rows_of
 from benches.multires.presets import preset
 from diffusion.backbone import BackboneConfig, HybridDiT
 from diffusion.errors import RunFolderError
@@ -55,7 +55,8 @@ def test_a_row_says_when_the_goal_was_reached_or_the_best_that_was_and_failing_r
 
     lines = [line for line in text.splitlines() if line.startswith("| HybridDiT")]
     assert lines[0].startswith("| HybridDiT, good, 1 seed | **20 s** | not measured |")
-    assert f"z 40 ({METRICS[1].name}) after 20 s" in lines[1]
+    assert f"z 40 ({METRICS[1].name}), overall " in lines[1]
+    assert " after 20 s" in lines[1]
     assert all("`python -m benches.multires --preset x`" in line for line in lines)
 
 
@@ -77,7 +78,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 def test_the_committed_page_is_that_of_the_committed_runs():
     text = (REPOSITORY / "docs" / "leaderboard.md").read_text(encoding="utf-8")
 
-    assert page(rows_of(REPOSITORY / "benches" / "results" / "multires")) == text
+    folders = committed(REPOSITORY / "benches" / "results")
+    assert page([row for folder in folders for row in rows_of(folder)]) == text
 
 
 def test_a_dry_run_for_a_gpu_says_what_it_needs_and_that_nothing_was_measured(monkeypatch, capsys):

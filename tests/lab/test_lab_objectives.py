@@ -187,11 +187,10 @@ def test_the_report_names_the_best_rows_and_those_that_learn_no_boards(tmp_path)
     with RunFolder.create(tmp_path, "objectives", config) as folder:
         for one in cells:
             folder.log({"kind": "cell", **one})
-        summary = objectives_report.write_report(config, folder, seconds=1.0)
+        summary = objectives_report.write_report(config, folder)
         report = (folder.path / "report.md").read_text()
 
     assert [r["diverged"] for r in summary] == [0, 0, 3]
-    assert f"- {second} has the least excess in x0, 0.2001; {second} is better than {first}" in report
-    assert f"- {first} has the best R2, 0.5000." in report
-    assert f"- No boards, R2 below 0.2: {second} (0.101 ± 0.0025)." in report
-    assert f"- Diverged: {third}." in report
+    assert f"The best rows: in x0 {second} is better than {first} (-0.0999, " in report
+    assert f"in 1 - R2 {first}." in report
+    assert f"no boards, R2 below 0.2, were learned by {second} (0.101 ± 0.0025); diverged: {third}." in report
