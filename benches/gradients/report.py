@@ -197,7 +197,7 @@ def write_report(config: GradientsConfig, folder: RunFolder, seconds: float) -> 
         "# gradients: losses and gradients against the noise level\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
         f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
-        f"{len(config.seeds)} seeds, {config.train.steps} steps, {config.levels} levels, {config.images} images each.\n",
+        f"{len(config.seeds)} seeds, {config.train.steps} steps; {config.levels} levels of {config.images} images.\n",
         "## The answer\n",
         found(rows, cosines),
         "## Norm of the mean gradient, averaged over levels\n",
