@@ -109,7 +109,7 @@ def worth_words(drops: list[float], of: str) -> str:
     interval = paired.known(drops)
     if interval is None:
         return f"{of}: {statistics.mean(drops):+.4f}, without an interval, which needs two seeds"
-    numbers = f"{interval.estimate:+.4f}, {interval.low:+.4f} to {interval.high:+.4f}"
+    numbers = f"it falls by {interval.estimate:+.4f}, {interval.low:+.4f} to {interval.high:+.4f}"
     if interval.holds_zero:
         return f"{of} cannot be told from nothing ({numbers})"
     return f"{of} {'lowers' if interval.low > 0 else 'raises'} the excess ({numbers})"

@@ -81,7 +81,8 @@ def found_words(grid: Grid, found: list[Worth]) -> str:
     config = grid.config
     lines = []
     if len(config.rates) > 1:
-        of = ", ".join(f"{rate:g} at width {width}" for width, rate in grid.rates.items())
+        edges = {min(config.rates): " (the least tried)", max(config.rates): " (the most tried)"}
+        of = ", ".join(f"{rate:g}{edges.get(rate, '')} at width {width}" for width, rate in sorted(grid.rates.items()))
         same = "the same for all widths" if len(set(grid.rates.values())) == 1 else "not the same for all widths"
         lines.append(f"Of the rates tried under muP on the smallest budget, the best are {of}: {same}.")
     if of_budget(grid):

@@ -119,10 +119,10 @@ def test_a_doubling_is_worth_what_the_excess_falls_by_seed_by_seed():
     assert not found["feed-forward", words(1e10)].per_doubling
     assert of_budget(grid) == pytest.approx([0.05] * 3)
     said = found_words(grid, list(found.values()))
-    assert "depth a doubling of operations lowers the excess (+0.0199" in said
-    assert "width a doubling of operations raises the excess (-0.0301" in said
+    assert "depth a doubling of operations lowers the excess (it falls by +0.0199" in said
+    assert "width a doubling of operations raises the excess (it falls by -0.0301" in said
     assert "feed-forward (all of it) cannot be told from nothing" in said
-    assert "A doubling of the base's budget lowers the excess (+0.0500" in said
+    assert "A doubling of the base's budget lowers the excess (it falls by +0.0500" in said
     assert best_of(grid, words(1e10)).startswith("deeper is better than base")
 
 
