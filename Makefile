@@ -10,6 +10,7 @@
 #   make twins    pairs of programs that differ in one thing must not be confused; goes on where it was stopped (hours)
 #   make verified  the end-to-end tests with every hit compiled once more: docs/trust/verified.md (long)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
+#   make corpus   models of transformers, diffusers and x-transformers with a daemon: docs/corpus.md; goes on where it was stopped (hours)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make attack   100,000 graphs and kernels that try to get something else done; results into docs/trust (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
@@ -29,7 +30,7 @@ PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch-$(TORCH)-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow check protos matrix twins verified zoo fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
+.PHONY: help demo test slow check protos matrix twins verified zoo corpus fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -79,6 +80,12 @@ verified: .venv
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo
+
+corpus: .venv
+	@$(BIN)/python -m pip install --quiet -e '.[corpus]'
+	@$(BIN)/python -m benches.corpus.traced --json benches/results/corpus/traced.json
+	@$(BIN)/python -m benches.corpus --json benches/results/corpus/corpus.json $(CORPUS_ARGS)
+	@$(BIN)/python tools/corpus_page.py
 
 fuzz: .venv
 	$(BIN)/python tools/fuzz_wire.py --out docs/trust

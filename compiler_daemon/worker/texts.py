@@ -58,6 +58,9 @@ _METADATA: Mapping[str, type[Any]] = {"_region_activation_memory_budget": float,
 _NUMBERED = "call_id"
 """A note by which torch pairs the forward and the backward of a region that is compiled once: a number of its own."""
 
+_RUNNING_ANOTHER = frozenset({"run_and_save_rng_state", "run_with_rng_state", "graphsafe_run_with_rng_state"})
+"""Operators that are given another one with its arguments: what a checkpoint draws is drawn again in its backward."""
+
 _TAGS = frozenset({"is_forward", "is_backward", "must_be_in_forward", "must_be_in_backward"})
 
 
@@ -123,10 +126,20 @@ def check_traced(gm: torch.fx.GraphModule) -> None:
 
 def _keywords(node: torch.fx.Node) -> Any:
     """Return what is given by name; the names, too, where they are not those of an operator's own arguments."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    operator = _operator(node)
+    if operator is None:
         return node.kwargs
-    known = {argument.name for argument in node.target._schema.arguments}
+    known = {argument.name for argument in operator._schema.arguments}
     return [value if name in known else (name, value) for name, value in node.kwargs.items()]
+
+
+def _operator(node: torch.fx.Node) -> torch._ops.OpOverload | None:
+    """Return whose arguments a node's are: also of the one that is run with a state of random numbers kept for it."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target
+    if isinstance(node.target, torch._ops.HigherOrderOperator) and node.target.name() in _RUNNING_ANOTHER:
+        return next((given for given in node.args if isinstance(given, torch._ops.OpOverload)), None)
+    return None
 
 
 def _texts(value: Any) -> Iterator[str]:

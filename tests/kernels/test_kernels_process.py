@@ -266,3 +266,22 @@ def test_show_says_what_an_autotuner_measured(bench: Bench) -> None:
         r"is +tuning",
     ):
         assert re.search(line, shown), shown
+
+
+def test_a_kernel_for_a_blackwell_is_compiled_by_a_daemon_without_any_gpu_and_read_back_whole(
+    bench: Bench, daemon: ServedDaemon
+) -> None:
+    target = "cuda:100"
+
+    made = bench.run(target, "attention", daemon=daemon)
+    again = bench.run(target, "attention", daemon=daemon)
+    alone = bench.run(target, "attention")
+
+    assert (made.report["kernels_by_daemon"], again.report["kernel_hits"]) == (1, 1)
+    assert (again.result["compiles"], alone.result["compiles"]) == (0, 1)
+    assert made.result["files"] == again.result["files"]
+    # NVIDIA's assembler for these GPUs makes different binaries of the same text, also when it is run by hand.
+    binary = "cuda:100 attention.cubin"
+    texts = {name: digest for name, digest in alone.result["files"].items() if name != binary}
+    assert binary in alone.result["files"]
+    assert {name: digest for name, digest in made.result["files"].items() if name != binary} == texts

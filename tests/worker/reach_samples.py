@@ -258,6 +258,14 @@ def experts_that_the_data_chooses(x: Tensor, router: Tensor) -> Tensor:
     return out
 
 
+@program(lambda: (_leaf(2, 4, 8, 8),))
+def attention_that_is_computed_twice(x: Tensor) -> Any:
+    def body(q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q, is_causal=True, scale=0.5)
+
+    return torch.utils.checkpoint.checkpoint(body, x, use_reentrant=False)
+
+
 @program(_matrix, dynamic=(False,))
 def a_gradient_inside(x: Tensor) -> Any:
     y = x.detach().requires_grad_()

@@ -233,6 +233,17 @@ def test_words_of_the_list_are_lowered() -> None:
         check_traced(PLACES[place](text))
 
 
+@pytest.mark.parametrize("runner", ["run_and_save_rng_state", "run_with_rng_state"])
+def test_an_operator_that_runs_another_names_arguments_of_that_one_and_no_others(runner: str) -> None:
+    def running(name: str) -> torch.fx.GraphModule:
+        target = getattr(torch._prims.rng_prims, runner)
+        return traced(lambda g, x: g.call_function(target, (torch.ops.aten.gelu.default, x), {name: "none"}), "x")
+
+    check_traced(running("approximate"))
+    with pytest.raises(MalformedError, match="no word known here"):
+        check_traced(running("stranger"))
+
+
 MARK = "stranger"
 
 

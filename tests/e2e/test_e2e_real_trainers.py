@@ -1,0 +1,116 @@
+"""Trainers of other people's packages, unchanged: with the daemon, cold and warm, they end as they do without it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Daemon, Lab, Outcome
+
+_RANKS = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
+_ACCELERATE = (
+    "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no",
+    "--dynamo_backend=inductor",
+)  # fmt: skip
+_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trainer, and what it is started with."""
+
+    script: str
+    needs: tuple[str, ...] = ()
+    """Packages that it imports."""
+    launcher: tuple[str, ...] = ()
+    in_folder: bool = False
+    """Whether it is told a folder to change to."""
+    slow: bool = True
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+ROWS = {
+    "transformers Trainer, torch_compile, bf16, accumulation": Row(
+        script="huggingface.py", needs=("transformers", "accelerate")
+    ),
+    "Lightning Trainer": Row(script="lit.py", needs=("lightning",)),
+    "accelerate launch --dynamo_backend inductor": Row(
+        script="accelerated.py", needs=("accelerate",), launcher=_ACCELERATE
+    ),
+    "diffusers loop, EMA": Row(script="denoising.py", needs=("diffusers",)),
+    "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
+    "a package that changes its folder": Row(script="packaged", in_folder=True, slow=False),
+    "a notebook's kernel": Row(script="notebook.py", needs=("ipykernel", "jupyter_client")),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if row.slow else [], id=name) for name, row in ROWS.items()]
+)
+def test_a_trainer_of_another_package_is_what_it_is_without_the_daemon_and_is_served_the_second_time(
+    name: str, one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    row = ROWS[name]
+    if missing := [package for package in row.needs if find_spec(package) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install -e '.[trainers]'")
+
+    alone = _run(row, one_lab, None, tmp_path / "alone")
+    cold = _run(row, one_lab, daemon, tmp_path / "cold")
+    warm = _run(row, one_lab, daemon, tmp_path / "warm")
+
+    assert alone.code == cold.code == warm.code == 0
+    assert cold.result == warm.result == alone.result
+    first, second = _sums(cold), _sums(warm)
+    assert first["compiled_by_daemon"] > 0, first
+    assert second["graphs"] == first["graphs"]
+    assert second["hits"] + second["hits_local"] == second["graphs"], second
+    assert second["hits"] > 0
+    assert (second["compiled_here"], second["cpp_builds"], second["fallbacks"]) == (0, 0, 0), second
+    _write(name, first, second)
+
+
+def _run(row: Row, lab: Lab, daemon: Daemon | None, folder: Path) -> Outcome:
+    folder.mkdir()
+    arguments = (str(folder),) if row.in_folder else ()
+    trainer = lab.start(
+        f"real/{row.script}",
+        *arguments,
+        daemon=daemon,
+        bare=True,
+        healthy=False,
+        launcher=row.launcher,
+        HF_HUB_OFFLINE="1",
+        **row.environment,
+    )
+    outcome = trainer.wait(_LIMIT_S)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def _sums(outcome: Outcome) -> Counter[str]:
+    """Return the counters of all of a trainer's processes, added up."""
+    found: Counter[str] = Counter()
+    for report in _reports(outcome.folder):
+        found.update({key: value for key, value in report.items() if isinstance(value, int)})
+        found["fallbacks"] += sum(report["fallbacks"].values())
+    return found
+
+
+def _reports(folder: Path) -> Iterator[dict[str, Any]]:
+    for file in folder.glob("report.json*"):
+        yield json.loads(file.read_text())
+
+
+def _write(name: str, first: Counter[str], second: Counter[str]) -> None:
+    """Say the row, for docs/limits.md."""
+    print(
+        f"| {name} | {first['graphs']} | {first['compiled_by_daemon']} | {second['hits'] + second['hits_local']} of "
+        f"{second['graphs']} | equal |"
+    )
