@@ -30,8 +30,8 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
 (7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
     every process. For measurements, and where one of them is suspected.
 
-(8) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. Only with versions of torch
-    that this was run with: see docs/limits.md.
+(8) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch 2.13 alone:
+    see docs/limits.md.
 
 Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
 

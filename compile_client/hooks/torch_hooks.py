@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compile_client.hooks.trace_hooks import TraceHooks
-
     from compile_torch.versions import TorchVersion
 
 

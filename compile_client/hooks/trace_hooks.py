@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch._dynamo import convert_frame
+from torch._dynamo.cache_size import exceeds_recompile_limit
 from torch._dynamo.types import wrap_guarded_code
 
 from compile_client.traces.errors import NotSkippedError
@@ -90,7 +90,7 @@ class TraceHooks:
 
     def _begin(self, given: dict[str, Any]) -> tuple[Attempt | None, Any]:
         size = given["cache_size"]
-        if convert_frame.exceeds_recompile_limit(size, given["compile_id"])[0]:
+        if exceeds_recompile_limit(size, given["compile_id"])[0]:
             return None, None
         called = Called(
             code=given["code"],

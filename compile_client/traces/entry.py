@@ -23,8 +23,8 @@ class Trace:
     """For people."""
     bytecode: bytes
     installed: list[list[str]]
-    """[what stands for it, kind, detail] of each global that dynamo installs: `graph` with the daemon's key, `builtins`,
-    `scope` with the class whose constructor has it."""
+    """[what stands for it, kind, detail] of each global of dynamo's: `graph` with the daemon's key, `builtins`, `scope`
+    with the class whose constructor has it."""
     imports: list[list[str]]
     """[alias, module]."""
     guards: Recorded

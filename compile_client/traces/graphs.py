@@ -56,7 +56,8 @@ def loaded_graph(
         return compiled(list(arguments))
 
     # The wrapper's own: what dynamo puts around each graph that it calls.
-    return torch._dynamo.disable(forward, reason="do not trace Dynamo-compiled graph"), saved_s
+    disable: Any = torch._dynamo.disable
+    return disable(forward, reason="do not trace Dynamo-compiled graph"), saved_s
 
 
 def _entry(key: str) -> Any:

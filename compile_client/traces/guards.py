@@ -42,7 +42,8 @@ _OTHERS = frozenset(
     "BOOL_MATCH NONE_MATCH NOT_NONE_MATCH SEQUENCE_LENGTH TUPLE_ITERATOR_LEN RANGE_ITERATOR_MATCH DUPLICATE_INPUT "
     "MAPPING_KEYS_CHECK DICT_KEYS_MATCH GRAD_MODE DETERMINISTIC_ALGORITHMS GLOBAL_STATE TORCH_FUNCTION_STATE "
     "DEFAULT_DEVICE SHAPE_ENV TENSOR_MATCH HASATTR DICT_CONTAINS DICT_NOT_CONTAINS SET_CONTAINS SET_NOT_CONTAINS "
-    "NOT_PRESENT_IN_GENERIC_DICT DISPATCH_KEY_SET_MATCH DUAL_LEVEL FUNCTORCH_STACK_MATCH AUTOGRAD_SAVED_TENSORS_HOOKS".split()
+    "NOT_PRESENT_IN_GENERIC_DICT DISPATCH_KEY_SET_MATCH DUAL_LEVEL FUNCTORCH_STACK_MATCH "
+    "AUTOGRAD_SAVED_TENSORS_HOOKS".split()
 )
 _KNOWN = IDENTITY | _CONSTANTS | _OTHERS | {_HOOKS}
 _WORDS = {
@@ -235,7 +236,7 @@ def identities(
 
 
 def _note_type(source: Any, frame: Frame, names: Names, found: dict[int, str]) -> None:
-    """Name the type of a value, which guards on what a value says check as well; where it has none, it is missed later."""
+    """Name the type of a value, which guards on what it says check as well; one without a name is found out later."""
     with contextlib.suppress(NotSkippedError):
         kind = type(frame.value(source))
         found.setdefault(id(kind), names.of(kind, source.name))

@@ -88,21 +88,21 @@ class Fitting:
                 raise NotSkippedError("guard", f"{reader.source(here[0]).name} has {differs}")
         names = Names()
         found, identities = guards.identities(trace.guards, reader, frame, names)
-        for (source, there), (_, here) in zip(trace.identities, identities, strict=True):
-            if there != here:
-                raise NotSkippedError("guard", f"{source} is {_short(here, there)} here, and was {_short(there, here)}")
+        for (source, then), (_, now) in zip(trace.identities, identities, strict=True):
+            if then != now:
+                raise NotSkippedError("guard", f"{source} is {_short(now, then)} here, and was {_short(then, now)}")
         for module, qualified, digest in trace.inlined:
             code = live_code(module, qualified)
             if code is None or names.code(code) != digest:
                 raise NotSkippedError("guard", f"{module}.{qualified}, which is part of it, has changed")
         builtins = next((self._names[stand_in] for stand_in, kind, _ in trace.installed if kind == "builtins"), "")
         manager = guards.built(trace.guards, reader, frame, called.cache_entries, None, builtins)
-        here = guards.text(manager, found, {name: stand_in for stand_in, name in self._names.items()})
-        for ours, theirs in zip(here, trace.tree, strict=False):
+        tree = guards.text(manager, found, {name: stand_in for stand_in, name in self._names.items()})
+        for ours, theirs in zip(tree, trace.tree, strict=False):
             if ours != theirs:
                 raise NotSkippedError("guard", f"{ours.strip(' |+-')[:200]}, and was {theirs.strip(' |+-')[:200]}")
-        if len(here) != len(trace.tree):
-            raise NotSkippedError("guard", f"torch makes {len(here)} lines of guards, and made {len(trace.tree)}")
+        if len(tree) != len(trace.tree):
+            raise NotSkippedError("guard", f"torch makes {len(tree)} lines of guards, and made {len(trace.tree)}")
         return manager
 
     @contextlib.contextmanager

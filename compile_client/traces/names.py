@@ -142,7 +142,7 @@ class Names:
             raise NotSkippedError(
                 "identity", f"{where or 'an object'} has the class {name}, which is not found by that name"
             )
-        parts: list[Any] = []
+        parts: list[Any] = [f"{type(cls).__module__}.{type(cls).__qualname__}"]
         self._known[id(cls)] = (f"class {name}", cls)  # its methods may name it
         for base in cls.__mro__:
             if not base.__flags__ & _MADE_BY_A_STATEMENT:

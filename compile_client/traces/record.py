@@ -139,7 +139,7 @@ def _bare(line: str) -> str:
 
 
 def _inlined(entry: types.CodeType, traced: list[types.CodeType], names: Names) -> list[list[str]]:
-    """Return [module, qualified name, digest] of inlined code that no name stands for; torch's is in the environment."""
+    """Return [module, qualified name, digest] of inlined code that no name stands for; torch's own is known."""
     names.code(entry)
     found = []
     for code in traced:

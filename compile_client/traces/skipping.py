@@ -11,7 +11,6 @@ it is recorded (`record`) and published in the background (`finish`).
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from compile_client.traces.record import recorded_trace
 from compile_client.transport.messages import LocalCompile, Part
 from compile_client.transport.records import GraphNote
 from compile_wire.errors import MalformedError
+from compile_wire.trace import about_trace
 
 if TYPE_CHECKING:
     import types
@@ -117,8 +117,9 @@ class Skipping:
             self._refused(called, error)
 
     def finish(self, attempt: Attempt) -> None:
-        """Publish what was recorded, or compare it with what would have been served; torch has compiled the function."""
-        trace, disputed = attempt.trace, ()
+        """Publish what was recorded, or compare it with what would have been served."""
+        trace = attempt.trace
+        disputed: tuple[Digest, ...] = ()
         if attempt.verified is not None:
             served, digest = attempt.verified
             differing = _differences(served, trace, attempt.called.code)
@@ -137,7 +138,7 @@ class Skipping:
         if trace is None or not self._client.may_publish():
             return
         self._client.counters.count_trace("recorded")
-        about = json.dumps({"trace": trace.function, "graphs": trace.graphs})
+        about = about_trace(trace.function, trace.graphs)
         self._client.publish_later(
             LocalCompile(
                 key=attempt.key, guards=about, compile_s=0.0, parts=(Part("trace", "", encode_trace(trace)),),
@@ -221,7 +222,8 @@ def _differences(served: Trace, own: Trace | None, code: types.CodeType) -> str:
     if own is None:
         return "what torch makes of it now cannot be told elsewhere"
     if served.graphs != own.graphs:
-        return f"its graphs are {', '.join(key[:8] for key in own.graphs)} now, not {', '.join(key[:8] for key in served.graphs)}"
+        now, then = (", ".join(key[:8] for key in one.graphs) for one in (own, served))
+        return f"its graphs are {now} now, not {then}"
     if served.tree != own.tree:
         pairs = zip(served.tree, own.tree, strict=False)
         line = next((ours for theirs, ours in pairs if theirs != ours), "fewer or more than there were")

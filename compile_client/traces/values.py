@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch._dynamo import source as sources
+from torch._guards import Source
 
 from compile_client.traces.errors import NotSkippedError
 from compile_wire.errors import MalformedError
@@ -71,7 +72,7 @@ class Table:
             return value
         if type(value) is float and math.isfinite(value):
             return value
-        if isinstance(value, sources.Source):
+        if isinstance(value, Source):
             return ["source", self.source(value)]
         if type(value) in (tuple, list):
             return [type(value).__name__, *(self.value(item, where) for item in value)]

@@ -83,7 +83,7 @@ def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
 
 
 TRACED = ((2, 13),)
-"""Versions of torch whose traces were put back, and compared with what torch traces. Bytecode and guards are private."""
+"""Versions of torch whose traces were put back, and compared with what torch traces."""
 
 
 def unsupported_trace_reasons() -> list[str]:
@@ -125,8 +125,8 @@ def unsupported_trace_reasons() -> list[str]:
 
 
 _COMPILE = (
-    "code globals locals builtins closure compiler_fn one_graph export export_constraints hooks cache_entry cache_entries "
-    "cache_entries_for_reasons cache_size frame frame_state compile_id skip package"
+    "code globals locals builtins closure compiler_fn one_graph export export_constraints hooks cache_entry "
+    "cache_entries cache_entries_for_reasons cache_size frame frame_state compile_id skip package"
 )
 
 

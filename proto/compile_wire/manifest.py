@@ -30,8 +30,8 @@ Kind = Literal["graph", "kernel", "timings", "trace"]
 Role = Literal["entry", "object", "metadata", "stage", "timings", "trace"]
 """Of a graph: `entry`, what torch's own cache reads (a pickle), exactly one; `object`, a shared object, under our
 relocatable name. Of a kernel: `metadata`, Triton's JSON without paths, exactly one; `stage`, what one stage of its
-pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one. Of a function that was traced: `trace`,
-what dynamo made of it, exactly one."""
+pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one. Of a function:
+`trace`, what dynamo made of it, exactly one."""
 
 _LEADING: dict[str, tuple[Kind, frozenset[str]]] = {
     "entry": ("graph", frozenset({"entry", "object"})),
