@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._dynamo import config as dynamo_config
-from torch._dynamo import convert_frame, eval_frame
+from torch._dynamo import convert_frame, eval_frame, symbolic_convert
 from torch._dynamo.callback import callback_handler
-from torch._dynamo.symbolic_convert import _get_error_on_graph_break
 from torch._functorch import config as functorch_config
 from torch._inductor import config as inductor_config
 from torch.nn.modules import module as nn_module
@@ -80,13 +79,14 @@ def trace_key(
 ) -> str:
     """Return the key under which traces of this function are filed, as this process is now."""
     inductor: Any = eval_frame.innermost_backend(compiler)
+    tracer: Any = symbolic_convert
     parts = gathered_parts(version, [])
     said = [
         _FORM,
         Names().code(code),
         scope.get("__name__", ""),
         one_graph,
-        _get_error_on_graph_break(),
+        tracer._get_error_on_graph_break(),
         sorted((name, _value(value)) for name, value in inductor.config.items()),
         repr(inductor.dynamic),
         repr(inductor.name),
@@ -134,7 +134,7 @@ def _told_of_compiles() -> bool:
 
 
 def _distributed() -> bool:
-    distributed: Any = torch.distributed
+    distributed: Any = getattr(torch, "distributed")  # noqa: B009 - untyped in torch
     return bool(distributed.is_available() and distributed.is_initialized())
 
 

@@ -12,8 +12,6 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from compile_client.traces import guards
 from compile_client.traces.bytecode import names_of, written
 from compile_client.traces.entry import Trace
@@ -21,8 +19,9 @@ from compile_client.traces.errors import NotSkippedError
 from compile_client.traces.facts import remembered_sizes, tensor_facts
 from compile_client.traces.names import Names
 from compile_client.traces.values import Reader
+from compile_torch.objects import torch_directory
 
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCH = torch_directory() + os.sep
 _COMMENT = re.compile(r"\s+# .*$| \(HINT: .*\)$")
 
 

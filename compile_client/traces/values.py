@@ -66,6 +66,7 @@ class Table:
 
     def value(self, value: Any, where: str) -> Any:
         """Return a value as data; raise `NotSkippedError` where it is of a kind that is not carried."""
+        found: Any = value
         if value is None or type(value) in (bool, str, bytes):
             return value
         if type(value) is int and -_MAX_INT <= value < _MAX_INT:
@@ -75,9 +76,9 @@ class Table:
         if isinstance(value, Source):
             return ["source", self.source(value)]
         if type(value) in (tuple, list):
-            return [type(value).__name__, *(self.value(item, where) for item in value)]
+            return [type(value).__name__, *(self.value(item, where) for item in found)]
         if type(value) in (set, frozenset):
-            return [type(value).__name__, *sorted((self.value(item, where) for item in value), key=repr)]
+            return [type(value).__name__, *sorted((self.value(item, where) for item in found), key=repr)]
         if value is slice:
             return ["slice"]
         if isinstance(value, sources.TensorProperty):

@@ -32,7 +32,7 @@ from compile_client.traces.values import Reader, Table
 from compile_torch.versions import torch_version
 from compile_wire.errors import MalformedError
 
-INDUCTOR = torch._TorchCompileInductorWrapper("default", None, None)
+INDUCTOR: Any = torch._TorchCompileInductorWrapper("default", None, None)  # type: ignore[no-untyped-call] # torch's
 
 
 def made(*, scale: float = 2.0, eps: float = 1.0, shift: float = 0.5) -> Callable[..., float]:
@@ -70,7 +70,7 @@ def test_a_function_has_another_name_where_a_default_or_a_closure_holds_another_
 def test_a_functions_name_says_how_dynamo_was_told_to_treat_it() -> None:
     function = made()
     before = name(function)
-    torch.compiler.allow_in_graph(function)
+    torch.compiler.allow_in_graph(function)  # type: ignore[no-untyped-call] # torch's
 
     assert name(function) != before
 
