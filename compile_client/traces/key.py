@@ -124,7 +124,7 @@ def _defined(value: Any) -> set[str]:
 
 
 def _device() -> str:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch's
         return f"cuda:{torch.cuda.current_device()}"
     return ""
 
@@ -134,7 +134,7 @@ def _told_of_compiles() -> bool:
 
 
 def _distributed() -> bool:
-    distributed: Any = getattr(torch, "distributed")  # noqa: B009 - untyped in torch
+    distributed = torch.distributed
     return bool(distributed.is_available() and distributed.is_initialized())
 
 

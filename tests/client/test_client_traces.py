@@ -19,6 +19,8 @@ from torch._dynamo.source import (
     LocalSource,
     RandomValueSource,
 )
+from torch._functorch import config as functorch_config
+from torch._inductor import config as inductor_config
 from torch.nn import functional
 
 from compile_client.traces.bytecode import names_of, read, written
@@ -187,9 +189,9 @@ def test_the_key_has_the_code_the_module_and_all_settings_in_it() -> None:
     found = {key(), key(scope="there"), key(other_lines)}
     with dynamo_config.patch(assume_static_by_default=False):
         found.add(key())
-    with torch._inductor.config.patch(max_autotune=True):
+    with inductor_config.patch(max_autotune=True):
         found.add(key())
-    with torch._functorch.config.patch(donated_buffer=False):
+    with functorch_config.patch(donated_buffer=False):
         found.add(key())
     with torch.no_grad():
         found.add(key())

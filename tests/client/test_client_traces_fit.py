@@ -115,12 +115,13 @@ def test_where_nothing_has_changed_the_bytecode_computes_what_the_function_does(
     names = {f"key of {name}": forward for name, forward in recorder.graphs.items()}
     guarded = fitting(trace, net, x).in_force(lambda key: names[key])
     run = types.FunctionType(guarded.code, globals())
+    manager: Any = guarded.guard_manager
 
     assert torch.allclose(run(net, x), net(x))
-    assert guarded.guard_manager.check({"self": net, "x": x})
-    assert not guarded.guard_manager.check({"self": net, "x": torch.zeros(4, 3)})
+    assert manager.check({"self": net, "x": x})
+    assert not manager.check({"self": net, "x": torch.zeros(4, 3)})
     net.activation = torch.tanh
-    assert not guarded.guard_manager.check({"self": net, "x": x})  # torch's own guard, on the live object
+    assert not manager.check({"self": net, "x": x})  # torch's own guard, on the live object
 
 
 def rebind(name: str, value: Any) -> Callable[[pytest.MonkeyPatch, Net], None]:

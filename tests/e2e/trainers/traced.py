@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch._dynamo import symbolic_convert
@@ -16,16 +17,17 @@ from torch.nn import functional
 traced = 0
 
 
-_init = symbolic_convert.InstructionTranslator.__init__
+_translator: Any = symbolic_convert.InstructionTranslator
+_init = _translator.__init__
 
 
-def _counting(self: object, *args: object, **kwargs: object) -> None:
+def _counting(self: Any, *args: Any, **kwargs: Any) -> None:
     global traced  # noqa: PLW0603 - a count, whatever the client says
     traced += 1
     _init(self, *args, **kwargs)
 
 
-symbolic_convert.InstructionTranslator.__init__ = _counting
+_translator.__init__ = _counting
 
 TRACED_SCALE = float(os.environ.get("TRACED_SCALE", "0.5"))
 ACTIVATION = functional.gelu if os.environ.get("TRACED_ACTIVATION") else functional.silu
