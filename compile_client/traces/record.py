@@ -54,12 +54,18 @@ def recorded_trace(
         installed=[[stand_ins[name], kind, detail] for name, kind, detail in installed],
         imports=sorted([alias, module] for alias, module in output.import_sources.items()),
         guards=stated,
-        identities=identities,
+        identities=[[_with_stand_ins(source, stand_ins), name] for source, name in identities],
         tree=guards.text(again, found, stand_ins),
         tensors=tensor_facts(guards.tensors(stated, reader, frame)),
         inlined=_inlined(code, output.tracing_context.traced_code, names),
         sizes=remembered_sizes(code, closure),
     )
+
+
+def _with_stand_ins(text: str, stand_ins: Mapping[str, str]) -> str:
+    for name, stand_in in stand_ins.items():
+        text = text.replace(name, stand_in)
+    return text
 
 
 def _check_output(output: Any, bytecode: types.CodeType) -> None:
