@@ -15,6 +15,7 @@ TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets
 TORCH_COMPILE_CLIENT_REPORT    file that gets the counters at exit, as one JSON object; `-` is stdout   none
 TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
 TORCH_COMPILE_CLIENT_WITHOUT   parts of a fast start to do without, by commas (7)                       none
+TORCH_COMPILE_CLIENT_SKIP_TRACE  `1`: take what another process traced; `verify`: trace and compare (8)  off
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
 
@@ -28,6 +29,9 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 (7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
     every process. For measurements, and where one of them is suspected.
+
+(8) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch 2.13 alone:
+    see docs/limits.md.
 
 Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
 
@@ -86,6 +90,10 @@ class ClientConfig:
     verify: float = 0.0
     """Share of hits that are compiled here as well, and compared."""
     report: Path | None = None
+    skip_trace: bool = False
+    """What another process traced is taken, where it fits."""
+    verify_traces: float = 0.0
+    """Share of what would be taken that is traced here as well, and compared."""
     explain: bool = False
     without: frozenset[str] = frozenset()
     """Parts of a fast start that are left out."""
@@ -120,6 +128,7 @@ class ClientConfig:
         """Return the settings in `env`; never raises."""
         complaints: list[str] = []
         warm = _switch(env, "TORCH_COMPILE_CLIENT_WARM", complaints)
+        skip_trace, verify_traces = _skip_trace(env, complaints)
         switch = read_switch(env.get(SWITCH, ""))
         if switch is None:  # read by the import hook, before this; a slip is told here
             complaints.append(f"{SWITCH} is 1, auto or 0, not {env[SWITCH].strip()[:40]!r}; it counts as 0")
@@ -137,6 +146,8 @@ class ClientConfig:
             asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
+            skip_trace=skip_trace,
+            verify_traces=verify_traces,
             report=_report(env.get("TORCH_COMPILE_CLIENT_REPORT", "")),
             without=_parts(env, complaints),
             log_level=_level(env, complaints),
@@ -194,6 +205,22 @@ def _share(env: Mapping[str, str], name: str, complaints: list[str]) -> float:
         complaints.append(f"{name} is a share from 0 to 1, not {text[:40]!r}; nothing is verified")
         return 0.0
     return share
+
+
+def _skip_trace(env: Mapping[str, str], complaints: list[str]) -> tuple[bool, float]:
+    name = "TORCH_COMPILE_CLIENT_SKIP_TRACE"
+    word, colon, share = env.get(name, "").strip().lower().partition(":")
+    if word == "verify":
+        try:
+            drawn = float(share) if colon else 1.0
+        except ValueError:
+            drawn = math.nan
+        if 0 <= drawn <= 1:
+            return True, drawn
+    elif not colon and read_switch(word) in ("on", "off"):
+        return read_switch(word) == "on", 0.0
+    complaints.append(f"{name} is 1, 0, verify or verify:SHARE, not {env[name].strip()[:40]!r}; it counts as 0")
+    return False, 0.0
 
 
 def _parts(env: Mapping[str, str], complaints: list[str]) -> frozenset[str]:

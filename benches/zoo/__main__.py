@@ -96,6 +96,7 @@ def _in_trainer(only: list[str]) -> None:
 
     import compile_client
     from benches.zoo.models import ZOO
+    from benches.zoo.results import close, results_of
 
     compile_client.install()
     for entry in ZOO:
@@ -105,8 +106,8 @@ def _in_trainer(only: list[str]) -> None:
             torch._dynamo.reset()
             start = time.monotonic()
             before = compile_client.counters()
-            expected = _results(entry, None, eager=True)
-            found = _results(entry, dynamic)
+            expected = results_of(entry, None, eager=True)
+            found = results_of(entry, dynamic)
             after = compile_client.counters()
             row: dict[str, Any] = {"name": entry.name, "dynamic": str(dynamic), "seconds": time.monotonic() - start}
             for counter in _COUNTED:
@@ -115,37 +116,8 @@ def _in_trainer(only: list[str]) -> None:
                 row[group] = {
                     k: n - before[group].get(k, 0) for k, n in after[group].items() if n > before[group].get(k, 0)
                 }
-            row["equal"] = "random" in entry.name or "dropout" in entry.name or _close(expected, found)
+            row["equal"] = "random" in entry.name or "dropout" in entry.name or close(expected, found)
             print(json.dumps(row), flush=True)
-
-
-def _results(entry: Any, dynamic: bool | None, *, eager: bool = False) -> list[Any]:
-    """Return the outputs and the gradients."""
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    torch.manual_seed(0)
-    function, arguments = entry.make()
-    compiled = function if eager else torch.compile(function, dynamic=dynamic)
-    flat = [leaf for leaf in tree_leaves(compiled(*arguments)) if isinstance(leaf, torch.Tensor)]
-    if entry.train:
-        floating = [leaf for leaf in flat if leaf.requires_grad]
-        sum(leaf.float().sum() for leaf in floating).backward()  # type: ignore[union-attr] # at least one output
-        flat += [
-            leaf.grad for leaf in tree_leaves(arguments) if isinstance(leaf, torch.Tensor) and leaf.grad is not None
-        ]
-    return [leaf.detach().clone() for leaf in flat]
-
-
-def _close(expected: list[Any], found: list[Any]) -> bool:
-    import torch
-
-    return len(expected) == len(found) and all(
-        torch.allclose(
-            a.to(torch.complex128), b.to(torch.complex128), rtol=2e-2 if a.dtype == torch.bfloat16 else 1e-4, atol=1e-4
-        )
-        for a, b in zip(expected, found, strict=True)
-    )
 
 
 def _outcome(row: dict[str, Any]) -> str:

@@ -76,6 +76,8 @@ class GraphCompile:
         self._version = version
         self._code = code
         self._user_code = user_code
+        holds = next(gm.parameters(), None) is not None or next(gm.buffers(), None) is not None
+        self._holds = "tensors are part of it" if holds else ""
         self._key_parts: dict[str, Any] = {}
         self._served_entry: Any = None
         self._measured = False
@@ -146,6 +148,21 @@ class GraphCompile:
         self._disputed = (artifact.digest,)
         self._installer.remove(self.key or "")
         return False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a cache has it now, or will have it once it was published: its key alone says what it is."""
+        stored = self.outcome.state in (GraphState.LOCAL_HIT, GraphState.STORED, GraphState.COMPILED_BY_DAEMON)
+        return bool(self.key) and self.served and (stored or self.entry is not None)
+
+    @property
+    def only_here(self) -> str:
+        """Why the graph means something in this process alone; empty where its key says all of it."""
+        if self._user_code:
+            return "the user's code runs while it is compiled"
+        if any(isinstance(value, (list, tuple, dict)) for value in self._inputs):
+            return "lists or dicts are among its inputs"
+        return self._holds
 
     @property
     def can_run_uncompiled(self) -> bool:

@@ -85,6 +85,11 @@ def install() -> bool:
         patches.replace(codecache, "_precompile_header", hooks.objects.precompiling)
         patches.replace(cpu_vec_isa.VecISA, "check_build", hooks.probes.checking)
         patches.replace(CppBuilder, "build", hooks.wrap_cpp_build)
+        if hooks.traces is not None:
+            from torch._dynamo import convert_frame
+
+            patches.replace(convert_frame, "_compile", hooks.traces.wrap_compile)
+            patches.replace(convert_frame.DynamoOutput, "build_guards", hooks.traces.wrap_build_guards)
         hooks.count_triton()
         _patches = patches
         watch()

@@ -52,6 +52,7 @@ from compile_wire import tracing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from compile_client.hooks.trace_hooks import TraceHooks
     from compile_torch.versions import TorchVersion
 
 
@@ -71,9 +72,24 @@ class TorchHooks:
         self._version = version
         self._sampling = Sampling(self.client.config.verify)
         self._local = threading.local()
+        self.traces = self._trace_hooks(version)
         self._listeners: tuple[Any, Any] | None = None
         self._background = AsyncCompiler(self.client.config.ahead_in_flight)
         self.client.before_close(self._finish_async_graphs)
+
+    def _trace_hooks(self, version: TorchVersion) -> TraceHooks | None:
+        """Return the hooks for traces where they are asked for, and this torch is one that they were run with."""
+        config = self.client.config
+        if not config.skip_trace or config.warm or config.asynchronous:
+            return None
+        from compile_torch.versions import unsupported_trace_reasons
+
+        if found := unsupported_trace_reasons():
+            self.client.report.trace_said(f"every function is traced: {'; '.join(found)}", aloud=True)
+            return None
+        from compile_client.hooks.trace_hooks import TraceHooks
+
+        return TraceHooks(self.client, self.installer, version)
 
     def wrap_compile_fx(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `compile_fx`. It calls itself again by its global name, so only the outermost call begins a graph."""
@@ -82,6 +98,7 @@ class TorchHooks:
         def compile_fx(gm: Any, example_inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if self._current() is not None or not isinstance(gm, torch.fx.GraphModule):
                 return original(gm, example_inputs, *args, **kwargs)
+            name = gm.meta.get("backend_id")
             graph = self._begin(gm, example_inputs)
             if graph is not None and self.client.config.warm and not graph.served and graph.can_run_uncompiled:
                 # Compile-only, and nobody to compile: logged and counted already.
@@ -103,6 +120,8 @@ class TorchHooks:
                 raise
             if not isinstance(compiled, AsyncCompiledGraph):
                 self._finish(graph, seconds)
+                if self.traces is not None:
+                    self.traces.graph_compiled(name, graph)
             return compiled
 
         return compile_fx

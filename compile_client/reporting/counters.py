@@ -53,6 +53,8 @@ _COUNTERS = (
 )
 
 
+_TRACES = ("skipped", "recorded", "missed", "verified", "differing")
+
 _PHASES = ("connect", "key", "lookup", "transfer", "install", "load", "wait", "capture")
 """Spans of a graph that happen in this process."""
 
@@ -68,6 +70,8 @@ class Counters:
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._kernels_refused: Counter[str] = Counter()
+        self._traces: Counter[str] = Counter()
+        self._traces_refused: Counter[str] = Counter()
         self._fallbacks: Counter[str] = Counter()
         self._unpublished: Counter[str] = Counter()
         self._seconds_saved = 0.0
@@ -120,6 +124,17 @@ class Counters:
         """Count a graph that cannot be compiled elsewhere: refused by the daemon, or not fit to be sent."""
         with self._lock:
             self._refused[reason] += 1
+
+    def count_trace(self, outcome: Literal["skipped", "recorded", "missed", "verified", "differing"]) -> None:
+        """Count a function that was not traced, whose trace was published, that none of the stored traces fitted, or
+        that was traced and compared with what was stored, and differed."""
+        with self._lock:
+            self._traces[outcome] += 1
+
+    def count_trace_refusal(self, reason: str) -> None:
+        """Count a function that each process must trace for itself."""
+        with self._lock:
+            self._traces_refused[reason] += 1
 
     def count_kernel_refusal(self, reason: str) -> None:
         """Count a Triton kernel that cannot be compiled elsewhere. Graphs are counted apart."""
@@ -199,6 +214,7 @@ class Counters:
                 "seconds_waited": round(self._seconds_waited, 3),
                 "phases": self._phases(),
                 "pid": os.getpid(),
+                **self._traces_as_dict(),
                 **({"warm": self.warm()} if self.warm is not None else {}),
             }
 
@@ -224,6 +240,16 @@ class Counters:
             )
             kernels = _sentence(self._counts, "kernel", KERNEL_WORDS, here="kernels_here", why=why_kernels)
         return "; ".join(part for part in (graphs, kernels) if part)
+
+    def _traces_as_dict(self) -> dict[str, object]:
+        if not self._traces and not self._traces_refused:
+            return {}
+        return {
+            "traces": {
+                **{name: self._traces[name] for name in _TRACES},
+                "refused": dict(sorted(self._traces_refused.items())),
+            }
+        }
 
     def _phases(self) -> dict[str, float]:
         spent = tracing.seconds()

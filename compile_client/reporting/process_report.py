@@ -19,6 +19,9 @@ from compile_client.log import Notices, logger, say, set_up_logging
 from compile_client.reporting.counters import Counters, ReportFile
 from compile_wire.limits import MAX_NAME_TEXT
 
+_MAX_TRACES = 200
+"""Sentences about traces that are kept for the explanation."""
+
 _HERE = "torch compiles here"
 
 
@@ -89,6 +92,20 @@ class ProcessReport:
         kind = "kernel" if kernel else "graph"
         self._notices.once(f"{kind} {reason}", text, logging.INFO, event="compiled_here", reason=reason, key=key)
 
+    def trace_said(self, text: str, *, aloud: bool = False) -> None:
+        """Log what became of a function's trace, and keep it for the explanation at the end."""
+        with self._traces_lock:
+            if len(self._traces) < _MAX_TRACES and text not in self._traces:
+                self._traces.append(text)
+        if aloud:
+            self._notices.once(text, text)
+        logger.debug("%s", text, extra={"daemon_event": "trace"})
+
+    def traces(self) -> list[str]:
+        """Return what was said of traces, in order."""
+        with self._traces_lock:
+            return list(self._traces)
+
     def finish(self, line: str, explanation: Sequence[str]) -> None:
         """Log the line for the end of the process and the explanation, and write the file."""
         if line or (line := self.counters.line()):
@@ -105,6 +122,8 @@ class ProcessReport:
 
     def _start_afresh(self, notices: Notices) -> None:
         self._notices = notices
+        self._traces: list[str] = []
+        self._traces_lock = threading.Lock()
         self.counters = Counters()
         self.run = os.urandom(16).hex()
 

@@ -185,6 +185,8 @@ class DaemonClient:
             self._publisher.flush(self.config.flush_s)
             self._environment_seen = self.environment_id()  # which the report names, when the channel is closed
             explanation = self._reporter.finish(max(0.0, end - time.monotonic()))
+            if self.config.explain and self._ends_report:
+                explanation = [*explanation, *self.report.traces()]
             self._channel.close()
         finally:  # also when an impatient user interrupts the flush
             if self._ends_report:

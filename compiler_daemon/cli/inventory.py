@@ -48,6 +48,7 @@ class KindName(StrEnum):
     graph = "graph"
     kernel = "kernel"
     tuning = "tuning"
+    trace = "trace"
 
 
 _ORDER: dict[SortBy, Callable[[ArtifactRow], float]] = {
@@ -197,4 +198,11 @@ def show(
         print_graph(digest, size, text)
     if not graphs:
         tuned = bool(artifacts) and all(manifest.kind == "timings" for _, manifest in artifacts)
-        print_result("timings are of a kernel's source, which is not kept" if tuned else "no graph is kept of it")
+        traced = bool(artifacts) and all(manifest.kind == "trace" for _, manifest in artifacts)
+        print_result(
+            "timings are of a kernel's source, which is not kept"
+            if tuned
+            else "its graphs are kept under keys of their own"
+            if traced
+            else "no graph is kept of it"
+        )

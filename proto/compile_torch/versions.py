@@ -82,6 +82,54 @@ def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
     return found
 
 
+TRACED = ((2, 13),)
+"""Versions of torch whose traces were put back, and compared with what torch traces."""
+
+
+def unsupported_trace_reasons() -> list[str]:
+    """Likewise for what skips dynamo's tracing; where it is not as known, every function is traced."""
+    import torch
+
+    if tuple(map(int, str(torch.__version__).split(".")[:2])) not in TRACED:
+        return [f"putting traces back was not run with torch {torch.__version__}"]
+    try:
+        from torch._dynamo import convert_frame, guards
+        from torch._functorch._aot_autograd.aot_autograd_result import GenericAOTAutogradResult
+
+        manager = [
+            "self",
+            "f_code",
+            "output_graph",
+            "cache_entries",
+            "guard_fail_fn",
+            "guard_filter_fn",
+            "shape_code_parts",
+        ]
+        expected = [
+            ("convert_frame._compile", convert_frame._compile, _COMPILE.split()),
+            (
+                "build_guards",
+                convert_frame.DynamoOutput.build_guards,
+                ["self", "code", "hooks", "save", "cache_entries"],
+            ),
+            ("CheckFunctionManager", guards.CheckFunctionManager.__init__, manager),
+            (
+                "wrap_post_compile",
+                GenericAOTAutogradResult.wrap_post_compile,
+                ["self", "args", "aot_config", "fx_config"],
+            ),
+        ]
+    except (ImportError, AttributeError) as error:
+        return [f"torch has changed: {error}"]
+    return _differing(expected)
+
+
+_COMPILE = (
+    "code globals locals builtins closure compiler_fn one_graph export export_constraints hooks cache_entry "
+    "cache_entries cache_entries_for_reasons cache_size frame frame_state compile_id skip package"
+)
+
+
 def unsupported_build_reasons() -> list[str]:
     """Likewise for what a worker needs to build kernels together; where it is not as known, torch builds them."""
     try:

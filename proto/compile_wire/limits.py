@@ -79,6 +79,9 @@ MAX_KERNEL_ARGUMENTS = 1024
 MAX_KERNEL_OPTION_TEXT = 4096
 """Text of one option, and the length of a list among them."""
 
+MAX_TRACE_BYTES = 8 * 2**20
+"""What dynamo made of one function; that of a model with a thousand guarded modules stays below a megabyte or two."""
+
 MAX_GRAPHS_PER_REPORT = 64
 """Graphs of a run that are reported in one message; with the longest texts they take 130 KB."""
 

@@ -24,18 +24,20 @@ from compile_wire.packing import pack, unpack
 
 _VERSION = 1
 
-Kind = Literal["graph", "kernel", "timings"]
+Kind = Literal["graph", "kernel", "timings", "trace"]
 """What an artifact is. Its blobs' roles say it, so that the manifests of graphs are what they always were."""
 
-Role = Literal["entry", "object", "metadata", "stage", "timings"]
+Role = Literal["entry", "object", "metadata", "stage", "timings", "trace"]
 """Of a graph: `entry`, what torch's own cache reads (a pickle), exactly one; `object`, a shared object, under our
 relocatable name. Of a kernel: `metadata`, Triton's JSON without paths, exactly one; `stage`, what one stage of its
-pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one."""
+pipeline made, down to the binary. Of an autotuned kernel: `timings`, what Triton measured, exactly one. Of a function:
+`trace`, what dynamo made of it, exactly one."""
 
 _LEADING: dict[str, tuple[Kind, frozenset[str]]] = {
     "entry": ("graph", frozenset({"entry", "object"})),
     "metadata": ("kernel", frozenset({"metadata", "stage"})),
     "timings": ("timings", frozenset({"timings"})),
+    "trace": ("trace", frozenset({"trace"})),
 }
 """The role that an artifact has exactly one blob of, the kind that it makes, and the roles that may stand beside it."""
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from compile_wire.digest import Digest
 from compile_wire.kernel.about import read_about
 from compile_wire.manifest import Manifest
+from compile_wire.trace import read_about_trace
 from compiler_daemon.admin.plain import plain
 from compiler_daemon.insight.graph_text import GraphText, InputText, SymbolText
 from compiler_daemon.insight.inventory_values import Collected
@@ -74,7 +75,9 @@ def totals_text(rows: Sequence[ArtifactRow], kinds: Mapping[Digest, str]) -> str
     """Return the sums of a list in one line."""
     size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
     saved = sum(row.compile_s * row.hits for row in rows)
-    found = {word: {row.key for row in rows if kinds[row.digest] == word} for word in ("graph", "kernel", "tuning")}
+    found = {
+        word: {row.key for row in rows if kinds[row.digest] == word} for word in ("graph", "kernel", "tuning", "trace")
+    }
     things = ", ".join(numbers.counted(len(keys), word) for word, keys in found.items() if keys) or "no graph"
     artifacts = f"{numbers.counted(len(rows), 'artifact')} of {things}, {numbers.size(size)}"
     return f"{artifacts}; {numbers.seconds(cost)} to compile, {numbers.seconds(saved)} saved"
@@ -119,7 +122,11 @@ def print_entry(
         table.add_column("size", justify="right")
         table.add_column("is")
         for blob in manifest.blobs[:_MAX_BLOBS]:
-            table.add_row(blob.sha256[:_SHORT], numbers.size(blob.size), plain(blob.name or "torch's entry"))
+            table.add_row(
+                blob.sha256[:_SHORT],
+                numbers.size(blob.size),
+                plain(blob.name or ("dynamo's bytecode and guards" if blob.role == "trace" else "torch's entry")),
+            )
         console.print(table)
         if len(manifest.blobs) > _MAX_BLOBS:
             console.print(f"... and {len(manifest.blobs) - _MAX_BLOBS} more")
@@ -143,6 +150,13 @@ def _what_it_is(manifest: Manifest) -> dict[str, str]:
     """Return a graph's guards; of a kernel its target, its options, and what a thread of it takes."""
     if manifest.kind == "graph":
         return {"guards": manifest.guards[:_MAX_GUARDS] or "none"}
+    if manifest.kind == "trace":
+        function, graphs = read_about_trace(manifest.guards)
+        return {
+            "is": "trace: what dynamo made of a function, not a graph",
+            "function": function[:_MAX_FIELD],
+            "graphs": ", ".join(graphs)[:_MAX_FIELD],
+        }
     about = read_about(manifest.guards)
     stages = about.pop("stages", [])
     return {

@@ -10,10 +10,13 @@ KIND = "triton kernels"
 TUNING_PREFIX = "timings-"
 """How the keys of what an autotuner measured begin; a kernel's is Triton's hash alone."""
 
+TRACE_PREFIX = "trace-"
+"""How the keys of traces begin, which stand among those of torch's graphs."""
+
 _COMPLEMENT = str.maketrans("0123456789abcdef", "fedcba9876543210")
 
-ArtifactKind = Literal["graph", "kernel", "tuning"]
-"""What a user calls the three kinds of things that are kept."""
+ArtifactKind = Literal["graph", "kernel", "tuning", "trace"]
+"""What a user calls the kinds of things that are kept."""
 
 
 def is_kernel_environment(fields: Mapping[str, str]) -> bool:
@@ -24,7 +27,7 @@ def is_kernel_environment(fields: Mapping[str, str]) -> bool:
 def kind_of(key: str, fields: Mapping[str, str]) -> ArtifactKind:
     """Return what is kept under a key of the environment with these fields."""
     if not is_kernel_environment(fields):
-        return "graph"
+        return "trace" if key.startswith(TRACE_PREFIX) else "graph"
     return "tuning" if key.startswith(TUNING_PREFIX) else "kernel"
 
 
