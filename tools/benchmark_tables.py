@@ -5,7 +5,8 @@
 
 `benches/results/demo.json` is the JSON document of `python -m benches.demo` with a field `machine` added;
 `benches/results/zoo/zoo.json` is what `make zoo` writes, and `benches/results/speed` holds what `benches.speed --out`
-does; `benches/results/first_run.json` and `first_run_kept.json` are what `benches.first_run --out` writes. Where one is not there, its place says so. No number reaches a document in another way.
+does; `benches/results/first_run.json` and `first_run_kept.json` are what `benches.first_run --out` writes. Where one
+is not there, its place says so. No number reaches a document in another way.
 """
 
 from __future__ import annotations
