@@ -1,6 +1,5 @@
 """The client's settings, read from the environment once.
 
-=============================  =======================================================================  ================
 variable                       meaning                                                                  default
 =============================  =======================================================================  ================
 TORCH_COMPILE_CLIENT           `1` switches the client on; `auto` also starts a daemon where none is    off
@@ -18,6 +17,26 @@ TORCH_COMPILE_CLIENT_WITHOUT   parts of a fast start to do without, by commas (7
 TORCH_COMPILE_CLIENT_SKIP_TRACE  `1`: take what another process traced; `verify`: trace and compare (8)  off
 TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
 =============================  =======================================================================  ================
+=======
+===============================  ======================================================================  ===============
+variable                         meaning                                                                 default
+===============================  ======================================================================  ===============
+TORCH_COMPILE_CLIENT             `1` switches the client on; `auto` also starts a daemon where none is   off
+COMPILER_DAEMON_DIR              the daemon's directory, or one that `keys client` made for its client   (1)
+COMPILER_DAEMON_ADDRESS          `unix:PATH`, or `HOST:PORT`: loopback, or anywhere with keys for TLS    (2)
+TORCH_COMPILE_CLIENT_TIMEOUT     seconds that one graph may wait for the daemon, all steps together      600
+TORCH_COMPILE_CLIENT_HEDGE       seconds after which a compile that runs long is no longer waited for    120 (3)
+TORCH_COMPILE_CLIENT_READONLY    `1`: use what the daemon has and makes, publish nothing                 publish
+TORCH_COMPILE_CLIENT_ASYNC       `1`: run a graph eagerly until its artifact is there (5)                off
+TORCH_COMPILE_CLIENT_VERIFY      share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
+TORCH_COMPILE_CLIENT_WARM        `1`: compile-only, as `compiler-daemon warm` sets it (4)                off
+TORCH_COMPILE_CLIENT_WARM_STEPS  with WARM: end after so many steps without a new graph; 0 never (8)     0
+TORCH_COMPILE_CLIENT_REPORT      file that gets the counters at exit, as one JSON object; `-` is stdout  none
+TORCH_COMPILE_CLIENT_EXPLAIN     `1`: log at exit why each graph that missed did                         off
+TORCH_COMPILE_CLIENT_WITHOUT     parts of a fast start to do without, by commas (7)                      none
+TORCH_COMPILE_CLIENT_SKIP_TRACE  `1`: take what another process traced; `verify`: trace and compare (9)  off
+TORCH_COMPILE_CLIENT_LOG         `debug`, `info`, `warning`, `error` or `off`                            info
+===============================  ======================================================================  ===============
 
 (1) `$XDG_CACHE_HOME/compiler-daemon`, else `~/.cache/compiler-daemon`.
 (2) The address that the running daemon, or `keys client`, wrote into the directory, else `daemon.sock` there.
@@ -29,8 +48,9 @@ TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`     
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 (7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
     every process. For measurements, and where one of them is suspected.
-
-(8) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch 2.13 alone:
+(8) A step is a run of the graph that has run most often since the last new one came. The program ends as by
+    `sys.exit(0)`, so that whatever it does at its end it does.
+(9) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch 2.13 alone:
     see docs/limits.md.
 
 Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
@@ -87,6 +107,8 @@ class ClientConfig:
     asynchronous: bool = False
     warm: bool = False
     """Compile-only: graphs are handed to the daemon and run eagerly."""
+    warm_steps: int = 0
+    """Steps without a new graph after which a compile-only program ends; 0 never."""
     verify: float = 0.0
     """Share of hits that are compiled here as well, and compared."""
     report: Path | None = None
@@ -143,6 +165,7 @@ class ClientConfig:
             else _seconds(env, "TORCH_COMPILE_CLIENT_HEDGE", _HEDGE_S, complaints, endless=True),
             read_only=_switch(env, "TORCH_COMPILE_CLIENT_READONLY", complaints),
             warm=warm,
+            warm_steps=_count(env, "TORCH_COMPILE_CLIENT_WARM_STEPS", complaints),
             asynchronous=_switch(env, "TORCH_COMPILE_CLIENT_ASYNC", complaints),
             explain=_switch(env, "TORCH_COMPILE_CLIENT_EXPLAIN", complaints),
             verify=_share(env, "TORCH_COMPILE_CLIENT_VERIFY", complaints),
@@ -191,6 +214,13 @@ def _seconds(
         complaints.append(f"{name} is a positive number of seconds, not {text[:40]!r}; {default:g} is used")
         return default
     return seconds
+
+
+def _count(env: Mapping[str, str], name: str, complaints: list[str]) -> int:
+    text = env.get(name, "").strip()
+    if not text.isdecimal() and text:
+        complaints.append(f"{name} is a whole number, not {text[:40]!r}; 0 is used")
+    return int(text) if text.isdecimal() else 0
 
 
 def _share(env: Mapping[str, str], name: str, complaints: list[str]) -> float:

@@ -7,6 +7,7 @@ So `serve` hands its settings over and becomes a fresh interpreter, with the sam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pickle  # only for settings that this very process wrote a moment ago
@@ -60,6 +61,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     from compiler_daemon.rpc.access_log import GRPC_LOGGER, is_no_left_client
     from compiler_daemon.store import StoreError
     from compiler_daemon.text.log_format import DAEMON_FORMAT, handler
+    from compiler_daemon.text.sentence import sentence
 
     sys.setswitchinterval(_SWITCH_S)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler(DAEMON_FORMAT)])
@@ -71,7 +73,7 @@ def serve_config(config: DaemonConfig, *, verbose: bool = False) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (DaemonError, StoreError, OSError) as error:
-        sys.stderr.write(f"compiler-daemon: {error}\n")
+        sys.stderr.write(f"compiler-daemon: {sentence(error)}\n")
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
 
 
@@ -86,8 +88,9 @@ def main() -> None:
 
 
 def _say_ready(address: str) -> None:
-    sys.stdout.write(f"ready {address}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        sys.stdout.write(f"ready {address}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

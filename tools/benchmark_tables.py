@@ -5,7 +5,8 @@
 
 `benches/results/demo.json` is the JSON document of `python -m benches.demo` with a field `machine` added;
 `benches/results/zoo/zoo.json` is what `make zoo` writes, and `benches/results/speed` holds what `benches.speed --out`
-does. Where one is not there, its place says so. No number reaches a document in another way.
+does; `benches/results/first_run.json` and `first_run_kept.json` are what `benches.first_run --out` writes. Where one
+is not there, its place says so. No number reaches a document in another way.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 _README = _ROOT / "README.md"
 _PAGE = _ROOT / "docs" / "benchmarks.md"
+_FIRST = _ROOT / "benches" / "results"
 _SPEED = _ROOT / "benches" / "results" / "speed"
 
 Results = Mapping[str, Any]
@@ -133,6 +135,30 @@ def _startup(results: Results) -> str:
     return "\n".join([*lines, "", f"Medians. {_machine(results)} `{results['command']}`"])
 
 
+_FIRST_TITLES = {
+    "torch": "torch, no daemon",
+    "run": "`compiler-daemon run`, no daemon before",
+    "auto": "`TORCH_COMPILE_CLIENT=auto`, no daemon before",
+    "served": "a daemon that has just come up",
+    "second": "a later process, empty caches",
+}
+
+
+def _first_run(results: Results) -> str:
+    rows, ratios = results["rows"], results["ratios"]
+    lines = [_row("first run", "seconds", "range", "of torch", "goal", ""), "|---|" + "---:|" * 4 + "---|"]
+    for name, title in _FIRST_TITLES.items():
+        if (row := rows.get(name)) is None:
+            continue
+        share, goal = ratios.get(f"{name}/torch", 1.0), results["goals"].get(f"{name}/torch")
+        verdict = "" if goal is None else "met" if share <= goal else "**missed**"
+        span = f"{row['seconds_min']:.1f} to {row['seconds_max']:.1f}"
+        lines.append(
+            _row(title, f"{row['seconds']:.1f}", span, f"{share:.2f}", "" if goal is None else f"≤ {goal:g}", verdict)
+        )
+    return "\n".join([*lines, "", f"Medians. {_machine(results)} `{results['command']}`"])
+
+
 _HELP_TITLES = {
     "torch_cold": "torch, empty caches",
     "torch_local_warm": "torch, its own local cache warm",
@@ -224,6 +250,8 @@ _PLACES = (
     Place(_README, "help-table", _SPEED / "startup.json", _help, "make bench"),
     Place(_PAGE, "demo-table", _ROOT / "benches" / "results" / "demo.json", _demo, "make demo"),
     Place(_PAGE, "startup-table", _SPEED / "startup.json", _startup, "make bench"),
+    Place(_PAGE, "first-run-table", _FIRST / "first_run.json", _first_run, "python -m benches.first_run"),
+    Place(_PAGE, "first-run-kept-table", _FIRST / "first_run_kept.json", _first_run, "python -m benches.first_run"),
     Place(_PAGE, "models-table", _SPEED / "models.json", _models, "python -m benches.speed --full --only models"),
     Place(_PAGE, "goals-table", _SPEED / "speed.json", _goals, "make bench"),
     Place(_PAGE, "zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),

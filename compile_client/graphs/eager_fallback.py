@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from compile_client.graphs.rounds import Rounds
+
 
 class RunEagerly(BaseException):
     """Not compiled now; `run` is what the graph is called as instead."""
@@ -44,10 +46,13 @@ def compile_or_run_eagerly(compile_graph: Callable[[], Any]) -> Any:
         return deferred.run
 
 
-def run_eager(gm: torch.fx.GraphModule) -> Callable[..., Any]:
-    """Return a function that runs the graph's operators one by one."""
+def run_eager(gm: torch.fx.GraphModule, rounds: Rounds | None = None) -> Callable[..., Any]:
+    """Return a function that runs the graph's operators one by one, and tells `rounds` of it."""
+    graph = rounds.new_graph() if rounds is not None else 0
 
     def run(*args: Any) -> Any:
+        if rounds is not None:
+            rounds.ran(graph)
         return gm(*args)
 
     return run

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from compile_client.errors import InstallError
 from compile_client.graphs.eager_fallback import can_run_eagerly, is_static, run_eager
 from compile_client.graphs.outcome import GraphOutcome, GraphState, Reason
+from compile_client.graphs.rounds import process_rounds
 from compile_client.graphs.source_lines import origin_of_named
 from compile_client.graphs.verification import Sampling, chooses_by_measuring, code_differences, other_differences
 from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
@@ -185,7 +186,7 @@ class GraphCompile:
         self.outcome.store_key = self.key
         self.outcome.state = GraphState.DEFERRED
         self._client.background.ask(self.key, self._code, spec)
-        return run_eager(self._gm)
+        return run_eager(self._gm, process_rounds(self._client.config.warm_steps))
 
     def start_async_fetch(self, args: Sequence[Any], aot_config: Any) -> Callable[[], bool] | None:
         """Get ready to be fetched in the background: return what does it, None where torch must go on at once.

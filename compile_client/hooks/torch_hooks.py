@@ -37,6 +37,7 @@ from compile_client.graphs.eager_fallback import (
 from compile_client.graphs.graph_compile import GraphCompile
 from compile_client.graphs.installer import Installer
 from compile_client.graphs.outcome import GraphState, Reason
+from compile_client.graphs.rounds import process_rounds
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
 from compile_client.hooks.collector import graph_was_compiled
@@ -100,10 +101,12 @@ class TorchHooks:
                 return original(gm, example_inputs, *args, **kwargs)
             name = gm.meta.get("backend_id")
             graph = self._begin(gm, example_inputs)
+            if self.client.config.warm:
+                process_rounds(self.client.config.warm_steps).new_graph()
             if graph is not None and self.client.config.warm and not graph.served and graph.can_run_uncompiled:
                 # Compile-only, and nobody to compile: logged and counted already.
                 graph.skip_uncompiled()
-                return run_eager(gm)
+                return run_eager(gm, process_rounds(self.client.config.warm_steps))
             if graph is None:
                 return original(gm, example_inputs, *args, **kwargs)
 

@@ -94,7 +94,8 @@ def prepare_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
     except OSError as error:
-        raise DirectoryError(f"{directory} cannot be used: {error.strerror}; choose another with --dir") from error
+        why = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise DirectoryError(f"{directory} cannot be used: {why}; choose another with --dir") from error
     if status.st_uid != os.geteuid():
         raise DirectoryError(f"{directory} belongs to user {status.st_uid}: choose another with --dir")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

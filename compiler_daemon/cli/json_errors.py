@@ -10,8 +10,9 @@ from typing import NoReturn
 import typer
 
 from compile_wire.plain import plain
-from compiler_daemon.cli.options import PROGRAM, begin, has_printed, print_result, sentence
+from compiler_daemon.cli.options import PROGRAM, begin, has_printed, print_result
 from compiler_daemon.errors import DaemonError, UsageError
+from compiler_daemon.text.sentence import sentence
 
 _SlipError: type[typer.BadParameter] = next(  # narrower than it is: what is read of it, both have
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"

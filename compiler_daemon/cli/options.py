@@ -14,6 +14,7 @@ from compiler_daemon.cli.day import InTheOrderOfADay
 from compiler_daemon.cli.settings_file import read_settings
 from compiler_daemon.cli.usage import Verbs
 from compiler_daemon.text import numbers
+from compiler_daemon.text.sentence import sentence
 
 
 def path(text: str) -> Path:
@@ -125,14 +126,6 @@ def begin() -> None:
 def has_printed() -> bool:
     """Whether a result has gone to stdout."""
     return _printed[0]
-
-
-def sentence(error: Exception) -> str:
-    """Return what went wrong, as people write it; the system's own errors have numbers and quoted names."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return f"{where}{error.strerror}"
-    return str(error)
 
 
 def fail(error: Exception, *, code: int = 1) -> NoReturn:

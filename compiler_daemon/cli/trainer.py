@@ -36,6 +36,7 @@ def run(
     """
     if not command:
         raise UsageError("say what to run: compiler-daemon run -- python train.py")
+    _check_runs(command[0])  # before a daemon starts for nothing
     place = DaemonLocation.resolve(os.environ, directory=directory, address=address)
     environ = {**os.environ, _CLIENT_VARIABLE: "1"}
     if directory is not None:
@@ -83,14 +84,29 @@ def _interpreter(command: list[str]) -> str:
     return os.path.abspath(found) if found and Path(found).name.startswith("python") else ""
 
 
+def _check_runs(program: str) -> None:
+    """End as a shell would where there is no such program, or it is none."""
+    import shutil
+
+    if shutil.which(program) is None:
+        if os.path.exists(program):
+            _end_unrun(program, "Is a directory" if os.path.isdir(program) else "Permission denied", missing=False)
+        _end_unrun(program, "No such file or directory", missing=True)
+
+
+def _end_unrun(program: str, why: str, *, missing: bool) -> NoReturn:
+    meant = f". Was this meant: compiler-daemon run -- python {program}" if program.endswith(".py") else ""
+    _say(f"{program} cannot be run: {why}{meant}")
+    raise SystemExit(127 if missing else 126)
+
+
 def _become(command: list[str], environ: dict[str, str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         os.execvpe(command[0], command, environ)  # noqa: S606  # what the user asked for, without a shell
     except OSError as error:
-        _say(f"{command[0]} cannot be run: {error.strerror}")
-        raise SystemExit(127 if isinstance(error, FileNotFoundError) else 126) from None
+        _end_unrun(command[0], str(error.strerror), missing=isinstance(error, FileNotFoundError))
 
 
 def _say(text: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,6 +18,7 @@ from compile_wire.plain import plain
 from compiler_daemon.cli.options import AsJson, Directory, ListenAddress, cli, print_result
 from compiler_daemon.config import DaemonLocation
 from compiler_daemon.errors import UsageError
+from compiler_daemon.text import numbers
 
 if TYPE_CHECKING:
     from compiler_daemon.admin.connection import OperatorClient
@@ -69,6 +71,17 @@ def warm(
         typer.Option(metavar="TEXT", help="With --share, what decides the order of the cells here. [host and process]"),
     ] = None,
     cell_seconds: Annotated[float, typer.Option(min=1, help="A trainer that runs longer is ended.")] = 3600.0,
+    steps: Annotated[
+        int,
+        typer.Option(min=0, help="A trainer ends after so many steps without a new graph; 0 lets it run to its end."),
+    ] = 100,
+    aside: Annotated[
+        bool,
+        typer.Option(
+            help="Keep away what trainers write below their own directory, where the kernel can, and have wandb, "
+            "MLflow and Neptune tell nobody; or let them write as always."
+        ),
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their commands only.")] = False,
     directory: Directory = None,
     address: ListenAddress = None,
@@ -78,7 +91,8 @@ def warm(
 
     The trainer is unchanged. Its graphs go to the daemon in the background and run eagerly here: give it few steps.
 
-    What it writes it writes as always; {scratch} in the command is a folder that goes with the cell.
+    What it writes below its own directory, as checkpoints, goes with the cell, and so does {scratch}, a folder to be
+    named in the command. What it writes elsewhere stays.
 
     With --share on several nodes that share a tier each graph is compiled once, and at the end every node has all.
 
@@ -103,7 +117,13 @@ def warm(
     from compiler_daemon.admin.sweep.cell import SweepContext
     from compiler_daemon.admin.sweep.runner import WarmupConfig
 
-    context = SweepContext(directory=place.directory, address=str(place.address) if place.address else "")
+    context = SweepContext(
+        directory=place.directory,
+        address=str(place.address) if place.address else "",
+        aside=False,
+        offline=aside,
+        steps=steps,
+    )
     config = WarmupConfig(
         jobs=jobs or _default_jobs(), keep_going=keep_going, cell_s=cell_seconds, ordinary_run=ordinary_run
     )
@@ -112,6 +132,7 @@ def warm(
         if share:
             check_can_share(state, place.directory)
             typer.echo(f"sharing; this order of the cells is --seed {plain(seed or '')}", err=True)
+        context = _kept_away(context, cells, wanted=aside)
         results = _run(cells, config, context, client, resume=resume)
     _print_results(results, seed=seed, as_json=as_json)
     if any(result.failure for result in results) or len(results) < len(cells):
@@ -159,6 +180,21 @@ def _done_before(cells: list[Cell], context: SweepContext, client: OperatorClien
         for cell, done in known.items()
         if {(done.environment, key) for key in done.keys} <= stored
     ]
+
+
+def _kept_away(context: SweepContext, cells: list[Cell], *, wanted: bool) -> SweepContext:
+    """Say what of the trainers is kept away; return what the cells share, with whether their files can be."""
+    from compiler_daemon.admin.sweep import aside
+
+    said = [f"each ends {numbers.counted(context.steps, 'step')} after its last new graph"] if context.steps else []
+    if wanted:
+        why = aside.why_not({Path(cell.directory or ".").absolute() for cell in cells}, context.folder)
+        context = replace(context, aside=not why)
+        files = f"files are written as always, since {why}" if why else "their files go with them"
+        said = [files, "wandb, MLflow and Neptune tell nobody of them", *said]
+    if said:
+        typer.echo(plain(f"trainers: {'; '.join(said)}"), err=True)
+    return context
 
 
 def _print_cells(cells: list[Cell], *, as_json: bool) -> None:

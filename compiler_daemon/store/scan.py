@@ -28,6 +28,17 @@ from compiler_daemon.store.rows import ScanReport
 logger = logging.getLogger(__name__)
 
 
+_WORDS = {
+    "temporary_files": "unfinished files removed",
+    "adopted_blobs": "blobs taken in again",
+    "adopted_artifacts": "artifacts taken in again",
+    "adopted_requests": "graphs taken in again",
+    "lost_blobs": "blobs lost",
+    "lost_artifacts": "artifacts lost",
+    "lost_requests": "graphs lost",
+}
+
+
 @dataclass(slots=True)
 class _Counts:
     adopted_blobs: int = 0
@@ -61,7 +72,8 @@ def scan(directory: Directory, index: Index, file_stores: FileStores, quarantine
     )
     if index.set_aside:
         logger.warning("the index was damaged: set aside as %s and rebuilt from the files", index.set_aside)
-    logger.info("start-up scan: %s", report)
+    found = ", ".join(f"{words}: {count}" for name, words in _WORDS.items() if (count := getattr(report, name)))
+    logger.info("start-up scan: %s", found or "all in order")
     return report
 
 

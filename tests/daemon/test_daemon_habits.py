@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from compiler_daemon.cli import cli as application
-from compiler_daemon.cli.options import sentence
+from compiler_daemon.text.sentence import sentence
 from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess, wait_until
 from tests.daemon.inventory_samples import Ended, cli, publish
 

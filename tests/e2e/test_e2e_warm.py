@@ -119,3 +119,34 @@ for size in (21, 22, 23):
     assert "torch._dynamo.config.recompile_limit = 4" in warning
     assert f"warning: {warning}" in talk
     assert document["graphs"] == 2
+
+
+ENDLESS = """
+import torch
+step = torch.compile(lambda x: x * 3 + 1)
+other = torch.compile(lambda x: x * 5 - 2)
+with open("seen", "w") as seen:
+    for number in range(10**6):
+        step(torch.ones(8)) if number < 6 else other(torch.ones(9))
+        seen.write("x")
+        seen.flush()
+print("never here")
+"""
+
+
+def test_an_endless_trainer_ends_some_steps_after_its_last_new_graph(
+    one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "sweep.toml"
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    command = json.dumps([sys.executable, "endless.py"])
+    manifest.write_text(f'[sweep]\ncommand = {command}\ndirectory = "."\n')
+
+    document, talk = warm(one_lab, daemon, "--steps", "7", "--no-aside", "--manifest", str(manifest))
+
+    assert (document["failed"], document["graphs"]) == (0, 2)
+    assert (tmp_path / "seen").read_text() == "x" * (6 + 7)
+    log = Path(document["cells"][0]["log"]).read_text()
+    assert "no new graph in 7 steps: this compile-only program ends" in log
+    assert "never here" not in log
+    assert "each ends 7 steps after its last new graph" in talk

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benches import overhead, speed, sweep
+from benches import first_run, overhead, speed, sweep
 from benches.harness import measure
 from benches.harness.measure import Ratio, Row, finish
 from benches.startup import __main__ as startup
@@ -60,6 +60,8 @@ def test_every_promise_of_speed_stands_in_a_bench() -> None:
         "daemon_warm_empty/torch_local_warm": 0.65,
         "daemon_cold/torch_cold": 0.85,
     }
+    first = {ratio.name: ratio.goal for ratio in first_run.RATIOS if ratio.goal is not None}
+    assert first == {"run/torch": 1.1, "auto/torch": 1.1, "served/torch": 1.1}
     assert sweep.GOALS == {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
     assert overhead.LIMITS == {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
 

@@ -46,7 +46,7 @@ class Exporter:
         """Write the graphs that were asked for; no secret is needed, for graphs are data."""
         requests = self._requests(program, names)
         if not requests:
-            raise BundleError("no graph is kept of what you named: `compiler-daemon ls` lists what there is")
+            raise _nothing("graph", named=bool(program or names))
         with BundleWriter(path, kind="graphs", made_by=__version__, secret=None) as writer:
             graphs = self._write_requests(writer, requests, step=True)
             size = writer.finish()
@@ -60,7 +60,7 @@ class Exporter:
         if not names:
             digests.update((row.digest, None) for row in self._client.artifacts(program=program))
         if not digests:
-            raise BundleError("no artifact is kept of what you named: `compiler-daemon ls` lists what there is")
+            raise _nothing("artifact", named=bool(program or names))
         requests = {(one.environment, one.key): one for one in self._requests(program, names)}
         written = 0
         wanted: list[StoredGraph] = []
@@ -131,3 +131,9 @@ class Exporter:
             bytes=size,
             left_out=tuple(self._left_out),
         )
+
+
+def _nothing(what: str, *, named: bool) -> BundleError:
+    if named:
+        return BundleError(f"no {what} is kept of what you named: `compiler-daemon ls` lists what there is")
+    return BundleError(f"no {what} is kept yet: a trainer's run, or `compiler-daemon warm`, brings some")

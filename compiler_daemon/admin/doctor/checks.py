@@ -166,7 +166,9 @@ def check_connection(address: Address, *, held: bool) -> Finding:
     except ConnectionRefusedError:
         return note("socket", f"{address.path} is stale, nobody listens: the next start removes it")
     except OSError as error:
-        return problem("socket", f"{address.path} does not take connections ({error}): restart the daemon")
+        return problem(
+            "socket", f"{address.path} does not take connections ({error.strerror or error}): restart the daemon"
+        )
     except PeerError as error:
         text = f"{address.path} is served by {error.whose}: clients refuse it; choose another --dir"
         return problem("socket", text)
@@ -181,7 +183,7 @@ def _check_port(address: TcpAddress, *, held: bool) -> Finding:
     try:
         socket.create_connection((address.host, address.port), timeout=_CONNECT_S).close()
     except OSError as error:
-        return problem("socket", f"{address} does not take connections ({error}): restart the daemon")
+        return problem("socket", f"{address} does not take connections ({error.strerror or error}): restart the daemon")
     return ok("socket", f"somebody listens at {address}; over TCP nobody can say of which user")
 
 

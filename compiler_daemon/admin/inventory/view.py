@@ -73,6 +73,8 @@ def print_artifacts(rows: Sequence[ArtifactRow], ids: Mapping[Digest, str], kind
 
 def totals_text(rows: Sequence[ArtifactRow], kinds: Mapping[Digest, str]) -> str:
     """Return the sums of a list in one line."""
+    if not rows:
+        return "no artifacts"
     size, cost = sum(row.bytes for row in rows), sum(row.compile_s for row in rows)
     saved = sum(row.compile_s * row.hits for row in rows)
     found = {

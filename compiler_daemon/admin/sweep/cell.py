@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from compiler_daemon.admin.sweep import aside
 from compiler_daemon.admin.sweep.plan import SCRATCH, Cell
 from compiler_daemon.workers.process_tree import ProcessTree
 
@@ -97,6 +98,12 @@ class SweepContext:
     """The daemon's."""
     address: str
     """Empty where the daemon's directory says it."""
+    aside: bool = False
+    """What trainers write below their own directory goes into a layer that ends with the cell."""
+    offline: bool = False
+    """Trackers of experiments tell nobody of a trainer."""
+    steps: int = 0
+    """Steps without a new graph after which a trainer ends; 0 never."""
 
     @property
     def folder(self) -> Path:
@@ -127,6 +134,8 @@ class Run:
         own = self._scratch / SCRATCH
         own.mkdir()
         command = [word.replace(f"{{{SCRATCH}}}", str(own)) for word in self.cell.command]
+        if self.context.aside:
+            command = [*aside.launcher(self._layer), *command]
         try:
             with open(log, "wb" if self.kind == "ahead" else "ab") as output:
                 self._process = subprocess.Popen(
@@ -139,7 +148,7 @@ class Run:
                     start_new_session=True,
                 )
         except OSError:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._remove()
             raise
         self._tree = ProcessTree(self._process.pid)
         return self
@@ -164,7 +173,15 @@ class Run:
         """End whatever of it still runs, and remove its scratch. Ending twice is fine."""
         self._tree.kill()
         self._process.wait()
+        self._remove()
+
+    def _remove(self) -> None:
+        aside.remove(self._layer)
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def _layer(self) -> Path:
+        return self._scratch / "aside"
 
     @property
     def _report(self) -> Path:
@@ -182,6 +199,9 @@ class Run:
         }
         if self.kind == "ahead":
             kept["TORCH_COMPILE_CLIENT_WARM"] = "1"
+            kept["TORCH_COMPILE_CLIENT_WARM_STEPS"] = str(self.context.steps)
+        if self.context.offline:
+            kept |= offline(environ, self._scratch / SCRATCH)
         if self.context.address:
             kept["COMPILER_DAEMON_ADDRESS"] = self.context.address
         return kept | dict(self.cell.environment)
@@ -208,6 +228,16 @@ class Run:
             published_here=sum(int(report.get("published", 0)) for report in reports),
             log=str(log),
         )
+
+
+def offline(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return what keeps trackers of experiments from telling others of a run that is none; what is off stays off."""
+    return {
+        "WANDB_MODE": "disabled" if environ.get("WANDB_MODE") == "disabled" else "offline",
+        "WANDB_DIR": str(folder),
+        "NEPTUNE_MODE": "offline",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from compiler_daemon.admin.sweep import aside
 from tests.daemon.daemon_process import DEADLINE_S, INTERRUPTIBLE, DaemonProcess
 
 SLEEPER = """
@@ -85,6 +87,46 @@ def test_a_trainer_sees_the_client_switched_on_and_empty_caches_that_go_with_it(
         assert not os.path.exists(seen[name])
     log = Path(json.loads(done.stdout)["cells"][0]["log"]).read_text()
     assert log.strip().endswith("/scratch/results")
+
+
+WRITER = "import os, sys; open('checkpoint', 'w').write('x'); print(os.environ.get('WANDB_MODE'), os.listdir('.'))"
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_what_a_trainer_writes_goes_with_it_where_the_kernel_can_and_it_is_said(
+    daemon: DaemonProcess, tmp_path: Path, away: bool
+) -> None:
+    if away and (why := aside.why_not([tmp_path], daemon.directory / "warm")):
+        pytest.skip(f"files cannot be kept away here: {why}")
+    manifest = tmp_path / "sweep.toml"
+    command = json.dumps([sys.executable, "-c", WRITER])
+    manifest.write_text(f'[sweep]\ncommand = {command}\ndirectory = "."\n')
+
+    done = run(
+        daemon.directory, "--json", "--manifest", str(manifest), *([] if away else ["--no-aside", "--steps", "0"])
+    )
+
+    said = Path(json.loads(done.stdout)["cells"][0]["log"]).read_text()
+    assert ("checkpoint" in said, said.split()[0]) == (True, "offline" if away else "None")
+    assert (tmp_path / "checkpoint").exists() is not away
+    assert (
+        "their files go with them; wandb, MLflow and Neptune tell nobody of them; each ends 100 steps" in done.stderr
+    ) is away
+    assert ("trainers:" in done.stderr) is away
+    assert not list((daemon.directory / "warm").glob("cell-*"))
+
+
+def test_where_files_cannot_be_kept_away_that_is_said_and_the_trainer_runs(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = start_daemon()
+    monkeypatch.chdir(tmp_path)  # the daemon's directory is below
+
+    done = run(daemon.directory, "--json", "--", sys.executable, "-c", WRITER)
+
+    assert done.returncode == 0, done.stderr
+    assert "trainers: files are written as always, since the daemon's directory is below" in done.stderr
+    assert (tmp_path / "checkpoint").exists()
 
 
 def test_a_cell_over_its_time_is_ended_and_a_command_that_is_not_there_is_said(daemon: DaemonProcess) -> None:
