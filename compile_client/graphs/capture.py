@@ -229,6 +229,8 @@ def _target(node: torch.fx.Node, where: str) -> str:
 def _target_text(node: torch.fx.Node) -> str:
     if isinstance(node.target, str):
         return node.target
+    if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return f"torch.ops.{node.target}"
     module = getattr(node.target, "__module__", None)
     return f"{module}.{getattr(node.target, '__qualname__', node.target)}"
 
