@@ -48,9 +48,10 @@ daemon again. Losses, gradients, parameters and outputs are compared bit for bit
 """
 
 
-def page(traced: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """Return the page."""
-    return "\n".join([_HEAD, *_traced(traced), *_compiled(document)])
+def page(traced: Mapping[str, Any], document: Mapping[str, Any] | None) -> str:
+    """Return the page; without a `document` it says that nothing was compiled."""
+    compiled = [_COMPILED, "This was not run yet.", ""] if document is None else _compiled(document)
+    return "\n".join([_HEAD, *_traced(traced), *compiled])
 
 
 def _traced(document: Mapping[str, Any]) -> list[str]:
@@ -157,8 +158,8 @@ def main() -> int:
 
 
 def _whole() -> str:
-    traced, compiled = (json.loads((RESULTS / name).read_text()) for name in ("traced.json", "corpus.json"))
-    return page(traced, compiled)
+    traced, compiled = RESULTS / "traced.json", RESULTS / "corpus.json"
+    return page(json.loads(traced.read_text()), json.loads(compiled.read_text()) if compiled.is_file() else None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from compile_client.graphs.source_lines import origin_of
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.values import Values
 from compile_torch.key.state import read_state
-from compile_torch.operators import GETATTR, check_attribute, check_method, name_of
+from compile_torch.operators import GETATTR, SLICE, check_attribute, check_method, name_of
 from compile_wire.graph.spec import (
     TYPES,
     GraphSpec,
@@ -216,6 +216,8 @@ def _target(node: torch.fx.Node, where: str) -> str:
             raise CannotCarryError(f"{where} is not an operator that may be named")
         if name == GETATTR:
             check_attribute(node.args[1] if len(node.args) == 2 else None)
+        if name == SLICE and not (node.args and isinstance(node.args[0], torch.fx.Node)):
+            raise CannotCarryError(f"{where} slices something that is no node")
         return name
     if not isinstance(target, str):
         raise CannotCarryError(f"{where} has a target of type {type(target).__name__}")
@@ -227,6 +229,8 @@ def _target(node: torch.fx.Node, where: str) -> str:
 def _target_text(node: torch.fx.Node) -> str:
     if isinstance(node.target, str):
         return node.target
+    if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return f"torch.ops.{node.target}"
     module = getattr(node.target, "__module__", None)
     return f"{module}.{getattr(node.target, '__qualname__', node.target)}"
 

@@ -94,6 +94,10 @@ TENSOR_ATTRIBUTES = frozenset(
     "H T data device dtype imag is_cuda itemsize layout mH mT names ndim real requires_grad shape".split()
 )
 
+SLICE = "op:aten.slice"
+"""The name for `torch.ops.aten.slice`, which torch's scans call. It cuts lists and text, too, where it is given those.
+So only a node may have it, and only with another node's result before all else."""
+
 METHODS_DENIED = frozenset(
     "apply_ backward map_ map2_ numpy data_ptr register_hook register_post_accumulate_grad_hook "
     "retain_grad share_memory_ storage untyped_storage tolist to_dense_backward module_load reinforce "
@@ -118,12 +122,14 @@ DUNDER_METHODS = frozenset(
 def name_of(target: Any) -> str | None:
     """Return the name under which the worker will find `target`, or None where it is not on the list.
 
-    `getattr` has a name, too, but `resolve` does not know it: the worker checks its arguments first.
+    `getattr` and `aten.slice` have names that `resolve` does not know: the worker checks their arguments first.
     """
     import torch
 
     if target is getattr:
         return GETATTR
+    if target is torch.ops.aten.slice:
+        return SLICE
     if isinstance(target, torch._ops.OpOverload):
         name = f"op:{target.namespace}.{target._opname}.{target._overloadname}"
     elif isinstance(target, torch._ops.OpOverloadPacket):

@@ -97,6 +97,10 @@ def test_the_page_has_each_refusal_with_its_node() -> None:
     assert "75.0%" in text
 
 
+def test_the_page_is_of_the_results_that_are_kept() -> None:
+    assert corpus_page.is_up_to_date()
+
+
 def test_the_corpus_has_thirty_models_and_two_sizes_of_each() -> None:
     corpus = whole_corpus()
 

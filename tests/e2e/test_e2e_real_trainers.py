@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Daemon, Lab, Outcome
+from tests.e2e.conftest import REPOSITORY, TRAINERS, Daemon, Lab, Outcome
 
 _RANKS = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
 _ACCELERATE = (
@@ -20,6 +21,7 @@ _ACCELERATE = (
     "--dynamo_backend=inductor",
 )  # fmt: skip
 _LIMIT_S = 600.0
+_PATH = os.pathsep.join(str(place) for place in (REPOSITORY, REPOSITORY / "proto", TRAINERS / "real"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,9 @@ ROWS = {
     ),
     "diffusers loop, EMA": Row(script="denoising.py", needs=("diffusers",)),
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
-    "a package that changes its folder": Row(script="packaged", in_folder=True, slow=False),
+    "python -m of a package that changes its folder": Row(
+        script="packaged", launcher=("-m", "packaged"), in_folder=True, slow=False, environment={"PYTHONPATH": _PATH}
+    ),
     "a notebook's kernel": Row(script="notebook.py", needs=("ipykernel", "jupyter_client")),
 }
 

@@ -16,6 +16,7 @@ from torch._dynamo import config as dynamo_config
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd import autograd_cache
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+from torch._higher_order_ops.associative_scan import associative_scan
 from torch._inductor import compile_fx
 from torch._inductor import config as inductor_config
 
@@ -264,6 +265,11 @@ def attention_that_is_computed_twice(x: Tensor) -> Any:
         return F.scaled_dot_product_attention(q, q, q, is_causal=True, scale=0.5)
 
     return torch.utils.checkpoint.checkpoint(body, x, use_reentrant=False)
+
+
+@program(lambda: (torch.randn(2, 8),), dynamic=(False,))
+def a_scan_that_slices(x: Tensor) -> Any:
+    return associative_scan(lambda left, right: left * right + right, x, dim=1, combine_mode="generic")
 
 
 @program(_matrix, dynamic=(False,))

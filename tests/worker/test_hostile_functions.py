@@ -92,3 +92,13 @@ def test_an_attribute_is_read_of_a_node_by_a_literal() -> None:
     ):
         refuse(calling("getattr", *args))
     refuse(calling("getattr", ["n", 0], "shape", kwargs=["d", "default", 1]))
+
+
+def test_the_bare_slice_cuts_the_result_of_another_node_and_nothing_else() -> None:
+    name = "op:aten.slice"
+
+    rebuild(checked(calling(name, ["n", 0], 1, 0, 2)))
+    refuse(calling(name, "some text", 0, 3))
+    refuse(calling(name, ["l", "some", "text"], 0, 1))
+    refuse(calling("torch.relu", ["n", 0], ["f", name]))
+    refuse(graph(inputs=[["f", name]]))

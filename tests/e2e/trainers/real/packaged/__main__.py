@@ -1,4 +1,4 @@
-"""A trainer that is a package, started as `python -m packaged`; with a folder named, it works from there."""
+"""A trainer that is a package, started as `python -m packaged ... FOLDER`; it works from that folder."""
 
 import hashlib
 import json
@@ -9,8 +9,7 @@ import torch
 
 from .net import Net
 
-if sys.argv[1:]:
-    os.chdir(sys.argv[1])
+os.chdir(sys.argv[-1])
 torch.manual_seed(0)
 net = Net()
 compiled = torch.compile(net)
