@@ -30,9 +30,6 @@ def check(name: str, x: torch.Tensor) -> bool:
     if name == "mark_dynamic":
         torch._dynamo.mark_dynamic(x, 0)
         function = dynamic
-    if name == "stance":
-        with torch.compiler.set_stance("eager_on_recompile"):
-            return torch.allclose(torch.compile(several)(x), several(x))
     if name == "fullgraph":
         return torch.allclose(torch.compile(several, fullgraph=True)(x), several(x))
     if name == "optimizer":
