@@ -2,7 +2,7 @@
 
 Nothing here decides a call: `built` has torch's `CheckFunctionManager` and `GuardBuilder` make the guards that a trace
 would have made, and torch's tree of guards decides from then on. Which value a guard compares with is taken from the
-live frame, too; that it is the recorded one is seen by comparing the trees, line by line (`text`).
+live frame, too; that it is the recorded one is seen by comparing the trees, line by line (`tree`).
 """
 
 # torch's internals are partly invisible to a type checker.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +68,6 @@ _BUILTIN_TYPES = (
     slice,
     type,
 )
-_NUMBER = re.compile(r"(?<![\w.])\d{6,}(?![\w.])")
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 @dataclass(slots=True)
@@ -183,27 +180,6 @@ def built(recorded: Recorded, reader: Reader, frame: Frame, cache_entries: Any, 
     except AssertionError as error:
         why = str(error).partition("Guard fail reason:")[2].strip() or str(error)
         raise NotSkippedError("guard", f"a guard does not hold here: {' '.join(why.split())[:300]}") from error
-
-
-def text(manager: Any, found: dict[int, str], names: dict[str, str]) -> list[str]:
-    """Return torch's tree of guards, line by line, with names for identities and stand-ins for dynamo's globals.
-
-    `found` has the names by `id`; `names` what stands for each global. Raises `NotSkippedError` where an identity is
-    left over: it would be another in each process.
-    """
-
-    def name(match: re.Match[str]) -> str:
-        return f"<{found[int(match[0])]}>" if int(match[0]) in found else match[0]
-
-    lines = []
-    for line in str(manager).splitlines():
-        said = _NUMBER.sub(name, line)
-        for known, stand_in in names.items():
-            said = said.replace(known, stand_in)
-        if re.search(r"_(?:id|type)\(.*?, \d+\)", said) or _ADDRESS.search(said):
-            raise NotSkippedError("identity", f"a guard is on an object without a name: {said.strip(' |+-')[:200]}")
-        lines.append(said.rstrip())
-    return lines
 
 
 def identities(

@@ -24,6 +24,7 @@ from compile_client.traces.errors import NotSkippedError
 from compile_client.traces.facts import differing_fact, remember_sizes, tensor_facts
 from compile_client.traces.names import Names
 from compile_client.traces.record import live_code, owner_scope
+from compile_client.traces.tree import text
 from compile_client.traces.values import Reader
 
 if TYPE_CHECKING:
@@ -83,24 +84,32 @@ class Fitting:
         reader = Reader(trace.guards.rows, self._names)
         frame = guards.Frame(called.code, called.local, called.scope)
         facts = tensor_facts(guards.tensors(trace.guards, reader, frame))
-        for there, here in zip(trace.tensors, facts, strict=True):
-            if differs := differing_fact(there, here):
-                raise NotSkippedError("guard", f"{reader.source(here[0]).name} has {differs}")
+        pairs = zip(trace.tensors, facts, strict=True)
+        other = [
+            f"{reader.source(here[0]).name} has {said}"
+            for there, here in pairs
+            if (said := differing_fact(there, here))
+        ]
+        if other:
+            raise NotSkippedError("guard", other[0], distance=1000 * len(other))
         names = Names()
         found, identities = guards.identities(trace.guards, reader, frame, names)
-        for (source, then), (_, now) in zip(trace.identities, identities, strict=True):
-            if then != now:
-                raise NotSkippedError("guard", f"{source} is {_short(now, then)} here, and was {_short(then, now)}")
+        named = zip(trace.identities, identities, strict=True)
+        renamed = [(source, then, now) for (_, then), (source, now) in named if then != now]
+        for source, then, now in renamed:
+            said = f"{source} is {_short(now, then)} here, and was {_short(then, now)}"
+            raise NotSkippedError("guard", said, distance=100 * len(renamed))
         for module, qualified, digest in trace.inlined:
             code = live_code(module, qualified)
             if code is None or names.code(code) != digest:
                 raise NotSkippedError("guard", f"{module}.{qualified}, which is part of it, has changed")
         builtins = next((self._names[stand_in] for stand_in, kind, _ in trace.installed if kind == "builtins"), "")
         manager = guards.built(trace.guards, reader, frame, called.cache_entries, None, builtins)
-        tree = guards.text(manager, found, {name: stand_in for stand_in, name in self._names.items()})
-        for ours, theirs in zip(tree, trace.tree, strict=False):
-            if ours != theirs:
-                raise NotSkippedError("guard", f"{ours.strip(' |+-')[:200]}, and was {theirs.strip(' |+-')[:200]}")
+        tree = text(manager, found, {name: stand_in for stand_in, name in self._names.items()})
+        lines = [(now, then) for now, then in zip(tree, trace.tree, strict=False) if now != then]
+        for now, then in lines:
+            said = f"{now.strip(' |+-')[:200]}, and was {then.strip(' |+-')[:200]}"
+            raise NotSkippedError("guard", said, distance=len(lines))
         if len(tree) != len(trace.tree):
             raise NotSkippedError("guard", f"torch makes {len(tree)} lines of guards, and made {len(trace.tree)}")
         return manager

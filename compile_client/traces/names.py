@@ -47,6 +47,7 @@ class Names:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, Any]] = {}
+        self._open: set[int] = set()
         self.codes: set[types.CodeType] = set()
         """All code that stands behind the names given out, by way of digests."""
 
@@ -54,7 +55,15 @@ class Names:
         """Return the name of an object that is reached as `where`; raise `NotSkippedError` if it has none."""
         known = self._known.get(id(value))
         if known is None:
-            name = self._name(value, where, depth) + _treatment(value)
+            if id(value) in self._open:
+                return "itself"
+            if depth > _MAX_DEPTH:
+                raise NotSkippedError("depth", f"{where or 'an object'} is made of functions nested too deep")
+            self._open.add(id(value))
+            try:
+                name = self._name(value, where, depth) + _treatment(value)
+            finally:
+                self._open.discard(id(value))
             known = self._known[id(value)] = (name, value)
         return known[0]
 
@@ -101,11 +110,11 @@ class Names:
             return (
                 f"{type(value).__name__} {sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value!r}"
             )
-        if depth < _MAX_DEPTH:
-            try:
-                return self.of(value, "", depth + 1)
-            except NotSkippedError:
-                pass
+        try:
+            return self.of(value, "", depth + 1)
+        except NotSkippedError as error:
+            if error.reason == "depth":
+                raise
         return f"a {type(value).__module__}.{type(value).__qualname__}"
 
     def _name(self, value: Any, where: str, depth: int) -> str:

@@ -18,11 +18,11 @@ from compile_client.traces.entry import Trace
 from compile_client.traces.errors import NotSkippedError
 from compile_client.traces.facts import remembered_sizes, tensor_facts
 from compile_client.traces.names import Names
+from compile_client.traces.tree import check_same, text
 from compile_client.traces.values import Reader
 from compile_torch.objects import torch_directory
 
 _TORCH = torch_directory() + os.sep
-_COMMENT = re.compile(r"\s+# .*$| \(HINT: .*\)$")
 
 
 def recorded_trace(
@@ -47,7 +47,7 @@ def recorded_trace(
     found, identities = guards.identities(stated, reader, frame, names)
     guards.check_constants(stated, reader, frame)
     again = guards.built(stated, reader, frame, None, None, output.name_of_builtins_dict_key_in_fglobals or "")
-    _check_same(manager, again)
+    check_same(manager, again)
     return Trace(
         function=f"{output.global_scope.get('__name__', '')}.{code.co_qualname}",
         bytecode=written(bytecode, stand_ins),
@@ -55,7 +55,7 @@ def recorded_trace(
         imports=sorted([alias, module] for alias, module in output.import_sources.items()),
         guards=stated,
         identities=[[_with_stand_ins(source, stand_ins), name] for source, name in identities],
-        tree=guards.text(again, found, stand_ins),
+        tree=text(again, found, stand_ins),
         tensors=tensor_facts(guards.tensors(stated, reader, frame)),
         inlined=_inlined(code, output.tracing_context.traced_code, names),
         sizes=remembered_sizes(code, closure),
@@ -114,8 +114,10 @@ def _without_numbers(name: str) -> str:
 def _owner(scope: Any) -> str:
     """Return the named tuple whose constructor has these globals."""
     for cls in tuple.__subclasses__():
-        new = vars(cls).get("__new__")
-        if getattr(new, "__globals__", None) is scope and owner_scope(f"{cls.__module__}:{cls.__qualname__}") is scope:
+        if (
+            getattr(cls.__new__, "__globals__", None) is scope
+            and owner_scope(f"{cls.__module__}:{cls.__qualname__}") is scope
+        ):
             return f"{cls.__module__}:{cls.__qualname__}"
     raise NotSkippedError("global", "it runs code whose globals have no name")
 
@@ -127,20 +129,6 @@ def owner_scope(owner: str) -> Any:
     for part in qualified.split("."):
         found = getattr(found, part, None)
     return getattr(getattr(found, "__new__", None), "__globals__", None)
-
-
-def _check_same(theirs: Any, ours: Any) -> None:
-    """Raise `NotSkippedError` unless both trees of guards are the same, but for what torch says of their origin."""
-    here, there = str(ours).splitlines(), str(theirs).splitlines()
-    if len(here) != len(there):
-        raise NotSkippedError("rebuild", f"torch makes {len(here)} lines of guards again, and had made {len(there)}")
-    for mine, made in zip(here, there, strict=True):
-        if mine.rstrip() != made.rstrip() and _bare(mine) != _bare(made):
-            raise NotSkippedError("rebuild", f"torch makes another guard again: {mine.strip(' |+-')[:120]}")
-
-
-def _bare(line: str) -> str:
-    return _COMMENT.sub("", _COMMENT.sub("", line)).rstrip()
 
 
 def _inlined(entry: types.CodeType, traced: list[types.CodeType], names: Names) -> list[list[str]]:

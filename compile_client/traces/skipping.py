@@ -98,7 +98,7 @@ class Skipping:
                         return attempt, None
                     return attempt, self._served(stored.trace, key, fitting, eval_frame.innermost_backend(compiler))
             except NotSkippedError as error:
-                missed = missed or error
+                missed = min(missed or error, error, key=lambda one: one.distance)
             except Exception as error:  # noqa: BLE001 - one that cannot be read is none
                 fault = InternalError.of(error)
                 fault.__cause__ = error

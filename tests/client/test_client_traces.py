@@ -69,6 +69,24 @@ def test_a_function_has_another_name_where_a_default_or_a_closure_holds_another_
     assert name(made()) != name(made(**changed))
 
 
+def nested(depth: int, number: float) -> Callable[[], object]:
+    inner: Any = number if depth == 0 else nested(depth - 1, number)
+    return lambda: inner
+
+
+def test_a_difference_deep_in_closures_is_another_name_and_the_deepest_are_refused() -> None:
+    assert name(nested(5, 1.0)) != name(nested(5, 2.0))
+    with pytest.raises(NotSkippedError, match="too deep"):
+        name(nested(30, 1.0))
+
+
+def test_a_function_that_names_itself_has_a_name() -> None:
+    def again(number: int) -> int:
+        return again(number - 1) if number else 0
+
+    assert name(again).startswith("function tests.client")
+
+
 def test_a_functions_name_says_how_dynamo_was_told_to_treat_it() -> None:
     function = made()
     before = name(function)

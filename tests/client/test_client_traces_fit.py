@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -197,6 +197,27 @@ def test_an_input_marked_as_dynamic_is_another(recorder: Recorder) -> None:
 
     with pytest.raises(NotSkippedError, match="has marks"):
         fitting(trace, Net(), x)
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+def paired(x: torch.Tensor) -> torch.Tensor:
+    pair = Pair(x.sin(), x.cos())
+    return pair.first * pair.second
+
+
+def test_code_of_a_named_tuple_is_found_by_its_class(recorder: Recorder) -> None:
+    x = torch.linspace(0, 1, 6)
+    trace = recorder.traced(paired, x)
+    forward = next(iter(recorder.graphs.values()))
+    with torch._dynamo.utils.get_metrics_context(), torch._dynamo.utils.dynamo_timed("fitting"):
+        guarded = Fitting(trace, called(paired, x=x)).in_force(lambda _: forward)
+
+    assert [detail for _, kind, detail in trace.installed if kind == "scope"] == [f"{__name__}:Pair"]
+    assert torch.allclose(types.FunctionType(guarded.code, globals())(x), paired(x))
 
 
 def breaking(x: torch.Tensor) -> torch.Tensor:

@@ -73,12 +73,12 @@ def test_after_a_hit_a_new_shape_is_traced_as_without_it(one_lab: Lab, daemon: D
 
 @pytest.mark.slow
 def test_what_cannot_be_put_back_is_traced_with_its_reason(one_lab: Lab, daemon: Daemon) -> None:
-    programs = ("graph_break", "mark_dynamic", "stance", "optimizer", "ddp")
+    programs = ("graph_break", "mark_dynamic", "optimizer", "ddp")
     runs = [one_lab.run("untraceable.py", *programs, daemon=daemon, **SKIP) for _ in range(2)]
 
     for run in runs:
         assert run.result == dict.fromkeys(programs, True)
-        assert set(run.report["traces"]["refused"]) >= {"graph_break", "dynamic", "stance", "distributed"}
+        assert set(run.report["traces"]["refused"]) >= {"graph_break", "dynamic", "global", "distributed"}
     assert "graph_break is traced in each process (graph_break): dynamo breaks it into several graphs" in runs[0].err
 
 
