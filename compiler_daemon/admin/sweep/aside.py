@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
 def _lay(directory: Path, layer: Path) -> None:
     """Lay a layer over the current directory, for this process and its children."""
     if layer.resolve().is_relative_to(directory):
-        raise OSError(0, f"the daemon's directory is below {directory}, and has the layer in it")
+        raise OSError(0, f"the daemon's directory is below {directory}")
     if any(letter in f"{directory}{layer}" for letter in ":,\\"):
         raise OSError(0, "a comma, a colon or a backslash is in the name of a directory")
     own = _enter_namespace()
