@@ -109,8 +109,8 @@ def signal_share(k_BB: Tensor) -> Interval:
     """Return |G|^2 / tr(Sigma) = 1 / B_simple from the Gram matrix of single gradients.
 
     The interval is that of a ratio of two means over pairs, linearised at the estimate. It is too short where the noise
-    is of very uneven size from image to image, since few images then tell little of tr(Sigma): 0.88 to 0.93 of them
-    hold the truth (benches/results/gradients/coverage.md).
+    is of very uneven size from image to image, since few images then tell little of tr(Sigma): 0.91 to 0.93 of them
+    hold the truth (docs/lab.md).
     """
     own_B = k_BB.double().diagonal()
     signal = squared_norm(k_BB).value

@@ -127,7 +127,7 @@ def run(config: GradientsConfig, folder: RunFolder, counts: CompileCounts, _resu
     run_cells(config, folder)
     from benches.gradients.report import write_report
 
-    summary = write_report(config, folder, cli.seconds_since_start())
+    summary = write_report(config, folder)
     return cli.document("gradients", config, folder, counts, {"steps": config.train.steps, "summary": summary})
 
 

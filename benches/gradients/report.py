@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ def found(rows: list[Record], cosines: list[Record]) -> str:
     )
 
 
-def write_report(config: GradientsConfig, folder: RunFolder, seconds: float) -> list[Record]:
+def write_report(config: GradientsConfig, folder: RunFolder) -> list[Record]:
     """Write gradients.csv, the figures and report.md, print the summary, and return it."""
     records = folder.records()
     rows = latest(records, "gradients", "phase", "target", "mode", "seed", "resolution", "logsnr")
@@ -196,8 +195,8 @@ def write_report(config: GradientsConfig, folder: RunFolder, seconds: float) -> 
     parts = [
         "# gradients: losses and gradients against the noise level\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
-        f"Wall seconds: {seconds:.0f}, CPU seconds: {time.process_time():.0f}.\n",
-        f"{len(config.seeds)} seeds, {config.train.steps} steps; {config.levels} levels of {config.images} images.\n",
+        f"Seeds {', '.join(map(str, config.seeds))}; {config.train.steps} steps; "
+        f"{config.levels} levels of {config.images} images.\n",
         "## The answer\n",
         found(rows, cosines),
         "## Norm of the mean gradient, averaged over levels\n",

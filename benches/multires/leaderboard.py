@@ -86,7 +86,7 @@ def rows_of(folder: Path) -> list[Row]:
         raise RunFolderError(f"{folder} holds no finished run of benches.multires: {error}") from error
     command = next((line.split("`")[1] for line in report.splitlines() if line.startswith("Command:")), "unknown")
     missing = {m.name for m in METRICS} - {r["metric"] for r in scores}
-    notes = f"older than the code: without {', '.join(sorted(missing))}" if missing else ""
+    notes = f"older than the code, as is its command: without {', '.join(sorted(missing))}" if missing else ""
     rows = []
     for mode in dict.fromkeys(r["mode"] for r in scores):
         seeds = list(dict.fromkeys(r.get("seed", "0") for r in scores if r["mode"] == mode))

@@ -55,7 +55,7 @@ def write_report(config: MultiresConfig, folder: RunFolder) -> Log:
     save_ground_truth(folder.path / "ground_truth.png", config.source, resolutions, seed=config.train.seed)
     _loss_curves(folder.path / "losses.png", log, resolutions)
     parts = [
-        "# multires: naive against factorized on shared resolutions\n",
+        "# multires: one model at several resolutions\n",
         f"Command: `{reports.command()}`  \nMachine: {machine_line()}  \n"
         "CPU seconds of all trainings: "
         f"{sum(r['cpu_seconds'] for r in log.steps):.0f}; {len(config.seeds)} seeds.\n",

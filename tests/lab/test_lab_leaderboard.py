@@ -66,7 +66,7 @@ def test_a_run_that_lacks_metrics_of_today_is_called_older_than_the_code(tmp_pat
     old = rows_of(finished(tmp_path / "old", {("a", 10): 5.0}, metrics=names))
     new = rows_of(finished(tmp_path / "new", {("a", 10): 5.0}))
 
-    assert old[0].notes == "older than the code: without fd_palette"
+    assert old[0].notes == "older than the code, as is its command: without fd_palette"
     assert new[0].notes == ""
 
 
