@@ -29,7 +29,7 @@ def test_a_second_process_traces_nothing_and_has_the_same_losses_bit_for_bit(one
     assert verified.report["traces"]["differing"] == 0
     assert "Net.forward is not traced" in second.err
     listed = _daemon(daemon, "ls", "--kind", "trace", "--json")
-    (trace,) = json.loads(listed)["artifacts"]
+    trace = json.loads(listed)["artifacts"][0]  # other tests leave theirs
     assert "trace: what dynamo made of a function" in _daemon(daemon, "show", trace["key"])
 
 
