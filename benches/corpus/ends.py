@@ -79,7 +79,13 @@ def captured(gm: torch.fx.GraphModule, inputs: Any) -> tuple[bytes, str]:
 
 
 def taken(data: bytes, key: str) -> None:
-    """Rebuild a graph and trace it up to where inductor lowers it; raise what a worker would refuse it for."""
+    """Rebuild a graph and trace it as a worker does; raise what one would refuse it for."""
+    if traced_key(data) != key:
+        raise KeyDiffersError("the rebuilt graph has another key")
+
+
+def traced_key(data: bytes) -> str:
+    """Rebuild a graph and trace it as a worker does, up to where inductor lowers it; return its key there."""
     spec, before, keys = decode_graph(data), read_state(), []
     version = torch_version()
     assert version is not None
@@ -115,9 +121,7 @@ def taken(data: bytes, key: str) -> None:
             with torch._guards.tracing(torch._guards.TracingContext(rebuilt.fake_mode)):
                 compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
     except _EnoughError:
-        if keys != [key]:
-            raise KeyDiffersError("the rebuilt graph has another key") from None
-        return
+        return str(keys[0])
     finally:
         patches.undo()
         apply_state(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 import warnings
 from collections.abc import Callable
@@ -13,26 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
-from torch._functorch import config as functorch_config
-from torch._functorch._aot_autograd import autograd_cache
-from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._higher_order_ops.associative_scan import associative_scan
-from torch._inductor import compile_fx
-from torch._inductor import config as inductor_config
 
-from compile_torch.key.key_parts import full_key, gathered_parts
-from compile_torch.key.state import apply_state, dynamo_patch, read_state
-from compile_torch.patches import Patches
-from compile_torch.versions import torch_version
-from compile_wire.graph.decode import decode_graph
-from compiler_daemon.worker.rebuild import rebuild
-from compiler_daemon.worker.settings import functorch_patch, inductor_patch
-from compiler_daemon.worker.texts import check_traced
 from tests.worker.worker_samples import Captured, all_captured
-
-
-class _LoweredError(BaseException):
-    """The graph has come as far as inductor. Not an `Exception`: torch swallows those."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,50 +49,6 @@ def captured_graphs(name: str, *, dynamic: bool) -> list[Captured]:
     with dynamo_config.patch(**chosen.settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of the gradients of tensors under way
         return all_captured(chosen.function, *chosen.arguments(), dynamic=dynamic)
-
-
-def traced_key(made: Captured) -> str:
-    """Have the graph rebuilt and traced as a worker does, up to where inductor lowers it; return its key."""
-    spec, before, keys = decode_graph(made.spec), read_state(), []
-    version = torch_version()
-    assert version is not None
-
-    def keying(original: Any) -> Any:
-        def autograd_cache_key(gm: Any, inputs: Any, config: Any, *rest: Any, **named: Any) -> Any:
-            config = dataclasses.replace(config, dynamic_shapes=spec.dynamic_shapes)
-            key, lines = original(gm, inputs, config, *rest, **named)
-            keys.append(full_key(key, gathered_parts(version, inputs)))
-            return key, lines
-
-        return autograd_cache_key
-
-    def lowering(_: Any) -> Any:
-        def fx_codegen_and_compile(gm: Any, *_: Any, **__: Any) -> Any:
-            check_traced(gm)
-            raise _LoweredError
-
-        return fx_codegen_and_compile
-
-    patches = Patches()
-    patches.replace(autograd_cache, "autograd_cache_key", keying)
-    patches.replace(AOTAutogradCache, "_lookup", lambda _: lambda *_, **__: None)
-    patches.replace(compile_fx, "fx_codegen_and_compile", lowering)
-    try:
-        with (
-            functorch_config.patch(functorch_patch(spec.functorch)),
-            inductor_config.patch(inductor_patch(spec.inductor)),
-            dynamo_config.patch(dynamo_patch(spec.state)),
-        ):
-            apply_state(spec.state)
-            rebuilt = rebuild(spec)
-            with torch._guards.tracing(torch._guards.TracingContext(rebuilt.fake_mode)):
-                compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
-    except _LoweredError:
-        return keys[0]
-    finally:
-        patches.undo()
-        apply_state(before)
-    raise AssertionError("the graph was never lowered")
 
 
 def _leaf(*shape: int) -> Tensor:

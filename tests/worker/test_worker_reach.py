@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benches.corpus.ends import traced_key
 from compile_torch import messages
 from compile_torch.messages import replace_messages
 from compile_torch.operators import name_of
-from tests.worker.reach_samples import PROGRAMS, captured_graphs, traced_key
+from tests.worker.reach_samples import PROGRAMS, captured_graphs
 
 _CASES = [(name, dynamic) for name, program in PROGRAMS.items() for dynamic in program.dynamic]
 
@@ -17,7 +18,7 @@ def test_a_worker_rebuilds_the_graphs_of_plain_torch_and_traces_them(name: str, 
 
     assert graphs, "torch has no key for it"
     for made in graphs:
-        assert traced_key(made) == made.key
+        assert traced_key(made.spec) == made.key
 
 
 def test_a_call_that_tells_a_log_of_a_use_is_taken_out_and_never_named() -> None:
