@@ -1,23 +1,5 @@
 """The client's settings, read from the environment once.
 
-variable                       meaning                                                                  default
-=============================  =======================================================================  ================
-TORCH_COMPILE_CLIENT           `1` switches the client on; `auto` also starts a daemon where none is    off
-COMPILER_DAEMON_DIR            the daemon's directory, or one that `keys client` made for its client    (1)
-COMPILER_DAEMON_ADDRESS        `unix:PATH`, or `HOST:PORT`: loopback, or anywhere with keys for TLS     (2)
-TORCH_COMPILE_CLIENT_TIMEOUT   seconds that one graph may wait for the daemon, all steps together       600
-TORCH_COMPILE_CLIENT_HEDGE     seconds after which a compile that runs long is no longer waited for     120 (3)
-TORCH_COMPILE_CLIENT_READONLY  `1`: use what the daemon has and makes, publish nothing                  publish
-TORCH_COMPILE_CLIENT_ASYNC     `1`: run a graph eagerly until its artifact is there (5)                 off
-TORCH_COMPILE_CLIENT_VERIFY    share of hits, 0 to 1, that torch compiles here as well, to compare (6)  0
-TORCH_COMPILE_CLIENT_WARM      `1`: compile-only, as `compiler-daemon warm` sets it (4)                 off
-TORCH_COMPILE_CLIENT_REPORT    file that gets the counters at exit, as one JSON object; `-` is stdout   none
-TORCH_COMPILE_CLIENT_EXPLAIN   `1`: log at exit why each graph that missed did                           off
-TORCH_COMPILE_CLIENT_WITHOUT   parts of a fast start to do without, by commas (7)                       none
-TORCH_COMPILE_CLIENT_SKIP_TRACE  `1`: take what another process traced; `verify`: trace and compare (8)  off
-TORCH_COMPILE_CLIENT_LOG       `debug`, `info`, `warning`, `error` or `off`                             info
-=============================  =======================================================================  ================
-=======
 ===============================  ======================================================================  ===============
 variable                         meaning                                                                 default
 ===============================  ======================================================================  ===============
