@@ -53,8 +53,8 @@ _BREAKER = Edit(
 )
 _FAR = Edit(
     "tier/tiers.py",
-    "        await asyncio.wait({read.task}, timeout=budget_s)\n",
-    "        await asyncio.wait({read.task}, timeout=budget_s)\n        await asyncio.sleep(1)\n",
+    "        await asyncio.wait({begun.task}, timeout=budget_s)\n",
+    "        await asyncio.wait({begun.task}, timeout=budget_s)\n        await asyncio.sleep(1)\n",
 )
 
 WEAKNESSES = {
