@@ -78,7 +78,7 @@ def test_what_cannot_be_put_back_is_traced_with_its_reason(one_lab: Lab, daemon:
 
     for run in runs:
         assert run.result == dict.fromkeys(programs, True)
-        assert set(run.report["traces"]["refused"]) == {"graph_break", "dynamic", "graph", "distributed"}
+        assert set(run.report["traces"]["refused"]) >= {"graph_break", "dynamic", "graph", "distributed"}
     assert "graph_break is traced in each process (graph_break): dynamo breaks it into several graphs" in runs[0].err
 
 
