@@ -125,7 +125,7 @@ def _instructions(path: str) -> dict[str, list[str]]:
         elif found := re.match(r"^\s*[0-9a-f]+:\s+(.*)$", line):
             code = re.sub(r"\s*[<#].*", "", found[1])
             code = re.sub(r"0x[0-9a-f]+\(%rip\)", "_(%rip)", re.sub(r"\b[0-9a-f]{3,}\b", "_", code)).strip()
-            if not re.match(r"(data16|cs )*(nop|xchg +%ax,%ax)", code):
+            if not re.match(r"((data16|cs) )*(nop|xchg +%ax,%ax)", code):
                 current.append(code)
     return functions
 
