@@ -2,6 +2,7 @@
 #   make demo     set up, then the main job: one trainer four times, with and without the daemon
 #   make test     set up, then the tests
 #   make slow     set up, then the few tests that take a minute each; CI runs them, too
+#   make newest   the tests that meet torch's internals, on the newest torch: in an environment of its own, of about 6 GB
 #                 With TORCH=2.15.0, and PYTHON=python3.12 if you like, both use an environment of its own beside .venv
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
 #   make .venv    the set-up alone
@@ -28,9 +29,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Another torch has an environment of its own: `make test TORCH=2.15.0 PYTHON=python3.12`, say.
 VENV := .venv$(if $(TORCH),-torch-$(TORCH)-$(notdir $(PYTHON)))
+VENV_OF_NEWEST = .venv-torch-$(NEWEST)-$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow check protos matrix twins verified zoo corpus fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
+.PHONY: help demo test slow newest newest-venv check protos matrix twins verified zoo corpus fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +54,14 @@ test: .venv
 
 slow: .venv
 	$(BIN)/python -m pytest -m slow $(IN_TWO) $(PYTEST_ARGS)
+
+# What meets torch's internals: the worker, pairs of programs, and whole trainers.
+NEWEST := 2.15.0
+newest-venv:
+	@$(MAKE) --no-print-directory TORCH=$(NEWEST) .venv
+
+newest: newest-venv
+	$(VENV_OF_NEWEST)/bin/python -m pytest tests/worker tests/twins tests/e2e -m "not slow" $(IN_TWO) $(PYTEST_ARGS)
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -15,19 +15,6 @@ command -v "${CXX:-g++}" > /dev/null || {
     exit 1
 }
 
-# Without a GPU the CPU build that the tests run with; the registry's newest brings gigabytes of CUDA. The CPU build brings
-# no Triton: it gets the one that belongs to it.
-if [ -n "${TORCH:-}" ]; then
-    torch="torch==$TORCH"
-elif command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
-    torch="torch>=2.11,<2.16"
-else
-    torch="torch==2.13.0"
-    export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu}
-fi
-triton=()
-if [ "$torch $(uname -sm)" = "torch==2.13.0 Linux x86_64" ]; then triton=("triton==3.7.1"); fi
-
 if command -v uv > /dev/null; then
     [ -x "$venv/bin/python" ] || uv venv --quiet --seed --python "$python" "$venv"
     install=(uv pip install --quiet --python "$venv/bin/python")
@@ -35,9 +22,17 @@ else
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     install=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 fi
-echo "setting up $venv (first time: a minute or so)" >&2
+pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
+torch=$(bash tools/torch_to_install.sh "$venv/bin/python")
+# The CPU build brings no Triton: it gets the one that belongs to it.
+triton=()
+case "$torch $(uname -sm)" in
+    "torch==2.13.0+cpu Linux x86_64" | "torch==2.13.0 Linux x86_64") triton=("triton==3.7.1") ;;
+esac
+
+echo "setting up $venv with $torch (first time: a minute or so)" >&2
 # uv asks other places for torch than pip does; where it finds none, pip may.
-"${install[@]}" "$torch" || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$torch"
+"${install[@]}" "$torch" || "${pip[@]}" install "$torch"
 # Named again: what else is installed must not bring another torch.
 "${install[@]}" "$torch" "${triton[@]}" -e '.[dev,lab]'
 

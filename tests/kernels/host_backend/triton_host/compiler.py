@@ -19,6 +19,7 @@ from triton_host.program import HEADER, Program
 @dataclass(frozen=True)
 class HostOptions:
     num_warps: int = 1
+    warp_size: int = 32
     num_ctas: int = 1
     num_stages: int = 1
     debug: bool = False

@@ -59,6 +59,10 @@ class HostUtils:
         return program, program, 0, 0, 1024
 
     @staticmethod
+    def unload_module(module: Program) -> None:
+        """Do nothing: a program goes when nobody has it any more. Triton calls this from 3.9 on."""
+
+    @staticmethod
     def get_device_properties(device: int) -> dict[str, int]:
         return {"max_shared_mem": 2**16, "multiprocessor_count": 1, "warpSize": 32}
 
