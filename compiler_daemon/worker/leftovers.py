@@ -20,7 +20,11 @@ _logger = logging.getLogger(__name__)
 
 Probe = Callable[[], object]
 
-_OWN_THREADS = ("MainThread", "builds", "stands-back", "ThreadPoolExecutor", "AsyncCompile", "SubprocPool")
+_OWN_THREADS = (
+    *("MainThread", "builds", "stands-back", "ThreadPoolExecutor"),
+    # Of the pool of processes that compile Triton's kernels. The one that puts the pool to rest ends by itself.
+    *("InductorSubproc", "subproc_worker_timer"),
+)
 """Beginnings of the names of threads that we and torch's compiler start."""
 
 _SET_BY_TORCH = frozenset(

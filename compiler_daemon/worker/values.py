@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _MEMORY_FORMATS = {
     "preserve_format": torch.preserve_format,
 }
 _DEVICES = frozenset({"cpu", "cuda", "meta", "xpu", "mps"})
+_EVERYWHERE = frozenset({"cpu", "meta"})
 
 
 class Values:
@@ -129,4 +131,14 @@ class Values:
 def _device(kind: str, index: int | None) -> torch.device:
     if kind not in _DEVICES:
         raise MalformedError(f"no device {kind!r:.40} here")
-    return torch.device(kind) if index is None else torch.device(kind, index)
+    device = torch.device(kind) if index is None else torch.device(kind, index)
+    # torch itself would find out in the middle of a compile, with processes and threads started for that device.
+    if kind not in _EVERYWHERE and (count := _devices(kind)) <= (device.index or 0):
+        raise MalformedError(f"the graph is for {device}, and this worker has {count or 'no'} devices of that kind")
+    return device
+
+
+@functools.cache
+def _devices(kind: str) -> int:
+    module = torch.get_device_module(kind)
+    return int(module.device_count()) if module.is_available() else 0
