@@ -1,6 +1,6 @@
 """How much of what others wrote the daemon can take: models of PyPI's packages, trained and run with a real daemon.
 
-    python -m benches.corpus [--only NAME ...] [--json FILE]
+    python -m benches.corpus [--only NAME ...] [--json FILE] [--folder DIR]
 
 Each entry runs in three processes with empty directories: torch alone, with a daemon that has nothing of it, and with
 that daemon again. Losses, gradients, parameters and outputs must be the same in all three, bit for bit. With `--json`
@@ -14,6 +14,7 @@ second start compiled anything that torch can cache, or the daemon compiled less
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -42,13 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         for entry in corpus.values():
             say(f"{entry.name}  {entry.package}  {entry.traits}")
         return 0
-    chosen = [entry for name, entry in corpus.items() if not options.only or name in options.only]
+    chosen = [corpus[name] for name in dict.fromkeys(options.only or corpus)]
     there = [entry for entry in chosen if find_spec(entry.package.replace("-", "_")) is not None]
     if missing := sorted({entry.package for entry in chosen} - {entry.package for entry in there}):
         say(f"left out, because not installed: {', '.join(missing)}")
     rows = _kept(options.json, again=options.again, chosen=chosen if options.only else [])
-    with tempfile.TemporaryDirectory(prefix="compiler-daemon-corpus-") as text:
-        run = Corpus(Path(text))
+    with contextlib.ExitStack() as stack:
+        fresh = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="compiler-daemon-corpus-"))
+        run = Corpus(Path(fresh) / "corpus")
         try:
             _run(run, [entry for entry in there if entry.name not in rows], rows, options.json)
         finally:
@@ -66,8 +68,13 @@ def _options(argv: list[str] | None, corpus: dict[str, Entry]) -> argparse.Names
     parser = argparse.ArgumentParser(
         prog="python -m benches.corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=list(corpus), help="these entries")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", choices=list(corpus), help="these entries, in this order"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, and go on from those it has")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="work here, and leave torch's headers for the next run"
+    )
     parser.add_argument("--again", action="store_true", help="run what the file has once more")
     parser.add_argument("--list", action="store_true", help="say which entries there are")
     return parser.parse_args(argv)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch._dynamo import config as dynamo_config
+from torch._dynamo.exc import TensorifyScalarRestartAnalysis
+from torch._dynamo.symbolic_convert import TensorifyState
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd import autograd_cache
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
@@ -18,7 +20,7 @@ from torch._inductor import config as inductor_config
 
 from compile_client.graphs.capture import capture
 from compile_torch.key.key_parts import full_key, gathered_parts
-from compile_torch.key.state import apply_state, dynamo_patch, read_state
+from compile_torch.key.state import apply_state, dynamo_patch, numbers_made_constants, read_state
 from compile_torch.patches import Patches
 from compile_torch.settings import daemon_settings
 from compile_torch.versions import torch_version
@@ -110,6 +112,7 @@ def traced_key(data: bytes) -> str:
     patches.replace(autograd_cache, "autograd_cache_key", keying)
     patches.replace(AOTAutogradCache, "_lookup", lambda _: lambda *_, **__: None)
     patches.replace(compile_fx, "fx_codegen_and_compile", lowering)
+    constants: list[str] = []
     try:
         with (
             functorch_config.patch(functorch_patch(spec.functorch)),
@@ -122,7 +125,12 @@ def traced_key(data: bytes) -> str:
                 compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
     except _EnoughError:
         return str(keys[0])
+    except TensorifyScalarRestartAnalysis:
+        constants = numbers_made_constants()
+        raise
     finally:
         patches.undo()
         apply_state(before)
+        for name in constants:  # dynamo traces the program again, and would come here with the same graph forever
+            TensorifyState.specialize(name)
     raise KeyDiffersError("the rebuilt graph was never lowered")

@@ -1,6 +1,7 @@
 """An entry's three processes: torch alone, with a daemon that has nothing of it, and with that daemon again.
 
-Each has empty folders for torch's and Triton's caches. TMPDIR, where torch keeps precompiled headers, is one for all.
+Each has empty folders for torch's and Triton's caches. TMPDIR, where torch keeps precompiled headers, is one for all,
+and the daemon's headers are the last run's, where it left its folder.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ class Corpus:
     """Runs entries, one after the other, with one daemon for all; starts it for the first."""
 
     def __init__(self, folder: Path) -> None:
+        """Of what an earlier run has left in `folder` only the headers stay, which are torch's and no entry's."""
         self._folder = folder
         self._daemon: ServedDaemon | None = None
-        (folder / "tmp").mkdir(parents=True)
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+        for left in (folder / "d").glob("*"):
+            if left.name != "headers":
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def run(self, entry: Entry) -> dict[str, Any]:
         """Return the row of an entry: its figures, or why one of its processes failed."""
