@@ -8,14 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from torch._functorch._aot_autograd import autograd_cache
+from torch._inductor import compile_fx
 from torch._inductor.compile_worker.subproc_pool import SubprocPool
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from compile_torch.key.key_parts import full_key, gathered_parts
+from compile_torch.patches import Patches
+from compile_torch.settings import daemon_settings
+from compile_torch.versions import torch_version
 from compile_wire.errors import MalformedError
+from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import encode_graph, tensor_value
 from compiler_daemon.worker import values
 from compiler_daemon.worker.leftovers import Leftovers, process_probes
 from compiler_daemon.worker.rebuild import rebuild
-from tests.worker.worker_samples import OUT, TENSOR, Worker, X, checked, graph, module, node
+from tests.worker.worker_samples import OUT, TENSOR, Worker, X, captured, checked, graph, module, node
 
 needs_none = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -60,3 +69,57 @@ def test_the_pool_in_which_torch_compiles_kernels_for_gpus_is_nothing_that_a_gra
         pool.shutdown()
 
     assert running == []
+
+
+class _KeyKnownError(BaseException):
+    """Raised to leave torch's compile. It is no `Exception`, because torch catches those."""
+
+
+def rebuilt_key(data: bytes) -> str:
+    """Rebuild a graph and return the key that torch, and we, have for it then; nothing is traced."""
+    spec, version, keys = decode_graph(data), torch_version(), []
+    assert version is not None
+
+    def keying(original: Any) -> Any:
+        def autograd_cache_key(gm: Any, inputs: Any, config: Any, *rest: Any, **named: Any) -> Any:
+            config = dataclasses.replace(config, dynamic_shapes=spec.dynamic_shapes)
+            found = original(gm, inputs, config, *rest, **named)[0]
+            keys.append(full_key(found, gathered_parts(version, inputs)))
+            raise _KeyKnownError
+
+        return autograd_cache_key
+
+    patches = Patches()
+    patches.replace(autograd_cache, "autograd_cache_key", keying)
+    rebuilt = rebuild(spec)
+    try:
+        with daemon_settings(), torch._guards.tracing(torch._guards.TracingContext(rebuilt.fake_mode)):
+            compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
+    except _KeyKnownError:
+        pass
+    finally:
+        patches.undo()
+    (key,) = keys
+    return str(key)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_graph_for_a_gpu_that_is_not_here_is_captured_of_fake_tensors_and_rebuilt_with_its_key(
+    dynamic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "_devices", lambda kind: {"cuda": 1}[kind])
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+
+    def fake(device: str) -> FakeTensor:
+        with mode:
+            return FakeTensor(mode, torch.empty(6, 10, device="meta"), torch.device(device))
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(x).sum(0) + torch.ones(x.shape[1], device=x.device)
+
+    with mode:
+        on_gpu, on_cpu = (captured(function, fake(device), dynamic=dynamic) for device in ("cuda:0", "cpu"))
+
+    assert on_gpu.key != on_cpu.key
+    assert rebuilt_key(on_gpu.spec) == on_gpu.key
+    assert rebuilt_key(on_cpu.spec) == on_cpu.key
