@@ -68,6 +68,8 @@ def capture(gm: torch.fx.GraphModule, example_inputs: Any, *, dynamic_shapes: bo
 
     Raises `CannotCarryError` with a reason for people; `MalformedError` where a bound is broken.
     """
+    if gm.meta.get("cudagraph_annotation") is not None:
+        raise CannotCarryError("the program says of this graph whether it becomes a CUDA graph (override_cudagraphs)")
     tables = Tables(_shape_env())
     modules: list[ModuleSpec | None] = []
     _module(gm, tables, modules, name="")
