@@ -47,6 +47,8 @@ ROWS = {
         script="accelerated.py", needs=("accelerate",), launcher=_ACCELERATE
     ),
     "diffusers loop, EMA": Row(script="denoising.py", needs=("diffusers",)),
+    "x-transformers' loop, accumulation": Row(script="autoregressive.py", needs=("x_transformers",)),
+    "a DataLoader with workers": Row(script="loading.py"),
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
     "python -m of a package that changes its folder": Row(
         script="packaged", launcher=("-m", "packaged"), in_folder=True, slow=False, environment={"PYTHONPATH": _PATH}
