@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch._functorch._aot_autograd import autograd_cache
+from torch._guards import TracingContext, tracing
 from torch._inductor import compile_fx
 from torch._inductor.compile_worker.subproc_pool import SubprocPool
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -93,7 +94,7 @@ def rebuilt_key(data: bytes) -> str:
     patches.replace(autograd_cache, "autograd_cache_key", keying)
     rebuilt = rebuild(spec)
     try:
-        with daemon_settings(), torch._guards.tracing(torch._guards.TracingContext(rebuilt.fake_mode)):
+        with daemon_settings(), tracing(TracingContext(rebuilt.fake_mode)):
             compile_fx.compile_fx(rebuilt.gm, rebuilt.inputs)
     except _KeyKnownError:
         pass
