@@ -66,8 +66,38 @@ def _scrub_code(code: Any) -> None:
         code.cache_linemap = []
     if isinstance(getattr(code, "source_code", None), str):
         code.source_code = _KERNEL_ORIGIN.sub(r"\1", code.source_code)
-    if kernels := getattr(getattr(code, "_triton_bundle", None), "kernel_artifacts", None):
+    bundle = getattr(code, "_triton_bundle", None)
+    if kernels := getattr(bundle, "kernel_artifacts", None):
         kernels[:] = [_without_directories(kernel) for kernel in kernels]
+    for launched in getattr(bundle, "static_autotuners", None) or ():
+        _at_home_anywhere(launched.kernel)
+
+
+class _InCache:
+    """A path that becomes one in the cache of the process that unpickles it: the pickle calls functions of torch's."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        return (os.path.join, (_InCache(), *self._parts)) if self._parts else (cache_dir, ())
+
+
+def _at_home_anywhere(tuner: Any) -> None:
+    """Have a kernel that torch launches statically keep what it finds out in the cache of the process that runs it.
+
+    torch keeps the file that the kernel was read from, and beside it the best of several configurations, once they were
+    timed. Both are paths of the process that compiled it: where that was on another machine, the first call would fail.
+    """
+    if isinstance(getattr(tuner, "filename", None), str):
+        tuner.filename = _InCache(*tuner.filename.split(os.sep)[-2:])  # torch's own layout: a folder, and a file
+    kept: Any = getattr(getattr(tuner, "save_cache_hook", None), "__self__", None)
+    if getattr(kept, "local_cache", None):
+        backend, path = kept.local_cache
+        if isinstance(path, str):
+            kept.local_cache = (backend, _InCache(*path.split(os.sep)[-2:]))
 
 
 def _without_directories(kernel: Any) -> Any:

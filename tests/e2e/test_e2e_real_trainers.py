@@ -57,6 +57,7 @@ ROWS = {
 }
 
 
+@pytest.mark.timeout(1800)  # three trainers, one after the other, each with packages that take seconds to import
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if row.slow else [], id=name) for name, row in ROWS.items()]
 )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -90,3 +95,29 @@ def instructions(binary: bytes, folder: Path) -> str:
     listing = subprocess.run([program, "-sass", path], capture_output=True, text=True, check=True).stdout
     assert "EXIT" in listing
     return listing
+
+
+def test_a_kernel_that_torch_launches_statically_is_at_home_where_it_is_loaded(tmp_path: Path) -> None:
+    """Its file and the best of its configurations are sought and kept in the cache of the process that runs it."""
+    payload, there, here = tmp_path / "payload", tmp_path / "there", tmp_path / "here"
+
+    _static("write", payload, there)
+    shutil.rmtree(there)
+    said = _static("read", payload, here)
+
+    assert str(there).encode() not in payload.read_bytes()
+    assert said["launched_statically"] == [said["name"]] == ["doubled"]
+    assert said["arguments"] == "OOi"
+    assert said["below_its_own_cache"]
+    assert (said["kept_below_its_own_cache"], said["found_again"]) == (1, [1, "hit"])
+    assert not there.exists()
+
+
+def _static(what: str, payload: Path, caches: Path) -> dict[str, Any]:
+    script = Path(__file__).parent / "trainers" / "static_payload.py"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
+    places = {"TORCHINDUCTOR_CACHE_DIR": str(caches), "TRITON_CACHE_DIR": str(caches / "triton")}
+    command = [sys.executable, script, what, payload]
+    done = subprocess.run(command, capture_output=True, text=True, env=kept | places, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
