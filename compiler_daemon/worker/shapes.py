@@ -17,7 +17,7 @@ from typing import Any
 import sympy
 import torch
 from torch._dynamo import source as dynamo_sources
-from torch._guards import Source
+from torch._guards import ShapeGuard, Source
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy import functions as torch_functions
@@ -181,12 +181,20 @@ class Shapes:
             self._refine(symbol)
 
     def _guard(self, fact: Any) -> None:
+        known = len(self.shape_env.guards)
         try:
             holds = bool(self.shape_env.evaluate_expr(fact))
+            if holds and len(self.shape_env.guards) == known:
+                self._note(fact)
         except Exception as error:
             raise MalformedError(f"{fact} cannot be a guard: {type(error).__name__}") from error
         if not holds:
             raise MalformedError(f"the guard {fact} does not hold for the values of its symbols")
+
+    def _note(self, fact: Any) -> None:
+        """Add a guard that follows from the others here, and did not where the trainer met it: a compile reads it."""
+        if fact.free_symbols:
+            self.shape_env.guards.append(ShapeGuard(fact, self.shape_env._get_sloc(), size_oblivious=False))
 
     def _refine(self, spec: SymbolSpec) -> None:
         symbol = self._symbols[spec.name]

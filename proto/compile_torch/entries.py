@@ -91,8 +91,9 @@ def _at_home_anywhere(tuner: Any) -> None:
     torch keeps the file that the kernel was read from, and beside it the best of several configurations, once they were
     timed. Both are paths of the process that compiled it: where that was on another machine, the first call would fail.
     """
-    if isinstance(getattr(tuner, "filename", None), str):
-        tuner.filename = _InCache(*tuner.filename.split(os.sep)[-2:])  # torch's own layout: a folder, and a file
+    for holder, name in ((getattr(tuner, "fn", None), "file_name"), (tuner, "filename")):
+        if isinstance(path := getattr(holder, name, None), str):
+            setattr(holder, name, _InCache(*path.split(os.sep)[-2:]))  # torch's own layout: a folder, and a file
     kept: Any = getattr(getattr(tuner, "save_cache_hook", None), "__self__", None)
     if getattr(kept, "local_cache", None):
         backend, path = kept.local_cache

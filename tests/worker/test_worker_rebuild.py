@@ -11,6 +11,7 @@ from torch import nn
 from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import encode_graph
 from compiler_daemon.worker.rebuild import rebuild
+from tests.worker.hostile_samples import S, shaped
 from tests.worker.worker_samples import Worker, captured, checked, graph
 
 
@@ -88,3 +89,14 @@ def test_tensors_cost_nothing_however_large_they_say_they_are() -> None:
         rebuild(checked(graph(inputs=[huge])))
     except ValueError as error:
         assert "cannot be" in str(error)  # noqa: PT017 - either answer is fine, as long as it comes at once
+
+
+@pytest.mark.parametrize("order", [(2, 4), (4, 2)])
+def test_what_the_trainer_has_guarded_on_is_a_guard_here_even_where_it_follows_from_another(
+    order: tuple[int, int],
+) -> None:
+    rows = [["Symbol", S], ["Integer", "4"], ["GreaterThan", 0, 1], ["Integer", "2"], ["StrictGreaterThan", 0, 3]]
+
+    rebuilt = rebuild(checked(shaped(rows, size=0, guards=list(order))))
+
+    assert {str(guard.expr) for guard in rebuilt.fake_mode.shape_env.guards} == {f"{S} >= 4", f"{S} > 2"}
