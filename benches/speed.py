@@ -45,8 +45,13 @@ class Part:
         return None if more is None else ["-m", f"benches.{self.module or self.name}", *more]
 
 
+_STARTS = (
+    "eager,traced,torch_cold,torch_local_warm,torch_portable_empty,torch_redis_empty,"
+    "daemon_cold,daemon_warm_empty,daemon_warm_local"
+)
+"""What both documents of starts have; precompile, skipped traces and eight at once have one of their own."""
 PARTS = (
-    Part("startup", ("--rounds", "1"), ("--rounds", "3")),
+    Part("startup", ("--rows", _STARTS, "--rounds", "1"), ("--rows", _STARTS, "--rounds", "3")),
     # Eight trainers would take the short form over its quarter of an hour; with fewer resolutions it asks for less.
     Part("sweep", ("--trainers", "4"), ("--trainers", "1,2,4,8", "--rounds", "3")),
     Part("wire", ("--rounds", "3"), ("--rounds", "5")),
@@ -55,7 +60,7 @@ PARTS = (
     Part(
         "models",
         None,
-        ("--models", "multires@4,multires@8,gradients,backbones", "--rounds", "1"),
+        ("--rows", _STARTS, "--models", "multires@4,multires@8,gradients,backbones", "--rounds", "1"),
         module="startup",
     ),
 )

@@ -194,6 +194,97 @@ def _models(results: Results) -> str:
     return "\n".join([*lines, "", f"Seconds. {_machine(results)} `{results['command']}`"])
 
 
+_WARM_TITLES = {
+    "eager": "eager",
+    "traced": "traced only",
+    "torch_local_warm": "torch, its local cache",
+    "torch_portable_empty": "torch, its portable cache",
+    "torch_precompile_local": "torch's precompile, local",
+    "torch_precompile_portable": "torch's precompile, portable",
+    "daemon_warm_empty": "daemon",
+    "daemon_skip_empty": "daemon, no trace",
+    "eager_x8": "eager, 8 at once",
+    "daemon_skip_x8": "daemon, no trace, 8 at once",
+}
+_WARM_GOALS = ("eager", "torch_local_warm", "torch_portable_empty")
+
+
+def _warm(results: Results) -> str:
+    rows, failures = results["rows"], results["failures"]
+    lines = [_row("model", "frames traced", *_WARM_TITLES.values()), "|---|" + "---:|" * (1 + len(_WARM_TITLES))]
+    for model in results["models"]:
+        cells = []
+        for name in _WARM_TITLES:
+            row = rows.get(f"{name}@{model}")
+            cells.append("ended" if f"{name}@{model}" in failures else "" if row is None else f"{row['seconds']:.2f}")
+        skipped = rows.get(f"daemon_skip_empty@{model}", {})
+        lines.append(_row(model, f"{skipped['frames_traced']:.0f}" if skipped else "", *cells))
+    lines += ["", _row("model", "ratio of medians", "goal", "measured", ""), "|---|---|---:|---:|---|"]
+    for model in results["models"]:
+        pairs = [("daemon_skip_empty", below) for below in _WARM_GOALS] + [("daemon_skip_x8", "eager_x8")]
+        for above, below in pairs:
+            name = f"{above}@{model}/{below}@{model}"
+            if (measured := results["ratios"].get(name)) is None:
+                continue
+            goal = results["goals"].get(name)
+            verdict = "" if goal is None else "reached" if measured <= goal else "**missed**"
+            words = f"{_WARM_TITLES[above]} / {_WARM_TITLES[below]}"
+            lines.append(_row(model, words, "" if goal is None else f"≤ {goal:g}", f"{measured:.2f}", verdict))
+    lines += ["", f"Seconds, medians of {_rounds(rows)} rounds. {_machine(results)}"]
+    lines += [f"`{name.replace('@', '` of ', 1)} ended: {how}" for name, how in sorted(failures.items())]
+    return "\n".join(lines)
+
+
+def _rounds(rows: Results) -> str:
+    found = sorted({row["rounds"] for row in rows.values()})
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+_PART_TITLES = {
+    "collector": "the collector held back",
+    "digests": "digests remembered",
+    "traces": "traces skipped",
+    "imports": "imports last",
+}
+
+
+def _parts(results: Results) -> str:
+    rows = results["rows"]
+    head = [f"without {title}" for title in _PART_TITLES.values()]
+    lines = [_row("model", "with all", *head), "|---|" + "---:|" * (1 + len(head))]
+    for model in results["models"]:
+        if (whole := rows.get(f"daemon_skip_empty@{model}")) is None:
+            continue
+        cells = []
+        for part in _PART_TITLES:
+            less = rows.get(f"daemon_without_{part}@{model}")
+            cells.append("" if less is None else _more(whole, less))
+        lines.append(_row(model, f"{whole['seconds']:.2f} ({whole['cpu_s']:.2f})", *cells))
+    return "\n".join(
+        [*lines, "", "Seconds, and seconds of processor; what each part saves, likewise, in the same run."]
+    )
+
+
+def _more(whole: Results, less: Results) -> str:
+    return f"{less['seconds'] - whole['seconds']:+.2f} ({less['cpu_s'] - whole['cpu_s']:+.2f})"
+
+
+_ACTIVATION_WAYS = {"torch_precompile": "torch's precompile", "daemon_skip": "daemon, traces skipped"}
+
+
+def _activations(results: Results) -> str:
+    lines = [
+        _row("the activation is", "second process with", "computed", "frames traced", "said"),
+        "|---|---|---|---:|---|",
+    ]
+    for row in results["rows"]:
+        where = "a global of the module" if row["where"] == "module" else "an attribute of the object"
+        said = f"`{row['said']}`" if row["said"] else "nothing"
+        computed = row["computed"] if row["computed"] == "eager's" else f"**{row['computed']}**"
+        lines.append(_row(where, _ACTIVATION_WAYS[row["way"]], computed, row.get("frames_traced", ""), said))
+    return "\n".join([*lines, "", _machine(results)])
+
+
 _STARTS = {
     "torch_cold": "a cold torch",
     "torch_local_warm": "torch with its local cache warm",
@@ -253,6 +344,15 @@ _PLACES = (
     Place(_PAGE, "first-run-table", _FIRST / "first_run.json", _first_run, "python -m benches.first_run"),
     Place(_PAGE, "first-run-kept-table", _FIRST / "first_run_kept.json", _first_run, "python -m benches.first_run"),
     Place(_PAGE, "models-table", _SPEED / "models.json", _models, "python -m benches.speed --full --only models"),
+    *(
+        Place(_PAGE, f"{kind}-table-{torch}", _SPEED / f"{file}-{torch}.json", render, "python -m benches.startup")
+        for torch in ("2.13.0", "2.15.0")
+        for kind, file, render in (
+            ("warm", "warm", _warm),
+            ("parts", "warm", _parts),
+            ("activations", "activations", _activations),
+        )
+    ),
     Place(_PAGE, "goals-table", _SPEED / "speed.json", _goals, "make bench"),
     Place(_PAGE, "zoo-table", _ROOT / "benches" / "results" / "zoo" / "zoo.json", _zoo, "make zoo"),
 )

@@ -7,7 +7,9 @@ that is slow for a while is slow for all of them; what is compared are medians o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -32,6 +34,14 @@ _RUN_S = 900.0
 
 class BenchError(Exception):
     """A bench cannot be run; the text says why."""
+
+
+class TrainerFailedError(BenchError):
+    """A trainer's process has ended with an error."""
+
+    def __init__(self, text: str, last_line: str) -> None:
+        super().__init__(f"{text}: {last_line}" if last_line else text)
+        self.last_line = last_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +83,20 @@ class TrainerResult:
 class RunningTrainer:
     """One trainer's process, running. The trainer is told when it was started, for its own clock."""
 
-    def __init__(self, command: Sequence[str], home: CacheDirs, **environment: str) -> None:
+    def __init__(self, command: Sequence[str], home: CacheDirs, log: Path | None = None, /, **environment: str) -> None:
+        """Start it. What it says on stderr goes to the file `log`, or else where this process says it."""
         self._start = time.time()
-        self._process = start_child(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE,
-            env=clean_environment() | home.environment | {"BENCH_STARTED": repr(self._start)} | environment,
-        )
+        self._log = log
+        with contextlib.ExitStack() as stack:
+            self._process = start_child(
+                [sys.executable, *command],
+                stdout=subprocess.PIPE,
+                stderr=None if log is None else stack.enter_context(log.open("wb")),
+                env=clean_environment() | home.environment | {"BENCH_STARTED": repr(self._start)} | environment,
+            )
 
     def end(self) -> TrainerResult:
-        """Wait for it; raise `BenchError` where it failed."""
+        """Wait for it; raise `BenchError` where it took too long, `TrainerFailedError` where it failed."""
         try:
             out, _ = self._process.communicate(timeout=_RUN_S)
         except subprocess.TimeoutExpired:
@@ -92,9 +106,16 @@ class RunningTrainer:
         seconds = time.time() - self._start
         lines = out.decode().splitlines()
         if self._process.returncode or not lines:
-            raise BenchError(f"a trainer ended with exit code {self._process.returncode}")
+            said = self._log.read_text(errors="replace") if self._log is not None else ""
+            raise TrainerFailedError(f"a trainer ended with exit code {self._process.returncode}", _error(said))
         result: dict[str, Any] = json.loads(lines[-1])
         return TrainerResult(seconds, float(result.pop("cpu_s", 0.0)), result)
+
+
+def _error(said: str) -> str:
+    """Return the line of a traceback that says what went wrong; empty where there is none."""
+    found = re.findall(r"^[\w.]*(?:Error|Exception|Unsupported)\b.*$", said, re.MULTILINE)
+    return found[-1][:200] if found else ""
 
 
 @dataclass(slots=True)
@@ -167,11 +188,13 @@ def finish(
     *,
     limits: Mapping[str, float] = MappingProxyType({}),
     show: Sequence[str] = (),
+    added_to: Path | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Print the tables, write the document where asked, print it as the last line, and return it.
 
     `limits` are goals that are no ratios, by `row:figure`; `show` says which figures the table has, all by default.
+    A document that is at `added_to` is written again with these rows added, or put in place of its own.
     """
     found = {ratio.name: ratio.of(rows) for ratio in ratios}
     limits = {name: limit for name, limit in limits.items() if name.partition(":")[0] in rows}
@@ -187,10 +210,27 @@ def finish(
     console = Console(width=120)
     console.print(_rows_table(title, rows, show))
     console.print(_ratios_table(ratios, found, rows, limits))
+    if added_to is not None and added_to.exists():
+        document = _together(json.loads(added_to.read_text()), document)
     if out is not None:
         write_document(out, document)
     last_line(document)
     return document
+
+
+def _together(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with what both have. Raises `BenchError` where they are of two machines, or two torches."""
+    if before["machine"] != now["machine"]:
+        raise BenchError(f"the document is of another machine: {before['machine']}, and this is {now['machine']}")
+    both = before | now
+    for name, value in now.items():
+        if name == "machine":
+            continue
+        if isinstance(value, dict):
+            both[name] = before.get(name, {}) | value
+        elif isinstance(value, list):
+            both[name] = list(dict.fromkeys([*before.get(name, []), *value]))
+    return both
 
 
 def _chosen(given: str, rows: Sequence[str]) -> list[str]:
