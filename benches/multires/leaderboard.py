@@ -96,7 +96,10 @@ def rows_of(folder: Path) -> list[Row]:
             reached[resolution] = [one for one in found if one is not None]
         model = MODELS[config["backbone"]["kind"]]
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-        rows.append(Row(f"{model}, {mode}, {count}", reached, command, notes))
+        said = config["target"]
+        rows.append(
+            Row(f"{model} says {said}, {mode}, {config['train']['steps']} steps, {count}", reached, command, notes)
+        )
     return rows
 
 
@@ -116,7 +119,7 @@ def page(rows: list[Row]) -> str:
         [row.name, *(cell(row, side) for side in sides), f"`{row.command}`", row.notes or "-"]
         for row in sorted(rows, key=best)
     ]
-    header = ["model, mode", *(f"{side} px" for side in sides), "command", "notes"]
+    header = ["model, mode, length", *(f"{side} px" for side in sides), "command", "notes"]
     text = (
         "Seconds of CPU that a training needs until the worst |z| of the panel is below "
         f"{REACHED:.0f}: until no metric tells its samples from true boards. A row that does not come there says the "

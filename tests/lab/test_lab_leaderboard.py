@@ -42,7 +42,12 @@ def finished(folder, worst, *, metrics=tuple(m.name for m in METRICS)):
     ]
     write(folder / "scores.csv", scores)
     write(folder / "losses.csv", losses)
-    config = {"buckets": {"resolutions": [16, 64]}, "backbone": {"kind": "BackboneConfig"}}
+    config = {
+        "buckets": {"resolutions": [16, 64]},
+        "backbone": {"kind": "BackboneConfig"},
+        "target": "x0",
+        "train": {"steps": 20},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "report.md").write_text("# multires\n\nCommand: `python -m benches.multires --preset x`  \n")
     return folder
@@ -54,7 +59,7 @@ def test_a_row_says_when_the_goal_was_reached_or_the_best_that_was_and_failing_r
     text = page(rows_of(finished(tmp_path / "run", worst)))
 
     lines = [line for line in text.splitlines() if line.startswith("| HybridDiT")]
-    assert lines[0].startswith("| HybridDiT, good, 1 seed | **20 s** | not measured |")
+    assert lines[0].startswith("| HybridDiT says x0, good, 20 steps, 1 seed | **20 s** | not measured |")
     assert f"z 40 ({METRICS[1].name}), overall " in lines[1]
     assert " after 20 s" in lines[1]
     assert all("`python -m benches.multires --preset x`" in line for line in lines)
