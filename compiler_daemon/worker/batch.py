@@ -11,6 +11,7 @@ code. A kernel of a form that is not known here is none of ours: `NotBatchableEr
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -73,6 +74,12 @@ class Kernel:
         return cls(source, sources[0], target, words[0], flags, libraries)
 
     @property
+    def mark(self) -> str:
+        """What its names end in where it is built beside others: its own, so that no batch changes what is built."""
+        name = os.path.basename(self.path)  # torch's digest of the source and of how it is built
+        return f"{int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big'):015d}"
+
+    @property
     def alike(self) -> tuple[object, ...]:
         """What is equal for kernels that may be compiled together."""
         return (self.compiler, self.flags, self.libraries)
@@ -88,14 +95,16 @@ def shared_out(kernels: Sequence[Kernel], ways: int) -> list[list[Kernel]]:
 
 
 def composed(kernels: Sequence[Kernel]) -> str:
-    """Return one source for all; the n-th kernel's entry is `PyInit_kernel_n`.
+    """Return one source for all; a kernel's entry is `PyInit_kernel_` and its mark.
 
     The texts of a kernel's assertions name its own file and line.
     """
+    if len({kernel.mark for kernel in kernels}) < len(kernels):
+        raise NotBatchableError("two kernels have one mark")
     parts = ["#define PY_SSIZE_T_CLEAN\n", *(f"#include {name}\n" for name in _INCLUDES)]
-    for number, kernel in enumerate(kernels):
-        parts += [f"#define {name} {name}_{number}\n" for name in _RENAMED]
-        parts += [f"namespace batched_{number} {{\n", f"#line 1 {_quoted(kernel.path)}\n", kernel.source, "\n}\n"]
+    for kernel in kernels:
+        parts += [f"#define {name} {name}_{kernel.mark}\n" for name in _RENAMED]
+        parts += [f"namespace batched_{kernel.mark} {{\n", f"#line 1 {_quoted(kernel.path)}\n", kernel.source, "\n}\n"]
         parts += [f"#undef {name}\n" for name in _RENAMED]
     return "".join(parts)
 
@@ -106,13 +115,13 @@ def compile_command(kernel: Kernel, source_path: str, object_path: str) -> list[
     return [kernel.compiler, *kernel.flags, *sections, "-c", source_path, "-o", object_path]
 
 
-def link_command(kernel: Kernel, number: int, object_path: str, *, exports: str, stand_ins: str) -> list[str]:
-    """Return what links the n-th kernel's object, but for its target; `stand_ins` is a folder of libraries."""
+def link_command(kernel: Kernel, object_path: str, *, exports: str, stand_ins: str) -> list[str]:
+    """Return what links a kernel's object, but for its target; `stand_ins` is a folder of libraries."""
     linker = (
         "--gc-sections",
         "-S",
-        f"-u,{_INIT}_{number}",
-        *(f"--defsym={name}={name}_{number}" for name in _RENAMED),
+        f"-u,{_INIT}_{kernel.mark}",
+        *(f"--defsym={name}={name}_{kernel.mark}" for name in _RENAMED),
         f"--version-script={exports}",
     )
     # A stand-in defines nothing, so that a linker which leaves out what nobody needs would leave it out.

@@ -10,9 +10,7 @@ together is `batch`'s; whatever goes wrong there, torch builds them one by one, 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
 import logging
 import os
 import subprocess
@@ -91,7 +89,6 @@ class Builds:
         self._lock = threading.Lock()
         self._round = _Round()
         self._warming: threading.Thread | None = None
-        self._numbers = itertools.count()
         self._stand_ins: dict[str, str] = {}
         self._proven = False
         """Whether torch is as known, and nothing has spoken against it since."""
@@ -256,22 +253,18 @@ class Builds:
     def _build(self, share: Sequence[Kernel]) -> None:
         """Make the objects of kernels with one command line."""
         stand_ins = self._stand_ins_for(share[0])
-        number = next(self._numbers)
-        stem = os.path.join(self._folder, f"batch-{number}")
-        try:
-            with open(f"{stem}.cpp", "w") as file:
+        # The compiler writes the file's name into what it makes, so that each batch has a folder, and all one name.
+        with tempfile.TemporaryDirectory(prefix="batch-", dir=self._folder, ignore_cleanup_errors=True) as folder:
+            source, together = os.path.join(folder, "batch.cpp"), os.path.join(folder, "batch.o")
+            with open(source, "w") as file:
                 file.write(composed(share))
-            _call(compile_command(share[0], f"{stem}.cpp", f"{stem}.o"))
-            for at, kernel in enumerate(share):
-                made = f"{stem}-{at}.so"
+            _call(compile_command(share[0], source, together))
+            for kernel in share:
+                made = os.path.join(folder, "kernel.so")
                 exports = os.path.join(stand_ins, "exports")
-                command = link_command(kernel, at, f"{stem}.o", exports=exports, stand_ins=stand_ins)
+                command = link_command(kernel, together, exports=exports, stand_ins=stand_ins)
                 _call([*command, "-o", made])
                 os.replace(made, kernel.target)
-        finally:
-            for path in (f"{stem}.cpp", f"{stem}.o", *(f"{stem}-{at}.so" for at in range(len(share)))):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
 
     def _stand_ins_for(self, kernel: Kernel) -> str:
         names = stand_in_names(kernel)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from torch._inductor.codecache import CppPythonBindingsCodeCache
 from torch._inductor.utils import fresh_inductor_cache
 
 from compile_torch.kernels import SharedObjects
+from compile_torch.objects import portable
 from compile_torch.patches import Patches
+from compile_wire.digest import digest_of
 from compiler_daemon.worker.builds import Builds
 
 _KERNEL = """
@@ -34,6 +37,7 @@ ALIKE = [_KERNEL % ("", f"{n}.0f") for n in (1, 2, 3)]
 CLASHING = [_KERNEL % (f'extern "C" float helper({t} x) {{ return x; }}', "helper(4)") for t in ("int", "long")]
 INCLUDING = [_KERNEL % ("#include <vector>", f"std::vector<float>{{{n}.0f}}[0]") for n in (5, 6)]
 PLACED = [_KERNEL % ("", f'{n * 1000}.0f + __LINE__ + (std::strstr(__FILE__, ".main.cpp") ? 0 : 100)') for n in (1, 2)]
+SHARED = [_KERNEL % ("", f"float(std::to_string({n}).size())") for n in (10, 200, 3000)]
 BROKEN = [_KERNEL % ("", "nobody_knows_this"), _KERNEL % ("", "7.0f")]
 
 
@@ -63,6 +67,8 @@ def main(folder: Path) -> None:
         "equal": torch.equal(out_torch, out_us),
         "said_at_first": list(said),
     }
+    batches = (SHARED, SHARED[1:], [*SHARED[1:], SHARED[0]])
+    results["batches"] = [_objects(builds, folder / f"batch-{n}", batch) for n, batch in enumerate(batches)]
     samples = {"alike": ALIKE, "clashing": CLASHING, "including": INCLUDING, "placed": PLACED, "broken": BROKEN}
     for name, sources in samples.items():
         said.clear()
@@ -104,6 +110,16 @@ def _run(builds: Builds, sources: list[str]) -> list[float | str]:
     except Exception as error:  # noqa: BLE001 - as above
         values.append(type(error).__name__)
     return values
+
+
+def _objects(builds: Builds, folder: Path, sources: list[str]) -> dict[str, str]:
+    """Build objects in one round in a folder of their own; return their digests, as they are stored, by name."""
+    folder.mkdir()
+    CppPythonBindingsCodeCache.cache_clear()
+    with fresh_inductor_cache(dir=str(folder), delete=False):
+        assert len(_run(builds, sources)) == len(sources)
+        paths = sorted(str(path) for path in folder.rglob("*.so"))
+    return {os.path.basename(path): digest_of(data) for path, data in zip(paths, portable(paths), strict=True)}
 
 
 if __name__ == "__main__":

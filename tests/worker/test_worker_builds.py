@@ -106,8 +106,20 @@ def test_shares_are_of_two_or_more_and_lose_no_kernel() -> None:
 
 def test_each_kernel_of_a_share_has_an_entry_of_its_own() -> None:
     kernels = [Kernel(_SOURCE, f"{n}.cpp", f"{n}.so", "g++", ("-fopenmp", "-O3"), ("-lgomp",)) for n in range(2)]
-    assert composed(kernels).count("#define PyInit_kernel PyInit_kernel_1\n") == 1
-    assert "-Wl,--defsym=PyInit_kernel=PyInit_kernel_1" in link_command(kernels[1], 1, "o", exports="e", stand_ins="s")
+    for kernel in kernels:
+        entry = f"PyInit_kernel_{kernel.mark}"
+        assert composed(kernels).count(f"#define PyInit_kernel {entry}\n") == 1
+        assert f"-Wl,--defsym=PyInit_kernel={entry}" in link_command(kernel, "o", exports="e", stand_ins="s")
+    with pytest.raises(NotBatchableError, match="one mark"):
+        composed([kernels[0], kernels[0]])
+
+
+def test_a_kernel_is_the_same_file_whichever_batch_it_is_built_in(results: dict[str, Any]) -> None:
+    first, *others = results["batches"]
+
+    assert [len(batch) for batch in (first, *others)] == [3, 2, 3]
+    for batch in others:
+        assert {name: first[name] for name in batch} == batch
 
 
 def _instructions(path: str) -> dict[str, list[str]]:
