@@ -29,7 +29,8 @@ TORCH_COMPILE_CLIENT_LOG         `debug`, `info`, `warning`, `error` or `off`   
 (6) Of artifacts that the daemon sends. Where the generated code differs, the local one is used, the artifact is taken
     out of the daemon's store, and a sentence says so. A verified hit costs a local compile.
 (7) `collector`: Python's collector is left alone from the start. `digests`: torch's and Triton's sources are read in
-    every process. For measurements, and where one of them is suspected.
+    every process. `imports`: with traces skipped, what inductor compiles with is imported at once. For measurements,
+    and where one of them is suspected.
 (8) A step is a run of the graph that has run most often since the last new one came. The program ends as by
     `sys.exit(0)`, so that whatever it does at its end it does.
 (9) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch 2.13 alone:
@@ -58,7 +59,7 @@ _HEDGE_S = 120.0
 _AUTO = "auto"
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"", "0", "false", "no", "off"})
-_PARTS = frozenset({"collector", "digests"})
+_PARTS = frozenset({"collector", "digests", "imports"})
 """What `TORCH_COMPILE_CLIENT_WITHOUT` may name."""
 
 _LEVELS = {

@@ -15,7 +15,7 @@ Every process is fresh; "empty" is inductor's and Triton's cache folders and TMP
 headers. The losses of all compiled rows must be the same bit for bit, and the warm rows of the daemon must build
 nothing, or the bench fails. torch's precompile cannot run every model: its row then says how it ended.
 A model is that of one of the lab's benches, `gpt` or `dit`, at its own depth or, after `@`, at another one.
-`--without collector,digests,traces` adds rows: `daemon_skip_empty`, less one part of the fast start each.
+`--without collector,digests,traces,imports` adds rows: `daemon_skip_empty`, less one part of the fast start each.
 
 With `--state` a measurement may be stopped at any time (`--stop-after`, or by a signal), and the same command goes on.
 With `--add` the document that `--out` names keeps its rows of other models.

@@ -21,7 +21,7 @@ ROWS = (
     "daemon_skip_x8",
 )
 WITHOUT = "daemon_without_"
-PARTS = ("collector", "digests", "traces")
+PARTS = ("collector", "digests", "traces", "imports")
 """What `--without` may name."""
 
 NEEDS = {

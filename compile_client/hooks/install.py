@@ -16,9 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compile_client.config import ClientConfig
 from compile_client.graphs.user_code.registrations import unwatch, watch
 from compile_client.hooks.collector import hold_collector, release_collector
 from compile_client.hooks.import_hook import after_import, forget_import
+from compile_client.hooks.late_modules import COMPILE_FX, NAME, put_off, stop_putting_off, when_run
 from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
 from compile_client.session.process import existing_client, torch_is_imported
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from compile_client.reporting.summary import Summary
     from compile_torch.patches import Patches
 
-_TARGET = "torch._inductor.compile_fx"
+_TARGET = COMPILE_FX
 
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
@@ -40,6 +42,8 @@ def arm() -> None:
     torch_is_imported()
     hold_collector(os.environ)
     watch()
+    if os.environ.get("TORCH_COMPILE_CLIENT_SKIP_TRACE"):
+        _import_late()
     after_import(_TARGET, install)
     arm_kernels()
 
@@ -57,7 +61,8 @@ def install() -> bool:
         from compile_torch.versions import torch_version, unsupported_reasons
 
         version = torch_version()
-        found = unsupported_reasons()
+        late = when_run(compile_fx_module, _install_compile_fx)
+        found = unsupported_reasons(compiles=not late)
         if found or version is None:
             _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
             return False
@@ -74,7 +79,8 @@ def install() -> bool:
         # Kept when the client is switched off and on again: the counters are the process's.
         hooks = _hooks = _hooks or TorchHooks(version)
         patches = Patches()
-        patches.replace(compile_fx_module, "compile_fx", hooks.wrap_compile_fx)
+        if not late:
+            patches.replace(compile_fx_module, "compile_fx", hooks.wrap_compile_fx)
         patches.replace(autograd_cache, "autograd_cache_key", hooks.wrap_cache_key)
         patches.replace(AOTAutogradCache, "_lookup", hooks.wrap_lookup)
         patches.replace(AOTAutogradCache, "save", hooks.wrap_save)
@@ -97,12 +103,36 @@ def install() -> bool:
         return True
 
 
+def _import_late() -> None:
+    """Where traces may be skipped, what inductor compiles with is imported when something is compiled."""
+    config = ClientConfig.from_environment(os.environ)
+    if config.skip_trace and NAME not in config.without and not config.warm and not config.asynchronous:
+        put_off()
+
+
+def _install_compile_fx() -> None:
+    """Replace `compile_fx`, which was imported late and is needed now."""
+    from torch._inductor import compile_fx
+
+    from compile_torch.versions import unsupported_compile_reasons
+
+    with _lock:
+        if _patches is None or _hooks is None:
+            return
+        if found := unsupported_compile_reasons():
+            _logger.warning("the compile client is off from here on: %s. torch compiles as always.", "; ".join(found))
+            uninstall()
+            return
+        _patches.replace(compile_fx, "compile_fx", _hooks.wrap_compile_fx)
+
+
 def uninstall() -> None:
     """Put everything back. What torch has compiled stays valid."""
     global _patches  # noqa: PLW0603 - as above
     release_collector()
     with _lock:
         forget_import(_TARGET)
+        stop_putting_off()
         uninstall_kernels()
         if _patches is not None:
             _patches.undo()

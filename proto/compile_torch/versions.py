@@ -56,8 +56,11 @@ def waits_for_backward() -> bool:
     return hasattr(runtime_wrappers, "_AutogradBackwardCompiler")
 
 
-def unsupported_reasons() -> list[str]:
-    """Return in words what of torch is not as it should be; empty means that every touched function is as known."""
+def unsupported_reasons(*, compiles: bool = True) -> list[str]:
+    """Return in words what of torch is not as it should be; empty means that every touched function is as known.
+
+    Without `compiles` what inductor compiles with is left out, and not imported: `unsupported_compile_reasons` has it.
+    """
     import torch
 
     if has_no_global_lock():
@@ -67,6 +70,20 @@ def unsupported_reasons() -> list[str]:
         return [f"torch {torch.__version__} is not one of the versions known ({span})"]
     try:
         expected = _expected()
+    except (ImportError, AttributeError) as error:
+        return [f"torch has changed: {error}"]
+    return [*_differing(expected), *(unsupported_compile_reasons() if compiles else [])]
+
+
+def unsupported_compile_reasons() -> list[str]:
+    """Likewise for what inductor compiles with."""
+    try:
+        from torch._inductor import compile_fx
+
+        expected = [
+            ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
+            ("fx_codegen_and_compile", compile_fx.fx_codegen_and_compile, ["gm", "example_inputs"]),
+        ]
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
     return _differing(expected)
@@ -180,7 +197,7 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
     from torch._dynamo.symbolic_convert import TensorifyState
     from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache, autograd_cache_key
     from torch._higher_order_ops.triton_kernel_wrap import KernelSideTable
-    from torch._inductor import codecache, compile_fx, cpu_vec_isa
+    from torch._inductor import codecache, cpu_vec_isa
     from torch._inductor.cpp_builder import CppBuilder
     from torch._library.custom_ops import OPDEFS
     from torch._library.simple_registry import SimpleLibraryRegistry
@@ -198,7 +215,6 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
     _ = OPDEFS.get, torch._C._dispatch_dump, TensorifyState.force_specializations
     return [
         *backward,
-        ("compile_fx", compile_fx.compile_fx, ["model_", "example_inputs_"]),
         ("autograd_cache_key", inspect.unwrap(autograd_cache_key), [_ANY, "example_inputs", "config"]),
         (
             "AOTAutogradCache._lookup",
@@ -208,7 +224,6 @@ def _expected() -> list[tuple[str, Any, list[str]]]:
         ("AOTAutogradCache.save", AOTAutogradCache.save, ["key", "entry", "remote"]),
         ("AOTAutogradCache._write_to_local_cache", AOTAutogradCache._write_to_local_cache, ["key", "content"]),
         ("AOTAutogradCache._filter_backed_symints", AOTAutogradCache._filter_backed_symints, ["inputs"]),
-        ("fx_codegen_and_compile", compile_fx.fx_codegen_and_compile, ["gm", "example_inputs"]),
         ("codecache.write", codecache.write, ["content", "extension", "extra"]),
         ("codecache._precompile_header", codecache._precompile_header, ["header", "hashable_cmd_line"]),
         ("VecISA.check_build", cpu_vec_isa.VecISA.check_build, ["self", "code"]),
