@@ -16,11 +16,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compile_client.config import ClientConfig
 from compile_client.graphs.user_code.registrations import unwatch, watch
 from compile_client.hooks.collector import hold_collector, release_collector
 from compile_client.hooks.import_hook import after_import, forget_import
-from compile_client.hooks.late_modules import COMPILE_FX, NAME, put_off, stop_putting_off, when_run
 from compile_client.hooks.triton_hooks import arm_kernels, uninstall_kernels
 from compile_client.session.process import existing_client, torch_is_imported
 
@@ -29,12 +27,14 @@ if TYPE_CHECKING:
     from compile_client.reporting.summary import Summary
     from compile_torch.patches import Patches
 
-_TARGET = COMPILE_FX
+_TARGET = "torch._inductor.compile_fx"
 
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
 _patches: Patches | None = None
 _hooks: TorchHooks | None = None
+_put_off = False
+"""Whether inductor's modules are imported late."""
 
 
 def arm() -> None:
@@ -58,10 +58,11 @@ def install() -> bool:
 
         if _patches is not None:  # importing it was what `_AfterImport` waits for
             return True
+        from compile_client.hooks.late_modules import when_run
         from compile_torch.versions import torch_version, unsupported_reasons
 
         version = torch_version()
-        late = when_run(compile_fx_module, _install_compile_fx)
+        late = _put_off and when_run(compile_fx_module, _install_compile_fx)
         found = unsupported_reasons(compiles=not late)
         if found or version is None:
             _logger.warning("the compile client stays off: %s. torch compiles as always.", "; ".join(found))
@@ -105,9 +106,14 @@ def install() -> bool:
 
 def _import_late() -> None:
     """Where traces may be skipped, what inductor compiles with is imported when something is compiled."""
+    global _put_off  # noqa: PLW0603 - one process, one client
+    from compile_client.config import ClientConfig
+    from compile_client.hooks.late_modules import NAME, put_off
+
     config = ClientConfig.from_environment(os.environ)
     if config.skip_trace and NAME not in config.without and not config.warm and not config.asynchronous:
         put_off()
+        _put_off = True
 
 
 def _install_compile_fx() -> None:
@@ -132,7 +138,10 @@ def uninstall() -> None:
     release_collector()
     with _lock:
         forget_import(_TARGET)
-        stop_putting_off()
+        if _put_off:
+            from compile_client.hooks.late_modules import stop_putting_off
+
+            stop_putting_off()
         uninstall_kernels()
         if _patches is not None:
             _patches.undo()
