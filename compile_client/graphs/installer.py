@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import threading
 from contextlib import suppress
@@ -17,6 +18,10 @@ from compile_client.errors import InstallError, UnsafeError
 from compile_client.transport.messages import Artifact
 
 _FOLDER = "compile_daemon"
+
+_BUILD_BYTES = 20
+_BUILD_NOTE = struct.pack("=3I4s", 4, _BUILD_BYTES, 3, b"GNU\0")
+"""How the note with a build's number begins in an ELF file: lengths of its name and of the number, kind, and name."""
 
 
 class Installer:
@@ -95,14 +100,15 @@ def _write_once(path: str, data: bytes) -> bool:
     """Write a file, unless it is there byte for byte; return whether what was there must have been damaged.
 
     It will be loaded as code, and a machine that lost its power may have kept name and length but not the bytes. One of
-    another length may be as good: another virtual environment's path in it, or another's build.
+    another length, or of another run of the linker, may be as good: another virtual environment's path in it, or
+    another worker's build.
     """
     damaged = False
     with suppress(FileNotFoundError), open(path, "rb") as file:
         there = file.read(len(data) + 1)
         if there == data:
             return False
-        damaged = len(there) == len(data)
+        damaged = len(there) == len(data) and _build(there) in {b"", _build(data)}
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".installing-")
     try:
         with open(descriptor, "wb") as file:
@@ -114,3 +120,9 @@ def _write_once(path: str, data: bytes) -> bool:
             os.unlink(temporary)
         raise
     return damaged
+
+
+def _build(data: bytes) -> bytes:
+    """Return the number that the linker gave an object, a digest of what it linked; empty where it has none."""
+    at = data.find(_BUILD_NOTE)
+    return data[at + len(_BUILD_NOTE) :][:_BUILD_BYTES] if at >= 0 else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_a_file_of_the_right_name_and_length_with_other_bytes_is_replaced_and_na
 
     assert Installer().install(artifact(), "key") == [NAME]
     assert (folder / NAME).read_bytes() == DATA
+
+
+def built(number: bytes, code: bytes) -> bytes:
+    return b"\x7fELF" + struct.pack("=3I", 4, 20, 3) + b"GNU\0" + number * 20 + code
+
+
+@pytest.mark.parametrize(
+    ("there", "damaged"),
+    [(built(b"2", b"one"), []), (built(b"1", b"one"), [NAME]), (bytes(len(built(b"1", b"two"))), [NAME])],
+    ids=["another build", "the same build", "no build"],
+)
+def test_a_file_of_another_build_is_replaced_without_a_word(folder: Path, there: bytes, damaged: list[str]) -> None:
+    Installer().install(artifact(built(b"1", b"two")), "key")
+    (folder / NAME).write_bytes(there)
+
+    assert Installer().install(artifact(built(b"1", b"two")), "key") == damaged
+    assert (folder / NAME).read_bytes() == built(b"1", b"two")
 
 
 def test_a_file_of_another_length_is_replaced_without_a_word(folder: Path) -> None:
