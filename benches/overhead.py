@@ -4,10 +4,10 @@
 
 Rows: `off` and `absent`, a process that imports torch, with the variable unset, and set with no daemon there;
 `client_import`, the client's own import; `local_off`, `local_absent` and `local_on`, a compiled trainer whose graphs
-torch's local cache has: without the client, with it and no daemon, with both. `absent_adds` and `local_absent_adds` are
-the differences, each against its own neighbour; `daemon_idle` is a daemon that has just come up. Figures are
-milliseconds of a whole process and of a steady step, and MiB. Every other turn goes the other
-way round.
+torch's local cache has: without the client, with it and no daemon, with both; `local_skip`, as `local_on`, with the
+trace put back: a running trainer is to pay nothing for it. `absent_adds` and `local_absent_adds` are the differences,
+each against its own neighbour; `daemon_idle` is a daemon that has just come up. Figures are milliseconds of a whole
+process and of a steady step, and MiB. Every other turn goes the other way round.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from benches.harness.measure import BenchError, CacheDirs, Ratio, Row, RunningTr
 from benches.harness.output import complain, say
 from benches.harness.processes import run_bench, run_child
 
-ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "daemon_idle")
+ROWS = ("off", "absent", "client_import", "local_off", "local_absent", "local_on", "local_skip", "daemon_idle")
 RATIOS = (
     Ratio("absent", "off", None, "process_ms"),
     Ratio("local_absent", "local_off", None, "process_ms"),
     Ratio("local_on", "local_off", None, "process_ms"),
     Ratio("local_absent", "local_off", None, "step_ms"),
     Ratio("local_on", "local_off", None, "step_ms"),
+    Ratio("local_skip", "local_on", None, "process_ms"),
+    Ratio("local_skip", "local_on", 1.02, "step_ms"),
 )
 LIMITS = {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
 _PAIRS = {"absent_adds": ("absent", "off"), "local_absent_adds": ("local_absent", "local_off")}
@@ -80,18 +82,21 @@ class Overhead:
         self._absent = {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(folder / "nobody")}
         self._daemon: ServedDaemon | None = None
         self._local: dict[str, tuple[CacheDirs, dict[str, str]]] = {}
-        if "local_on" in names:
+        if {"local_on", "local_skip"} & set(names):
             self._daemon = ServedDaemon(folder / "served")
             self._daemon.start()
         for name in names:
             if name.startswith("local"):
                 self._local[name] = (CacheDirs.fresh(folder / name), self._client(name))
-                _trainer(*self._local[name])  # fills its caches
+                _trainer(*self._local[name])  # fills its caches, and leaves its trace with the daemon
 
     def run(self, name: str) -> dict[str, float]:
         """Measure a row once."""
         if name in self._local:
-            return _trainer(*self._local[name])
+            figures = _trainer(*self._local[name])
+            if (figures["frames_traced"] == 0) != (name == "local_skip"):
+                raise BenchError(f"{name} traced {figures['frames_traced']:.0f} functions")
+            return figures
         if name == "daemon_idle":
             return self._idle()
         return _python(_CLIENT if name == "client_import" else _TORCH, self._absent if name == "absent" else {})
@@ -102,9 +107,10 @@ class Overhead:
             self._daemon.stop()
 
     def _client(self, name: str) -> dict[str, str]:
-        if name == "local_on":
+        if name in ("local_on", "local_skip"):
             assert self._daemon is not None
-            return {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(self._daemon.directory)}
+            skip = {"TORCH_COMPILE_CLIENT_SKIP_TRACE": "1"} if name == "local_skip" else {}
+            return {"TORCH_COMPILE_CLIENT": "1", "COMPILER_DAEMON_DIR": str(self._daemon.directory), **skip}
         return self._absent if name == "local_absent" else {}
 
     def _idle(self) -> dict[str, float]:
@@ -135,7 +141,8 @@ def _trainer(home: CacheDirs, more: dict[str, str]) -> dict[str, float]:
         raise BenchError(f"a trainer built something although all was local: {json.dumps(ended.result)}")
     (home.path / "filled").touch()
     steady = sorted(taken for _, taken in ended.result["steps"][5:])
-    return {"process_ms": ended.seconds * 1000, "step_ms": steady[len(steady) // 2] * 1000}
+    figures = {"process_ms": ended.seconds * 1000, "step_ms": steady[len(steady) // 2] * 1000}
+    return {**figures, "frames_traced": ended.result["frames_traced"]}
 
 
 if __name__ == "__main__":

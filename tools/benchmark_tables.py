@@ -299,6 +299,7 @@ _GOALS = {
     r"daemon@(\w+),1:p50_ms": r"looking up \1, one caller: median, ms",
     r"absent_adds:process_ms": "what the client adds to a process where no daemon is, ms",
     r"daemon_idle:rss_mib": "memory of an idle daemon, MiB",
+    r"local_skip/local_on:step_ms": "a steady step with the trace put back, in steps of a traced function",
     r"daemon_async/eager:first_step_s/new_step_s": "`async`: first step at a new resolution, in eager steps",
 }
 _RATIO = re.compile(r"(\w+)(?:@(\w+@?\w*))?/(\w+)(?:@\w+@?\w*)?")

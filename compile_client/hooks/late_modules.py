@@ -1,11 +1,12 @@
-"""Three modules of inductor's that are imported without being run, until something needs what is in them.
+"""Four modules of inductor's that are imported without being run, until something needs what is in them.
 
-`compile_fx`, `graph` and `select_algorithm` are what inductor compiles with. Loading a compiled graph asks each of them
-for one thing, which does not need them: the settings as they are, a hook that nobody has set, and a handful of torch's
-own functions. A process that traces nothing needs no more of them, and running them is a third of what it would import.
+`compile_fx`, `graph`, `select_algorithm` and `decomposition` are what inductor compiles with. Loading a compiled graph
+asks each of them for one thing, which does not need them: the settings as they are, a hook that nobody has set, a
+handful of torch's own functions, and the name of a function that is called in a compile. A process that traces nothing
+needs no more of them.
 
 Guarantees: a late module is the module: the same object, in the same place, run by its own loader as soon as anything
-is set on it, or asked of it; but for three lines of torch's, which alone get something else (`_STAND_INS`). Where torch
+is set on it, or asked of it; but for four lines of torch's, which alone get something else (`_STAND_INS`). Where torch
 takes for granted that another module of inductor's was imported by these, it is imported when it is asked for. Modules
 that were run before are left alone, and so is every torch but those named here.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import pkgutil
 import re
 import sys
 import threading
@@ -30,7 +32,7 @@ COMPILE_FX = "torch._inductor.compile_fx"
 _PACKAGE = "torch._inductor"
 
 _RUN_WITH = ("2.13.0", "2.15.0")
-_KERNELS = ("mm", "addmm", "bmm", "baddbmm")
+_KERNELS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 """What the namespace of kernels has under these names is torch's function of that name."""
 _NAMESPACES = frozenset({"aten", "inductor", "_quantized", "prims", "mkldnn", "mkl"})
 """Of operators that are there without inductor's modules."""
@@ -40,7 +42,7 @@ _here = threading.local()
 
 
 def put_off() -> None:
-    """Import the three late from now on, where they were not imported yet."""
+    """Import the four late from now on, where they were not imported yet."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -59,7 +61,7 @@ def when_run(module: types.ModuleType, action: Callable[[], object]) -> bool:
 
 
 class _Finder:
-    """Finds the three, and has them run late."""
+    """Finds the four, and has them run late."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in _STAND_INS or getattr(_here, "finding", False):
@@ -183,6 +185,19 @@ def _settings(module: types.ModuleType, _asking: types.FrameType) -> Any:
     return get_patched_config_dict
 
 
+class _Table:
+    """Stands for `select_decomp_table`, which compiled graphs name for their next compile. Pickled it is that again."""
+
+    def __init__(self, module: types.ModuleType, _asking: types.FrameType) -> None:
+        self._module = module
+
+    def __call__(self) -> Any:
+        return self._module.select_decomp_table()
+
+    def __reduce__(self) -> Any:
+        return pkgutil.resolve_name, (f"{self._module.__name__}:select_decomp_table",)
+
+
 class _NoHook:
     """Stands for `GraphLowering` while it is not there: nobody can have set its hook for tests."""
 
@@ -230,6 +245,9 @@ class _StandIn:
 
 _STAND_INS = {
     COMPILE_FX: {"get_patched_config_dict": _StandIn("torch", "get_compiler_config", _settings)},
+    "torch._inductor.decomposition": {
+        "select_decomp_table": _StandIn("torch._inductor.codecache", "iterate_over_candidates", _Table)
+    },
     "torch._inductor.graph": {
         "GraphLowering": _StandIn("torch._inductor.codecache", "cache_hit_post_compile", lambda *_: _NoHook)
     },

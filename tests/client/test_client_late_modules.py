@@ -74,9 +74,25 @@ def test_what_generated_code_gets_is_what_inductor_has_under_that_name(tmp_path:
         "[]",
         "['select_algorithm', 'lowering'] False",
         "[]",
-        "['addmm', 'baddbmm', 'bmm', 'mm'] True",
+        "['addmm', 'baddbmm', 'bmm', 'convolution', 'mm'] True",
         "None",
     ]
+
+
+def test_an_entry_names_the_table_of_decompositions_and_so_does_its_pickle_again() -> None:
+    said = _run(
+        "import pickle, torch._inductor.codecache as codecache",
+        "program = 'def iterate_over_candidates(content): return pickle.loads(content)'",
+        "exec(program, vars(codecache))",
+        "name = b'ctorch._inductor.decomposition\\nselect_decomp_table\\n.'",
+        "early = codecache.iterate_over_candidates(name)",
+        "print(type(early).__name__, 'torch._inductor.lowering' in sys.modules)",
+        "again = pickle.dumps(early)",
+        "print(type(sys.modules['torch._inductor.decomposition']).__name__)",
+        "real = pickle.loads(again)",
+        "print(real is torch._inductor.decomposition.select_decomp_table, early() is real())",
+    )
+    assert said == ["_Table False", "_LateModule", "True True"]
 
 
 def test_other_modules_of_inductors_are_there_as_if_it_had_been_imported() -> None:

@@ -24,6 +24,7 @@ def test_a_second_process_traces_nothing_and_has_the_same_losses_bit_for_bit(one
     assert (first.result["traced"], first.report["traces"]["recorded"]) == (1, 1)
     assert (second.result["traced"], second.report["traces"]["skipped"], second.report["hits"]) == (0, 1, 1)
     assert second.result["losses"] == first.result["losses"]
+    assert (first.result["compiler"], second.result["compiler"]) == ([True, True], [False, False])
     assert (without.result["traced"], "traces" in without.report) == (1, False)
     assert (verified.result["traced"], verified.report["traces"]["verified"]) == (1, 1)
     assert verified.report["traces"]["differing"] == 0
@@ -67,6 +68,7 @@ def test_after_a_hit_a_new_shape_is_traced_as_without_it(one_lab: Lab, daemon: D
     assert second.result["losses"] == first.result["losses"]
     assert (first.result["traced"], second.result["traced"]) == (2, 1)
     assert second.report["traces"]["skipped"] == 1
+    assert second.result["compiler"] == [False, False, True, True]
     # Of the second shape dynamo makes a dynamic graph, there as here: the very same one.
     assert second.report["hits"] == second.report["graphs"] == 2
 

@@ -72,6 +72,7 @@ def test_every_promise_of_speed_stands_in_a_bench() -> None:
     first = {ratio.name: ratio.goal for ratio in first_run.RATIOS if ratio.goal is not None}
     assert first == {"run/torch": 1.1, "auto/torch": 1.1, "served/torch": 1.1}
     assert sweep.GOALS == {("seconds", 4): 0.65, ("seconds", 8): 0.40, ("cpu_s", 4): 0.50, ("cpu_s", 8): 0.35}
+    assert {ratio.name: ratio.goal for ratio in overhead.RATIOS if ratio.goal} == {"local_skip/local_on:step_ms": 1.02}
     assert overhead.LIMITS == {"absent_adds:process_ms": 10.0, "daemon_idle:rss_mib": 60.0}
 
 

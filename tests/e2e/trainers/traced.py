@@ -1,12 +1,13 @@
 """A small model, trained, whose parts are chosen by the environment: each is something that dynamo makes a constant of.
 
-The arguments are sizes of batches, each a step. The last line has the losses, how many functions dynamo traced, and the
-same losses without `torch.compile`.
+The arguments are sizes of batches, each a step. The last line has the losses, how many functions dynamo traced, whether
+inductor's compiler was there after each step, and whether the losses are those without `torch.compile`.
 """
 
 import json
 import os
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch._dynamo import symbolic_convert
 from torch.nn import functional
 
 traced = 0
+compiler: list[bool] = []
 
 
 _translator: Any = symbolic_convert.InstructionTranslator
@@ -77,9 +79,10 @@ def losses(*, compiled: bool) -> list[float]:
         loss.backward()
         optimizer.step()
         found.append(loss.item())
+        compiler.append(type(sys.modules.get("torch._inductor.compile_fx")) is types.ModuleType)
     return found
 
 
 ours, eager = losses(compiled=True), losses(compiled=False)
 close = torch.allclose(torch.tensor(ours), torch.tensor(eager), rtol=1e-5)
-print(json.dumps({"losses": ours, "close": close, "traced": traced}))
+print(json.dumps({"losses": ours, "close": close, "traced": traced, "compiler": compiler[: len(ours)]}))
