@@ -10,8 +10,10 @@ ours reaches torch, and none of torch's is swallowed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from compile_torch.patches import Patches
 
 _TARGET = "torch._inductor.compile_fx"
+_TRACER = "torch._dynamo.convert_frame"
+_WAITING = "_waits_for_the_first_trace"
 
 _logger = logging.getLogger("compile_client")
 _lock = threading.RLock()
@@ -44,6 +48,7 @@ def arm() -> None:
     watch()
     if os.environ.get("TORCH_COMPILE_CLIENT_SKIP_TRACE"):
         _import_late()
+        after_import(_TRACER, _install_before_tracing)
     after_import(_TARGET, install)
     arm_kernels()
 
@@ -61,6 +66,7 @@ def install() -> bool:
         from compile_client.hooks.late_modules import when_run
         from compile_torch.versions import torch_version, unsupported_reasons
 
+        _leave_tracer()
         version = torch_version()
         late = _put_off and when_run(compile_fx_module, _install_compile_fx)
         found = unsupported_reasons(compiles=not late)
@@ -104,6 +110,32 @@ def install() -> bool:
         return True
 
 
+def _install_before_tracing() -> None:
+    """Install before torch traces, too: it may trace a function before it imports what it compiles with."""
+    from torch._dynamo import convert_frame
+
+    original = convert_frame._compile
+
+    @functools.wraps(original)
+    def first(*args: Any, **kwargs: Any) -> Any:
+        _leave_tracer()
+        install()
+        return convert_frame._compile(*args, **kwargs)
+
+    setattr(first, _WAITING, original)
+    with _lock:
+        if _patches is None:
+            convert_frame._compile = first
+
+
+def _leave_tracer() -> None:
+    """Put dynamo's own function back where the first trace was waited for."""
+    convert_frame: Any = sys.modules.get(_TRACER)
+    original = getattr(getattr(convert_frame, "_compile", None), _WAITING, None)
+    if original is not None:
+        convert_frame._compile = original
+
+
 def _import_late() -> None:
     """Where traces may be skipped, what inductor compiles with is imported when something is compiled."""
     global _put_off  # noqa: PLW0603 - one process, one client
@@ -138,6 +170,8 @@ def uninstall() -> None:
     release_collector()
     with _lock:
         forget_import(_TARGET)
+        forget_import(_TRACER)
+        _leave_tracer()
         if _put_off:
             from compile_client.hooks.late_modules import stop_putting_off
 

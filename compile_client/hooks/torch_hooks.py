@@ -83,7 +83,7 @@ class TorchHooks:
         config = self.client.config
         if not config.skip_trace or config.warm or config.asynchronous:
             return None
-        from compile_torch.versions import unsupported_trace_reasons
+        from compile_torch.versions_traced import unsupported_trace_reasons
 
         if found := unsupported_trace_reasons():
             self.client.report.trace_said(f"every function is traced: {'; '.join(found)}", aloud=True)

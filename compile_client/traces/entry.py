@@ -12,7 +12,7 @@ from compile_wire.packing import pack, unpack
 if TYPE_CHECKING:
     from compile_client.traces.guards import Recorded
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,11 @@ class Trace:
     function: str
     """For people."""
     bytecode: bytes
+    objects: list[list[str]]
+    """[module, qualified name, name] of live objects among the bytecode's constants; see `objects`."""
     installed: list[list[str]]
     """[what stands for it, kind, detail] of each global of dynamo's: `graph` with the daemon's key, `builtins`, `scope`
-    with the class whose constructor has it."""
+    with the class whose constructor has it, `resume` with where it goes on."""
     imports: list[list[str]]
     """[alias, module]."""
     guards: Recorded
@@ -53,6 +55,7 @@ def encode_trace(trace: Trace) -> bytes:
             "v": _VERSION,
             "function": trace.function,
             "bytecode": trace.bytecode,
+            "objects": trace.objects,
             "installed": trace.installed,
             "imports": trace.imports,
             "guards": [guards.rows, guards.guards, guards.ordered, guards.sizes],

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from compile_torch.versions import TorchVersion
 
-_FORM = "1"
+_FORM = "2"
 """Of what is recorded; another form has other keys."""
 
 _GLOBAL_HOOKS = (

@@ -23,7 +23,9 @@ from compile_client.traces.bytecode import read
 from compile_client.traces.errors import NotSkippedError
 from compile_client.traces.facts import differing_fact, remember_sizes, tensor_facts
 from compile_client.traces.names import Names
+from compile_client.traces.objects import live_objects
 from compile_client.traces.record import live_code, owner_scope
+from compile_client.traces.resume import resumed
 from compile_client.traces.tree import text
 from compile_client.traces.values import Reader
 
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
 
     from compile_client.traces.entry import Trace
 
-_PREFIXES = {"graph": "__compiled_fn", "builtins": "__builtins_dict__", "scope": "___unnamed_scope"}
+_PREFIXES = {
+    "graph": "__compiled_fn",
+    "builtins": "__builtins_dict__",
+    "scope": "___unnamed_scope",
+    "resume": "__resume_at",
+}
 _DIGEST = re.compile("[0-9a-f]{32}")
 
 
@@ -58,6 +65,7 @@ class Fitting:
         self._names = {
             stand_in: unique_id(_PREFIXES[kind], with_uuid=kind == "graph") for stand_in, kind, _ in trace.installed
         }
+        self._objects: list[Any] = []
         self._hooks: list[CleanupHook] = []
         with self._installed():
             self._manager = self._guards()
@@ -65,10 +73,15 @@ class Fitting:
     def in_force(self, load_graph: Callable[[str], Any]) -> GuardedCode:
         """Load its graphs, install its globals, and return what dynamo hands to Python's interpreter."""
         called = self._called
-        graphs = {stand_in: load_graph(detail) for stand_in, kind, detail in self.trace.installed if kind == "graph"}
-        code = read(self.trace.bytecode, self._names, called.code)
+        made: dict[str, Any] = {}
+        for stand_in, kind, detail in self.trace.installed:
+            if kind == "graph":
+                made[stand_in] = load_graph(detail)
+            elif kind == "resume":
+                made[stand_in] = resumed(detail, called.code, called.scope, self._names[stand_in])
+        code = read(self.trace.bytecode, self._names, called.code, self._objects)
         try:
-            self._install(graphs)
+            self._install(made)
             remember_sizes(called.code, called.closure, self.trace.sizes)
         except BaseException:
             self._remove()
@@ -103,6 +116,7 @@ class Fitting:
             code = live_code(module, qualified)
             if code is None or names.code(code) != digest:
                 raise NotSkippedError("guard", f"{module}.{qualified}, which is part of it, has changed")
+        self._objects = live_objects(trace.objects, names)
         builtins = next((self._names[stand_in] for stand_in, kind, _ in trace.installed if kind == "builtins"), "")
         manager = guards.built(trace.guards, reader, frame, called.cache_entries, None, builtins)
         tree = text(manager, found, {name: stand_in for stand_in, name in self._names.items()})
@@ -127,10 +141,10 @@ class Fitting:
         finally:
             self._remove()
 
-    def _install(self, graphs: dict[str, Any]) -> None:
+    def _install(self, made: dict[str, Any]) -> None:
         scope = self._called.scope
         for stand_in, kind, detail in self.trace.installed:
-            value = graphs.get(stand_in)
+            value = made.get(stand_in)
             if kind == "builtins":
                 value = get_builtins_dict(scope)
             elif kind == "scope":

@@ -18,6 +18,8 @@ from compile_client.traces.entry import Trace
 from compile_client.traces.errors import NotSkippedError
 from compile_client.traces.facts import remembered_sizes, tensor_facts
 from compile_client.traces.names import Names
+from compile_client.traces.objects import placed
+from compile_client.traces.resume import resumption
 from compile_client.traces.tree import check_same, text
 from compile_client.traces.values import Reader
 from compile_torch.objects import torch_directory
@@ -38,7 +40,7 @@ def recorded_trace(
     `graphs` has the daemon's key of each graph, or why it cannot be had by a key. Raises `NotSkippedError`.
     """
     _check_output(output, bytecode)
-    installed = _installed(output, bytecode, graphs)
+    installed = _installed(code, output, bytecode, graphs)
     stand_ins = {name: f"@{number}" for number, (name, _, _) in enumerate(installed)}
     stated = guards.recorded(output, stand_ins)
     reader = Reader(stated.rows, {stand_in: name for name, stand_in in stand_ins.items()})
@@ -48,9 +50,11 @@ def recorded_trace(
     guards.check_constants(stated, reader, frame)
     again = guards.built(stated, reader, frame, None, None, output.name_of_builtins_dict_key_in_fglobals or "")
     check_same(manager, again)
+    data, objects = written(bytecode, stand_ins)
     return Trace(
         function=f"{output.global_scope.get('__name__', '')}.{code.co_qualname}",
-        bytecode=written(bytecode, stand_ins),
+        bytecode=data,
+        objects=[placed(value, names) for value in objects],
         installed=[[stand_ins[name], kind, detail] for name, kind, detail in installed],
         imports=sorted([alias, module] for alias, module in output.import_sources.items()),
         guards=stated,
@@ -80,7 +84,7 @@ def _check_output(output: Any, bytecode: types.CodeType) -> None:
 
 
 def _installed(
-    output: Any, bytecode: types.CodeType, graphs: Mapping[str, str | NotSkippedError]
+    code: types.CodeType, output: Any, bytecode: types.CodeType, graphs: Mapping[str, str | NotSkippedError]
 ) -> list[tuple[str, str, str]]:
     """Return [name, kind, detail] of each global that dynamo installed, in an order that is the same each time."""
     used = names_of(bytecode)
@@ -99,7 +103,7 @@ def _installed(
         elif name.startswith("___unnamed_scope"):
             made.append((name, "scope", _owner(value)))
         elif name.startswith("__resume_at"):
-            raise NotSkippedError("graph_break", "dynamo breaks it into several graphs")
+            made.append((name, "resume", resumption(value, code)))
         else:
             raise NotSkippedError("global", f"its bytecode uses a global that dynamo made: {_without_numbers(name)}")
     if sum(kind == "builtins" for _, kind, _ in made) > 1:

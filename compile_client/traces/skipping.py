@@ -229,6 +229,8 @@ def _differences(served: Trace, own: Trace | None, code: types.CodeType) -> str:
         line = next((ours for theirs, ours in pairs if theirs != ours), "fewer or more than there were")
         return f"its guards are others: {line.strip(' |+-')[:200]}"
     names = {stand_in: stand_in for stand_in, _, _ in own.installed}
-    if served.installed != own.installed or read(served.bytecode, names, code) != read(own.bytecode, names, code):
+    if (served.installed, served.objects) != (own.installed, own.objects) or read(served.bytecode, names, code) != read(
+        own.bytecode, names, code
+    ):
         return "its bytecode is another"
     return ""

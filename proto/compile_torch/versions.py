@@ -72,7 +72,7 @@ def unsupported_reasons(*, compiles: bool = True) -> list[str]:
         expected = _expected()
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
-    return [*_differing(expected), *(unsupported_compile_reasons() if compiles else [])]
+    return [*differing_signatures(expected), *(unsupported_compile_reasons() if compiles else [])]
 
 
 def unsupported_compile_reasons() -> list[str]:
@@ -86,10 +86,11 @@ def unsupported_compile_reasons() -> list[str]:
         ]
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
-    return _differing(expected)
+    return differing_signatures(expected)
 
 
-def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
+def differing_signatures(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
+    """Return in words which functions take other parameters than these first ones."""
     found = []
     for name, function, parameters in expected:
         actual = list(inspect.signature(function).parameters)
@@ -97,54 +98,6 @@ def _differing(expected: list[tuple[str, Any, list[str]]]) -> list[str]:
         if actual[: len(parameters)] != known or len(actual) < len(parameters):
             found.append(f"{name} takes ({', '.join(actual)}), expected ({', '.join(parameters)})")
     return found
-
-
-TRACED = ((2, 13),)
-"""Versions of torch whose traces were put back, and compared with what torch traces."""
-
-
-def unsupported_trace_reasons() -> list[str]:
-    """Likewise for what skips dynamo's tracing; where it is not as known, every function is traced."""
-    import torch
-
-    if tuple(map(int, str(torch.__version__).split(".")[:2])) not in TRACED:
-        return [f"putting traces back was not run with torch {torch.__version__}"]
-    try:
-        from torch._dynamo import convert_frame, guards
-        from torch._functorch._aot_autograd.aot_autograd_result import GenericAOTAutogradResult
-
-        manager = [
-            "self",
-            "f_code",
-            "output_graph",
-            "cache_entries",
-            "guard_fail_fn",
-            "guard_filter_fn",
-            "shape_code_parts",
-        ]
-        expected = [
-            ("convert_frame._compile", convert_frame._compile, _COMPILE.split()),
-            (
-                "build_guards",
-                convert_frame.DynamoOutput.build_guards,
-                ["self", "code", "hooks", "save", "cache_entries"],
-            ),
-            ("CheckFunctionManager", guards.CheckFunctionManager.__init__, manager),
-            (
-                "wrap_post_compile",
-                GenericAOTAutogradResult.wrap_post_compile,
-                ["self", "args", "aot_config", "fx_config"],
-            ),
-        ]
-    except (ImportError, AttributeError) as error:
-        return [f"torch has changed: {error}"]
-    return _differing(expected)
-
-
-_COMPILE = (
-    "code globals locals builtins closure compiler_fn one_graph export export_constraints hooks cache_entry "
-    "cache_entries cache_entries_for_reasons cache_size frame frame_state compile_id skip package"
-)
 
 
 def unsupported_build_reasons() -> list[str]:
@@ -162,7 +115,7 @@ def unsupported_build_reasons() -> list[str]:
             ("CppBuilder.get_command_line", CppBuilder.get_command_line, ["self"]),
             ("CppBuilder.get_target_file_path", CppBuilder.get_target_file_path, ["self"]),
         ]
-        found = _differing(expected)
+        found = differing_signatures(expected)
         takes = inspect.signature(codecache.CppPythonBindingsCodeCache.load_pybinding_async).parameters
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
@@ -181,7 +134,7 @@ def unsupported_winner_reasons() -> list[str]:
             ("AutotuneCache._read", AutotuneCache._read, ["self"]),
             ("AutotuneCache.save", AutotuneCache.save, ["self", "config"]),
         ]
-        found = _differing(expected)
+        found = differing_signatures(expected)
     except (ImportError, AttributeError) as error:
         return [f"torch has changed: {error}"]
     return found + [f"AutotuneCache has no {name}" for name in ("configs_hash", "local_cache") if name not in fields]

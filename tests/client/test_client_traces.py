@@ -30,6 +30,7 @@ from compile_client.traces.facts import differing_fact, tensor_facts
 from compile_client.traces.guards import Recorded
 from compile_client.traces.key import trace_key, why_not
 from compile_client.traces.names import Names
+from compile_client.traces.objects import live_objects, placed
 from compile_client.traces.values import Reader, Table
 from compile_torch.versions import torch_version
 from compile_wire.errors import MalformedError
@@ -54,7 +55,9 @@ class Base:
 
 
 class Derived(Base):
-    pass
+    @classmethod
+    def named(cls) -> str:
+        return cls.__name__
 
 
 def name(value: Any) -> str:
@@ -158,7 +161,7 @@ def test_a_table_that_names_anything_else_than_sources_is_refused(row: list[Any]
 
 def test_bytecode_comes_back_in_the_originals_file_with_other_globals() -> None:
     code = compile("@1 if 0 else __compiled(1)".replace("@1", "x"), "/home/somebody/train.py", "eval")
-    data = written(code, {"__compiled": "@0"})
+    data, _ = written(code, {"__compiled": "@0"})
     back = read(data, {"@0": "__other"}, made().__code__)
 
     assert b"somebody" not in data
@@ -166,9 +169,34 @@ def test_bytecode_comes_back_in_the_originals_file_with_other_globals() -> None:
     assert back.co_filename == __file__
 
 
+def with_constant(value: object) -> types.CodeType:
+    code = made().__code__
+    return code.replace(co_consts=(*code.co_consts, value))
+
+
+def test_an_object_among_the_constants_is_found_again_by_its_place_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, objects = written(with_constant(Derived.named), {})
+    places = [placed(value, Names()) for value in objects]
+    back = read(data, {}, made().__code__, live_objects(places, Names()))
+
+    assert places[0][:2] == [__name__, "Derived.named"]
+    assert back.co_consts[-1] == Derived.named
+    monkeypatch.setattr(Base, "limit", 4)
+    with pytest.raises(NotSkippedError, match=r"Derived\.named, which its bytecode holds, is another here"):
+        live_objects(places, Names())
+
+
+@pytest.mark.parametrize("value", [torch.zeros(1), made(), Derived().method, ("\0object", 0)])
+def test_an_object_among_the_constants_that_has_no_place_is_refused(value: object) -> None:
+    with pytest.raises(NotSkippedError) as refused:
+        [placed(one, Names()) for one in written(with_constant(value), {})[1]]
+
+    assert refused.value.reason == "bytecode"
+
+
 def test_a_trace_is_read_back_whole_or_not_at_all() -> None:
     trace = Trace(
-        function="f", bytecode=b"code", installed=[["@0", "graph", "akey"]], imports=[["a", "b"]],
+        function="f", bytecode=b"code", objects=[], installed=[["@0", "graph", "akey"]], imports=[["a", "b"]],
         guards=Recorded(rows=[], guards=[], ordered=[], sizes=[]), identities=[], tree=["root"], tensors=[], inlined=[],
         sizes=[],
     )  # fmt: skip

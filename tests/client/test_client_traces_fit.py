@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -220,10 +221,83 @@ def test_code_of_a_named_tuple_is_found_by_its_class(recorder: Recorder) -> None
     assert torch.allclose(types.FunctionType(guarded.code, globals())(x), paired(x))
 
 
+def in_pairs(x: torch.Tensor) -> Pair:
+    return Pair(x.sin(), x.cos())
+
+
+def test_a_named_tuple_that_is_returned_is_this_processs_own(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.linspace(0, 1, 6)
+    trace = recorder.traced(in_pairs, x)
+    forward = next(iter(recorder.graphs.values()))
+    with torch._dynamo.utils.get_metrics_context(), torch._dynamo.utils.dynamo_timed("fitting"):
+        guarded = Fitting(trace, called(in_pairs, x=x)).in_force(lambda _: forward)
+        found = types.FunctionType(guarded.code, globals())(x)
+        monkeypatch.setattr(Pair, "first", property(lambda pair: pair[1]))
+        with pytest.raises(NotSkippedError, match=r"is class .*Pair .* here, and was"):
+            Fitting(trace, called(in_pairs, x=x))
+
+    assert type(found) is Pair
+    assert torch.equal(found.second, x.cos())
+
+
 def breaking(x: torch.Tensor) -> torch.Tensor:
     x = x * 2
     torch._dynamo.graph_break()
-    return x + 1
+    x = x + 1
+    torch._dynamo.graph_break()
+    return x * x
+
+
+def breaker(by: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        x = x * by
+        torch._dynamo.graph_break()
+        return x + by
+
+    return broken
+
+
+broken = breaker(torch.full((3,), 2.0))
+
+
+def breaking_inside(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        x = x * 2
+        torch._dynamo.graph_break()
+        return x + 1
+
+
+@pytest.mark.parametrize("function", [breaking, broken])
+def test_after_a_graph_break_a_function_goes_on_in_what_this_processs_dynamo_makes(
+    recorder: Recorder, function: Callable[..., Any]
+) -> None:
+    x = torch.linspace(0, 1, 6).reshape(2, 3)
+    recorder.traced(function, x)
+    trace, graph = recorder.traces[0], next(iter(recorder.graphs.values()))
+    assert isinstance(trace, Trace)
+    torch._dynamo.reset()
+    local = {"x": x} | ({"by": function.__closure__[0].cell_contents} if function.__closure__ else {})
+    with torch._dynamo.utils.get_metrics_context(), torch._dynamo.utils.dynamo_timed("fitting"):
+        guarded = Fitting(trace, called(function, **local)).in_force(lambda _: graph)
+    run = types.FunctionType(guarded.code, globals(), None, None, function.__closure__)
+
+    assert [kind for _, kind, _ in trace.installed].count("resume") == 1
+    assert torch.equal(run(x), function(x))
+
+
+def test_a_function_that_goes_on_in_another_way_is_traced(recorder: Recorder) -> None:
+    x = torch.linspace(0, 1, 6).reshape(2, 3)
+    recorder.traced(breaking, x)
+    trace = recorder.traces[0]
+    assert isinstance(trace, Trace)
+    other = [[name, kind, detail.replace('["x"]', '["x", "other"]')] for name, kind, detail in trace.installed]
+    with torch._dynamo.utils.get_metrics_context(), torch._dynamo.utils.dynamo_timed("fitting"):
+        fitted = Fitting(replace(trace, installed=other), called(breaking, x=x))
+
+    with pytest.raises(NotSkippedError, match="goes on in another way"):
+        fitted.in_force(lambda _: next(iter(recorder.graphs.values())))
 
 
 def sized(x: torch.Tensor) -> torch.Tensor:
@@ -232,7 +306,7 @@ def sized(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("function", "options", "reason"),
-    [(breaking, {}, "graph_break"), (sized, {"dynamic": True}, "dynamic")],
+    [(breaking_inside, {}, "graph_break"), (sized, {"dynamic": True}, "dynamic")],
 )
 def test_what_another_process_could_not_take_is_refused_with_its_reason(
     recorder: Recorder, function: Callable[..., Any], options: dict[str, Any], reason: str

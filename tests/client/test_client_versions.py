@@ -6,6 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch._dynamo import bytecode_transformation, guards, pgo
+
+from compile_torch.versions_traced import TRACED, unsupported_trace_reasons
+
+_IS_TRACED = torch.__version__.startswith(tuple(f"{major}.{minor}." for major, minor in TRACED))
 
 _COMPILES = (
     "import compile_client\nprint(compile_client.install(), torch.compile(lambda x: x + 1, backend='eager')(2))\n"
@@ -29,3 +35,28 @@ def test_a_version_that_is_not_known_is_said_in_one_line_and_torch_compiles(stra
     assert ended.stdout == "False 3\n"
     (line,) = [line for line in ended.stderr.splitlines() if "the compile client stays off" in line]
     assert said in line
+
+
+def test_traces_are_put_back_with_the_versions_that_were_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (unsupported_trace_reasons() == []) == _IS_TRACED
+
+    monkeypatch.setattr(torch, "__version__", "2.14.1")
+    assert unsupported_trace_reasons() == ["putting traces back was not run with torch 2.14.1"]
+
+
+@pytest.mark.skipif(not _IS_TRACED, reason="traces are not put back here")
+def test_a_function_or_value_of_dynamos_that_has_changed_is_named_and_traces_are_not_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bytecode_transformation, "unique_id", lambda name, prefix: name + prefix)
+    assert unsupported_trace_reasons() == ["unique_id takes (name, prefix), expected (name, with_uuid)"]
+    monkeypatch.undo()
+
+    monkeypatch.setattr(guards, "ShapeCodeParts", pgo.FrameStateSizeEntry)
+    assert unsupported_trace_reasons()[0].startswith("FrameStateSizeEntry has scalar, size, stride")
+    monkeypatch.undo()
+
+    monkeypatch.delattr(pgo, "auto_unset")
+    (gone,) = unsupported_trace_reasons()
+    assert gone.startswith("torch has changed")
+    assert "auto_unset" in gone

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.e2e.conftest import Daemon, Lab, clean_environment
+from tests.e2e.conftest import REPOSITORY, Daemon, Lab, clean_environment
 
 SKIP = {"TORCH_COMPILE_CLIENT_SKIP_TRACE": "1", "TORCH_COMPILE_CLIENT_EXPLAIN": "1"}
 VERIFY = {"TORCH_COMPILE_CLIENT_SKIP_TRACE": "verify"}
@@ -75,7 +76,7 @@ def test_after_a_hit_a_new_shape_is_traced_as_without_it(one_lab: Lab, daemon: D
 
 @pytest.mark.slow
 def test_what_cannot_be_put_back_is_traced_with_its_reason(one_lab: Lab, daemon: Daemon) -> None:
-    programs = ("graph_break", "mark_dynamic", "optimizer", "ddp")
+    programs = ("context", "mark_dynamic", "optimizer", "ddp")
     runs = [one_lab.run("untraceable.py", *programs, daemon=daemon, **SKIP) for _ in range(2)]
 
     for run in runs:
@@ -84,17 +85,31 @@ def test_what_cannot_be_put_back_is_traced_with_its_reason(one_lab: Lab, daemon:
         assert refused >= {"graph_break", "dynamic", "distributed"}
         # Of the optimizer's step: tensors are part of its graph, and a global of dynamo's is in its bytecode.
         assert refused & {"graph", "global"}
-    assert "graph_break is traced in each process (graph_break): dynamo breaks it into several graphs" in runs[0].err
+    assert "context is traced in each process (graph_break): dynamo breaks off inside a context manager" in runs[0].err
 
 
 @pytest.mark.slow
 def test_several_compiled_functions_of_a_process_are_all_put_back(one_lab: Lab, daemon: Daemon) -> None:
-    programs = ("several", "dynamic", "fullgraph")
+    programs = ("several", "dynamic", "fullgraph", "graph_break")  # the last one is two functions
     first = one_lab.run("untraceable.py", *programs, daemon=daemon, **SKIP)
     second = one_lab.run("untraceable.py", *programs, daemon=daemon, **SKIP)
 
-    assert first.report["traces"]["recorded"] == second.report["traces"]["skipped"] == 3
+    assert first.report["traces"]["recorded"] == second.report["traces"]["skipped"] == 5
     assert second.result == dict.fromkeys(programs, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["multires", "gradients", "backbones", "gpt"])
+def test_a_second_process_traces_nothing_of_the_labs_trainers_and_of_a_gpt(
+    one_lab: Lab, daemon: Daemon, model: str
+) -> None:
+    places = {"PYTHONPATH": os.pathsep.join(str(place) for place in (REPOSITORY, REPOSITORY / "proto"))}
+    first = one_lab.run("untraced.py", model, "16,32", daemon=daemon, **SKIP, **places)
+    second = one_lab.run("untraced.py", model, "16,32", daemon=daemon, **SKIP, **places)
+
+    assert first.result["traced"] == first.report["traces"]["recorded"] == 2
+    assert (second.result["traced"], second.report["traces"]["skipped"], second.report["hits"]) == (0, 2, 2)
+    assert second.result["losses"] == first.result["losses"]
 
 
 def _daemon(daemon: Daemon, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Programs whose traces are not put back, one for each argument; each gives what it gives without `torch.compile`.
+"""Programs with something that dynamo treats in a way of its own, one for each argument.
 
 The last line says of each whether compiled and eager agree.
 """
@@ -15,6 +15,13 @@ def graph_break(x: torch.Tensor) -> torch.Tensor:
     x = x * 2
     torch._dynamo.graph_break()
     return x + 1
+
+
+def context(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        x = x * 2
+        torch._dynamo.graph_break()
+        return x + 1
 
 
 def several(x: torch.Tensor) -> torch.Tensor:
