@@ -75,7 +75,7 @@ class Kernel:
 
     @property
     def mark(self) -> str:
-        """What its names end in where it is built beside others: its own, so that no batch changes what is built."""
+        """What its names end in where it is built beside others: its own, and not its place among them."""
         name = os.path.basename(self.path)  # torch's digest of the source and of how it is built
         return f"{int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big'):015d}"
 

@@ -114,7 +114,7 @@ def test_each_kernel_of_a_share_has_an_entry_of_its_own() -> None:
         composed([kernels[0], kernels[0]])
 
 
-def test_a_kernel_is_the_same_file_whichever_batch_it_is_built_in(results: dict[str, Any]) -> None:
+def test_no_name_of_a_batch_is_in_a_kernel_that_was_built_in_it(results: dict[str, Any]) -> None:
     first, *others = results["batches"]
 
     assert [len(batch) for batch in (first, *others)] == [3, 2, 3]
