@@ -215,8 +215,9 @@ def _warm(results: Results) -> str:
     for model in results["models"]:
         cells = []
         for name in _WARM_TITLES:
-            row = rows.get(f"{name}@{model}")
-            cells.append("ended" if f"{name}@{model}" in failures else "" if row is None else f"{row['seconds']:.2f}")
+            row, failed = rows.get(f"{name}@{model}"), f"{name}@{model}" in failures
+            seconds = "" if row is None else f"{row['seconds']:.2f}"
+            cells.append(f"{seconds} (\\*)".strip() if failed else seconds)
         skipped = rows.get(f"daemon_skip_empty@{model}", {})
         lines.append(_row(model, f"{skipped['frames_traced']:.0f}" if skipped else "", *cells))
     lines += ["", _row("model", "ratio of medians", "goal", "measured", ""), "|---|---|---:|---:|---|"]
@@ -231,7 +232,9 @@ def _warm(results: Results) -> str:
             words = f"{_WARM_TITLES[above]} / {_WARM_TITLES[below]}"
             lines.append(_row(model, words, "" if goal is None else f"≤ {goal:g}", f"{measured:.2f}", verdict))
     lines += ["", f"Seconds, medians of {_rounds(rows)} rounds. {_machine(results)}"]
-    lines += [f"`{name.replace('@', '` of ', 1)} ended: {how}" for name, how in sorted(failures.items())]
+    for name, how in sorted(failures.items()):
+        row, _, model = name.partition("@")
+        lines += ["", f"(\\*) {model}, {_WARM_TITLES[row]}: {how.replace('<', '&lt;')}"]
     return "\n".join(lines)
 
 

@@ -33,24 +33,27 @@ class Startup:
         self._journal = journal
         self._daemon: ServedDaemon | None = None
 
-    def prepare(self, row: str, say: Callable[[str], None]) -> None:
-        """Run the starts that a row lives on, where they were not."""
-        before = needed(row)
-        if before and self._journal.left(before) is None:
-            self.prepare(before, say)
-            say(f"{before}, for the rows that need it")
-            self.run(before)
-
-    def run(self, row: str) -> dict[str, Any]:
-        """Start the trainer in one way, wait for it, and return its figures with its losses."""
+    def run(self, row: str, say: Callable[[str], None]) -> dict[str, Any]:
+        """Start the trainer in one way, after what it lives on, wait for it, and return its figures with its losses."""
         try:
-            ended = self._without(row.removeprefix(WITHOUT)) if row.startswith(WITHOUT) else self._ways()[row]()
+            self._prepare(row, say)
+            ended = self._started(row)
         except TrainerFailedError as error:
             if row not in MAY_FAIL:
                 raise
-            return {"failed": error.last_line}
+            return {"failed": error.last_line or str(error)}
         ended.result.pop("steps", None)
         return {**ended.result, "process_s": ended.seconds, "cpu_s": ended.cpu_s}
+
+    def _prepare(self, row: str, say: Callable[[str], None]) -> None:
+        before = needed(row)
+        if before and self._journal.left(before) is None:
+            self._prepare(before, say)
+            say(f"{before}, for the rows that need it")
+            self._started(before)
+
+    def _started(self, row: str) -> TrainerResult:
+        return self._without(row.removeprefix(WITHOUT)) if row.startswith(WITHOUT) else self._ways()[row]()
 
     def close(self) -> None:
         """Stop the daemon."""

@@ -128,6 +128,14 @@ def test_figures_of_two_measurements_are_never_mixed(tmp_path: Path) -> None:
         finish("startup", {}, (), None, added_to=other)
 
 
+def test_other_losses_fail_the_bench_and_those_of_torchs_precompile_are_said() -> None:
+    said = startup._check({}, {"torch_cold": [1.0], "torch_precompile_local": [2.0], "eager": [3.0]})
+    assert said == {"torch_precompile_local": "its losses are [2.0], and all others' [1.0]"}
+    assert startup._check({}, {"torch_cold": [1.0], "torch_precompile_local": [1.0]}) == {}
+    with pytest.raises(BenchError, match="the losses differ"):
+        startup._check({}, {"torch_cold": [1.0], "daemon_skip_empty": [2.0]})
+
+
 def test_a_trainer_that_fails_says_how(tmp_path: Path) -> None:
     home = CacheDirs.fresh(tmp_path / "home")
     program = "class OwnError(Exception): pass\nraise OwnError('no such thing\\n\\nand more')"
