@@ -135,6 +135,7 @@ def main() -> None:
     if options.out is None:
         print(text, end="")
     else:
+        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "samplers.md").write_text(text, encoding="utf-8")
 
 
