@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         say(f"{row['name']}: {row['outcome']}" + (f" ({row['why']})" if row["why"] else ""))
     if options.out is not None:
-        options.out.write_text(_markdown(rows))
+        options.out.write_text(_markdown(rows, some=bool(options.only)))
     last_line({"programs": len(rows), **_totals(rows), "machine": machine_name(), "rows": rows})
     return 1 if any(row["outcome"] == "difference" for row in rows) else 0
 
@@ -156,16 +156,18 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, int]:
     return found
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
+def _markdown(rows: list[dict[str, Any]], *, some: bool) -> str:
     import torch
 
     totals = ", ".join(f"{count} {outcome}" for outcome, count in sorted(_totals(rows).items()))
+    command = f"python -m benches.zoo.traces {'--only ... ' if some else ''}--out docs/trust/skipped.md"
+    which = "A part of the zoo" if some else "Each program of the zoo"
     lines = [
         "# Programs that a second process need not trace",
         "",
-        f"`python -m benches.zoo.traces --out docs/trust/skipped.md`, torch {torch.__version__}, {machine_name()}.",
+        f"`{command}`, torch {torch.__version__}, {machine_name()}.",
         "",
-        "Each program of the zoo, with fixed sizes, in three processes with empty caches of torch's and one daemon:",
+        f"{which}, with fixed sizes, in three processes with empty caches of torch's and one daemon:",
         "the first traces, the second takes what fits (`TORCH_COMPILE_CLIENT_SKIP_TRACE=1`), the third traces all the",
         "same and compares graphs, guards and bytecode (`verify`). A *difference* would be one of these, or a result",
         "that is not eager's or not the first process's, bit for bit.",
