@@ -66,6 +66,7 @@ def _run(only: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
 def _one(folder: Path, daemon: ServedDaemon, skip_trace: str, only: list[str]) -> dict[str, dict[str, Any]]:
     for name in ("inductor", "tmp"):
         (folder / name).mkdir(parents=True)
+    log = (folder / "stderr").open("w+b")
     trainer = start_child(
         [sys.executable, "-m", "benches.zoo.traces", _CHILD, *(["--only", *only] if only else [])],
         stdout=subprocess.PIPE,
@@ -74,17 +75,25 @@ def _one(folder: Path, daemon: ServedDaemon, skip_trace: str, only: list[str]) -
             "TORCH_COMPILE_CLIENT": "1",
             "TORCH_COMPILE_CLIENT_SKIP_TRACE": skip_trace,
             "TORCH_COMPILE_CLIENT_LOG": "debug",
+            "PYTHONFAULTHANDLER": "1",
             "COMPILER_DAEMON_DIR": str(daemon.directory),
             "COMPILER_DAEMON_ADDRESS": daemon.address,
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
             "TMPDIR": str(folder / "tmp"),
         },
-        stderr=subprocess.DEVNULL,
+        stderr=log,
     )
     assert trainer.stdout is not None
     rows = [json.loads(line) for line in trainer.stdout if line.startswith(b"{")]
-    if trainer.wait() != 0:
-        raise SystemExit(f"the trainer ended with exit code {trainer.returncode}")
+    code = trainer.wait()
+    log.seek(0)
+    said = log.read().decode(errors="replace").splitlines()
+    log.close()
+    if code != 0:
+        lines = "\n".join(line for line in said if not line.startswith("compile daemon:"))
+        raise SystemExit(
+            f"a trainer ({folder.name}) ended with exit code {code}, after {len(rows)} programs:\n{lines[-4000:]}"
+        )
     return {row["name"]: row for row in rows}
 
 

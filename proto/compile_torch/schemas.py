@@ -50,21 +50,29 @@ def is_tensor_operator(name: str, overload: str) -> bool:
 def is_tensor_packet(name: str) -> bool:
     """Return whether each overload that a call by the bare name (`aten::relu`) could choose is one on tensors.
 
-    Such a call looks through TorchScript's registry, so it may choose an overload that the dispatcher does not have.
+    Such a call looks through TorchScript's registry, so it may choose an overload that the dispatcher does not have. One
+    is let pass: that takes just what an operator of the dispatcher of this name takes (`aten::numpy_T`).
     """
-    overloads = _overloads(name)
-    return bool(overloads) and all(is_tensor_operator(name, overload) for overload in overloads)
+    schemas = _schemas(name)
+    known = [schema for schema in schemas if is_tensor_operator(name, schema.overload_name)]
+    taken = [_types(schema) for schema in known]
+    others = [schema for schema in schemas if not is_tensor_operator(name, schema.overload_name)]
+    return bool(known) and all(_types(schema) in taken and _is_on_tensors(schema) for schema in others)
 
 
 def has_tensor_overload(name: str) -> bool:
     """Return whether any overload is one on tensors. A call through torch's own Python function chooses among those."""
-    return any(is_tensor_operator(name, overload) for overload in _overloads(name))
+    return any(is_tensor_operator(name, schema.overload_name) for schema in _schemas(name))
 
 
-def _overloads(name: str) -> list[str]:
+def _schemas(name: str) -> list[Any]:
     import torch
 
-    return [schema.overload_name for schema in torch._C._jit_get_schemas_for_operator(name)]
+    return list(torch._C._jit_get_schemas_for_operator(name))
+
+
+def _types(schema: Any) -> list[str]:
+    return [str(argument.type) for argument in schema.arguments]
 
 
 def _is_on_tensors(schema: Any) -> bool:

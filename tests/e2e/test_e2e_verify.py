@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.conftest import Lab
 
 VERIFY = {"TORCH_COMPILE_CLIENT_VERIFY": "1"}
-WEAKENED = {"COMPILE_DAEMON_TEST_WEAKEN": "autocast"}
+WEAKENED = {"COMPILE_DAEMON_TEST_WEAKEN": "sharing"}
 
 
 def test_what_the_daemon_compiles_and_serves_is_what_torch_makes_here(lab: Lab) -> None:
@@ -24,13 +24,13 @@ def test_what_the_daemon_compiles_and_serves_is_what_torch_makes_here(lab: Lab) 
 
 def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(lab: Lab) -> None:
     daemon = lab.daemon()
-    expected = lab.run("ambient.py", "float16").result
-    lab.run("ambient.py", "bfloat16", daemon=daemon, healthy=False, **WEAKENED)
+    expected = lab.run("sharing.py", "shared").result
+    lab.run("sharing.py", "apart", daemon=daemon, healthy=False, **WEAKENED)
 
-    # The weakened key leaves out autocast's dtype, so the trainer is served the other program's artifact.
-    fooled = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)
-    found = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED, **VERIFY)
-    after = lab.run("ambient.py", "float16", daemon=daemon, healthy=False, **WEAKENED)
+    # The weakened key leaves out which inputs share memory, so the trainer is served the other program's artifact.
+    fooled = lab.run("sharing.py", "shared", daemon=daemon, healthy=False, **WEAKENED)
+    found = lab.run("sharing.py", "shared", daemon=daemon, healthy=False, **WEAKENED, **VERIFY)
+    after = lab.run("sharing.py", "shared", daemon=daemon, healthy=False, **WEAKENED)
 
     assert fooled.report["hits"] == 1
     assert fooled.result != expected
