@@ -50,8 +50,8 @@ def is_tensor_operator(name: str, overload: str) -> bool:
 def is_tensor_packet(name: str) -> bool:
     """Return whether each overload that a call by the bare name (`aten::relu`) could choose is one on tensors.
 
-    Such a call looks through TorchScript's registry, so it may choose an overload that the dispatcher does not have. One
-    is let pass: that takes just what an operator of the dispatcher of this name takes (`aten::numpy_T`).
+    Such a call looks through TorchScript's registry, so it may choose an overload that the dispatcher does not have.
+    One such passes: that takes just what an operator of the dispatcher of this name takes (`aten::numpy_T`).
     """
     schemas = _schemas(name)
     known = [schema for schema in schemas if is_tensor_operator(name, schema.overload_name)]
