@@ -56,6 +56,8 @@ _CONSTANTS: dict[str, Any] = {
 _MAX_DIGITS = 64
 _INTEGER = re.compile(r"-?[0-9]+")
 _MAX_SYMBOLS = 4096
+_COMPARED = frozenset({"Max", "Min"})
+_MAX_COMPARED = 32
 """torch looks for a free name for each by counting up."""
 
 _FIELD = re.compile(r"[\w.]*")
@@ -223,8 +225,12 @@ class Shapes:
         made = _HEADS.get(head)
         if made is None:
             raise MalformedError(f"no expression has the head {head!r:.60}")
+        given = [self._expressions[argument] for argument in arguments]
+        # torch compares each with each: 2.15 takes a minute for two hundred. One inside of another counts as its own.
+        if head in _COMPARED and sum(len(one.args) if isinstance(one, made) else 1 for one in given) > _MAX_COMPARED:
+            raise MalformedError(f"a {head} of more than {_MAX_COMPARED} expressions")
         try:
-            return made(*(self._expressions[argument] for argument in arguments))
+            return made(*given)
         except Exception as error:
             raise MalformedError(f"no {head} of these arguments: {type(error).__name__}") from error
 

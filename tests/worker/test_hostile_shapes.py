@@ -142,6 +142,17 @@ def test_many_arguments_are_either_refused_or_done_with_soon() -> None:
         assert time.monotonic() - start < SOON_S
 
 
+@pytest.mark.parametrize("head", ["Max", "Min"])
+def test_the_greatest_of_many_expressions_is_refused_also_where_they_come_in_groups(head: str) -> None:
+    rows: list[Any] = [["Symbol", S], *(["Integer", str(number)] for number in range(2, 42))]
+    rows += [["FloorDiv", 0, row] for row in range(1, 41)]
+    first, last = list(range(41, 61)), list(range(61, 81))
+
+    assert f"a {head} of more than 32" in refuse(shaped([*rows, [head, *first, *last]]))
+    assert f"a {head} of more than 32" in refuse(shaped([*rows, [head, *first], [head, 81, *last]]))
+    rebuild(checked(shaped([*rows, [head, *first]])))
+
+
 def test_a_deep_expression_is_refused_or_done_with_soon() -> None:
     rows: list[Any] = [["Symbol", S], ["Integer", "7"]]
     for number in range(400):
