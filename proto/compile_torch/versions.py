@@ -5,8 +5,8 @@
 | 2.11, 2.12  | after inductor's pre-grad passes  | as below, and autocast dtype, default dtype, thread count      |
 | 2.13 - 2.15 | as dynamo made it                 | what `key_parts` lists                                         |
 
-Run here: 2.13. The others are written from their sources (2.12 and 2.14: taken to be like their neighbours) and held by
-the signatures below: where one differs, the client stays off and says so.
+Run here: 2.13, and of 2.14 and 2.15 what docs/limits.md lists. The others are written from their sources (2.12: taken
+to be like its neighbours). All are held by the signatures below: where one differs, the client stays off and says so.
 """
 
 from __future__ import annotations
