@@ -164,7 +164,7 @@ def test_a_start_that_skips_its_trace_traces_nothing_and_those_less_a_part_build
 def test_another_activation_is_never_the_first_processs_with_the_daemon(tmp_path: Path) -> None:
     document = _bench("startup.activations", folder=tmp_path)
     rows = {(row["where"], row["way"]): row for row in document["rows"]}
-    for where, guard in {"module": "G[ACTIVATION]", "attribute": "L['self'].activation"}.items():
+    for where, guard in {"module": "G['ACTIVATION']", "attribute": "L['self'].activation"}.items():
         assert rows[where, "daemon_skip"]["computed"] == "eager's"
         assert guard in rows[where, "daemon_skip"]["said"]
         # torch's own, whatever it is: a later version that computes eager's is welcome.
