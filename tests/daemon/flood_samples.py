@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import resource
 import socket
 import subprocess
@@ -90,16 +91,17 @@ class Scene:
     reader: Path
     trainer: Path
 
-    def run(self, flood: str, seconds: float) -> Noticed:
-        """Play a flood and watch the daemon; the floods named `quiet` do nothing."""
+    def run(self, flood: str, seconds: float, *, per_s: float = math.inf) -> Noticed:
+        """Play a flood of `per_s` attempts a second at most, and watch the daemon; those named `quiet` do nothing."""
         attempt, fresh = FLOODS[flood]
         process = psutil.Process(self.daemon.process.pid)
         peak, attempts = 0, 0
         with self._watching(fresh=fresh) as watcher, contextlib.closing(attempt(self)) as attempted:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
+            began = time.monotonic()
+            while time.monotonic() < began + seconds:
                 attempts += next(attempted)
                 peak = max(peak, process.memory_info().rss)
+                time.sleep(max(0.0, began + attempts / per_s - time.monotonic()))
             assert watcher.stdin is not None
             watcher.stdin.close()
             assert watcher.stdout is not None
