@@ -90,9 +90,10 @@ def _one(folder: Path, daemon: ServedDaemon, skip_trace: str, only: list[str]) -
     said = log.read().decode(errors="replace").splitlines()
     log.close()
     if code != 0:
-        lines = "\n".join(line for line in said if not line.startswith("compile daemon:"))
+        lines = (line[:300] for line in said if not line.startswith("compile daemon:"))
         raise SystemExit(
-            f"a trainer ({folder.name}) ended with exit code {code}, after {len(rows)} programs:\n{lines[-4000:]}"
+            f"a trainer ({folder.name}) ended with exit code {code}, after {len(rows)} programs:\n"
+            + "\n".join(lines)[-8000:]
         )
     return {row["name"]: row for row in rows}
 

@@ -29,16 +29,22 @@ def why_not_cacheable(entry: Any) -> str:
     torch replays views of inputs that a graph returns. A recorded view that has sizes or an order (`view`, `expand`,
     `permute`, ...) comes out of the pickle with those numbers in memory that has been given back: sooner or later the
     view is made with other numbers. (Run on torch 2.13: another process, static shapes, `x.view(2, -1).flatten(1)`.)
+    Nor are they there to be read before that: a process that asked such a view for its numbers was ended by signal 11.
     """
     metadata = getattr(entry, "runtime_metadata", None)
     for output in getattr(metadata, "output_info", None) or ():
         recorded = getattr(output, "view_meta_sequence", None)
         for view in getattr(recorded, "sequence", None) or ():
-            parts = view.as_tuple() if hasattr(view, "as_tuple") else ([],)
-            if any(isinstance(part, (list, tuple)) for part in parts):
+            if _has_lists(type(view)):
                 kind = type(view).__name__.removesuffix("_ViewMeta")
                 return f"an output is a view of an input ({kind}), which this torch does not restore reliably"
     return ""
+
+
+def _has_lists(view: type) -> bool:
+    """Return whether the numbers of a kind of view include lists, by its signature; also where that cannot be read."""
+    _, arrow, parts = (getattr(getattr(view, "as_tuple", None), "__doc__", None) or "").partition("->")
+    return not arrow or "list[" in parts or "Sequence[" in parts
 
 
 def scrub(entry: Any) -> None:
