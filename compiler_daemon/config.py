@@ -83,7 +83,7 @@ class PoolConfig:
     """How long a worker's statement of its environment stands for others of the same interpreter: a virtual environment
     changes when somebody upgrades it, and asking anew costs the start of a worker."""
     niceness: int = 10
-    """Added to the daemon's own for compiles that nobody waits for: a training beside them goes first."""
+    """Of what nobody waits for, a worker that gets warm included: a training beside it goes first."""
     sandbox: SandboxMode = "auto"
     variables: tuple[str, ...] = ()
     """Environment variables that workers get beside the known ones: names, in which `*` stands for anything."""

@@ -47,7 +47,8 @@ class HeaderMaker:
             return
         self._worker = worker = WorkerProcess(self._config, replace(slot, log=slot.log.with_name("headers.log")))
         try:
-            await worker.start((like.environment, like.facts) if like.facts else None, niceness=self._config.niceness)
+            known = (like.environment, like.facts) if like.facts else None
+            await worker.start(known, niceness=self._config.niceness, waited_for=False)
             files = await worker.keep_headers()
             logger.info("%d files of compiled headers are kept for environment %s", files, like.environment[:12])
         except (WorkerLostError, WireError, OSError) as error:

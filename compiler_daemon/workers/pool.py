@@ -154,12 +154,12 @@ class Pool:
         here = any(_serves(worker, environment) for worker in (*self._idle, *self._busy))
         coming = any(_start_of(worker) == start for worker in self._starting)
         if not here and not coming and self._count() < self._config.max_workers:
-            self._begin(start, environment)
+            self._begin(start, environment, waited_for=False)
 
     def prewarm_first(self) -> None:
         """Start a worker of the interpreter that is told to come first, before anybody says hello."""
         if interpreter := self._config.first_interpreter:
-            self._begin(_Start(interpreter, "graphs"), None)
+            self._begin(_Start(interpreter, "graphs"), None, waited_for=False)
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -257,8 +257,14 @@ class Pool:
                 request.granted.set_exception(refusal)
             elif coming[request.start]:
                 coming[request.start] -= 1
+                self._hurry(request.start)
             elif self._make_room():
-                self._begin(request.start, request.environment)
+                self._begin(request.start, request.environment, waited_for=True)
+
+    def _hurry(self, start: _Start) -> None:
+        for worker in self._starting:
+            if worker.stands_back and _start_of(worker) == start:
+                self._spawn_task(worker.come_forward())
 
     def _grant(self, request: _Request, worker: WorkerProcess) -> None:
         self._requests.remove(request)
@@ -305,10 +311,10 @@ class Pool:
     def _count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
-    def _begin(self, start: _Start, environment: Digest | None) -> None:
+    def _begin(self, start: _Start, environment: Digest | None, *, waited_for: bool) -> None:
         worker = WorkerProcess(self._config, self._slot(start))
         self._starting.append(worker)
-        self._spawn_task(self._start(worker, environment))
+        self._spawn_task(self._start(worker, environment, waited_for=waited_for))
 
     def _slot(self, start: _Start) -> WorkerSlot:
         taken = {worker.slot.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
@@ -337,11 +343,11 @@ class Pool:
                 self._spawn_task(self._header_maker.make(self._slot(_start_of(worker)), worker.hello))
                 return
 
-    async def _start(self, worker: WorkerProcess, environment: Digest | None) -> None:
+    async def _start(self, worker: WorkerProcess, environment: Digest | None, *, waited_for: bool) -> None:
         start, failure, hello = _start_of(worker), "", None
         try:
             facts = await self._facts_of(environment) if environment else b""
-            hello = await worker.start((environment, facts) if environment and facts else None)
+            hello = await worker.start((environment, facts) if environment and facts else None, waited_for=waited_for)
         except WorkerLostError as error:
             failure = str(error)
             logger.warning("%s: %s", start, failure)

@@ -34,6 +34,7 @@ from compiler_daemon.worker.known_facts import write_known
 from compiler_daemon.worker.protocol import read_frame, write_frame
 from compiler_daemon.workers.frames import BlobFrame, Done, KeyResult, Progress, Warm, is_spent, read_hello, read_reply
 from compiler_daemon.workers.process_tree import ProcessTree
+from compiler_daemon.workers.session_niceness import set_session_niceness
 from compiler_daemon.workers.variables import kept_variables
 
 BlobSink = Callable[[Digest, bytes], object]
@@ -111,6 +112,8 @@ class WorkerProcess:
         self._birth = threading.Lock()
         self._ended = False
         self._spent = False
+        self.stands_back = False
+        """Whether a training beside it goes first: nobody waits for it, so far as it knows."""
         self._process: subprocess.Popen[bytes] | None = None
         self._tree: ProcessTree | None = None
         # A socket instead of two pipes: shutting it down wakes the thread that reads from it, even where a process that
@@ -122,11 +125,15 @@ class WorkerProcess:
         """The process's number; 0 before it is started."""
         return self._process.pid if self._process else 0
 
-    async def start(self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0) -> WorkerHello:
+    async def start(
+        self, known: tuple[Digest, bytes] | None = None, *, niceness: int = 0, waited_for: bool = True
+    ) -> WorkerHello:
         """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
 
-        `known` is an environment that it may turn out to have, and its facts: it need not find those out again.
+        `known` is an environment that it may turn out to have, and its facts: it need not find those out again. A
+        worker that is not waited for stands back until `come_forward`, or until it has a job that somebody waits for.
         """
+        self.stands_back = not waited_for
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._config.start_s):
@@ -137,6 +144,10 @@ class WorkerProcess:
             raise WorkerLostError(f"no worker came up: {error}{self._last_words()}") from error
         self.hello, self.idle_since = hello, time.monotonic()
         return hello
+
+    async def come_forward(self) -> None:
+        """Take no less of the processors than others any more: somebody waits for this worker, which is starting."""
+        await asyncio.to_thread(self._come_forward)
 
     async def compile(self, job: Job, *, on_phase: Callable[[str], None], sink: BlobSink) -> CompileResult:
         """Have the job done.
@@ -238,6 +249,8 @@ class WorkerProcess:
             if known:
                 self._leave_facts(*known)
             self._spawn()
+            if self.stands_back:
+                self._set_back(back=True)
             if niceness:
                 os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
         assert self._socket is not None
@@ -246,6 +259,16 @@ class WorkerProcess:
         if hello.unconfined and self._config.sandbox == "required":
             raise WireError(f"the worker is not confined, and must be: {hello.unconfined}")
         return hello
+
+    def _come_forward(self) -> None:
+        with self._birth:
+            if self.stands_back:
+                self._set_back(back=False)
+
+    def _set_back(self, *, back: bool) -> None:
+        self.stands_back = back
+        if self.pid:
+            set_session_niceness(self.pid, self._config.niceness if back else 0)
 
     def _leave_facts(self, environment: Digest, facts: bytes) -> None:
         with contextlib.suppress(OSError, WireError):  # the worker asks the machine itself
@@ -286,6 +309,8 @@ class WorkerProcess:
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
     ) -> CompileResult | KeyResult | JobRefusedError:
         assert self._socket is not None
+        if self.stands_back != job.is_background:
+            self._set_back(back=job.is_background)
         number, started = self.jobs_done + 1, time.monotonic()
         received: dict[Digest, int] = {}
         total = 0

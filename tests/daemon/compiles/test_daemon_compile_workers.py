@@ -10,11 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from compile_wire.environment import environment_id
 from compile_wire.facts import Facts
 from compile_wire.v1 import compiler_daemon_pb2 as pb
 from compiler_daemon.store.record_files import encode_facts_record
 from compiler_daemon.worker.known_facts import read_known
+from compiler_daemon.workers.session_niceness import session_niceness
 from tests.daemon.compiles.compile_answers import artifact_of, reason_of
 from tests.daemon.daemon_process import ENVIRONMENT, FIELDS, DaemonProcess, wait_until
 
@@ -81,6 +84,42 @@ def test_only_a_compile_that_nobody_waits_for_stands_back(start_daemon: Callable
     assert daemon.niceness_of(f"{key}-ahead") == [7]
     (pid,) = daemon.jobs(key)
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.skipif(session_niceness(os.getpid()) is None, reason="this kernel does not group by session")
+def test_the_session_of_a_worker_stands_back_until_somebody_waits_for_it(
+    start_daemon: Callable[..., DaemonProcess], key: str
+) -> None:
+    daemon = start_daemon(pool={"niceness": 7})
+    daemon.handshake()
+    [worker] = wait_until(
+        lambda: [worker for worker in daemon.status().workers if worker.state == "idle"], what="a worker is ready"
+    )
+
+    found = [session_niceness(worker.pid)]
+    for number, ahead in enumerate((False, True, False)):
+        daemon.compiled(f"{key}-{number}", b"ok", ahead=ahead)
+        found.append(session_niceness(worker.pid))
+
+    assert found == [7, 0, 7, 0]
+    assert daemon.jobs(f"{key}-2") == [worker.pid]
+
+
+@pytest.mark.skipif(session_niceness(os.getpid()) is None, reason="this kernel does not group by session")
+def test_a_worker_that_is_getting_warm_comes_forward_for_the_first_graph(
+    start_daemon: Callable[..., DaemonProcess], key: str, tmp_path: Path
+) -> None:
+    wrapper = tmp_path / "python"
+    wrapper.write_text(
+        f"#!/bin/sh\nwhile ! grep -q 'nice 0' /proc/$$/autogroup; do sleep 0.05; echo x >> {tmp_path / 'stood'}; done\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o700)
+    daemon = start_daemon()
+    daemon.handshake(interpreter=str(wrapper))
+    wait_until((tmp_path / "stood").exists, what="the worker stands back")
+
+    artifact_of(daemon.compiled(key, b"ok", interpreter=str(wrapper)))
 
 
 def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(
