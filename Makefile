@@ -10,6 +10,7 @@
 #   make matrix   every fault at every step, against real daemons: docs/trust/matrix.md (10 to 20 minutes)
 #   make twins    pairs of programs that differ in one thing must not be confused; goes on where it was stopped (hours)
 #   make verified  the end-to-end tests with every hit compiled once more: docs/trust/verified.md (long)
+#   make traces   the zoo, the end-to-end tests and twins with traces skipped: docs/trust/skipped.md, traces.md (an hour)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make corpus   models of transformers, diffusers and x-transformers with a daemon: docs/corpus.md; goes on where it was stopped (hours)
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
@@ -32,7 +33,7 @@ VENV := .venv$(if $(TORCH),-torch-$(TORCH)-$(notdir $(PYTHON)))
 VENV_OF_NEWEST = .venv-torch-$(NEWEST)-$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow newest newest-venv check protos matrix twins verified zoo corpus fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
+.PHONY: help demo test slow newest newest-venv check protos matrix twins verified traces zoo corpus fuzz attack soak load floods slurm bench kernels fleet fleet-model fleet-check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -88,6 +89,15 @@ verified: .venv
 	E2E_VERIFIED=$(CURDIR)/runs/verified.jsonl $(BIN)/python -m pytest tests/e2e -q -n 2 --dist loadfile \
 		--ignore tests/e2e/test_e2e_verify.py $(PYTEST_ARGS)
 	@$(BIN)/python tools/verified.py runs/verified.jsonl
+
+# The tests of both verifications plant differences.
+traces: .venv
+	$(BIN)/python -m benches.zoo.traces --out docs/trust/skipped.md
+	@mkdir -p runs && rm -f runs/traces-e2e.jsonl
+	E2E_TRACES=$(CURDIR)/runs/traces-e2e.jsonl $(BIN)/python -m pytest tests/e2e -q -n 2 --dist loadfile \
+		--ignore tests/e2e/test_e2e_verify.py --ignore tests/e2e/test_e2e_traces.py $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.twins --traces --briefly --each 1 --resume runs/traces-twins.jsonl $(TWINS_ARGS)
+	@$(BIN)/python tools/traces.py runs/traces-e2e.jsonl runs/traces-twins.jsonl
 
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo

@@ -230,7 +230,7 @@ def _warm(results: Results) -> str:
             goal = results["goals"].get(name)
             verdict = "" if goal is None else "reached" if measured <= goal else "**missed**"
             words = f"{_WARM_TITLES[above]} / {_WARM_TITLES[below]}"
-            lines.append(_row(model, words, "" if goal is None else f"≤ {goal:g}", f"{measured:.2f}", verdict))
+            lines.append(_row(model, words, "" if goal is None else f"≤ {goal:g}", f"{measured:.3f}", verdict))
     lines += ["", f"Seconds, medians of {_rounds(rows)} rounds. {_machine(results)}"]
     for name, how in sorted(failures.items()):
         row, _, model = name.partition("@")
@@ -262,7 +262,8 @@ def _parts(results: Results) -> str:
         for part in _PART_TITLES:
             less = rows.get(f"daemon_without_{part}@{model}")
             cells.append("" if less is None else _more(whole, less))
-        lines.append(_row(model, f"{whole['seconds']:.2f} ({whole['cpu_s']:.2f})", *cells))
+        if any(cells):
+            lines.append(_row(model, f"{whole['seconds']:.2f} ({whole['cpu_s']:.2f})", *cells))
     return "\n".join(
         [*lines, "", "Seconds, and seconds of processor; what each part saves, likewise, in the same run."]
     )

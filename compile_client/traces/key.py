@@ -22,6 +22,7 @@ from torch._inductor import config as inductor_config
 from torch.nn.modules import module as nn_module
 
 from compile_client.traces.names import Names
+from compile_client.traces.unguarded import hash_seed
 from compile_torch.key.key_parts import PARTS, gathered_parts
 from compile_torch.key.state import read_state
 from compile_wire.kernel.environment import TRACE_PREFIX
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from compile_torch.versions import TorchVersion
 
-_FORM = "2"
+_FORM = "3"
 """Of what is recorded; another form has other keys."""
 
 _GLOBAL_HOOKS = (
@@ -91,15 +92,27 @@ def trace_key(
         repr(inductor.dynamic),
         repr(inductor.name),
         *(_settings(config.get_config_copy()) for config in (dynamo_config, torch.compiler.config)),
-        *(
-            _settings(config.save_config_portable(ignore_private_configs=False))
-            for config in (inductor_config, functorch_config)
-        ),
+        *(_settings(_portable(config)) for config in (inductor_config, functorch_config)),
         list(read_state().items()),
+        hash_seed(),
         [[name, parts[name]] for name in PARTS],
         _device(),
     ]
     return TRACE_PREFIX + hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _portable(config: Any) -> dict[str, Any]:
+    """Return the settings that decide what is compiled, in a form that is the same in each process.
+
+    torch's own way of saying them imports the whole compiler in 2.15, for a class that users rarely set.
+    """
+    made = ("inductor_choices_class", *getattr(config, "_cache_config_factory_keys", ()))
+    settings: dict[str, Any] = config.get_config_copy()
+    if any(settings.get(name) is not None for name in made):
+        settings = config.save_config_portable(ignore_private_configs=False)
+        return settings
+    ignored = tuple(getattr(config, "_cache_config_ignore_prefix", ()))
+    return {name: value for name, value in settings.items() if not name.startswith(ignored)}
 
 
 def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,8 @@ _TREATMENTS = (
     "_nonstrict_trace_callable_ids",
     "_leaf_function_ids",
 )
+_ASSUMED = "_dynamo_marked_constant"
+"""`torch._dynamo.assume_constant_result` leaves this on a function."""
 _MADE_BY_A_STATEMENT = 1 << 9
 """Python's `Py_TPFLAGS_HEAPTYPE`; Python's own classes, and torch's in C++, have it not."""
 _MAX_DEPTH = 8
@@ -113,7 +115,7 @@ class Names:
         try:
             return self.of(value, "", depth + 1)
         except NotSkippedError as error:
-            if error.reason == "depth":
+            if error.reason in ("depth", "constant"):
                 raise
         return f"a {type(value).__module__}.{type(value).__qualname__}"
 
@@ -128,6 +130,10 @@ class Names:
         elif isinstance(value, type):
             return self._class(value, where, depth)
         elif isinstance(value, types.FunctionType):
+            if getattr(value, _ASSUMED, False) and not value.__module__.startswith("torch."):
+                raise NotSkippedError(
+                    "constant", f"what {value.__qualname__} returns is assumed to be constant, in one process"
+                )
             home = value.__globals__.get("__name__", "")
             return f"function {home}.{value.__qualname__} {self.function(value, depth)}"
         elif isinstance(value, enum.Enum) and isinstance(value.name, str):

@@ -21,6 +21,7 @@ from compile_client.traces.names import Names
 from compile_client.traces.objects import placed
 from compile_client.traces.resume import resumption
 from compile_client.traces.tree import check_same, text
+from compile_client.traces.unguarded import check_code
 from compile_client.traces.values import Reader
 from compile_torch.objects import torch_directory
 
@@ -40,6 +41,9 @@ def recorded_trace(
     `graphs` has the daemon's key of each graph, or why it cannot be had by a key. Raises `NotSkippedError`.
     """
     _check_output(output, bytecode)
+    for one in (code, *output.tracing_context.traced_code):
+        if not _of_torch(one):
+            check_code(one)
     installed = _installed(code, output, bytecode, graphs)
     stand_ins = {name: f"@{number}" for number, (name, _, _) in enumerate(installed)}
     stated = guards.recorded(output, stand_ins)
@@ -140,13 +144,17 @@ def _inlined(entry: types.CodeType, traced: list[types.CodeType], names: Names) 
     names.code(entry)
     found = []
     for code in traced:
-        if code in names.codes or code.co_filename.startswith(_TORCH):
+        if code in names.codes or _of_torch(code):
             continue
         module = _module_of(code)
         if not module or live_code(module, code.co_qualname) is not code:
             raise NotSkippedError("inlined", f"{code.co_qualname} is part of it, and is not found by a name")
         found.append([module, code.co_qualname, names.code(code)])
     return sorted(found)
+
+
+def _of_torch(code: types.CodeType) -> bool:
+    return code.co_filename.startswith(_TORCH)
 
 
 def _module_of(code: types.CodeType) -> str:

@@ -29,6 +29,8 @@ VERIFIED = os.environ.get("E2E_VERIFIED", "")
 
 Counts of such a run are wrong, above all those of builds: only the comparison says something.
 """
+TRACES = os.environ.get("E2E_TRACES", "")
+"""A file for `make traces`: each trainer traces what it could skip as well, and writes there how both compare."""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -197,6 +199,11 @@ class Trainer:
             test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
             with Path(VERIFIED).open("a") as rows:
                 rows.write(json.dumps({"test": test, **row, "said": _quarrels(err)}) + "\n")
+        if TRACES and report:
+            test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+            with Path(TRACES).open("a") as rows:
+                said = [line for line in err.splitlines() if "a trace of" in line]
+                rows.write(json.dumps({"test": test, **report.get("traces", {}), "said": said}) + "\n")
         if self.healthy and self.process.returncode == 0:
             check_accounts(report)
         seconds = time.monotonic() - self.started
@@ -212,7 +219,7 @@ def _quarrels(err: str) -> list[str]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Skip a test that fails in a run of `make verified`: it counts what verification adds, so that says nothing."""
     report = yield
-    if VERIFIED and report.failed and item.path.parent == Path(__file__).parent:  # type: ignore[attr-defined] # pytest's
+    if (VERIFIED or TRACES) and report.failed and item.path.parent == Path(__file__).parent:  # type: ignore[attr-defined] # pytest's
         report.outcome, report.wasxfail = "skipped", "counts what verification adds"  # type: ignore[attr-defined]
     return report
 
@@ -299,6 +306,8 @@ class Lab:
                 "TORCH_COMPILE_CLIENT_REPORT": str(report),
                 "COMPILER_DAEMON_DIR": str(directory),
             }
+            if TRACES:
+                variables["TORCH_COMPILE_CLIENT_SKIP_TRACE"] = "verify"
             if VERIFIED:
                 variables["TORCH_COMPILE_CLIENT_VERIFY"] = "1"
         return clean_environment(**variables)

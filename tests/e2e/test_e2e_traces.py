@@ -112,6 +112,19 @@ def test_a_second_process_traces_nothing_of_the_labs_trainers_and_of_a_gpt(
     assert second.result["losses"] == first.result["losses"]
 
 
+@pytest.mark.slow
+def test_what_is_another_in_each_process_and_guarded_by_nobody_is_not_taken_from_another(
+    one_lab: Lab, daemon: Daemon
+) -> None:
+    runs = [one_lab.run("unguarded.py", daemon=daemon, UNGUARDED=number, **SKIP) for number in ("1", "2", "1")]
+
+    found = {name: [run.result[name] for run in runs] for name in runs[0].result}
+    # What is wrong already where it was traced is torch's own: it walks through some sets in another order than Python.
+    assert {name: here for name, here in found.items() if here[0] is True and False in here} == {}
+    assert {"hash", "address"} <= set(runs[0].report["traces"]["refused"])
+    assert runs[2].report["traces"]["skipped"] > 20
+
+
 def _daemon(daemon: Daemon, *arguments: str) -> str:
     command = [sys.executable, "-m", "compiler_daemon", *arguments, "--dir", str(daemon.directory)]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout

@@ -5,6 +5,9 @@ code is 1 if anything differed, or if a hit was lost. `--write` puts the results
 
 With `--weaken PART` (or `--weaken all`) client and workers leave a part of the key out. The run then succeeds only if
 the twins that this part keeps apart are confused: a harness that cannot fail shows nothing.
+
+With `--traces` programs that come later skip the traces of earlier ones, where torch's guards say that they fit. What
+came of it is kept by `--resume`, in a file of its own; `tools/traces.py` writes it down.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at a time [cores]")
     parser.add_argument("--weaken", metavar="PART", help="leave a part of the key out, or `all` one after the other")
     parser.add_argument("--keep", type=Path, help="a folder with a short name: programs, logs and builds stay there")
+    parser.add_argument("--traces", action="store_true", help="skip the traces of the programs that came before")
+    parser.add_argument("--briefly", action="store_true", help="in one order only: plainly, A, B, and B again")
     parser.add_argument("--json", action="store_true", help="say each result as a line of JSON")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep outcomes there; play what has not passed yet")
     parser.add_argument("--write", action="store_true", help="write docs/trust/twins.md and its data")
@@ -71,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commits = sorted({one.commit for one in earlier.values()} | {commit()})
     played = {name: one.result for name, one in earlier.items()}
     try:
-        with Stage.prepared(folder, workers=max(1, options.jobs // 2)) as stage:
-            for result in play_all(stage, waiting, jobs=options.jobs, minutes=options.minutes, talk=talk):
+        with Stage.prepared(folder, workers=max(1, options.jobs // 2), skip_traces=options.traces) as stage:
+            limits = {"jobs": options.jobs, "minutes": options.minutes, "briefly": options.briefly}
+            for result in play_all(stage, waiting, talk=talk, **limits):
                 played[result.name] = result
                 if options.resume:
                     kept.append(options.resume, result, commit())

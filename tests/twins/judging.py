@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.twins.stage import Order, Run, Stage
@@ -45,6 +46,8 @@ class Result:
     """How often each reason kept a graph from the daemon, so that the program compiled it itself, in all runs."""
     seconds: float
     """The time of the pair's programs in all runs, including the other pairs in them."""
+    traces: dict[str, int] = field(default_factory=dict)
+    """What became of traces in all runs, where programs skip them: counts by outcome, or by reason."""
 
     @property
     def passed(self) -> bool:
@@ -76,12 +79,14 @@ def judge(pair: Pair, plain: Mapping[Phase, Run], served: Sequence[Run], seconds
     """Return what was wrong with one pair in these runs."""
     differences, lost = [], []
     refused: dict[str, int] = {}
+    traces: Counter[str] = Counter()
     for run in served:
         if said := difference(plain[run.phase], run, pair.place):
             differences.append(f"{run.way}: {said}")
         counted = run.places.get(pair.place, {})
         for reason, count in {**counted.get("refused", {}), **counted.get("fallbacks", {})}.items():
             refused[reason] = refused.get(reason, 0) + count
+        traces.update(counted.get("traces", {}))
         if said := lost_hits(run.way, counted, exchanged=pair.thing.harmless):
             lost.append(f"{run.way}: {said}")
     told = {phase: told_at(run, pair.place) for phase, run in plain.items()}
@@ -98,6 +103,7 @@ def judge(pair: Pair, plain: Mapping[Phase, Run], served: Sequence[Run], seconds
         graphs=max((run.places.get(pair.place, {}).get("graphs", 0) for run in served), default=0),
         refused=refused,
         seconds=seconds,
+        traces=dict(sorted(traces.items())),
     )
 
 

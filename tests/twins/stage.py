@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,16 +50,20 @@ class Run:
 class Stage:
     """Runs programs, also from several threads at once. One daemon for each order serves the pairs of all threads."""
 
-    def __init__(self, folder: Path, temporary: Path, *, workers: int = 1, weaken: str = "") -> None:
+    def __init__(
+        self, folder: Path, temporary: Path, *, workers: int = 1, weaken: str = "", skip_traces: bool = False
+    ) -> None:
         """`folder` needs a short name, for the sockets in it; `temporary` must have been through `with_probes`.
 
-        With `weaken`, client and workers leave that part out of what keeps programs apart.
+        With `weaken`, client and workers leave that part out of what keeps programs apart. With `skip_traces`, programs
+        take each other's traces where those fit.
         """
         folder.mkdir(mode=0o700, parents=True)
         (folder / "forks").mkdir()
         self.folder = folder
         self._variables = remembering_compiler(temporary / "compiler")
         self._variables |= {"COMPILE_DAEMON_TEST_WEAKEN": weaken} if weaken else {}
+        self._skipping = {"TORCH_COMPILE_CLIENT_SKIP_TRACE": "1"} if skip_traces else {}
         self._lock, self._starting = threading.Lock(), threading.Lock()
         self._count = 0
         with contextlib.ExitStack() as closing:
@@ -71,7 +76,15 @@ class Stage:
             self._closing = closing.pop_all()
 
     @classmethod
-    def prepared(cls, folder: Path, *, workers: int = 1, weaken: str = "", temporary: Path | None = None) -> Stage:
+    def prepared(
+        cls,
+        folder: Path,
+        *,
+        workers: int = 1,
+        weaken: str = "",
+        skip_traces: bool = False,
+        temporary: Path | None = None,
+    ) -> Stage:
         """Return a new stage in the folder, in place of an earlier one; make torch's probes if there are none yet.
 
         Headers and kernels that were built stay in `temporary`, which is `t` in the folder.
@@ -82,7 +95,7 @@ class Stage:
         if not temporary.exists():
             temporary.mkdir(mode=0o700, parents=True)
             with_probes(temporary, **remembering_compiler(temporary / "compiler"))
-        return cls(home, temporary, workers=workers, weaken=weaken)
+        return cls(home, temporary, workers=workers, weaken=weaken, skip_traces=skip_traces)
 
     def __enter__(self) -> Stage:
         return self
@@ -126,6 +139,7 @@ class Stage:
         daemon = self.daemon(order) if order else None
         environment = self._lab.variables(daemon, home / "caches", report)
         environment |= _PASSIVE | self._variables | twins.thing.environment.get(phase, {})
+        environment |= self._skipping if daemon else {}
         if twins.thing.fresh:
             outcome = _started_anew(script, phase, environment, report)
         else:
@@ -146,7 +160,15 @@ def _counted(line: str) -> tuple[str, dict[str, Any]] | None:
     for name in ("refused", "fallbacks"):
         counts = {reason: n - before.get(name, {}).get(reason, 0) for reason, n in after.get(name, {}).items()}
         grown[name] = {reason: n for reason, n in counts.items() if n}
+    grown["traces"] = Counter(_traces(after)) - Counter(_traces(before))
     return said["counters of"], grown
+
+
+def _traces(counters: dict[str, Any]) -> dict[str, int]:
+    """Return what the counters say of traces: what became of them, and how often each reason refused one."""
+    traces = counters.get("traces", {})
+    counts = {name: count for name, count in traces.items() if isinstance(count, int)}
+    return counts | {f"refused: {reason}": count for reason, count in traces.get("refused", {}).items()}
 
 
 def _started_anew(script: Path, phase: Phase, environment: dict[str, str], report: Path) -> Outcome:
