@@ -17,6 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.twins.pairs import all_pairs
+
 _PAGE = """# Traces of other processes, compared and put to use
 
 `make traces`, {when}, torch {torch}. The [zoo](skipped.md) is a table of its own.
@@ -26,9 +30,9 @@ _PAGE = """# Traces of other processes, compared and put to use
 `tests/e2e` with `TORCH_COMPILE_CLIENT_SKIP_TRACE=verify`: a trainer traces each function, also where it could have
 taken another process's trace, and compares graphs, guards and bytecode.
 
-| trainers | functions recorded | compared | differ | no stored trace fitted | refused |
-|---:|---:|---:|---:|---:|---|
-| {trainers} | {e2e[recorded]} | {e2e[verified]} | {e2e[differing]} | {e2e[missed]} | {e2e_refused} |
+| tests | trainers | functions recorded | compared | differ | no stored trace fitted | refused |
+|---:|---:|---:|---:|---:|---:|---|
+| {tests} | {trainers} | {e2e[recorded]} | {e2e[verified]} | {e2e[differing]} | {e2e[missed]} | {e2e_refused} |
 
 {e2e_said}
 
@@ -38,9 +42,9 @@ taken another process's trace, and compares graphs, guards and bytecode.
 `TORCH_COMPILE_CLIENT_SKIP_TRACE=1`. What B prints (values, gradients, exceptions, random streams) must be the same text
 as plainly, also where a trace of A's is there, and where it takes its own.
 
-| pairs | things | differ | hits lost | pairs with a trace skipped | functions skipped | none fitted | refused |
+| pairs | things, of all | differ | hits lost | pairs with a trace skipped | functions skipped | none fitted | refused |
 |---:|---:|---:|---:|---:|---:|---:|---|
-| {pairs} | {things} | {differ} | {lost} | {skipping} | {twins[skipped]} | {twins[missed]} | {twins_refused} |
+| {pairs} | {things} of {every} | {differ} | {lost} | {skipping} | {twins[skipped]} | {twins[missed]} | {twins_refused} |
 
 {twins_said}
 """
@@ -63,12 +67,14 @@ def main(e2e_rows: str, twins_rows: str) -> int:
     page = _PAGE.format(
         when=datetime.now(UTC).date(),
         torch=version("torch"),
+        tests=len({row["test"] for row in trainers}),
         trainers=len(trainers),
         e2e=e2e,
         e2e_refused=_listed(e2e_refused),
         e2e_said="\n".join(differing) or "Nothing differed.",
         pairs=len(pairs),
         things=len({pair["thing"] for pair in pairs.values()}),
+        every=len({pair.thing.name for pair in all_pairs()}),
         differ=len(wrong),
         lost=sum(bool(pair["lost"]) for pair in pairs.values()),
         skipping=sum(bool(pair["traces"].get("skipped")) for pair in pairs.values()),
