@@ -44,7 +44,7 @@ as plainly, also where a trace of A's is there, and where it takes its own.
 
 | pairs | things, of all | differ | hits lost | pairs with a trace skipped | functions skipped | none fitted | refused |
 |---:|---:|---:|---:|---:|---:|---:|---|
-| {pairs} | {things} of {every} | {differ} | {lost} | {skipping} | {twins[skipped]} | {twins[missed]} | {twins_refused} |
+| {pairs} | {things} of {every} | {differ} | {lost} | {skipping} | {twins[skipped]} | {twins[missed]} | {reasons} |
 
 {twins_said}
 """
@@ -79,7 +79,7 @@ def main(e2e_rows: str, twins_rows: str) -> int:
         lost=sum(bool(pair["lost"]) for pair in pairs.values()),
         skipping=sum(bool(pair["traces"].get("skipped")) for pair in pairs.values()),
         twins=twins,
-        twins_refused=_listed(twins_refused),
+        reasons=_listed(twins_refused),
         twins_said="\n".join(_said(pair) for pair in wrong) or "Nothing differed.",
     )
     Path("docs/trust/traces.md").write_text(page)
