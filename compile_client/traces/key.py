@@ -22,7 +22,6 @@ from torch._inductor import config as inductor_config
 from torch.nn.modules import module as nn_module
 
 from compile_client.traces.names import Names
-from compile_client.traces.unguarded import hash_seed
 from compile_torch.key.key_parts import PARTS, gathered_parts
 from compile_torch.key.state import read_state
 from compile_wire.kernel.environment import TRACE_PREFIX
@@ -94,7 +93,6 @@ def trace_key(
         *(_settings(config.get_config_copy()) for config in (dynamo_config, torch.compiler.config)),
         *(_settings(_portable(config)) for config in (inductor_config, functorch_config)),
         list(read_state().items()),
-        hash_seed(),
         [[name, parts[name]] for name in PARTS],
         _device(),
     ]

@@ -130,7 +130,7 @@ class Names:
         elif isinstance(value, type):
             return self._class(value, where, depth)
         elif isinstance(value, types.FunctionType):
-            if getattr(value, _ASSUMED, False) and not value.__module__.startswith("torch."):
+            if getattr(value, _ASSUMED, False) and not str(value.__module__).startswith("torch."):
                 raise NotSkippedError(
                     "constant", f"what {value.__qualname__} returns is assumed to be constant, in one process"
                 )

@@ -1,13 +1,13 @@
 """What dynamo makes a constant of although it is another in each process, and no guard says so.
 
 Python draws a seed for the hashes of texts in each process, and with them the order of sets; objects have other
-addresses in each. dynamo evaluates `hash`, `id` and loops over sets while it traces, and trusts that they stay.
+addresses in each, whatever the seed. dynamo evaluates `hash`, `id` and loops over sets while it traces, and trusts that
+they stay.
 """
 
 from __future__ import annotations
 
 import dis
-import os
 import types
 
 from compile_client.traces.errors import NotSkippedError
@@ -21,42 +21,36 @@ _KEYS = frozenset({"keys", "items"})
 _SET_OPERATORS = frozenset({"&", "|", "^", "-"})
 
 
-def hash_seed() -> str:
-    """Return the seed of hashes where the user has fixed it, and "random" where each process draws its own."""
-    seed = os.environ.get("PYTHONHASHSEED", "")
-    return seed if seed.isdigit() else "random"
-
-
 def check_code(code: types.CodeType) -> None:
     """Raise `NotSkippedError` where code may compute what is another in each process.
 
     It is looked for whether code makes or walks through a set, not whether the order shows; what only asks whether
     something is in a set of constants does not count.
     """
-    names = set(code.co_names)
-    if "id" in names:
-        raise NotSkippedError("address", f"{code.co_qualname} asks for an object's id, another in each process")
-    if found := names & _LIMITS:
-        raise NotSkippedError("limit", f"{code.co_qualname} asks for Python's {min(found)}, which no guard is on")
-    if hash_seed() != "random":
-        return
-    if said := _order(code, names):
-        raise NotSkippedError("hash", f"{code.co_qualname} {said}, and Python's hashes are others in each process")
+    if limits := _LIMITS.intersection(code.co_names):
+        raise NotSkippedError("limit", f"{code.co_qualname} asks for Python's {min(limits)}, which no guard is on")
+    before: dis.Instruction | None = None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval == "id":
+            raise NotSkippedError("address", f"{code.co_qualname} asks for an object's id, another in each process")
+        if said := _order(code, instruction, before):
+            raise NotSkippedError("hash", f"{code.co_qualname} {said}, and hashes are others in each process")
+        before = instruction
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             check_code(constant)
 
 
-def _order(code: types.CodeType, names: set[str]) -> str:
-    if used := names & (_HASHED | _SET_METHODS):
-        return f"uses {min(used)}"
-    before: dis.Instruction | None = None
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in _SETS:
-            return "makes a set"
-        if before is not None and isinstance(before.argval, frozenset) and instruction.opname != "CONTAINS_OP":
-            return "walks through a set"
-        if instruction.opname == "BINARY_OP" and instruction.argrepr.rstrip("=") in _SET_OPERATORS and names & _KEYS:
-            return "makes a set of keys"
-        before = instruction
-    return ""
+def _order(code: types.CodeType, instruction: dis.Instruction, before: dis.Instruction | None) -> str:
+    """Return what an instruction has to do with hashes, or with an order that follows from them."""
+    operation, name = instruction.opname, instruction.argval
+    if operation in ("LOAD_GLOBAL", "LOAD_NAME") and name in _HASHED:
+        return f"uses {name}"
+    if operation in ("LOAD_ATTR", "LOAD_METHOD") and name in _SET_METHODS:
+        return f"uses {name}"
+    if operation in _SETS:
+        return "makes a set"
+    if before is not None and isinstance(before.argval, frozenset) and operation != "CONTAINS_OP":
+        return "walks through a set"
+    of_sets = operation == "BINARY_OP" and instruction.argrepr.rstrip("=") in _SET_OPERATORS
+    return "makes a set of keys" if of_sets and _KEYS.intersection(code.co_names) else ""
