@@ -119,8 +119,10 @@ def test_what_is_another_in_each_process_and_guarded_by_nobody_is_not_taken_from
     runs = [one_lab.run("unguarded.py", daemon=daemon, UNGUARDED=number, **SKIP) for number in ("1", "2", "1")]
 
     found = {name: [run.result[name] for run in runs] for name in runs[0].result}
-    # What is wrong already where it was traced is torch's own: it walks through some sets in another order than Python.
-    assert {name: here for name, here in found.items() if here[0] is True and False in here} == {}
+    # dynamo itself walks through these sets in another order than Python, with luck the same.
+    sets = {name for name in found if name.startswith("order_of_set") or name == "popped"}
+    assert {name: here for name, here in found.items() if False in here and name not in sets} == {}
+    assert all(f"{name} is traced in each process (hash)" in run.err for run in runs for name in sets)
     assert {"hash", "address"} <= set(runs[0].report["traces"]["refused"])
     assert runs[2].report["traces"]["skipped"] > 20
 

@@ -100,26 +100,26 @@ def hash_of_tuple(x: torch.Tensor) -> torch.Tensor:
     return x * (hash(("a", 1)) % 1009)
 
 
-def order_of_literal(x: torch.Tensor) -> torch.Tensor:
+def order_of_set_literal(x: torch.Tensor) -> torch.Tensor:
     names = {"one", "two", "three", "four", "five"}
     for name in names:
         x = x * SCALES[name] + 1
     return x
 
 
-def order_of_built(x: torch.Tensor) -> torch.Tensor:
+def order_of_set_built(x: torch.Tensor) -> torch.Tensor:
     for name in set(SCALES):
         x = x * SCALES[name] + 1
     return x
 
 
-def order_of_comprehension(x: torch.Tensor) -> torch.Tensor:
+def order_of_set_comprehension(x: torch.Tensor) -> torch.Tensor:
     for name in {name + "" for name in SCALES}:
         x = x * SCALES[name] + 1
     return x
 
 
-def order_of_difference(x: torch.Tensor) -> torch.Tensor:
+def order_of_set_difference(x: torch.Tensor) -> torch.Tensor:
     for name in SCALES.keys() - {"one"}:
         x = x * SCALES[name] + 1
     return x
