@@ -23,7 +23,8 @@ from tests.twins.pairs import all_pairs
 
 _PAGE = """# Traces of other processes, compared and put to use
 
-`make traces`, {when}, torch {torch}. The [zoo](skipped.md) is a table of its own.
+Written by `tools/traces.py` of the rows there were on {when}, torch {torch}. `make traces` makes all of them; the first
+columns say how many were made. The [zoo](skipped.md) is a table of its own.
 
 ## End-to-end tests, each trace compared
 
