@@ -84,6 +84,9 @@ class PoolConfig:
     changes when somebody upgrades it, and asking anew costs the start of a worker."""
     niceness: int = 10
     """Of what nobody waits for, a worker that gets warm included: a training beside it goes first."""
+    stand_back_s: float = 15.0
+    """A worker that is started and not waited for takes its full share after that: where the processors are never free,
+    it would not come up within `start_s`, and whoever came next would be told that there is none."""
     sandbox: SandboxMode = "auto"
     variables: tuple[str, ...] = ()
     """Environment variables that workers get beside the known ones: names, in which `*` stands for anything."""

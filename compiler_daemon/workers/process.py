@@ -131,10 +131,12 @@ class WorkerProcess:
         """Start the process and wait for its hello; raise `WorkerLostError` where none comes in time.
 
         `known` is an environment that it may turn out to have, and its facts: it need not find those out again. A
-        worker that is not waited for stands back until `come_forward`, or until it has a job that somebody waits for.
+        worker that is not waited for stands back until `come_forward`, until it has a job that somebody waits for, or
+        until it has been starting for `stand_back_s`.
         """
         self.stands_back = not waited_for
         loop = asyncio.get_running_loop()
+        patience = asyncio.create_task(self._lose_patience())
         try:
             async with asyncio.timeout(self._config.start_s):
                 hello = await loop.run_in_executor(self._thread, self._greet, known, niceness)
@@ -142,8 +144,14 @@ class WorkerProcess:
             raise WorkerLostError(f"no worker came up within {self._config.start_s:.0f} s") from error
         except (OSError, WireError) as error:
             raise WorkerLostError(f"no worker came up: {error}{self._last_words()}") from error
+        finally:
+            patience.cancel()
         self.hello, self.idle_since = hello, time.monotonic()
         return hello
+
+    async def _lose_patience(self) -> None:
+        await asyncio.sleep(self._config.stand_back_s)
+        await self.come_forward()
 
     async def come_forward(self) -> None:
         """Take no less of the processors than others any more: somebody waits for this worker, which is starting."""
@@ -309,8 +317,6 @@ class WorkerProcess:
         self, job: Job, trace: str, on_phase: Callable[[str], None], sink: BlobSink
     ) -> CompileResult | KeyResult | JobRefusedError:
         assert self._socket is not None
-        if self.stands_back != job.is_background:
-            self._set_back(back=job.is_background)
         number, started = self.jobs_done + 1, time.monotonic()
         received: dict[Digest, int] = {}
         total = 0
@@ -319,6 +325,9 @@ class WorkerProcess:
             frame |= {"replay": True} if job.replay else {}
             frame |= {"niceness": self._config.niceness} if job.is_background else {}
             write_frame(out, frame)
+        # After the job is sent, for the kernel may let this wait for a quarter of a second.
+        if self.stands_back != job.is_background:
+            self._set_back(back=job.is_background)
         # The worker reaches no collector; how far it is it says anyway.
         spans = tracing.Elsewhere("compile-worker", self.pid, "job", parent=trace, key=job.key)
         with self._socket.makefile("rb") as stream, spans:

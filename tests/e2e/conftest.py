@@ -140,6 +140,7 @@ class Daemon:
         wait_until(
             lambda: (workers := self.status()["workers"]) and all(worker["state"] == "idle" for worker in workers),
             what="the daemon's workers are up",
+            timeout_s=180.0,  # they stand back first, and other tests take the processors
         )
 
 

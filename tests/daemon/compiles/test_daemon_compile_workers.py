@@ -105,21 +105,39 @@ def test_the_session_of_a_worker_stands_back_until_somebody_waits_for_it(
     assert daemon.jobs(f"{key}-2") == [worker.pid]
 
 
+def _python_that_starts_when_its_session_is_not_nice(folder: Path) -> Path:
+    wrapper = folder / "python"
+    wrapper.write_text(
+        f"#!/bin/sh\nwhile ! grep -q 'nice 0' /proc/$$/autogroup; do sleep 0.05; echo x >> {folder / 'stood'}; done\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o700)
+    return wrapper
+
+
 @pytest.mark.skipif(session_niceness(os.getpid()) is None, reason="this kernel does not group by session")
 def test_a_worker_that_is_getting_warm_comes_forward_for_the_first_graph(
     start_daemon: Callable[..., DaemonProcess], key: str, tmp_path: Path
 ) -> None:
-    wrapper = tmp_path / "python"
-    wrapper.write_text(
-        f"#!/bin/sh\nwhile ! grep -q 'nice 0' /proc/$$/autogroup; do sleep 0.05; echo x >> {tmp_path / 'stood'}; done\n"
-        f'exec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o700)
-    daemon = start_daemon()
+    wrapper = _python_that_starts_when_its_session_is_not_nice(tmp_path)
+    daemon = start_daemon(pool={"stand_back_s": 600.0})
     daemon.handshake(interpreter=str(wrapper))
     wait_until((tmp_path / "stood").exists, what="the worker stands back")
 
     artifact_of(daemon.compiled(key, b"ok", interpreter=str(wrapper)))
+
+
+@pytest.mark.skipif(session_niceness(os.getpid()) is None, reason="this kernel does not group by session")
+def test_a_worker_that_nobody_waits_for_takes_its_share_in_the_end(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    daemon = start_daemon(pool={"stand_back_s": 0.5})
+    daemon.handshake(interpreter=str(_python_that_starts_when_its_session_is_not_nice(tmp_path)))
+
+    wait_until((tmp_path / "stood").exists, what="the worker stands back")
+    wait_until(
+        lambda: [worker for worker in daemon.status().workers if worker.state == "idle"], what="the worker is up"
+    )
 
 
 def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(
