@@ -13,6 +13,7 @@
 #   make traces   the zoo, the end-to-end tests and twins with traces skipped: docs/trust/skipped.md, traces.md (an hour)
 #   make zoo      how much of what dynamo emits the daemon can take (minutes)
 #   make corpus   models of transformers, diffusers and x-transformers with a daemon: docs/corpus.md; goes on where it was stopped (hours)
+#                 With CORPUS=pictures those of timm, k-diffusion and denoising-diffusion-pytorch
 #   make fuzz     the readers of everything that comes from outside, and every RPC of a daemon, fed with garbage (minutes)
 #   make attack   100,000 graphs and kernels that try to get something else done; results into docs/trust (minutes)
 #   make soak     16 clients and a daemon that is killed every minute, for half an hour; results into docs/trust
@@ -102,10 +103,14 @@ traces: .venv
 zoo: .venv
 	$(BIN)/python -m benches.zoo --out benches/results/zoo
 
+# `make corpus TORCH=2.14.1 CORPUS=pictures` has those that need a torchvision. A dependency of k-diffusion imports what
+# setuptools had before 70; pip says then that torch asks for a newer one.
+CORPUS := corpus
+CORPUS_OF = $(shell $(BIN)/python -c "from importlib.metadata import version; print(version('torch').partition('+')[0])")
 corpus: .venv
-	@$(BIN)/python -m pip install --quiet -e '.[corpus]'
-	@$(BIN)/python -m benches.corpus.traced --json benches/results/corpus/traced.json
-	@$(BIN)/python -m benches.corpus --json benches/results/corpus/corpus.json $(CORPUS_ARGS)
+	@$(BIN)/python -m pip install --quiet -e '.[$(CORPUS)]' $(if $(findstring pictures,$(CORPUS)),&& $(BIN)/python -m pip install --quiet 'setuptools<70')
+	@$(BIN)/python -m benches.corpus.traced --json benches/results/corpus/traced-$(CORPUS_OF).json
+	@$(BIN)/python -m benches.corpus --json benches/results/corpus/compiled-$(CORPUS_OF).json $(CORPUS_ARGS)
 	@$(BIN)/python tools/corpus_page.py
 
 fuzz: .venv

@@ -1,8 +1,6 @@
 """Writes docs/corpus.md from what the corpus wrote; with `--check` only says whether it is up to date.
 
-    python -m benches.corpus.traced --json benches/results/corpus/traced.json
-    python -m benches.corpus --json benches/results/corpus/corpus.json
-    python tools/corpus_page.py
+    make corpus [TORCH=VERSION]
 
 No number reaches the page in another way.
 """
@@ -23,12 +21,12 @@ PAGE = _ROOT / "docs" / "corpus.md"
 _HEAD = """# What others wrote
 
 Models of packages on PyPI, small, with a real daemon: how many of their graphs it takes, what it refuses and at which node, and whether
-numbers are what torch's own compile gives. Written by `python tools/corpus_page.py` from the output of:
+numbers are what torch's own compile gives. Written by `python tools/corpus_page.py` from what these write into `benches/results/corpus`:
 
 ```bash
-pip install -e '.[corpus]'
-python -m benches.corpus.traced --json benches/results/corpus/traced.json    # without compiling: some minutes
-python -m benches.corpus --json benches/results/corpus/corpus.json           # hours; goes on where it was stopped
+make corpus                                        # transformers, diffusers and x-transformers; hours, goes on where it was stopped
+make corpus TORCH=2.15.0                           # on the newest torch
+make corpus TORCH=2.14.1 CORPUS=pictures           # timm, k-diffusion and denoising-diffusion-pytorch, which need a torchvision
 ```
 
 A graph is what dynamo hands to the compiler: with its backward pass, where there is one. Each entry trains at two sizes and then runs
@@ -48,10 +46,13 @@ daemon again. Losses, gradients, parameters and outputs are compared bit for bit
 """
 
 
-def page(traced: Mapping[str, Any], document: Mapping[str, Any] | None) -> str:
-    """Return the page; without a `document` it says that nothing was compiled."""
-    compiled = [_COMPILED, "This was not run yet.", ""] if document is None else _compiled(document)
-    return "\n".join([_HEAD, *_traced(traced), *compiled])
+def page(traced: Sequence[Mapping[str, Any]], compiled: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of documents of several versions of torch; without any it says that nothing was compiled."""
+    lines = [_HEAD, _TRACED, *(line for document in traced for line in _traced(document)), _COMPILED]
+    return "\n".join(
+        [*lines, *(line for document in compiled for line in _compiled(document))]
+        + ["This was not run yet.", ""] * (not compiled)
+    )
 
 
 def _traced(document: Mapping[str, Any]) -> list[str]:
@@ -61,8 +62,7 @@ def _traced(document: Mapping[str, Any]) -> list[str]:
         (row["name"], graph["why"]) for row in rows for graph in row["graphs"] if graph["outcome"] == "uncacheable"
     ]
     lines = [
-        _TRACED,
-        f"{_machine(document)}\n",
+        *_machine(document),
         f"- {document['entries']} entries of {document['models']} models; {document['taken']} graphs were taken, {document['refused']} refused.",
         f"- {document['uncacheable']} more have no key of torch's, and {document['traced_again']} torch gave up to trace the program once more.",
         *([f"- These could not be run: {', '.join(document['failed'])}."] if document["failed"] else []),
@@ -87,8 +87,7 @@ def _compiled(document: Mapping[str, Any]) -> list[str]:
     found = document["summary"]
     cacheable = found["by_daemon"] + found["here"] - found["uncacheable"]
     said = [
-        _COMPILED,
-        f"{_machine(document)}\n",
+        *_machine(document),
         f"- {found['entries']} entries of {found['models']} models, {found['graphs']} graphs.",
         f"- {found['by_daemon']} of the {cacheable} graphs that were compiled and that torch can cache were compiled by the daemon: "
         f"{found['share']:.1%}. {found['local']} more were found in torch's own cache, put there by another graph of the process.",
@@ -112,9 +111,12 @@ def _compiled(document: Mapping[str, Any]) -> list[str]:
     return [*said, *(["\nNot cached by torch, in its words:\n", *_counted(nowhere)] if nowhere else []), ""]
 
 
-def _machine(document: Mapping[str, Any]) -> str:
+def _machine(document: Mapping[str, Any]) -> list[str]:
     machine = document["machine"]
-    return f"torch {machine['torch']}, Python {machine['python']}, {machine['cpu']}, {machine['cores']} cores."
+    return [
+        f"### torch {machine['torch']}\n",
+        f"Python {machine['python']}, {machine['cpu']}, {machine['cores']} cores.\n",
+    ]
 
 
 def _counted(said: Sequence[tuple[str, str]]) -> list[str]:
@@ -158,8 +160,12 @@ def main() -> int:
 
 
 def _whole() -> str:
-    traced, compiled = RESULTS / "traced.json", RESULTS / "corpus.json"
-    return page(json.loads(traced.read_text()), json.loads(compiled.read_text()) if compiled.is_file() else None)
+    return page(
+        *(
+            [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{what}-*.json"))]
+            for what in ("traced", "compiled")
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Each entry runs in three processes with empty directories: torch alone, with a daemon that has nothing of it, and with
 that daemon again. Losses, gradients, parameters and outputs must be the same in all three, bit for bit. With `--json`
 rows are written as they come, and a run that finds FILE goes on where that one stopped (`--again` begins anew). The
-packages are those of the extra `corpus`; entries of packages that are not installed are left out, and said.
+packages are those of the extras `corpus` and `pictures`; entries of packages that are not installed are left out, and
+said.
 
 Ends with a table and, last line on stdout, one JSON document. Exit code 1 where an entry failed, a number differs, a
 second start compiled anything that torch can cache, or the daemon compiled less than 97 % of those graphs.
@@ -20,14 +21,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benches.corpus.registry import Entry, whole_corpus
+from benches.corpus.registry import Entry, installed, whole_corpus
 from benches.corpus.rounds import Corpus
 from benches.corpus.summary import complaints, outcome, summary
 from benches.harness.machine import machine
@@ -44,9 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             say(f"{entry.name}  {entry.package}  {entry.traits}")
         return 0
     chosen = [corpus[name] for name in dict.fromkeys(options.only or corpus)]
-    there = [entry for entry in chosen if find_spec(entry.package.replace("-", "_")) is not None]
-    if missing := sorted({entry.package for entry in chosen} - {entry.package for entry in there}):
-        say(f"left out, because not installed: {', '.join(missing)}")
+    there = installed(chosen)
     rows = _kept(options.json, again=options.again, chosen=chosen if options.only else [])
     with contextlib.ExitStack() as stack:
         fresh = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="compiler-daemon-corpus-"))

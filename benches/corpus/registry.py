@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from benches.harness.output import say
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,7 +76,17 @@ class Entry:
 
 CORPUS: dict[str, Entry] = {}
 
-_MODULES = ("language", "mixtures", "sequences", "pictures", "denoisers", "latents", "xtransformers")
+_MODULES = (
+    "language",
+    "mixtures",
+    "sequences",
+    "pictures",
+    "denoisers",
+    "latents",
+    "xtransformers",
+    "timm_families",
+    "diffusion_packages",
+)
 
 
 def entry(
@@ -90,6 +103,15 @@ def entry(
         return make
 
     return enter
+
+
+def installed(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries whose package is installed, and say which packages are not."""
+    entries = list(entries)
+    there = [entry for entry in entries if find_spec(entry.package.replace("-", "_")) is not None]
+    if missing := sorted({entry.package for entry in entries} - {entry.package for entry in there}):
+        say(f"left out, because not installed: {', '.join(missing)}")
+    return there
 
 
 def whole_corpus() -> dict[str, Entry]:

@@ -24,7 +24,7 @@ from torch._inductor import config as inductor_config
 
 from benches.corpus.ends import KeyDiffersError, UncacheableError, captured, taken
 from benches.corpus.process import run
-from benches.corpus.registry import Entry, whole_corpus
+from benches.corpus.registry import Entry, installed, whole_corpus
 from benches.corpus.summary import traced_totals
 from benches.harness.machine import machine
 from benches.harness.output import last_line, say, write_document
@@ -76,9 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.is_file() else []
     kept = {row["name"] for row in rows if "failed" not in row} - set(options.only)
     rows = [row for row in rows if row["name"] in kept]
-    chosen = [
+    chosen = installed(
         entry for name, entry in corpus.items() if name not in kept and (not options.only or name in options.only)
-    ]
+    )
     for number, entry in enumerate(chosen, 1):
         begun = time.monotonic()
         rows.append(_looked_at(entry))

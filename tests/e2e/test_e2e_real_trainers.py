@@ -47,6 +47,9 @@ ROWS = {
         script="accelerated.py", needs=("accelerate",), launcher=_ACCELERATE
     ),
     "diffusers loop, EMA": Row(script="denoising.py", needs=("diffusers",)),
+    "denoising-diffusion-pytorch's Trainer, EMA, samples": Row(
+        script="ddpm.py", needs=("denoising_diffusion_pytorch", "torchvision")
+    ),
     "x-transformers' loop, accumulation": Row(script="autoregressive.py", needs=("x_transformers",)),
     "a DataLoader with workers": Row(script="loading.py"),
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
@@ -66,7 +69,7 @@ def test_a_trainer_of_another_package_is_what_it_is_without_the_daemon_and_is_se
 ) -> None:
     row = ROWS[name]
     if missing := [package for package in row.needs if find_spec(package) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed: pip install -e '.[trainers]'")
+        pytest.skip(f"{', '.join(missing)} not installed: pip install -e '.[trainers,pictures]'")
 
     alone = _run(row, one_lab, None, tmp_path / "alone")
     cold = _run(row, one_lab, daemon, tmp_path / "cold")
