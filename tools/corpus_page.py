@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benches.corpus.summary import graphs, summary, warm_graphs
+
 _ROOT = Path(__file__).resolve().parent.parent
 RESULTS = _ROOT / "benches" / "results" / "corpus"
 PAGE = _ROOT / "docs" / "corpus.md"
@@ -84,7 +86,7 @@ def _traced(document: Mapping[str, Any]) -> list[str]:
 
 
 def _compiled(document: Mapping[str, Any]) -> list[str]:
-    found = document["summary"]
+    found = summary(document["rows"])
     cacheable = found["by_daemon"] + found["here"] - found["uncacheable"]
     said = [
         *_machine(document),
@@ -135,8 +137,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         refused = ", ".join(f"{count} {reason}" for reason, count in row["refused"].items())
         equal = "no" if row["differing"]["cold"] or row["differing"]["warm"] else "yes"
         cells = (
-            row["name"], row["package"], row["traits"], str(row["graphs"]), str(row["by_daemon"] + row["local"]),
-            refused, equal, f"{row['warm_hits']} of {row['warm_graphs']}", str(row["warm_builds"]),
+            row["name"], row["package"], row["traits"], str(graphs(row)), str(row["by_daemon"] + row["local"]),
+            refused, equal, f"{row['warm_hits']} of {warm_graphs(row)}", str(row["warm_builds"]),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

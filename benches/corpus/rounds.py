@@ -114,6 +114,7 @@ def _figures(plain: dict[str, Any], cold: dict[str, Any], warm: dict[str, Any]) 
             for turn, document in (("cold", cold), ("warm", warm))
         },
         "warm_graphs": second["graphs"],
+        "warm_traced_again": second["traced_again"],
         "warm_hits": second["hits"] + second["hits_local"],
         "warm_builds": warm["cpp_builds"],
         "warm_here": second["compiled_here"],

@@ -12,7 +12,7 @@ AIM = 0.97
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sums; the share is of the graphs that torch can cache and that something was compiled for."""
     ran = [row for row in rows if "failed" not in row]
-    total = {name: sum(row[name] for row in ran) for name in ("graphs", "by_daemon", "here", "local", "uncacheable")}
+    total = {name: sum(row[name] for row in ran) for name in ("by_daemon", "here", "local", "uncacheable")}
     cacheable = total["by_daemon"] + total["here"] - total["uncacheable"]
     refused: Counter[str] = Counter()
     for row in ran:
@@ -21,16 +21,27 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "entries": len(rows),
         "models": len({row["model"] for row in ran}),
         "failed": [row["name"] for row in rows if "failed" in row],
+        "graphs": sum(graphs(row) for row in ran),
         **total,
         "refused": dict(refused),
         "share": round(total["by_daemon"] / cacheable, 4) if cacheable else 0.0,
         "compared": sum(row["compared"] for row in ran),
         "differing": [row["name"] for row in ran if row["differing"]["cold"] or row["differing"]["warm"]],
-        "warm_graphs": sum(row["warm_graphs"] for row in ran),
+        "warm_graphs": sum(warm_graphs(row) for row in ran),
         "warm_hits": sum(row["warm_hits"] for row in ran),
         "warm_builds": sum(row["warm_builds"] for row in ran),
         "not_warm": [row["name"] for row in ran if _builds_again(row)],
     }
+
+
+def graphs(row: Mapping[str, Any]) -> int:
+    """Return how many graphs an entry has, without those that torch gave up to trace the program once more."""
+    return int(row["graphs"] - row["traced_again"])
+
+
+def warm_graphs(row: Mapping[str, Any]) -> int:
+    """Return how many a second start had; rows that do not say what it traced again traced the same as the first."""
+    return int(row["warm_graphs"] - row.get("warm_traced_again", row["traced_again"]))
 
 
 def _builds_again(row: Mapping[str, Any]) -> bool:
@@ -59,8 +70,8 @@ def outcome(row: Mapping[str, Any]) -> str:
         return str(row["failed"])
     differing = sorted({*row["differing"]["cold"], *row["differing"]["warm"]})
     parts = [
-        f"{row['graphs']} graphs, {row['by_daemon']} by the daemon",
-        f"warm {row['warm_hits']} of {row['warm_graphs']}, {row['warm_builds']} builds",
+        f"{graphs(row)} graphs, {row['by_daemon']} by the daemon",
+        f"warm {row['warm_hits']} of {warm_graphs(row)}, {row['warm_builds']} builds",
         *(f"{count} {reason}" for reason, count in row["refused"].items()),
         *(f"fallback {reason} {count}" for reason, count in {**row["fallbacks"], **row["warm_fallbacks"]}.items()),
         f"{row['compared']} equal" if not differing else f"NOT EQUAL: {', '.join(differing)}",

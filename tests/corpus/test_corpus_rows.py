@@ -72,6 +72,13 @@ def test_a_graph_that_torch_caches_nowhere_counts_neither_for_the_daemon_nor_aga
     assert complaints(found) == []
 
 
+def test_a_graph_that_torch_traced_again_is_no_graph() -> None:
+    found = summary([row(graphs=6, traced_again=2, warm_graphs=6)])
+
+    assert (found["graphs"], found["warm_graphs"], found["warm_hits"]) == (4, 4, 4)
+    assert complaints(found) == []
+
+
 def test_an_outcome_names_what_differs() -> None:
     said = outcome(row(differing={"cold": ["train 16: loss"], "warm": []}, refused={"not_carried": 1}))
 
