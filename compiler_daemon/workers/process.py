@@ -43,6 +43,9 @@ BlobSink = Callable[[Digest, bytes], object]
 _MAX_FRAMES = MAX_BLOBS + 1024
 """Of one job: its blobs and far more progress than there are phases."""
 
+_PATIENCE = 0.25
+"""After this part of the time that a job may take it takes its full share, also where nobody waits for it."""
+
 _KINDS: Mapping[WorkerKind, tuple[str, ...]] = {"graphs": (), "kernels": ("kernels",)}
 """What the worker's program is told."""
 
@@ -136,7 +139,7 @@ class WorkerProcess:
         """
         self.stands_back = not waited_for
         loop = asyncio.get_running_loop()
-        patience = asyncio.create_task(self._lose_patience())
+        patience = asyncio.create_task(self._lose_patience(self._config.stand_back_s))
         try:
             async with asyncio.timeout(self._config.start_s):
                 hello = await loop.run_in_executor(self._thread, self._greet, known, niceness)
@@ -149,8 +152,8 @@ class WorkerProcess:
         self.hello, self.idle_since = hello, time.monotonic()
         return hello
 
-    async def _lose_patience(self) -> None:
-        await asyncio.sleep(self._config.stand_back_s)
+    async def _lose_patience(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         await self.come_forward()
 
     async def come_forward(self) -> None:
@@ -197,6 +200,8 @@ class WorkerProcess:
         self.job, self.job_started = job, time.monotonic()
         over_limit: list[str] = []
         watch = asyncio.create_task(self._watch(over_limit))
+        # Where the processors are never free, a job that nobody waits for would be killed for its time.
+        patience = asyncio.create_task(self._lose_patience(self._config.wall_s * _PATIENCE))
         healthy = False
 
         def note_phase(phase: str) -> None:
@@ -212,6 +217,7 @@ class WorkerProcess:
             raise WorkerLostError(f"{error}{self._last_words()}") from error
         finally:
             watch.cancel()
+            patience.cancel()
             self.job, self.idle_since = None, time.monotonic()
             if not healthy:
                 await asyncio.shield(self.end(grace_s=0))

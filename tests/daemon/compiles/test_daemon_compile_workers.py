@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,26 @@ def test_a_worker_that_nobody_waits_for_takes_its_share_in_the_end(
     wait_until(
         lambda: [worker for worker in daemon.status().workers if worker.state == "idle"], what="the worker is up"
     )
+
+
+@pytest.mark.skipif(session_niceness(os.getpid()) is None, reason="this kernel does not group by session")
+def test_a_compile_that_nobody_waits_for_takes_its_share_before_its_time_is_over(
+    start_daemon: Callable[..., DaemonProcess], key: str
+) -> None:
+    daemon = start_daemon(pool={"niceness": 7, "wall_s": 8.0})
+    daemon.handshake()
+    seen: list[int | None] = []
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(daemon.compiled, key, b"ok 5", ahead=True)
+        (pid,) = wait_until(lambda: daemon.jobs(key), what="the compile begins")
+        while not answer.done():
+            if not seen or seen[-1] != session_niceness(pid):
+                seen.append(session_niceness(pid))
+            time.sleep(0.02)
+
+    artifact_of(answer.result())
+    assert seen[-2:] == [7, 0]
 
 
 def test_a_client_on_this_host_gets_a_worker_of_its_own_interpreter(
