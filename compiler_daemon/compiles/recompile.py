@@ -107,7 +107,7 @@ class Recompiler:
         job = replace(asked, key="", replay=True)
         try:
             async with self._pool.lease(
-                None, self._fields(asked), job.interpreter, on_position=lambda _: None
+                None, self._fields(asked), job.interpreter, on_position=lambda _: None, is_background=True
             ) as worker:
                 assert worker.hello is not None
                 environment = worker.hello.environment

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compile_wire import tracing
@@ -265,6 +266,9 @@ class SingleFlight:
         key = (job.environment, job.key)
         if compile_ := self._compiles.get(key):
             self._counters.add(metrics.COMPILES_JOINED)
+            if compile_.job.is_background and not job.is_background:
+                compile_.job = replace(compile_.job, ahead=False)
+                self._workplaces.hurry(job)
             return compile_
         waiting = [len(compile_.job.graph) for compile_ in self._compiles.values() if compile_.started is None]
         if len(waiting) >= self._config.max_queued or sum(waiting) > self._config.max_queued_bytes:
@@ -319,7 +323,7 @@ class SingleFlight:
             is_remote = False
             try:
                 async with self._workplaces.lease(
-                    job, fields, only_here=only_here, on_position=compile_.set_position
+                    compile_.job, fields, only_here=only_here, on_position=compile_.set_position
                 ) as worker:
                     is_remote = self._workplaces.is_remote(worker)
                     tracing.passed("queue", asked_ns)

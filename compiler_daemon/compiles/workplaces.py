@@ -67,6 +67,12 @@ class Workplaces:
 
         return isinstance(worker, RemoteWorker)
 
+    def hurry(self, job: Job) -> None:
+        """Note that somebody waits for this job's graph now; a farm's worker that has it already is not told."""
+        self._pool.hurry(job.environment, job.key)
+        if self._farm is not None:
+            self._farm.hurry(job)
+
     def hand_back(self) -> None:
         """Fail whatever waits for a worker."""
         self._pool.hand_back()
@@ -112,7 +118,14 @@ class Workplaces:
     def _local(
         self, job: Job, fields: Mapping[str, str], on_position: Callable[[int], None]
     ) -> contextlib.AbstractAsyncContextManager[Worker]:
-        return self._pool.lease(job.environment, fields, job.interpreter, on_position=on_position)
+        return self._pool.lease(
+            job.environment,
+            fields,
+            job.interpreter,
+            on_position=on_position,
+            key=job.key,
+            is_background=job.is_background,
+        )
 
 
 async def _stop(*waits: asyncio.Future[Any]) -> None:

@@ -68,7 +68,7 @@ class Farm:
         self._link: Link | None = None
         self._slots: dict[Digest, int] = {}
         self._taken: dict[Digest, int] = {}
-        self._waiting: dict[Digest, list[tuple[bool, int, asyncio.Future[RemoteWorker]]]] = {}
+        self._waiting: dict[Digest, list[tuple[bool, int, str, asyncio.Future[RemoteWorker]]]] = {}
         self._jobs: dict[int, asyncio.Queue[Mapping[str, Any]]] = {}
         self._numbers = itertools.count(1)
         self._said = ""
@@ -95,7 +95,7 @@ class Farm:
             raise DrainingError if self._closed else FarmAwayError("no worker of the farm has this environment")
         granted: asyncio.Future[RemoteWorker] = asyncio.get_running_loop().create_future()
         queue = self._waiting.setdefault(job.environment, [])
-        heapq.heappush(queue, (job.is_background, next(self._numbers), granted))
+        heapq.heappush(queue, (job.is_background, next(self._numbers), job.key, granted))
         self._dispatch()
         try:
             return await granted
@@ -103,6 +103,12 @@ class Farm:
             if granted.done() and not granted.cancelled() and not granted.exception():
                 self.give_back(granted.result())
             raise
+
+    def hurry(self, job: Job) -> None:
+        """Let the job of this graph, if it waits, go before those that nobody waits for."""
+        queue = self._waiting.get(job.environment, [])
+        queue[:] = [(background and key != job.key, number, key, end) for background, number, key, end in queue]
+        heapq.heapify(queue)
 
     def give_back(self, worker: RemoteWorker) -> None:
         """Free a place that `take` has given."""
@@ -259,7 +265,7 @@ class Farm:
     def _dispatch(self) -> None:
         for environment, queue in self._waiting.items():
             while queue and self._taken.get(environment, 0) < self._slots.get(environment, 0):
-                _, _, granted = heapq.heappop(queue)
+                *_, granted = heapq.heappop(queue)
                 if not granted.done():
                     self._taken[environment] = self._taken.get(environment, 0) + 1
                     granted.set_result(RemoteWorker(self, environment))
@@ -267,7 +273,7 @@ class Farm:
     def _fail_waiting(self, error: Exception, environment: Digest | None = None) -> None:
         for name, queue in self._waiting.items():
             if environment in (None, name):
-                for _, _, granted in queue:
+                for *_, granted in queue:
                     if not granted.done():
                         granted.set_exception(error)
                 queue.clear()

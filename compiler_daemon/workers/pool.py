@@ -1,8 +1,9 @@
 """A bounded number of warm workers, and who may use which.
 
 Guarantees: a job for an environment is only ever given to a worker that has stated this environment. Requests are
-served in the order they came, except that a later one may take a worker that no earlier one can use. An interpreter
-that cannot serve an environment is found out once, not once a request. After `close` no process is left.
+served in the order they came, those that somebody waits for first, except that a later one may take a worker that no
+earlier one can use. An interpreter that cannot serve an environment is found out once, not once a request. After
+`close` no process is left.
 
 All of it runs on one event loop; there are no locks. Every change (a request, a worker ready, idle or gone) ends in one
 pass over the waiting requests, `_dispatch`, which holds the whole policy.
@@ -26,39 +27,18 @@ from compile_wire.environment import differing_fields
 from compiler_daemon import metrics
 from compiler_daemon.config import PoolConfig
 from compiler_daemon.errors import DrainingError, JobRefusedError, WorkerLostError
-from compiler_daemon.jobs import WorkerHello, WorkerKind, WorkerView, worker_kind
+from compiler_daemon.jobs import WorkerHello, WorkerView, worker_kind
 from compiler_daemon.worker import confinement
 from compiler_daemon.worker.confinement import Order
 from compiler_daemon.workers.differences import other_environment
 from compiler_daemon.workers.headers import HeaderMaker
 from compiler_daemon.workers.process import WorkerProcess, WorkerSlot
+from compiler_daemon.workers.requests import Request, Requests, Start
 
 logger = logging.getLogger(__name__)
 
 _END_GRACE_S = 2.0
 _CARE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Says how a worker is started: with which interpreter, and for which kind of job."""
-
-    interpreter: str
-    kind: WorkerKind
-
-    def __str__(self) -> str:
-        return self.interpreter if self.kind == "graphs" else f"{self.interpreter} ({self.kind})"
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
-class _Request:
-    """Stands for one job that waits for a worker."""
-
-    environment: Digest | None
-    """None takes any worker of the start."""
-    fields: Mapping[str, str]
-    start: _Start
-    granted: asyncio.Future[WorkerProcess]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,11 +85,11 @@ class Pool:
         self._busy: list[WorkerProcess] = []
         self._ending: list[WorkerProcess] = []
         self._header_maker = HeaderMaker(config, headers)
-        self._requests: list[_Request] = []
-        self._known: dict[_Start, _Known] = {}
-        self._failures: Counter[_Start] = Counter()
+        self._requests = Requests()
+        self._known: dict[Start, _Known] = {}
+        self._failures: Counter[Start] = Counter()
         self._numbers = itertools.count(1)
-        self._said_unconfined: set[_Start] = set()
+        self._said_unconfined: set[Start] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._none_busy = asyncio.Event()
@@ -145,7 +125,7 @@ class Pool:
 
     def prewarm(self, environment: Digest, fields: Mapping[str, str], interpreter: str) -> None:
         """Start a worker in the background, where none is there for the environment and there is room."""
-        start = _Start(interpreter, worker_kind(fields))
+        start = Start(interpreter, worker_kind(fields))
         known = self._recall(start)
         if known and known.hello and not _states(known, environment):
             self._on_other_environment()
@@ -159,7 +139,7 @@ class Pool:
     def prewarm_first(self) -> None:
         """Start a worker of the interpreter that is told to come first, before anybody says hello."""
         if interpreter := self._config.first_interpreter:
-            self._begin(_Start(interpreter, "graphs"), None, waited_for=False)
+            self._begin(Start(interpreter, "graphs"), None, waited_for=False)
 
     @contextlib.asynccontextmanager
     async def lease(
@@ -169,8 +149,12 @@ class Pool:
         interpreter: str,
         *,
         on_position: Callable[[int], None],
+        key: str = "",
+        is_background: bool = False,
     ) -> AsyncIterator[WorkerProcess]:
         """Wait for a worker of the environment and have it for one job; `on_position` hears the place in the queue.
+
+        Jobs that nobody waits for, which are background, get one after all others; `key` is what `hurry` knows it by.
 
         Where the environment is None, for any worker of the interpreter: which environment it has, its hello says.
 
@@ -179,17 +163,19 @@ class Pool:
         """
         if self._closed:
             raise DrainingError
-        request = _Request(
+        request = Request(
             environment=environment,
             fields=fields,
-            start=_Start(interpreter, worker_kind(fields)),
+            start=Start(interpreter, worker_kind(fields)),
+            key=key,
+            is_background=is_background,
             granted=asyncio.get_running_loop().create_future(),
         )
-        self._requests.append(request)
+        self._requests.add(request)
         try:
             self._dispatch()
             while not request.granted.done():
-                on_position(self._requests.index(request))
+                on_position(self._requests.position(request))
                 await asyncio.wait({request.granted}, timeout=_CARE_S)
             worker = request.granted.result()
         except asyncio.CancelledError:
@@ -203,6 +189,14 @@ class Pool:
             yield worker
         finally:
             self._release(worker)
+
+    def hurry(self, environment: Digest, key: str) -> None:
+        """Note that somebody waits for this graph now: its job goes before others, its worker takes its full share."""
+        if self._requests.hurry(environment, key):
+            self._dispatch()
+        for worker in self._busy:
+            if worker.job is not None and (worker.job.environment, worker.job.key) == (environment, key):
+                self._spawn_task(worker.come_forward())
 
     async def views(self) -> list[WorkerView]:
         """Return what an operator sees of each worker."""
@@ -244,7 +238,7 @@ class Pool:
     def _dispatch(self) -> None:
         """Give each waiting request what it can have now: a worker, a refusal, or a start on its behalf."""
         coming = Counter(_start_of(worker) for worker in self._starting)
-        for request in list(self._requests):
+        for request in self._requests:
             if request.granted.done():
                 self._requests.remove(request)
             elif worker := self._find_idle(request):
@@ -257,27 +251,28 @@ class Pool:
                 request.granted.set_exception(refusal)
             elif coming[request.start]:
                 coming[request.start] -= 1
-                self._hurry(request.start)
+                if not request.is_background:
+                    self._bring_forward(request.start)
             elif self._make_room():
-                self._begin(request.start, request.environment, waited_for=True)
+                self._begin(request.start, request.environment, waited_for=not request.is_background)
 
-    def _hurry(self, start: _Start) -> None:
+    def _bring_forward(self, start: Start) -> None:
         for worker in self._starting:
             if worker.stands_back and _start_of(worker) == start:
                 self._spawn_task(worker.come_forward())
 
-    def _grant(self, request: _Request, worker: WorkerProcess) -> None:
+    def _grant(self, request: Request, worker: WorkerProcess) -> None:
         self._requests.remove(request)
         request.granted.set_result(worker)
 
-    def _find_idle(self, request: _Request) -> WorkerProcess | None:
+    def _find_idle(self, request: Request) -> WorkerProcess | None:
         """Return the worker used last, so that those not needed grow old and end."""
         for worker in reversed(self._idle):
             if _suits(worker, request) and worker.is_usable:
                 return worker
         return None
 
-    def _refusal(self, request: _Request) -> JobRefusedError | None:
+    def _refusal(self, request: Request) -> JobRefusedError | None:
         known = self._recall(request.start)
         if known is None or (request.environment is not None and _states(known, request.environment)):
             return None
@@ -291,7 +286,7 @@ class Pool:
             differing_fields(known.hello.fields, request.fields),
         )
 
-    def _recall(self, start: _Start) -> _Known | None:
+    def _recall(self, start: Start) -> _Known | None:
         known = self._known.get(start)
         if known and known.until < time.monotonic():
             del self._known[start]
@@ -311,12 +306,12 @@ class Pool:
     def _count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy) + len(self._ending)
 
-    def _begin(self, start: _Start, environment: Digest | None, *, waited_for: bool) -> None:
+    def _begin(self, start: Start, environment: Digest | None, *, waited_for: bool) -> None:
         worker = WorkerProcess(self._config, self._slot(start))
         self._starting.append(worker)
         self._spawn_task(self._start(worker, environment, waited_for=waited_for))
 
-    def _slot(self, start: _Start) -> WorkerSlot:
+    def _slot(self, start: Start) -> WorkerSlot:
         taken = {worker.slot.log for worker in (*self._starting, *self._idle, *self._busy, *self._ending)}
         free = next(log for n in range(len(taken) + 1) if (log := self._logs / f"worker-{n}.log") not in taken)
         # Never one that another has used: a worker that somebody's graph has taken over must not prepare the next's.
@@ -372,7 +367,7 @@ class Pool:
         if hello:
             await self._on_hello(hello)
 
-    def _say_unconfined(self, start: _Start, hello: WorkerHello) -> None:
+    def _say_unconfined(self, start: Start, hello: WorkerHello) -> None:
         """Say once what nothing keeps from files and network, unless it was asked for."""
         if hello.unconfined and self._config.sandbox != "off" and start not in self._said_unconfined:
             self._said_unconfined.add(start)
@@ -411,11 +406,11 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _start_of(worker: WorkerProcess) -> _Start:
-    return _Start(worker.slot.interpreter, worker.slot.kind)
+def _start_of(worker: WorkerProcess) -> Start:
+    return Start(worker.slot.interpreter, worker.slot.kind)
 
 
-def _suits(worker: WorkerProcess, request: _Request) -> bool:
+def _suits(worker: WorkerProcess, request: Request) -> bool:
     if request.environment is None:
         return _start_of(worker) == request.start
     return _serves(worker, request.environment)

@@ -204,6 +204,10 @@ class DaemonProcess:
         """Return the process ids of the workers that got a job with this key, in order."""
         return [pid for pid, _, job in self._journal() if job == key]
 
+    def order(self) -> list[str]:
+        """Return the keys of all jobs, in the order in which workers got them."""
+        return [job for _, _, job in self._journal()]
+
     def niceness_of(self, key: str) -> list[int]:
         """Return the niceness that each of the key's jobs asked for."""
         return [niceness for _, niceness, job in self._journal() if job == key]

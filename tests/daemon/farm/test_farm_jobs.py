@@ -118,6 +118,28 @@ async def test_who_waits_is_given_a_place_before_what_nobody_waits_for(tmp_path:
 
 
 @pytest.mark.asyncio
+async def test_a_graph_of_a_sweep_that_somebody_comes_to_wait_for_is_given_the_next_place(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (farm, link):
+        link.offer(1)
+        await until(lambda: farm.offers(job()))
+        running = await farm.take(job())
+        order: list[str] = []
+
+        async def wait(name: str) -> None:
+            worker = await farm.take(job(name, ahead=True))
+            order.append(name)
+            farm.give_back(worker)
+
+        waits = [asyncio.create_task(wait(name)) for name in ("first", "second", "third")]
+        await asyncio.sleep(0)
+        farm.hurry(job("third"))
+        farm.give_back(running)
+        await asyncio.gather(*waits)
+
+    assert order == ["third", "first", "second"]
+
+
+@pytest.mark.asyncio
 async def test_an_environment_that_nobody_there_has_is_not_offered(tmp_path: Path) -> None:
     async with serving(tmp_path) as (farm, link):
         link.offer(1)

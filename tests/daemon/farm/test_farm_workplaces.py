@@ -28,7 +28,7 @@ class FakePool:
         self.taken = 0
 
     @contextlib.asynccontextmanager
-    async def lease(self, *_: Any, on_position: Callable[[int], None]) -> AsyncIterator[str]:
+    async def lease(self, *_: Any, on_position: Callable[[int], None], **_order: Any) -> AsyncIterator[str]:
         if self._refusal is not None:
             raise self._refusal
         async with self._free:
