@@ -83,7 +83,7 @@ def unet1d() -> Program:
         sample_size=16,
         in_channels=2,
         out_channels=2,
-        extra_in_channels=16,
+        extra_in_channels=64,  # the width of the time steps that it appends
         block_out_channels=(32, 32),
         down_block_types=("DownBlock1DNoSkip", "AttnDownBlock1D"),
         up_block_types=("AttnUpBlock1D", "UpBlock1DNoSkip"),
