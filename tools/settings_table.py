@@ -72,7 +72,12 @@ REVIEWED: dict[str, Rule] = {
     "backward_pass_autocast": {"one of": ["same_as_forward", "off"]},
     "saved_tensors_hooks_filtering_mode": {"one of": ["donated", "no_static", "all"]},
     "unsafe_marked_cacheable_functions": {
-        "keys": ["torch.amp.autocast_mode._enter_autocast", "torch.amp.autocast_mode._exit_autocast"]
+        "keys": [
+            "torch.amp.autocast_mode._enter_autocast",
+            "torch.amp.autocast_mode._exit_autocast",
+            "torch.nn.attention._backend_from_string",
+            "torch.nn.attention._sdpa_kernel",
+        ]
     },
 }
 """Settings whose type says too little, or too much."""

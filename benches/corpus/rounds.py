@@ -86,7 +86,12 @@ class Corpus:
             say(said[-_TAIL:])
             last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
             return None, f"exit code {ended.returncode}: {last[:300]}"
-        return dict(json.loads(lines[-1])), ""
+        document = dict(json.loads(lines[-1]))
+        if turn != "plain" and not document["client"]:
+            said = ended.stderr.decode(errors="replace")
+            say(said[-_TAIL:])
+            return None, "the client was not on"
+        return document, ""
 
     def _serving(self) -> ServedDaemon:
         if self._daemon is None:

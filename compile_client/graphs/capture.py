@@ -17,8 +17,9 @@ import torch
 from compile_client.graphs.source_lines import origin_of
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.values import Values
+from compile_torch.checked_calls import check_call
 from compile_torch.key.state import read_state
-from compile_torch.operators import GETATTR, SLICE, check_attribute, check_method, name_of
+from compile_torch.operators import check_method, name_of
 from compile_wire.graph.spec import (
     TYPES,
     GraphSpec,
@@ -216,10 +217,7 @@ def _target(node: torch.fx.Node, where: str) -> str:
     if node.op == "call_function":
         if (name := name_of(target)) is None:
             raise CannotCarryError(f"{where} is not an operator that may be named")
-        if name == GETATTR:
-            check_attribute(node.args[1] if len(node.args) == 2 else None)
-        if name == SLICE and not (node.args and isinstance(node.args[0], torch.fx.Node)):
-            raise CannotCarryError(f"{where} slices something that is no node")
+        check_call(target, node.args, node.kwargs, where)
         return name
     if not isinstance(target, str):
         raise CannotCarryError(f"{where} has a target of type {type(target).__name__}")

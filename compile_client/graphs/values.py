@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from compile_client.graphs.tables import CannotCarryError, Tables
-from compile_torch.operators import GETATTR, SLICE, name_of
+from compile_torch.checked_calls import checked_name
+from compile_torch.operators import name_of
 from compile_wire.graph.spec import TensorSpec, Value, tensor_value
 
 
@@ -73,7 +74,7 @@ class Values:
             return ["mf", str(value).removeprefix("torch.")]
         if isinstance(value, torch.device):
             return ["dv", value.type, value.index]
-        if callable(value) and (name := name_of(value)) not in (None, GETATTR, SLICE):
+        if callable(value) and checked_name(value) is None and (name := name_of(value)) is not None:
             return ["f", name]
         raise CannotCarryError(f"{where} has a {type(value).__module__}.{type(value).__qualname__}")
 

@@ -121,6 +121,8 @@ def torch_probes() -> dict[str, Probe]:
             len(module._global_backward_hooks),
         ),
         "anomaly mode": torch.is_anomaly_enabled,
+        # Which kernels of attention are on is set anew with each job; these two are not.
+        "attention's kernels": lambda: (c._get_overrideable_sdp_enabled(), c._get_sdp_priority_order()),
     }
 
 

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from compile_torch.operators import GETATTR, SLICE, check_attribute, check_method, resolve
+from compile_torch.checked_calls import check_call, checked_calls
+from compile_torch.operators import check_method, resolve
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec
 from compiler_daemon.worker.pairs import check_pairs
@@ -183,8 +184,7 @@ def _node(
     held: Collection[str],
 ) -> torch.fx.Node:
     if spec.op == "call_function":
-        checked_below: dict[str, Any] = {GETATTR: getattr, SLICE: torch.ops.aten.slice}
-        target = checked_below.get(spec.target) or resolve(spec.target)
+        target = checked_calls().get(spec.target) or resolve(spec.target)
     else:
         target = spec.target
         _check_target(spec, held)
@@ -196,12 +196,7 @@ def _node(
         raise MalformedError(f"node {spec.name} has a keyword that is no name: {list(kwargs)!r:.80}")
     if spec.op == "placeholder" and (args or kwargs):
         raise MalformedError(f"node {spec.name} is a placeholder with arguments")
-    if target is getattr:
-        if len(args) != 2 or not isinstance(args[0], torch.fx.Node) or kwargs:
-            raise MalformedError(f"node {spec.name} reads an attribute of something that is no node")
-        check_attribute(args[1])
-    if target is torch.ops.aten.slice and not (args and isinstance(args[0], torch.fx.Node)):
-        raise MalformedError(f"node {spec.name} slices something that is no node")
+    check_call(target, args, kwargs, f"node {spec.name}")
     if spec.op == "call_method" and not (args and isinstance(args[0], torch.fx.Node)):
         raise MalformedError(f"node {spec.name} calls a method of something that is no node")
     if spec.type and spec.type not in _TYPES:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from compile_torch.checked_calls import checked_name
 from compile_torch.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
 from compile_wire.errors import MalformedError
 
@@ -87,17 +88,6 @@ EXTRA = (
 )
 """Functions that dynamo puts into graphs and that no rule below covers."""
 
-GETATTR = "getattr"
-"""The name for reading a tensor's attribute. Only a node may have it, and only with a literal of these:"""
-
-TENSOR_ATTRIBUTES = frozenset(
-    "H T data device dtype imag is_cuda itemsize layout mH mT names ndim real requires_grad shape".split()
-)
-
-SLICE = "op:aten.slice"
-"""The name for `torch.ops.aten.slice`, which torch's scans call. It cuts lists and text, too, where it is given those.
-So only a node may have it, and only with another node's result before all else."""
-
 METHODS_DENIED = frozenset(
     "apply_ backward map_ map2_ numpy data_ptr register_hook register_post_accumulate_grad_hook "
     "retain_grad share_memory_ storage untyped_storage tolist to_dense_backward module_load reinforce "
@@ -122,14 +112,12 @@ DUNDER_METHODS = frozenset(
 def name_of(target: Any) -> str | None:
     """Return the name under which the worker will find `target`, or None where it is not on the list.
 
-    `getattr` and `aten.slice` have names that `resolve` does not know: the worker checks their arguments first.
+    The functions of `checked_calls` have names that `resolve` does not know: their arguments are checked first.
     """
     import torch
 
-    if target is getattr:
-        return GETATTR
-    if target is torch.ops.aten.slice:
-        return SLICE
+    if (name := checked_name(target)) is not None:
+        return name
     if isinstance(target, torch._ops.OpOverload):
         name = f"op:{target.namespace}.{target._opname}.{target._overloadname}"
     elif isinstance(target, torch._ops.OpOverloadPacket):
@@ -160,12 +148,6 @@ def resolve(name: str) -> Any:
     if found is None or not _is_allowed(name):
         raise MalformedError(f"the function {name!r:.120} is not one that may be named")
     return found
-
-
-def check_attribute(name: object) -> None:
-    """Raise `MalformedError` unless `name` is an attribute of tensors that a graph may read."""
-    if not isinstance(name, str) or name not in TENSOR_ATTRIBUTES:
-        raise MalformedError(f"the attribute {name!r:.80} is not one that may be read")
 
 
 def check_method(name: str) -> None:

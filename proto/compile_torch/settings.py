@@ -2,7 +2,8 @@
 
 None changes the code that torch generates. They make torch put forward and backward into one cache entry, compile the
 backward at once instead of at the first `.backward()`, and cache what it can key but by default does not: custom
-autograd functions (their bodies are part of the graph) and autocast regions (cached by default from torch 2.15 on).
+autograd functions (their bodies are part of the graph), autocast regions (cached by default from torch 2.15 on) and
+regions of `sdpa_kernel` (their choice is part of the graph).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _FUNCTORCH = {
 _CACHEABLE = {
     "torch.amp.autocast_mode._enter_autocast": "1",
     "torch.amp.autocast_mode._exit_autocast": "1",
+    "torch.nn.attention._backend_from_string": "1",
+    "torch.nn.attention._sdpa_kernel": "1",
 }
 
 

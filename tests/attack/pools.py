@@ -35,6 +35,7 @@ FUNCTIONS = (
     "torch._functorch.predispatch._vmap_decrement_nesting torch.amp.autocast_mode._enter_autocast "
     "torch.amp.autocast_mode._exit_autocast torch._C._autograd._saved_tensors_hooks_disable "
     "torch._C._autograd._saved_tensors_hooks_enable torch._C._functorch.set_inplace_requires_grad_allowed "
+    "torch.nn.attention._backend_from_string torch.nn.attention._sdpa_kernel "
     "hop:flex_attention hop:invoke_subgraph hop:cond hop:wrap hop:map_impl hop:scan hop:inline_asm_elementwise "
     "hop:triton_kernel_wrapper_mutation hop:run_const_graph op:prim.PythonOp op:profiler._record_function_enter_new"
 ).split()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 from torch._higher_order_ops.associative_scan import associative_scan
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.worker.worker_samples import Captured, all_captured
 
@@ -204,6 +205,14 @@ def attention_that_is_computed_twice(x: Tensor) -> Any:
         return F.scaled_dot_product_attention(q, q, q, is_causal=True, scale=0.5)
 
     return torch.utils.checkpoint.checkpoint(body, x, use_reentrant=False)
+
+
+@program(lambda: (_leaf(2, 4, 8, 8),))
+def attention_by_chosen_kernels(x: Tensor) -> Tensor:
+    with sdpa_kernel([SDPBackend.MATH]):
+        exact = F.scaled_dot_product_attention(x, x, x)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+        return exact + F.scaled_dot_product_attention(x, x, x)
 
 
 @program(lambda: (torch.randn(2, 8),), dynamic=(False,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from compiler_daemon.worker.rebuild import rebuild
@@ -92,6 +94,48 @@ def test_an_attribute_is_read_of_a_node_by_a_literal() -> None:
     ):
         refuse(calling("getattr", *args))
     refuse(calling("getattr", ["n", 0], "shape", kwargs=["d", "default", 1]))
+
+
+BACKEND, KERNELS = "torch.nn.attention._backend_from_string", "torch.nn.attention._sdpa_kernel"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["__init__"], ["__subclasses__"], ["mro"], [""], [], ["MATH", "MATH"], [["l", "MATH"]], [["n", 0]], [1]],
+    ids=ascii,
+)
+def test_a_way_to_compute_attention_is_one_of_torchs_by_a_literal(args: list[Any]) -> None:
+    rebuild(checked(calling(BACKEND, "MATH")))
+    refuse(calling(BACKEND, *args))
+    refuse(calling(BACKEND, kwargs=["d", "name", "MATH"]))
+    refuse(calling("torch.relu", ["n", 0], ["f", BACKEND]))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [["l", ["n", 0]], False],
+        [["l", 1, 2, 3, 4, 5], True],
+        [["l", ["n", 1], 7], True],
+        [["n", 1], False],
+        ["MATH", False],
+        [["l", ["n", 1]], ["n", 0]],
+        [["l", ["n", 1]], 1],
+        [["l", ["n", 1]]],
+        [["d", "a", ["n", 1]], True],
+        [],
+    ],
+    ids=ascii,
+)
+def test_kernels_of_attention_are_chosen_by_their_names_alone(args: list[Any]) -> None:
+    def choosing(*args: Any) -> Any:
+        return nodes(
+            X, node("call_function", "way", BACKEND, "MATH"), node("call_function", "chosen", KERNELS, *args), OUT
+        )
+
+    rebuild(checked(choosing(["l", ["n", 1]], True)))
+    refuse(choosing(*args))
+    refuse(calling("torch.relu", ["n", 0], ["f", KERNELS]))
 
 
 def test_the_bare_slice_cuts_the_result_of_another_node_and_nothing_else() -> None:

@@ -123,7 +123,7 @@ def test_every_kind_of_state_that_is_left_is_found(tmp_path: Path) -> None:
     mode = torch.overrides.TorchFunctionMode()
     dispatch = torch.utils._python_dispatch.TorchDispatchMode()
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    here, inference = os.getcwd(), torch.inference_mode()
+    here, inference, order = os.getcwd(), torch.inference_mode(), c._get_sdp_priority_order()
     handle: list[Any] = []
     ways: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "functorch's stack": (c._functorch._grad_increment_nesting, c._functorch._grad_decrement_nesting),
@@ -143,6 +143,10 @@ def test_every_kind_of_state_that_is_left_is_found(tmp_path: Path) -> None:
         "hooks of all modules": (
             lambda: handle.append(torch.nn.modules.module.register_module_forward_hook(lambda *_: None)),
             lambda: handle.pop().remove(),
+        ),
+        "attention's kernels": (
+            lambda: c._set_sdp_priority_order([0, 1, 2, 3, 4]),
+            lambda: c._set_sdp_priority_order(order),
         ),
         "anomaly mode": (lambda: torch.set_anomaly_enabled(True), lambda: torch.set_anomaly_enabled(False)),
         "environment variables": (
@@ -172,6 +176,10 @@ def test_a_state_that_torch_cannot_even_tell_is_another_one() -> None:
 
 LEAVES = {
     "leave to change inputs": (("torch._C._functorch.set_inplace_requires_grad_allowed", (True,)),),
+    "attention's kernels": (
+        ("torch.nn.attention._backend_from_string", ("MATH",)),
+        ("torch.nn.attention._sdpa_kernel", (["l", ["n", 2]], True)),
+    ),
 }
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from compile_torch import operators
-from compile_torch.operators import GETATTR, HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
+from compile_torch.checked_calls import checked_calls
+from compile_torch.operators import HIGHER_ORDER, NAMESPACES, check_method, name_of, resolve
 from compile_wire.errors import MalformedError
 from tests.worker import worker_samples  # noqa: F401 - imports of torch's that warn are done there
 
@@ -163,7 +164,7 @@ def test_nothing_is_named_that_is_not_resolved(home: str) -> None:
     for attribute in sorted(vars(module)):
         value = vars(module)[attribute]
         its_name = name_of(value)
-        if its_name not in (None, GETATTR):
+        if its_name is not None and its_name not in checked_calls():
             assert resolve(str(its_name)) is value
 
 
@@ -231,11 +232,12 @@ def test_everything_listed_is_of_torch_operator_math_or_arithmetic() -> None:
         assert not name.rpartition(".")[2].startswith("__"), name
 
 
-def test_reading_an_attribute_has_a_name_but_is_not_resolved() -> None:
-    assert name_of(getattr) == GETATTR
+@pytest.mark.parametrize("name", sorted(checked_calls()))
+def test_a_function_whose_arguments_are_checked_has_a_name_but_is_not_resolved(name: str) -> None:
+    assert name_of(checked_calls()[name]) == name
 
     with pytest.raises(MalformedError):
-        resolve(GETATTR)
+        resolve(name)
 
 
 def test_a_method_that_may_be_called_is_one_of_tensors() -> None:
