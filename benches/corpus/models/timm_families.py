@@ -59,7 +59,8 @@ def timm_efficientnet() -> Program:
     return classified(timm.create_model("test_efficientnet", num_classes=4), 0, 32)
 
 
-@entry("timm", sizes=(32, 64))
+# With sides that grow torch 2.14's inductor ends in "cannot determine truth value of Relational": fixed sizes.
+@entry("timm", sizes=(32, 64), dynamic=False)
 def timm_convnext() -> Program:
     """ConvNeXt V2, with global response normalization; the pictures grow."""
     from timm.models.convnext import ConvNeXt
