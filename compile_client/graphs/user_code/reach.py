@@ -52,6 +52,13 @@ _MAX_VISITED = 20_000
 _MAX_TENSOR_BYTES = 1 << 20
 
 
+_NOTED_IN_CELLS = frozenset({("torch.library", "_check_pystubs_once.<locals>.inner", "checked")})
+"""Module, function and cell in which torch notes a use: another after a compile than where its result was found."""
+
+_NO_PARTS = frozenset({"__wrapped__", "__dynamo_disable"})
+"""Attributes of a function that are not of what it does; the second is where torch keeps what it once made of it."""
+
+
 class CannotTellError(Exception):
     """Something that a function leads to cannot be read; the text says what."""
 
@@ -177,6 +184,8 @@ class Reach:
     def _given(self, function: FunctionType) -> Iterator[Any]:
         yield from (function.__defaults__, function.__kwdefaults__)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            if (function.__globals__.get("__name__"), function.__qualname__, name) in _NOTED_IN_CELLS:
+                continue
             yield _Said(f"cell {name}")
             try:
                 held = cell.cell_contents
@@ -184,7 +193,7 @@ class Reach:
                 yield _Said("empty")
                 continue
             yield from self._held(held, name, names_of(function.__code__).attributes)
-        yield {key: value for key, value in vars(function).items() if key != "__wrapped__"}
+        yield {key: value for key, value in vars(function).items() if key not in _NO_PARTS}
 
     def _imported(self, name: str, function: FunctionType, attributes: Iterable[str]) -> Iterator[Any]:
         """Return what an import inside of a function brings."""
