@@ -212,6 +212,7 @@ class FakeWorker:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("kind", nargs="?", choices=["kernels"], help="as the real one is told; its fields say it, too")
     parser.add_argument("--fields", type=json.loads, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--never-ready", action="store_true")
