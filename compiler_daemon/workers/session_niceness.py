@@ -31,8 +31,12 @@ def set_session_niceness(leader: int, niceness: int) -> None:
             return
 
 
-def session_niceness(leader: int) -> int | None:
-    """Return how nice the session is that this process leads; None where the kernel does not group by session."""
+def session_niceness(leader: int, processes: Path = Path("/proc")) -> int | None:
+    """Return how nice the session is that this process leads; None where the kernel does not group by session.
+
+    A process whose session is as old as the machine has no group, and its file is empty.
+    """
     with contextlib.suppress(OSError, ValueError):
-        return int(Path(f"/proc/{leader}/autogroup").read_text().split()[-1])
+        _, _, niceness = (processes / str(leader) / "autogroup").read_text().rpartition(" ")
+        return int(niceness)
     return None
