@@ -34,7 +34,7 @@ TORCH_COMPILE_CLIENT_LOG         `debug`, `info`, `warning`, `error` or `off`   
 (8) A step is a run of the graph that has run most often since the last new one came. The program ends as by
     `sys.exit(0)`, so that whatever it does at its end it does.
 (9) `verify:SHARE`, from 0 to 1, compares that share of what would be taken, and takes the rest. With torch
-    2.13 and 2.15: see docs/limits.md.
+    2.13 to 2.15: see docs/limits.md.
 
 Where `1` stands, `true`, `yes` and `on` mean the same; `false`, `no` and `off` are 0.
 

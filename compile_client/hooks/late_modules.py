@@ -31,7 +31,7 @@ NAME = "imports"
 COMPILE_FX = "torch._inductor.compile_fx"
 _PACKAGE = "torch._inductor"
 
-_RUN_WITH = ("2.13.0", "2.15.0")
+_RUN_WITH = ("2.13.0", "2.14.1", "2.15.0")
 _KERNELS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 """What the namespace of kernels has under these names is torch's function of that name."""
 _NAMESPACES = frozenset({"aten", "inductor", "_quantized", "prims", "mkldnn", "mkl"})

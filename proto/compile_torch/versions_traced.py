@@ -11,7 +11,7 @@ from typing import Any
 
 from compile_torch.versions import differing_signatures
 
-TRACED = ((2, 13), (2, 15))
+TRACED = ((2, 13), (2, 14), (2, 15))
 """Versions of torch whose traces were put back, and compared with what torch traces."""
 
 
