@@ -23,6 +23,10 @@ class Scaled(torch.autograd.Function):
         return grad * 2.0
 
 
+class _Own(list[int]):
+    """What a program derives of a class that is written in C."""
+
+
 def _own(x: Any) -> Any:
     return x
 
@@ -61,6 +65,8 @@ def test_a_librarys_code_is_its_own(value: Any) -> None:
         pytest.param(_own, id="function"),
         Scaled,
         Scaled.apply,
+        pytest.param(_Own().index, id="bound in C"),
+        pytest.param(_Own().__add__, id="wrapper bound in C"),
         pytest.param(functools.partial(_own, 1), id="partial"),
         pytest.param(functools.partial(map, _own), id="argument of a partial"),
         pytest.param(torch.compiler.disable(_own), id="disabled"),
@@ -90,3 +96,9 @@ def test_what_a_program_puts_into_a_library_is_found_under_the_names_that_code_u
     assert deep == {"torch.nn.functional.gelu": _own, "Tensor.sigmoid": _own}
     assert {where for where, _ in replaced(colorsys, ("rgb_to_hsv", "hsv_to_rgb"))} == {"colorsys.rgb_to_hsv"}
     assert dict(replaced(math, ("tau", "sin", "fsum"))) == {"math.tau": 5.0, "math.fsum": math.fsum}
+
+    apply, held = Scaled.apply, _Own([2]).index
+    monkeypatch.setattr(torch.nn.functional, "silu", apply)
+    monkeypatch.setattr(torch.nn.functional, "relu", held)
+    found = dict(replaced(torch, ("nn", "functional", "silu", "relu", "celu")))
+    assert found == {"torch.nn.functional.silu": apply, "torch.nn.functional.relu": held}

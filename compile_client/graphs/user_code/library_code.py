@@ -11,12 +11,14 @@ import functools
 import operator
 import sys
 from collections.abc import Collection, Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from compile_client.graphs.user_code.reach_names import is_versioned_module, is_versioned_type
 
 _CODE = (FunctionType, MethodType, functools.partial, staticmethod, classmethod, type)
+_BOUND_IN_C = (BuiltinFunctionType, MethodWrapperType)
+"""From torch 2.14 on `autograd.Function.apply` is one, bound to the class that a program derives."""
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
 _GETTERS = (operator.attrgetter, operator.itemgetter, operator.methodcaller)
 _HEAP_TYPE = 1 << 9
@@ -65,19 +67,21 @@ def _parts(value: Any) -> Collection[Any] | None:
         return [*_given(value)] if own else None
     if isinstance(value, MethodType):
         return (value.__func__, value.__self__)
+    if isinstance(value, _BOUND_IN_C):
+        return () if _has_no_owner(value) else (value.__self__,)
     if isinstance(value, functools.partial):
         return (value.func, *value.args, *value.keywords.values())
     if isinstance(value, (staticmethod, classmethod)):
         return (value.__func__,)
     if isinstance(value, property):
         return [function for function in (value.fget, value.fset) if function is not None]
+    kind = value if isinstance(value, type) else type(value)
+    if not is_versioned_type(kind):
+        return None
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(value)[:_MOST]
     if isinstance(value, dict):
         return list(value.values())[:_MOST]
-    kind = value if isinstance(value, type) else type(value)
-    if not is_versioned_type(kind):
-        return None
     if isinstance(value, type):
         return () if not kind.__flags__ & _HEAP_TYPE or _is_at_home(kind) else _members(kind)
     if isinstance(value, ModuleType) or any(base.__module__ in _REGISTRIES for base in kind.__mro__):
@@ -128,9 +132,14 @@ def replaced(holder: ModuleType | type, names: Collection[str]) -> Iterator[tupl
 
 
 def _is_code(value: Any) -> bool:
-    return isinstance(value, _CODE) or (
-        callable(value) and not isinstance(value, BuiltinFunctionType) and not is_versioned_type(type(value))
-    )
+    if isinstance(value, _BOUND_IN_C):
+        return not _has_no_owner(value)
+    return isinstance(value, _CODE) or (callable(value) and not is_versioned_type(type(value)))
+
+
+def _has_no_owner(value: Any) -> bool:
+    """Whether a function that is written in C is one of a module, and bound to nothing."""
+    return value.__self__ is None or isinstance(value.__self__, ModuleType)
 
 
 def _is_constant(value: Any) -> bool:
