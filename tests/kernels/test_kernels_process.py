@@ -224,14 +224,12 @@ def test_show_says_what_a_kernel_takes(bench: Bench, daemon: ServedDaemon) -> No
 def test_what_is_shown_of_a_kernel_is_what_the_assembler_says(
     bench: Bench, daemon: ServedDaemon, tmp_path: Path
 ) -> None:
-    import triton
+    from triton.backends.nvidia.compiler import get_ptxas  # there are two, and which one is a version's choice
 
     bench.run("cuda:90", "spilling", daemon=daemon, triton_dir=tmp_path / "cache")
     (ptx,) = (tmp_path / "cache").glob("*/*.ptx")
-    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    assembled = subprocess.run(
-        [ptxas, "-v", "--gpu-name=sm_90a", ptx, "-o", tmp_path / "cubin"], capture_output=True, text=True, check=True
-    ).stderr
+    command = [get_ptxas(90).path, "-v", "--gpu-name=sm_90a", ptx, "-o", tmp_path / "cubin"]
+    assembled = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = int(re.findall(r"Used (\d+) registers", assembled)[0])
     frame = int(re.findall(r"(\d+) bytes stack frame", assembled)[0])
     command = [sys.executable, "-m", "compiler_daemon"]

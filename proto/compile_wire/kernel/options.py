@@ -57,6 +57,7 @@ _HIP: Mapping[str, str] = {
     "schedule_hint": _TEXT,
     "fpsan_homomorphic_casts": _FLAG,
     "wgp_cu_mode": _TEXT,
+    "base_arch": _TEXT,
 }
 _BACKENDS: Mapping[str, Mapping[str, str]] = {"cuda": {**_COMMON, **_CUDA}, "hip": {**_COMMON, **_HIP}}
 
