@@ -57,9 +57,10 @@ test: .venv
 slow: .venv
 	$(BIN)/python -m pytest -m slow $(IN_TWO) $(PYTEST_ARGS)
 
-# What meets torch's internals: the worker, pairs of programs, and whole trainers. What goes over a wire is every torch's.
+# What meets torch's internals: the worker, pairs of programs, and whole trainers. What goes over a wire, and what becomes
+# of it there, is every torch's.
 NEWEST := 2.15.0
-WIRE := tests/e2e/test_e2e_tier.py tests/e2e/test_e2e_tls.py tests/e2e/test_e2e_tracing.py
+WIRE := $(addprefix tests/e2e/test_e2e_, tier.py tls.py tracing.py trouble.py)
 newest-venv:
 	@$(MAKE) --no-print-directory TORCH=$(NEWEST) .venv
 

@@ -40,7 +40,9 @@ def done(outcome: Any, what: str, *, loaded: int | None = None) -> list[str]:
     return [line.removeprefix("compiled ") for line in lines if line.startswith("compiled")]
 
 
-@pytest.mark.parametrize("what", ["plain", pytest.param("operator", marks=pytest.mark.slow), "backward"])
+@pytest.mark.parametrize(
+    "what", ["plain", *(pytest.param(what, marks=pytest.mark.slow) for what in ("operator", "backward"))]
+)
 def test_a_kernel_in_a_graph_is_compiled_by_the_first_trainer_and_by_nobody_else(
     one_lab: Lab, daemon: Daemon, tmp_path: Path, what: str
 ) -> None:

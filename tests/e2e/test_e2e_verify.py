@@ -10,6 +10,7 @@ VERIFY = {"TORCH_COMPILE_CLIENT_VERIFY": "1"}
 WEAKENED = {"COMPILE_DAEMON_TEST_WEAKEN": "sharing"}
 
 
+@pytest.mark.slow
 def test_what_the_daemon_compiles_and_serves_is_what_torch_makes_here(lab: Lab) -> None:
     daemon = lab.daemon()
     cold = lab.run("perceptron.py", "5", "7", daemon=daemon, **VERIFY)

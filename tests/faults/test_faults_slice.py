@@ -25,7 +25,13 @@ _SLICE = (
 )
 
 
-@pytest.mark.parametrize(("fault", "step"), _SLICE)
+_OF_A_MINUTE = {("worker killed", "compile running")}
+
+
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [pytest.param(*one, marks=[pytest.mark.slow] if one in _OF_A_MINUTE else [], id="-".join(one)) for one in _SLICE],
+)
 @pytest.mark.timeout(600)
 def test_a_trainer_goes_on_as_if_there_were_no_daemon(kit: Kit, short_folder: Path, fault: str, step: str) -> None:
     cell = CELLS[fault, step]

@@ -146,14 +146,13 @@ def test_a_trainer_that_fails_says_how(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_start_that_skips_its_trace_traces_nothing_and_those_less_a_part_build_nothing_either(tmp_path: Path) -> None:
-    rows = ("--rows", "torch_precompile_local,daemon_warm_empty,daemon_skip_empty,daemon_skip_x8", "--rounds", "1")
+    rows = ("--rows", "torch_precompile_local,daemon_warm_empty,daemon_skip_empty", "--rounds", "1")
     document = _bench("startup", *rows, "--models", "gpt@1", "--without", "collector,traces", folder=tmp_path)
     frames = {name: row["frames_traced"] for name, row in document["rows"].items()}
     assert frames == {
         "torch_precompile_local": 0,
         "daemon_warm_empty": 1,
         "daemon_skip_empty": 0,
-        "daemon_skip_x8": 0,
         "daemon_without_collector": 0,
         "daemon_without_traces": 1,
     }

@@ -78,7 +78,9 @@ def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: S
     assert all(result.graphs for result in results)
 
 
-@pytest.mark.parametrize("name", _SERVED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "folder" in name else [], id=name) for name in _SERVED]
+)
 def test_a_harmless_twin_is_served_what_was_made_for_the_other(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SERVED[name]))
 
