@@ -72,9 +72,12 @@ def main() -> int:
     """Print what was found; return the exit code."""
     parser = argparse.ArgumentParser(prog="tools/triton_reads.py", description="Which variables Triton reads.")
     parser.add_argument("--all", action="store_true", help="everything that was found")
-    names = sorted(found_variables()) if parser.parse_args().all else unsorted_variables()
-    sys.stdout.write("".join(f"{name}\n" for name in names))
-    return 1 if unsorted_variables() else 0
+    if parser.parse_args().all:
+        sys.stdout.write("".join(f"{name}\n" for name in sorted(found_variables())))
+        return 0
+    left = unsorted_variables()
+    sys.stdout.write("".join(f"{name}\n" for name in left) or "nothing is left to sort\n")
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

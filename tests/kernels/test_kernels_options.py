@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compile_torch.triton.options import option_values
-from compile_wire.kernel.options import NEVER_CARRIED, check_options
+from compile_wire.kernel.options import check_options
 from tests.kernels.conftest import needs_triton
 
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")]
@@ -27,4 +27,3 @@ def test_what_triton_itself_sets_for_a_target_keeps_no_kernel_from_travelling(
     options = make_backend(GPUTarget(*target)).parse_options({})
 
     check_options(target[0], option_values(options))
-    assert vars(options).keys() - NEVER_CARRIED

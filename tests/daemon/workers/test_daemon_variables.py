@@ -23,6 +23,10 @@ SECRETS = {
 }
 NEEDED = {"PATH": "/usr/bin", "LC_ALL": "C", "CXX": "g++-13", "LD_LIBRARY_PATH": "/opt/lib", "OMP_NUM_THREADS": "2"}
 
+FLAGS_OF_TRITONS = (
+    "ALLOW_LHS_TMEM_LAYOUT_CONVERSION DISABLE_LLVM_OPT DISABLE_MMA_V3 DISABLE_MMA_V5 DISABLE_PTXAS_OPT".split()
+)
+
 
 def slot(variables: tuple[str, ...] = ()) -> WorkerSlot:
     return WorkerSlot(
@@ -52,13 +56,20 @@ def test_a_worker_gets_what_the_daemons_user_names() -> None:
     assert named_variables({}) == ()
 
 
+def test_what_else_triton_reads_stays_with_the_trainer_until_the_daemons_user_names_it() -> None:
+    shell = {"AMDGCN_USE_BUFFER_OPS": "0"}
+
+    assert not slot().environ(shell).keys() & shell.keys()
+    assert slot(("AMDGCN_*",)).environ(shell).items() >= shell.items()
+
+
 def test_nobody_can_name_what_would_make_a_worker_a_client_or_choose_its_torchs_settings() -> None:
     shell = {"TORCH_COMPILE_CLIENT": "1", "TORCH_LOGS": "all", "COMPILER_DAEMON_DIR": "/home", "TRITON_INTERPRET": "1"}
 
     assert not slot(("*",)).environ(shell).keys() & shell.keys()
 
 
-@pytest.mark.parametrize("name", sorted(VARIABLES - TRITON_VARIABLES))
+@pytest.mark.parametrize("name", sorted(VARIABLES - TRITON_VARIABLES) + FLAGS_OF_TRITONS)
 def test_what_decides_what_is_made_of_a_graph_reaches_the_worker(name: str) -> None:
     if not name.startswith(("TORCH", "TRITON")):  # these settings come with each graph
         assert kept_variables({name: "1"}) == {name: "1"}
