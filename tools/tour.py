@@ -20,6 +20,9 @@ from transcript import ROOT, TRAINER, Step, StepError, Walk, stop_daemon, write_
 
 from benches.harness.processes import run_bench
 
+_SERVE = "compiler-daemon serve --store-size 1GiB"
+"""With so small a store `doctor` finds room for it on every disk on which the tests can run."""
+
 _INTRODUCTION = f"""# A tour of every verb
 
 Made by `python tools/tour.py`, which ran each of these commands at a terminal of 80
@@ -30,8 +33,8 @@ nothing of the daemon:
 ```python
 {TRAINER}```
 
-The daemon runs in another terminal, as `compiler-daemon serve`. Every verb has `--help`
-with an example, and every verb that reports has `--json`.
+The daemon runs in another terminal, as `{_SERVE}`. Every verb has
+`--help` with an example, and every verb that reports has `--json`.
 """
 
 _BEFORE = (
@@ -43,7 +46,7 @@ _BEFORE = (
 )
 _STEPS = (
     Step(
-        "Now `compiler-daemon serve` runs in the other terminal. The first run has its graphs compiled by the daemon:",
+        f"Now `{_SERVE}` runs in the other terminal. The first run has its graphs compiled by the daemon:",
         "TORCH_COMPILE_CLIENT=1 python train.py 4,6",
     ),
     Step(
@@ -105,7 +108,7 @@ _AFTER = (
 
 @contextlib.contextmanager
 def _daemon(walk: Walk) -> Iterator[None]:
-    command = [walk.program(), "serve"]
+    command = [walk.program(), *_SERVE.split()[1:]]
     with (walk.home / "serve.log").open("w") as log:
         process = subprocess.Popen(command, env=walk.environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None

@@ -16,9 +16,11 @@ import torch
 
 from compile_client.graphs.source_lines import origin_of
 from compile_client.graphs.tables import CannotCarryError, Tables
+from compile_client.graphs.user_code.shipped_operators import why_not_as_shipped
 from compile_client.graphs.values import Values
 from compile_torch.checked_calls import check_call
 from compile_torch.key.state import read_state
+from compile_torch.library_operators import library_of
 from compile_torch.operators import check_method, name_of
 from compile_wire.graph.spec import (
     TYPES,
@@ -217,6 +219,8 @@ def _target(node: torch.fx.Node, where: str) -> str:
     if node.op == "call_function":
         if (name := name_of(target)) is None:
             raise CannotCarryError(f"{where} is not an operator that may be named")
+        if (library := library_of(target)) is not None and (why := why_not_as_shipped(library)):
+            raise CannotCarryError(f"{where} is the program's own operator: {why}")
         check_call(target, node.args, node.kwargs, where)
         return name
     if not isinstance(target, str):

@@ -17,6 +17,7 @@ from compile_client.graphs.verification import Sampling, chooses_by_measuring, c
 from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.key.components import differing_parts, key_parts
 from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
+from compile_torch.library_operators import libraries_in
 from compile_torch.versions import TorchVersion
 from compile_wire import tracing
 from compile_wire.digest import digest_of
@@ -121,7 +122,9 @@ class GraphCompile:
         The parts are those of the first time: a graph that is compiled again, in another thread, has the same.
         """
         if not self._key_parts:
-            self._key_parts = gathered_parts(self._version, args, user_code=self._user_code)
+            self._key_parts = gathered_parts(
+                self._version, args, user_code=self._user_code, libraries=libraries_in(self._gm)
+            )
         return full_key(torch_key, self._key_parts)
 
     def verify_instead(self, found: Any, sampling: Sampling) -> bool:

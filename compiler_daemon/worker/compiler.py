@@ -38,6 +38,7 @@ from compile_torch.key.components import encode_parts, key_parts
 from compile_torch.key.key_parts import digests_of, full_key, gathered_parts
 from compile_torch.key.sizes import install_float_guards
 from compile_torch.key.state import apply_state, dynamo_patch, read_state
+from compile_torch.library_operators import libraries_in
 from compile_torch.objects import portable
 from compile_torch.patches import Patches
 from compile_torch.probes import Probes, probe_at_once
@@ -47,11 +48,12 @@ from compile_wire.environment import environment_id
 from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, encode_facts
 from compile_wire.graph.decode import decode_graph
-from compile_wire.graph.spec import GraphSpec, graph_digest
+from compile_wire.graph.spec import GraphSpec, Value, graph_digest
 from compile_wire.manifest import BlobRef, Manifest, Origin, encode_manifest
 from compiler_daemon.worker.builds import Builds
 from compiler_daemon.worker.known_facts import read_known
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
+from compiler_daemon.worker.libraries import import_named
 from compiler_daemon.worker.protocol import LAST
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
@@ -91,6 +93,8 @@ class _Job:
     """What of the key is ours."""
     recompute: Callable[[], tuple[str, list[str]]] = field(default=lambda: ("", []))
     """Compute torch's key again, for its parts; nothing before torch has computed it once."""
+    libraries: list[Value] = field(default_factory=list)
+    """Whose operators the graph names; see `gathered_parts`."""
     objects: dict[str, str] = field(default_factory=dict)
 
 
@@ -102,6 +106,8 @@ class Compiler:
         assert version is not None
         self._version: TorchVersion = version
         self._job: _Job | None = None
+        self._imported = False
+        """Whether a library was imported for the graph at hand."""
         self._environment = environment_id(process_environment())
         self._known: Facts = Facts()
         self._probes = Probes(lambda: self._known.vec_isa)
@@ -153,9 +159,10 @@ class Compiler:
         With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
         The last message says with `spent` that the graph has left something behind, and this process must do no more.
         """
+        self._imported = False
         try:
             for message in self._answered(job_id, key, graph, replay=replay):
-                if message["type"] in LAST and (left := self._left()):
+                if message["type"] in LAST and (left := self._left(message)):
                     _logger.warning("a graph left behind: %s; this worker ends", ", ".join(left))
                     message["spent"] = self.spent = True
                 yield message
@@ -196,9 +203,15 @@ class Compiler:
             _logger.warning("compile failed", exc_info=True)
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
 
-    def _left(self) -> list[str]:
-        """Return what the job has left behind. The settings that it brought are those that the next one begins by."""
+    def _left(self, answer: Message) -> list[str]:
+        """Return what the job has left behind. The settings that it brought are those that the next one begins by.
+
+        A library that was imported for a graph stays: trainers whose graphs are compiled with it have it, too. Where
+        nothing came of it, nobody has shown that the library here is theirs.
+        """
         found = self._leftovers.found()
+        if self._imported and answer["type"] == "refused":
+            found.append("libraries")
         torch.set_grad_enabled(True)  # a graph may end with it otherwise than it began, by right
         try:
             apply_state(self._state)
@@ -209,6 +222,9 @@ class Compiler:
     def _compile(self, job: _Job) -> None:
         if job.spec.torch != str(torch.__version__):
             raise MalformedError(f"the graph was captured by torch {job.spec.torch}, this is {torch.__version__}")
+        if import_named(job.spec):
+            self._imported = True
+            self.remember()
         counters.clear()
         with (
             functorch_config.patch(functorch_patch(job.spec.functorch)),
@@ -218,6 +234,7 @@ class Compiler:
         ):
             apply_state(job.spec.state)
             rebuilt = rebuild(job.spec)
+            job.libraries = libraries_in(rebuilt.gm)
             context = torch._guards.TracingContext(rebuilt.fake_mode)
             job.objects = objects
             self._job = job
@@ -260,7 +277,7 @@ class Compiler:
                 self._job.recompute = lambda: original(gm, inputs, config, *args, **kwargs)
             key, lines = original(gm, inputs, config, *args, **kwargs)
             if self._job is not None:
-                self._job.parts = gathered_parts(self._version, inputs)
+                self._job.parts = gathered_parts(self._version, inputs, libraries=self._job.libraries)
                 key = full_key(key, self._job.parts)
             return key, lines
 

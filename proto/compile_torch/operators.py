@@ -18,6 +18,7 @@ import functools
 from typing import Any
 
 from compile_torch.checked_calls import checked_name
+from compile_torch.library_operators import library_of_name
 from compile_torch.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
 from compile_wire.errors import MalformedError
 
@@ -30,7 +31,8 @@ BUILTINS = frozenset("abs bool divmod float int len max min pow round sum".split
 MATH_DENIED = frozenset({"prod", "sumprod"})
 
 NAMESPACES = frozenset({"aten", "prims", "inductor", "mkldnn", "quantized", "quantized_decomposed", "rng_prims"})
-"""Namespaces of `torch.ops` that every torch registers by itself. A user's own operators exist only in the trainer."""
+"""Namespaces of `torch.ops` that every torch registers by itself. Beside them only those of `library_operators` may be
+named; a user's own operators exist only in the trainer."""
 
 OPS_DENIED = frozenset(
     {"from_file", "save", "load", "manual_seed", "_cuda_getCurrentRawStream", "_from_blob", "_print", "warn"}
@@ -165,7 +167,9 @@ def _registered(path: str) -> Any:
     import torch
 
     parts = path.split(".")
-    if len(parts) not in {2, 3} or parts[0] not in NAMESPACES or parts[1] in OPS_DENIED:
+    if len(parts) not in {2, 3} or parts[1] in OPS_DENIED:
+        raise MalformedError(f"the operator {path!r:.120} is not one that may be named")
+    if parts[0] not in NAMESPACES and library_of_name("::".join(parts[:2])) is None:
         raise MalformedError(f"the operator {path!r:.120} is not one that may be named")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         raise MalformedError(f"the operator {path!r:.120} is not one that may be named")

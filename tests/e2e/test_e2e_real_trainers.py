@@ -51,6 +51,8 @@ ROWS = {
         script="ddpm.py", needs=("denoising_diffusion_pytorch", "torchvision")
     ),
     "x-transformers' loop, accumulation": Row(script="autoregressive.py", needs=("x_transformers",)),
+    "transformers' experts in float32": Row(script="experts.py", needs=("transformers",)),
+    "torchvision's operators": Row(script="boxes.py", needs=("torchvision",)),
     "a DataLoader with workers": Row(script="loading.py"),
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
     "python -m of a package that changes its folder": Row(

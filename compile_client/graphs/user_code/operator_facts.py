@@ -27,7 +27,7 @@ _DEVICES = frozenset("CPU CUDA HIP XLA MPS IPU XPU HPU VE Lazy MTIA MAIA Private
 """Dispatch keys whose kernels run when the program does, not while it is compiled."""
 
 _BODY = frozenset({"_init_fn", "_backend_fns"})
-_NO_FACTS = frozenset({"_namespace", "_name", "_schema", "_tags", "_lib", "_opoverload", "_disabled_kernel"})
+UNTOLD = frozenset({"_namespace", "_name", "_schema", "_tags", "_lib", "_opoverload", "_disabled_kernel"})
 """Attributes of torch's definitions that tell nothing of what an operator does, or that are told otherwise."""
 
 
@@ -85,13 +85,13 @@ def _has_fake(name: str) -> bool:
 
     if torch._library.simple_registry.singleton.find(name).fake_impl.kernel is not None:
         return True
-    return bool({"Meta", "CompositeImplicitAutograd", "CompositeExplicitAutograd"} & set(_registered_keys(name)))
+    return bool({"Meta", "CompositeImplicitAutograd", "CompositeExplicitAutograd"} & set(dispatcher_entries(name)))
 
 
 def _defined(name: str, definition: Any, traced: bool) -> Iterator[tuple[str, Any]]:
     """Return what `torch.library.custom_op` and `triton_op` keep of an operator."""
     for attribute, value in sorted(vars(definition).items()):
-        if attribute not in _NO_FACTS and (traced or attribute not in _BODY):
+        if attribute not in UNTOLD and (traced or attribute not in _BODY):
             yield f"{name} {attribute}", value
 
 
@@ -115,7 +115,7 @@ def _kernels(name: str, defined: bool, traced: bool) -> Iterator[tuple[str, Any]
             yield f"{name} {key}", function
     left: dict[str, str] = {
         key: path
-        for key, path in _registered_keys(name).items()
+        for key, path in dispatcher_entries(name).items()
         if key not in {noted_key for noted_key, _ in noted} and (traced or key not in _DEVICES)
     }
     for key, path in sorted(left.items()):
@@ -134,7 +134,8 @@ def _kernels(name: str, defined: bool, traced: bool) -> Iterator[tuple[str, Any]
         yield f"{name} declared in C++", _library_of(name)
 
 
-def _registered_keys(name: str) -> dict[str, str]:
+def dispatcher_entries(name: str) -> dict[str, str]:
+    """Return where the kernels of "namespace::operator" were registered, by dispatch key: a path of Python or C++."""
     return {key: path for key, path in _KERNEL.findall(_dump(name)) if not path.startswith("aten/")}
 
 
@@ -148,10 +149,17 @@ def _dump(name: str) -> str:
     return dump
 
 
+def is_declared(name: str) -> bool:
+    """Whether there is any operator "namespace::operator"."""
+    import torch
+
+    return bool(torch._C._jit_get_schemas_for_operator(name))
+
+
 def _overload_names(name: str) -> list[str]:
     import torch
 
-    overloads = torch._C._jit_get_operation(name)[1] if torch._C._jit_get_schemas_for_operator(name) else []
+    overloads = torch._C._jit_get_operation(name)[1] if is_declared(name) else []
     return [f"{name}.{overload}" if overload else name for overload in overloads or []] or [name]
 
 
@@ -167,11 +175,16 @@ def _torch_roots() -> tuple[str, ...]:
     return (here, f"{head}/") if sep else (here,)
 
 
+def is_torch_path(path: str) -> bool:
+    """Whether a file is one of torch's, here or where torch was built."""
+    return path.startswith(_torch_roots()) or os.path.realpath(path).startswith(_torch_roots())
+
+
 def _is_torch_file(path: str, name: str) -> bool:
     """Whether something was registered by torch. `custom_op` registers in torch's file what is the user's."""
     from torch._library.custom_ops import OPDEFS
 
-    if not os.path.realpath(path).startswith(_torch_roots()) and not path.startswith(_torch_roots()):
+    if not is_torch_path(path):
         return False
     definition = OPDEFS.get(name)
     if definition is None:

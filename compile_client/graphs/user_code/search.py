@@ -21,7 +21,9 @@ from compile_client.graphs.user_code.library_code import is_librarys
 from compile_client.graphs.user_code.operator_facts import is_own, operator_facts
 from compile_client.graphs.user_code.reach import CannotTellError, Reach
 from compile_client.graphs.user_code.reach_names import is_versioned_module, is_versioned_type
+from compile_client.graphs.user_code.shipped_operators import why_not_as_shipped
 from compile_torch.key.modes import why_modes_are_not_shared
+from compile_torch.library_operators import library_of_name
 from compile_torch.operators import NAMESPACES, name_of
 
 
@@ -60,7 +62,7 @@ class _Search:
     def __init__(self) -> None:
         self._waiting: list[str] = []
         self._seen: set[str] = set()
-        self._reach = Reach(self._meet, is_own)
+        self._reach = Reach(self._meet, _is_own)
         self._empty = True
         self.at = ""
 
@@ -111,10 +113,10 @@ def _target(node: Any) -> Iterator[tuple[str, Any]]:
 
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
-        if is_own(target._name.partition(".")[0]):
+        if _is_own(target._name.partition(".")[0]):
             yield f"the operator {target._name}", _Operator(target._name.partition(".")[0])
     elif isinstance(target, torch._ops.OpOverloadPacket):
-        if is_own(target._qualified_op_name):
+        if _is_own(target._qualified_op_name):
             yield f"the operator {target._qualified_op_name}", _Operator(target._qualified_op_name)
     elif isinstance(target, torch._ops.HigherOrderOperator):
         if target.__name__.startswith("triton_kernel_wrapper"):
@@ -123,6 +125,13 @@ def _target(node: Any) -> Iterator[tuple[str, Any]]:
             yield f"the higher-order operator {target.__name__}", target
     elif not _is_library(target):
         yield f"the function {getattr(target, '__qualname__', target)} in the graph", target
+
+
+def _is_own(name: str) -> bool:
+    """Whether "namespace::operator" is the program's own; a known library's is, where the program has changed it."""
+    if (library := library_of_name(name)) is not None:
+        return bool(why_not_as_shipped(library))
+    return is_own(name)
 
 
 def _tuner(node: Any) -> Iterator[tuple[str, Any]]:
@@ -159,7 +168,7 @@ def _values(value: Any) -> Iterator[Any]:
         yield from _values((value.start, value.stop, value.step))
     elif isinstance(value, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         name = str(getattr(value, "_name", None) or getattr(value, "_qualified_op_name", ""))
-        if is_own(name.partition(".")[0]):
+        if _is_own(name.partition(".")[0]):
             yield _Operator(name.partition(".")[0])
     elif not is_versioned_type(type(value)) or (callable(value) and not _is_library(value)):
         yield value

@@ -34,6 +34,7 @@ PARTS = (
     "variables",
     "settings",
     "user_code",
+    "libraries",
 )
 """What the key is made of beside torch's own, by name."""
 
@@ -54,10 +55,13 @@ def full_key(torch_key: str, parts: Mapping[str, Value]) -> str:
     return "a" + base64.b32encode(digest)[:51].decode().lower()
 
 
-def gathered_parts(version: TorchVersion, args: Sequence[Any], *, user_code: str = "") -> dict[str, Value]:
+def gathered_parts(
+    version: TorchVersion, args: Sequence[Any], *, user_code: str = "", libraries: Sequence[Value] = ()
+) -> dict[str, Value]:
     """Return the parts for a graph with these (fake) inputs, as this process is now; an empty one adds nothing.
 
-    `user_code` is a digest of the user's code that runs while the graph is compiled; no worker meets any.
+    `user_code` is a digest of the user's code that runs while the graph is compiled; no worker meets any. `libraries`
+    are those whose operators the graph names, as `compile_torch.library_operators.libraries_in` says them.
     """
     state = read_state()
     older = [] if version.key_complete else ["l", state["autocast"], state["default_dtype"], state["threads"]]
@@ -70,6 +74,7 @@ def gathered_parts(version: TorchVersion, args: Sequence[Any], *, user_code: str
         "variables": variables_set(),
         "settings": settings_changed(),
         "user_code": user_code,
+        "libraries": list(libraries),
     }
 
 
