@@ -24,9 +24,17 @@ def _keep(ctx, inputs, output):
     ctx.save_for_backward(inputs[0], inputs[1])
 
 
+def _times():
+    return {factor}
+
+
+def _scaled(grad):
+    return grad * _times()
+
+
 def _backward(ctx, grad):
     input, weight = ctx.saved_tensors
-    grad = grad * {factor}
+    grad = _scaled(grad)
     return grad @ weight[0].T, (input.T @ grad).unsqueeze(0).expand_as(weight), None
 
 

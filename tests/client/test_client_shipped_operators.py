@@ -56,6 +56,11 @@ WAYS = {
         "grouped_mm_fallback", torch.nn.functional.bilinear, "AutocastCPU"),
     "a Python kernel": lambda: torch.ops.transformers.grouped_mm_fallback.default.py_impl(
         torch._C.DispatchKey.AutocastCPU)(mine),
+    "a function that its formula calls": lambda: setattr(transformers.integrations.moe, "_scaled", mine),
+    "a number that its formula reads": lambda: (
+        setattr(transformers.integrations.moe, "_TIMES", FACTOR),
+        setattr(transformers.integrations.moe._times, "__code__", (lambda: _TIMES).__code__.replace(
+            co_filename=transformers.integrations.moe.__file__))),
     "a version of the program's": lambda: operator_version("transformers::grouped_mm_fallback", "1"),
     "torchvision: a kernel": lambda: library("torchvision").impl("nms", mine, "AutocastCUDA"),
     "torchvision: a kernel of torch's": lambda: library("torchvision").impl("nms", torch.where, "AutocastCUDA"),
@@ -101,7 +106,8 @@ for way in WAYS:
 WAYS = """
 another fake|another formula|a formula made of the program's|a kernel for a device|a rule for batches|
 a rule for autocast|a rule for a mode|a kernel by the dispatcher's name|
-a function of torch's by the dispatcher's name|a Python kernel|a version of the program's|
+a function of torch's by the dispatcher's name|a Python kernel|
+a function that its formula calls|a number that its formula reads|a version of the program's|
 torchvision: a kernel|torchvision: a kernel of torch's|torchvision: a fake|torchvision: autocast|torchvision: a formula
 """.replace("\n", "").split("|")
 

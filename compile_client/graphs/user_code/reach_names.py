@@ -44,7 +44,7 @@ def names_of(code: CodeType) -> Names:
     used: set[str] = set()
     attributes: set[str] = set()
     imports: set[str] = set()
-    for piece in _pieces(code):
+    for piece in pieces_of(code):
         for instruction in dis.get_instructions(piece):
             if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
                 used.add(str(instruction.argval))
@@ -55,11 +55,12 @@ def names_of(code: CodeType) -> Names:
     return Names(tuple(sorted(used)), tuple(sorted(attributes)), tuple(sorted(imports)))
 
 
-def _pieces(code: CodeType) -> Iterator[CodeType]:
+def pieces_of(code: CodeType) -> Iterator[CodeType]:
+    """Yield code, and that of the functions inside of it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _pieces(constant)
+            yield from pieces_of(constant)
 
 
 def is_versioned_module(module: ModuleType | str) -> bool:
@@ -103,7 +104,7 @@ def environment_reads(function: FunctionType, error: Callable[[str], Exception])
     Raises `error` where code reaches the environment and the name is not plain to see.
     """
     found: list[str] = []
-    for piece in _pieces(function.__code__):
+    for piece in pieces_of(function.__code__):
         steps = [step for step in dis.get_instructions(piece) if step.opname not in _NOISE]
         for at, step in enumerate(steps):
             if not _reaches_environment(step, function):

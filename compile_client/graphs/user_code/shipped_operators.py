@@ -13,10 +13,11 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from compile_client.graphs.user_code.operator_facts import UNTOLD, dispatcher_entries, is_declared, is_torch_path
+from compile_client.graphs.user_code.reach_names import pieces_of
 from compile_client.graphs.user_code.registrations import kernels_of
 from compile_client.graphs.user_code.vouching import version_of
 from compile_torch.library_operators import Library, library_digest, library_files
@@ -55,7 +56,7 @@ def _foreign(name: str, library: Library, files: frozenset[str]) -> Iterator[str
     noted_keys = {key for key, _ in noted}
     for key, path in dispatcher_entries(name).items():
         if path.endswith(".py") and is_torch_path(path):
-            if not (defined is not None or key in noted_keys or (key == "Meta" and _fake(name) is not None)):
+            if key not in noted_keys and not (defined is not None and _WRAPPERS_AT in path):
                 yield f"the kernel for {key}, registered before the client was on,"
         elif path.endswith(".py"):
             if os.path.realpath(path) not in files:
@@ -150,8 +151,10 @@ def _parts(value: Any, files: frozenset[str]) -> list[Any] | None:
     import torch
 
     if isinstance(value, FunctionType):
-        path = value.__code__.co_filename
-        return [*_given(value)] if is_torch_path(path) or os.path.realpath(path) in files else None
+        if is_torch_path(value.__code__.co_filename):
+            return [*_given(value)]
+        shipped = os.path.realpath(value.__code__.co_filename) in files
+        return [*_given(value), *_called(value)] if shipped else None
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
@@ -180,6 +183,25 @@ def _is_plain(value: Any) -> bool:
 
     plain = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch._C.DispatchKey)
     return isinstance(value, plain) or _is_empty(value)
+
+
+def _called(function: FunctionType) -> Iterator[Any]:
+    """Yield what a library's function finds in its module by name, where a program may have put something else.
+
+    Of a number or text there nobody can see who has put it.
+    """
+    for piece in pieces_of(function.__code__):
+        for name in piece.co_names:
+            held = function.__globals__.get(name, _NONE)
+            if held is not _NONE and not isinstance(held, ModuleType):
+                yield _Untold() if _is_plain(held) else held
+
+
+class _Untold:
+    """Stands for what cannot be told; it is neither torch's nor a library's."""
+
+
+_NONE = object()
 
 
 def _given(function: FunctionType) -> Iterator[Any]:
