@@ -141,7 +141,9 @@ class Compiler:
     def remember(self) -> None:
         """Take the process as it is now for what it is to be like after each job."""
         self._state = read_state()
-        self._leftovers = Leftovers({**process_probes(), **torch_probes()})
+        # Its own: torch's header may be under way, now or when a job ends, in a thread beside.
+        own = (self._place, Path(tempfile.gettempdir()))
+        self._leftovers = Leftovers({**process_probes(*own), **torch_probes()})
 
     def facts(self) -> Facts:
         """Return what this process knows of its environment; runs the probes of instruction sets where it must."""
@@ -204,19 +206,21 @@ class Compiler:
             yield _refused(job_id, "COMPILE_ERROR", f"{type(error).__name__}: {str(error)[:2000]}")
 
     def _left(self, answer: Message) -> list[str]:
-        """Return what the job has left behind. The settings that it brought are those that the next one begins by.
+        """Return what the job has left behind, once the settings that it brought are taken back: autocast, say, which
+        torch notes in its dispatch keys, too.
 
         A library that was imported for a graph stays: trainers whose graphs are compiled with it have it, too. Where
         nothing came of it, nobody has shown that the library here is theirs.
         """
-        found = self._leftovers.found()
-        if self._imported and answer["type"] == "refused":
-            found.append("libraries")
         torch.set_grad_enabled(True)  # a graph may end with it otherwise than it began, by right
+        found = []
         try:
             apply_state(self._state)
         except (MalformedError, RuntimeError) as error:
             found.append(f"settings ({error})")
+        found += self._leftovers.found()
+        if self._imported and answer["type"] == "refused":
+            found.append("libraries")
         return found
 
     def _compile(self, job: _Job) -> None:

@@ -14,6 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 _logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ _OWN_THREADS = (
     *("MainThread", "builds", "stands-back", "ThreadPoolExecutor"),
     # Of the pool of processes that compile Triton's kernels. The one that puts the pool to rest ends by itself.
     *("InductorSubproc", "subproc_worker_timer"),
+    # Of a progress bar that torch makes, and does not show, where that package is installed.
+    "tqdm_monitor",
 )
 """Beginnings of the names of threads that we and torch's compiler start."""
 
@@ -70,19 +73,25 @@ class Leftovers:
 
 
 def _which(before: object, now: object) -> str:
-    """Return the names that differ, for the log, where what has changed is a map."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return ""
-    return f" ({', '.join(sorted({name for name, _ in before.items() ^ now.items()}))})"
+    """Return the names that differ, for the log, where what has changed is a map or a list of names."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return f" ({', '.join(sorted({name for name, _ in before.items() ^ now.items()}))})"
+    if isinstance(before, list) and isinstance(now, list):
+        gone, new = set(before) - set(now), set(now) - set(before)
+        return (
+            f" ({', '.join([*sorted(map(str, new)), *(f'no more: {name}' for name in sorted(map(str, gone)))])[:300]})"
+        )
+    return ""
 
 
-def process_probes() -> dict[str, Probe]:
-    """Return what any worker compares."""
+def process_probes(*own: Path) -> dict[str, Probe]:
+    """Return what any worker compares. What it has open in its `own` folders is its compilers' work, under way."""
+    folders = tuple(f"{os.path.realpath(folder)}{os.sep}" for folder in own)
     return {
         "environment variables": lambda: {n: v for n, v in os.environ.items() if n not in _SET_BY_TORCH},
         "working directory": os.getcwd,
         "threads": _strange_threads,
-        "open files": _open_files,
+        "open files": lambda: [path for path in _open_files() if not path.startswith(folders)],
         "warnings' filters": _filters,
     }
 
@@ -110,7 +119,10 @@ def torch_probes() -> dict[str, Probe]:
         ),
         "function modes": lambda: len(_get_current_function_mode_stack()),
         "dispatch modes": lambda: len(_get_current_dispatch_mode_stack()),
-        "dispatch keys": lambda: (str(c._dispatch_tls_local_include_set()), str(c._dispatch_tls_local_exclude_set())),
+        "dispatch keys": lambda: {
+            "included": str(c._dispatch_tls_local_include_set()),
+            "excluded": str(c._dispatch_tls_local_exclude_set()),
+        },
         "forward derivatives": lambda: (forward_ad._current_level, c._is_fwd_grad_enabled()),
         "inference mode": torch.is_inference_mode_enabled,
         "autograd's threads and views": lambda: (c._is_multithreading_enabled(), c._is_view_replay_enabled()),

@@ -89,6 +89,11 @@ class Daemon:
     def log(self) -> str:
         return (self.directory.parent / f"{self.directory.name}.log").read_text()
 
+    def left_behind(self) -> list[str]:
+        """Return what its workers have logged of graphs after which they had to end: each costs another worker."""
+        logs = sorted((self.directory / "log").glob("worker-*.log"))
+        return [line for log in logs for line in log.read_text().splitlines() if "left behind" in line]
+
     def blobs(self) -> Iterator[bytes]:
         """Yield the contents of each file in the daemon's store."""
         for path in (self.directory / "store" / "blobs").rglob("*"):
@@ -333,6 +338,8 @@ class Lab:
                     stream.close()
         for daemon in self._daemons:
             daemon.stop()
+        left = [line for daemon in self._daemons for line in daemon.left_behind()] if self.healthy else []
+        assert not left, f"workers ended although every graph was a trainer's own: {left}"
 
 
 _PREPARING = """

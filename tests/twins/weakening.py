@@ -21,6 +21,10 @@ from tests.twins.thing import Pair
 
 _OLDER = "older_torch"
 """The part with everything that only the keys of older versions of torch leave out."""
+_TWO_FILES = "libraries"
+"""The part that tells two versions of a package apart: one program's text cannot have both. It is held by
+`tests/e2e/test_e2e_library_operators.py`.
+"""
 _MODULE = "compile_torch.key.key_parts"
 
 
@@ -29,7 +33,7 @@ def known_parts() -> tuple[str, ...]:
     if importlib.util.find_spec(_MODULE) is None:
         return ()
     version = torch_version()
-    unneeded = {_OLDER} if version and version.key_complete else set()
+    unneeded = {_TWO_FILES, _OLDER} if version and version.key_complete else {_TWO_FILES}
     return tuple(part for part in importlib.import_module(_MODULE).PARTS if part not in unneeded)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from compile_torch.key.state import apply_state, read_state
 from compile_torch.messages import SENTENCE
 from compile_wire.errors import MalformedError
 from compile_wire.graph.decode import decode_graph
@@ -219,6 +220,121 @@ def test_dynamos_own_graphs_leave_nothing(function: Callable[..., Any], worker: 
 
     assert answer["type"] == "done", answer
     assert "spent" not in answer, (worker.folder / "log").read_text()[-500:]
+
+
+def _alternatives() -> dict[str, dict[str, Any]]:
+    """Return, for each setting that a trainer may bring, another value than a worker begins with."""
+    plain = graph().state
+    products = ["l", "none", "none", "none", "tf32", "tf32", "tf32"]
+    found: dict[str, dict[str, Any]] = {
+        "default_dtype": {"default_dtype": "float64"},
+        "threads": {"threads": 1},
+        "dynamo": {"dynamo": ["d", "allow_empty_graphs", True]},
+        # set_float32_matmul_precision("high"), and what it sets besides
+        "matmul_precision": {"matmul_precision": "high", "fp32_precision": [*products, "tf32", "none", "none"]},
+        # torch.backends.cuda.matmul.fp32_precision = "tf32"
+        "fp32_precision": {"matmul_precision": "mixed", "fp32_precision": [*products, "none", "none", "none"]},
+        # torch.backends.cudnn.allow_tf32 = False
+        "cudnn_tf32": {"cudnn_tf32": False, "fp32_precision": ["l", *["none"] * 9]},
+    }
+    for name, value in plain.items():
+        if name in found:
+            continue
+        if isinstance(value, bool):
+            found[name] = {name: not value}
+        elif name in {"cudnn", "sdp"}:
+            assert isinstance(value, list)
+            found[name] = {name: ["l", *(not flag for flag in value[1:])]}
+        elif name == "autocast":
+            assert isinstance(value, list)
+            found[name] = {name: ["d"]}
+            for device, said in zip(value[1::2], value[2::2], strict=True):
+                found[name][name] += [device, ["l", True, "bfloat16"] if device == "cpu" else said]
+    return found
+
+
+# Refused: inference mode. A list of symbols has tests of its own.
+_NOT_TRIED = {"inference", "constants"}
+
+
+@pytest.mark.parametrize("name", sorted(set(graph().state) - _NOT_TRIED))
+def test_a_setting_that_a_graph_brings_is_taken_back_and_the_next_graph_has_its_key(name: str, worker: Worker) -> None:
+    state = {**graph().state, **_alternatives()[name]}
+
+    answer = worker.compile_whatever_its_key(encode_graph(graph(state=state)))
+    plain = captured(torch.sin, torch.randn(4, 4, requires_grad=True))
+    after = worker.compile(plain.key, plain.spec)
+
+    assert (answer["type"], after["type"]) == ("done", "done"), (answer, after)
+    assert "spent" not in answer, (worker.folder / "log").read_text()[-500:]
+    assert "spent" not in after
+
+
+PRECISIONS: dict[str, Callable[[], Any]] = {
+    "high": lambda: torch.set_float32_matmul_precision("high"),
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "high and back": lambda: (
+        torch.set_float32_matmul_precision("high"),
+        torch.set_float32_matmul_precision("highest"),
+    ),
+    "allow_tf32": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "of one operation": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "of a backend": lambda: torch._C._set_fp32_precision_setter("mkldnn", "all", "bf16"),
+    "of everything": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_however_a_program_chooses_the_precision_of_float32_its_graphs_are_compiled(name: str, worker: Worker) -> None:
+    before = read_state()
+    PRECISIONS[name]()
+    try:
+        chosen = captured(torch.sin, torch.randn(4, 4, requires_grad=True))
+    finally:
+        apply_state(before)
+    plain = captured(torch.sin, torch.randn(4, 4, requires_grad=True))
+
+    answers = [worker.compile(each.key, each.spec) for each in (chosen, plain, chosen)]
+
+    assert read_state() == before
+    assert chosen.key != plain.key
+    assert [answer["type"] for answer in answers] == ["done"] * 3, answers
+    assert not any("spent" in answer for answer in answers)
+
+
+def test_a_graph_compiled_under_autocast_leaves_a_worker_that_goes_on(worker: Worker) -> None:
+    linear = torch.nn.Linear(4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = captured(lambda x: linear(x).sum(), torch.ones(4, 4))
+
+    answer = worker.compile(made.key, made.spec)
+
+    assert answer["type"] == "done", answer
+    assert "spent" not in answer, (worker.folder / "log").read_text()[-500:]
+
+
+def test_the_thread_of_torchs_progress_bar_is_no_strangers(worker: Worker) -> None:
+    pytest.importorskip("tqdm", reason="tqdm is not installed: torch makes no progress bar then")
+    made = captured(lambda x: x.sin().sum(), torch.ones(4, 4))
+
+    answer = worker.compile(made.key, made.spec)
+
+    assert answer["type"] == "done", answer
+    assert "spent" not in answer, (worker.folder / "log").read_text()[-500:]
+
+
+def test_what_a_worker_has_open_in_its_own_folder_is_its_compilers(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    other.mkdir()
+    with (own / "header.lock").open("w"):
+        before = Leftovers(process_probes(own))
+    with (own / "header.hpp").open("w"):
+        assert before.found() == []
+    with (other / "stranger").open("w") as file:
+        assert before.found() == [f"open files ({file.name})"]
+    assert before.found() == []
 
 
 def test_the_settings_of_one_graph_are_not_the_next_ones(worker: Worker) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from compile_torch.key.compile_reads import DYNAMO_SETTINGS
@@ -29,6 +30,15 @@ _AUTOCAST_AT_START = {
     "xpu": "float16",
 }
 """The dtype of each device's autocast, as torch starts up."""
+_FP32_OPERATIONS = (
+    *(("generic", "all"), ("cuda", "all"), ("mkldnn", "all")),
+    *(("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn")),
+    *(("mkldnn", "matmul"), ("mkldnn", "conv"), ("mkldnn", "rnn")),
+)
+"""Whose precision in float32 torch keeps by backend and operation; what they fall back to comes first."""
+_FP32_PRECISIONS = frozenset({"none", "ieee", "tf32", "bf16"})
+_MIXED = "mixed"
+"""Of matrix products or convolutions as a whole, where they were chosen by operation: torch raises an error then."""
 _MAX_CONSTANTS = 4096
 _FLOAT_SYMBOL = re.compile(r"zf[0-9]{1,9}")
 
@@ -42,7 +52,9 @@ def read_state() -> dict[str, Value]:
         "inference": torch.is_inference_mode_enabled(),
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
+        "matmul_precision": _as_a_whole(torch.get_float32_matmul_precision),
+        "cudnn_tf32": _as_a_whole(torch._C._get_cudnn_allow_tf32),
+        "fp32_precision": ["l", *_fp32_precisions()],
         "autocast_cache": torch.is_autocast_cache_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -71,6 +83,19 @@ def read_state() -> dict[str, Value]:
     state["dynamo"] = _dynamo_settings()
     state["constants"] = ["l", *numbers_made_constants()]
     return state
+
+
+def _as_a_whole(ask: Callable[[], Value]) -> Value:
+    try:
+        return ask()
+    except RuntimeError:
+        return _MIXED
+
+
+def _fp32_precisions() -> list[str]:
+    import torch
+
+    return [torch._C._get_fp32_precision_getter(*operation) for operation in _FP32_OPERATIONS]
 
 
 def numbers_made_constants() -> list[str]:
@@ -126,7 +151,8 @@ def apply_state(state: dict[str, Value]) -> None:
     import torch
 
     current = read_state()
-    state = {"constants": ["l"], **state}  # graphs that were kept before there was such a list are compiled again, too
+    # Graphs that were kept before there were such settings are compiled again, too.
+    state = {"constants": ["l"], "fp32_precision": ["l"], "cudnn_tf32": current["cudnn_tf32"], **state}
     dynamo_patch(state)
     if set(state) != set(current):
         raise MalformedError(f"settings {sorted(set(state) ^ set(current))} are missing or unknown")
@@ -138,10 +164,8 @@ def apply_state(state: dict[str, Value]) -> None:
     torch.set_grad_enabled(_checked(state["grad"], bool))
     torch.set_default_dtype(dtype_of(state["default_dtype"]))
     torch.set_num_threads(threads)
-    if state["matmul_precision"] != current["matmul_precision"]:
-        if state["matmul_precision"] not in {"highest", "high", "medium"}:
-            raise MalformedError("unknown precision of matrix products")
-        torch.set_float32_matmul_precision(state["matmul_precision"])
+    _apply_precisions_as_a_whole(state["matmul_precision"], state["cudnn_tf32"])
+    state["fp32_precision"] = _apply_precisions(state["fp32_precision"])
     torch.set_autocast_cache_enabled(_checked(state["autocast_cache"], bool))
     torch.use_deterministic_algorithms(
         _checked(state["deterministic"], bool), warn_only=_checked(state["deterministic_warn_only"], bool)
@@ -172,6 +196,36 @@ def dtype_of(name: Value) -> Any:
     if not isinstance(dtype, torch.dtype):
         raise MalformedError(f"torch has no dtype {name!r:.40}")
     return dtype
+
+
+def _apply_precisions_as_a_whole(products: Value, convolutions: Value) -> None:
+    """Choose how float32 is computed in matrix products, and in cuDNN. What that sets by operation is not taken back by
+    setting what was there before, so that `_apply_precisions` comes after it.
+    """
+    import torch
+
+    if not isinstance(products, str) or products not in {"highest", "high", "medium", _MIXED}:
+        raise MalformedError("unknown precision of matrix products")
+    if products not in {_as_a_whole(torch.get_float32_matmul_precision), _MIXED}:
+        torch.set_float32_matmul_precision(products)
+    if convolutions != _MIXED and convolutions != _as_a_whole(torch._C._get_cudnn_allow_tf32):
+        torch._C._set_cudnn_allow_tf32(_checked(convolutions, bool))
+
+
+def _apply_precisions(each: Value) -> Value:
+    """Choose how float32 is computed, by operation; return that, or what there is where nothing was chosen."""
+    import torch
+
+    if each == ["l"]:
+        return ["l", *_fp32_precisions()]
+    if not isinstance(each, list) or each[:1] != ["l"] or len(each) != len(_FP32_OPERATIONS) + 1:
+        raise MalformedError("the precisions of float32 are a list by operation")
+    for operation, wanted in zip(_FP32_OPERATIONS, each[1:], strict=True):
+        if not isinstance(wanted, str) or wanted not in _FP32_PRECISIONS:
+            raise MalformedError(f"float32 has no precision {wanted!r:.40}")
+        if torch._C._get_fp32_precision_getter(*operation) != wanted:
+            torch._C._set_fp32_precision_setter(*operation, wanted)
+    return each
 
 
 def _apply_autocast(value: Value) -> None:
