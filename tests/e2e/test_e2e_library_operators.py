@@ -57,6 +57,22 @@ def test_a_librarys_operator_is_compiled_by_the_daemon_and_not_served_once_the_l
     assert (back.report["hits"], back.report["compiled_here"]) == (1, 0)
 
 
+def test_a_trace_of_a_librarys_operator_is_none_that_another_version_of_it_takes(lab: Lab, tmp_path: Path) -> None:
+    daemon = lab.daemon()
+    python, packages = _environment(tmp_path / "environment")
+    skipping = {"TORCH_COMPILE_CLIENT_SKIP_TRACE": "1"}
+    write_transformers(packages, factor=2.0)
+    first = lab.run("library_operator.py", "43", daemon=daemon, python=python, **skipping)
+    second = lab.run("library_operator.py", "43", daemon=daemon, python=python, **skipping)
+    write_transformers(packages, factor=3.0)
+    edited = lab.run("library_operator.py", "43", daemon=daemon, python=python, healthy=False, **skipping)
+
+    assert all(map(_is_right, (first, second, edited)))
+    assert first.result == second.result != edited.result
+    assert (second.report["hits"], second.report["compiled_here"]) == (1, 0)
+    assert set(first.report["traces"]["refused"]) == {"graph"}, first.report["traces"]
+
+
 def test_an_operator_that_the_program_has_changed_is_compiled_by_the_program(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon()
     python, packages = _environment(tmp_path / "environment")
