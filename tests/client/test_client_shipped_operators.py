@@ -91,6 +91,8 @@ def looked_at(way):
     torch.compile(lambda *args: function(*args), backend=backend)(*args)
     return seen | {"said": {name: why_not_as_shipped(library) for name, library in LIBRARIES.items()}}
 
+# What is imported on the way is imported once, and not in each child.
+torch.compile(lambda x: x + 1, backend=lambda gm, inputs: (user_code_of(gm, inputs), gm.forward)[1])(torch.ones(2))
 for way in WAYS:
     sys.stdout.flush()
     if (child := os.fork()) == 0:

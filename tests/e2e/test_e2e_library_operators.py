@@ -57,6 +57,7 @@ def test_a_librarys_operator_is_compiled_by_the_daemon_and_not_served_once_the_l
     assert (back.report["hits"], back.report["compiled_here"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_trace_of_a_librarys_operator_is_none_that_another_version_of_it_takes(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon()
     python, packages = _environment(tmp_path / "environment")
@@ -73,6 +74,7 @@ def test_a_trace_of_a_librarys_operator_is_none_that_another_version_of_it_takes
     assert set(first.report["traces"]["refused"]) == {"graph"}, first.report["traces"]
 
 
+@pytest.mark.slow
 def test_an_operator_that_the_program_has_changed_is_compiled_by_the_program(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon()
     python, packages = _environment(tmp_path / "environment")
@@ -90,6 +92,7 @@ def test_an_operator_that_the_program_has_changed_is_compiled_by_the_program(lab
     assert "the program's own operator" in changed.err
 
 
+@pytest.mark.slow
 def test_a_library_that_only_the_trainer_finds_is_none_that_a_worker_imports(lab: Lab, tmp_path: Path) -> None:
     daemon = lab.daemon()
     write_transformers(tmp_path)

@@ -58,6 +58,7 @@ def test_what_one_node_has_compiled_costs_another_node_neither_a_compile_nor_a_b
     assert b.artifacts() == a.artifacts()
 
 
+@pytest.mark.slow
 def test_trainers_that_start_at_once_on_two_nodes_compile_each_graph_once_and_run_the_same(lab: Lab) -> None:
     place = lab.folder / "tier"
     place.mkdir()
