@@ -164,7 +164,7 @@ class GraphCompile:
         """Why the graph means something in this process alone; empty where its key says all of it."""
         if self._user_code:
             return "the user's code runs while it is compiled"
-        if libraries_in(self._gm):
+        if self._key_parts.get("libraries"):
             return "a library's code runs while it is compiled"
         if any(isinstance(value, (list, tuple, dict)) for value in self._inputs):
             return "lists or dicts are among its inputs"

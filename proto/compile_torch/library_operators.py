@@ -48,10 +48,6 @@ class Library:
     inner: frozenset[str] = frozenset()
     """Those that only the library's own formulas name."""
 
-    def owns(self, operator: str) -> bool:
-        """Whether "name", without a namespace, is an operator of its that a graph may name."""
-        return operator in self.operators
-
 
 _LIBRARIES = (
     Library(
@@ -96,7 +92,7 @@ def library_of_name(name: str) -> Library | None:
     """Return the library of "namespace::operator", with or without an overload; None for all others."""
     space, _, operator = name.partition("::")
     library = LIBRARIES.get(space)
-    return library if library is not None and library.owns(operator.partition(".")[0]) else None
+    return library if library is not None and operator.partition(".")[0] in library.operators else None
 
 
 def import_library(library: Library) -> bool:

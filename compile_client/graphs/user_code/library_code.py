@@ -64,7 +64,7 @@ def _parts(value: Any) -> Collection[Any] | None:
     if isinstance(value, FunctionType):
         home = value.__globals__.get("__name__") or ""
         own = is_versioned_module(value.__module__ or "") and is_versioned_module(home)
-        return [*_given(value)] if own else None
+        return [*given_to(value)] if own else None
     if isinstance(value, MethodType):
         return (value.__func__, value.__self__)
     if isinstance(value, _BOUND_IN_C):
@@ -160,7 +160,8 @@ def _is_at_home(code: type | FunctionType) -> bool:
     return found is code
 
 
-def _given(function: FunctionType) -> Iterator[Any]:
+def given_to(function: FunctionType) -> Iterator[Any]:
+    """Yield what a function was given when it was made: defaults, and what its closure holds."""
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
     for cell in function.__closure__ or ():

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+from compile_client.graphs.user_code.library_code import given_to
 from compile_client.graphs.user_code.operator_facts import UNTOLD, dispatcher_entries, is_declared, is_torch_path
 from compile_client.graphs.user_code.reach_names import pieces_of
 from compile_client.graphs.user_code.registrations import kernels_of
@@ -152,9 +153,9 @@ def _parts(value: Any, files: frozenset[str]) -> list[Any] | None:
 
     if isinstance(value, FunctionType):
         if is_torch_path(value.__code__.co_filename):
-            return [*_given(value)]
+            return [*given_to(value)]
         shipped = os.path.realpath(value.__code__.co_filename) in files
-        return [*_given(value), *_called(value)] if shipped else None
+        return [*given_to(value), *_called(value)] if shipped else None
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
@@ -202,15 +203,3 @@ class _Untold:
 
 
 _NONE = object()
-
-
-def _given(function: FunctionType) -> Iterator[Any]:
-    yield from function.__defaults__ or ()
-    yield from (function.__kwdefaults__ or {}).values()
-    for cell in function.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-        if held is not function:
-            yield held
