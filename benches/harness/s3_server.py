@@ -77,13 +77,9 @@ def s3_served(folder: Path) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     command = [program, "-logtostderr", "server", "-filer", "-s3", "-master.telemetry=false", f"-dir={folder / 'data'}"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={config}", "-master.volumeSizeLimitMB=64"]
-    command += [
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-s3.iam=false",
-        "-s3.autoCreateBucket=false",
-        "-volume.max=8",
-    ]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-s3.autoCreateBucket=false"]
+    # By default it takes nothing where less than one percent of the disk is free, be that gigabytes.
+    command += ["-volume.max=8", "-volume.minFreeSpace=1MiB"]
     command += [f"-{name}={port}" for name, port in ports.items()]
     with (folder / "log").open("wb") as log:
         process = start_child(command, stdout=log, stderr=log)
