@@ -13,6 +13,7 @@ from compile_client.graphs.eager_fallback import can_run_eagerly, is_static, run
 from compile_client.graphs.outcome import GraphOutcome, GraphState, Reason
 from compile_client.graphs.rounds import process_rounds
 from compile_client.graphs.source_lines import origin_of_named
+from compile_client.graphs.user_code.ranks import ranks_of
 from compile_client.graphs.verification import Sampling, chooses_by_measuring, code_differences, other_differences
 from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.key.components import differing_parts, key_parts
@@ -123,7 +124,11 @@ class GraphCompile:
         """
         if not self._key_parts:
             self._key_parts = gathered_parts(
-                self._version, args, user_code=self._user_code, libraries=libraries_in(self._gm)
+                self._version,
+                args,
+                user_code=self._user_code,
+                libraries=libraries_in(self._gm),
+                ranks=ranks_of(self._gm, self._inputs, self._user_code),
             )
         return full_key(torch_key, self._key_parts)
 

@@ -36,6 +36,9 @@ _SLICE: dict[str, str] = {
     "what a library's operator writes to": "submodule/static",
     "opaque: a dict": "checkpoint/static function/static cond/static",
     "number in a table of a subclass": "top/static",
+    "context that a subclass's hash leaves out": "top/static",
+    "rank: half of a sum": "top",
+    "rank: a formula asks for it": "top",
     "pass that is a plain function": "top",
     "graph kept": "top checkpoint",
     "two gradients before the backward": "top",
@@ -67,7 +70,8 @@ def _wrong(results: list[Result]) -> list[str]:
     return [f"{result.name}: {said}" for result in results for said in (*result.differences, *result.lost)]
 
 
-_LONG = {"TORCHINDUCTOR_EMULATE_PRECISION_CASTS"}  # about half a minute
+_LONG = {"TORCHINDUCTOR_EMULATE_PRECISION_CASTS", "rank: half of a sum", "rank: a formula asks for it"}
+"""Those of about half a minute each: their programs are processes of their own."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in _LONG else []) for n in _SLICE])

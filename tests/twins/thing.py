@@ -15,6 +15,7 @@ Kind = Literal[
     "custom operator",
     "opaque callable",
     "tensor subclass",
+    "rank",
     "custom pass",
     "registration",
     "same behaviour",

@@ -188,7 +188,7 @@ def _is_torch_file(path: str, name: str) -> bool:
         return False
     definition = OPDEFS.get(name)
     if definition is None:
-        return not kernels_of(name)
+        return all(is_librarys(function) for _, function in kernels_of(name))
     return is_librarys(definition._init_fn)  # that of a `triton_op` is torch's, and closes over the user's
 
 

@@ -175,13 +175,20 @@ def _values(value: Any) -> Iterator[Any]:
 
 
 def _of_inputs(gm: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the classes of tensors that are the user's: their methods run while torch traces."""
+    """Yield the classes of tensors that are the user's, whose methods run while torch traces, and what wrappers hold.
+
+    torch's key has of a wrapper what its class says for that (`_stable_hash_for_caching`), and of some objects in its
+    context no more than their class.
+    """
     import torch
 
     held = [*inputs, *gm.parameters(), *gm.buffers()] if hasattr(gm, "parameters") else [*inputs]
     kinds = {kind for value in held if isinstance(value, torch.Tensor) for kind in _tensor_kinds(value)}
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         yield f"the tensor class {kind.__qualname__}", kind
+    for position, value in enumerate(held):
+        if isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
+            yield f"the tensor {position}, a {type(value).__qualname__}", _wrapped(value)
 
 
 def _tensor_kinds(value: Any) -> Iterator[type]:
@@ -192,6 +199,30 @@ def _tensor_kinds(value: Any) -> Iterator[type]:
         names, _ = value.__tensor_flatten__()
         for name in names:
             yield from _tensor_kinds(getattr(value, name))
+
+
+def _wrapped(tensor: Any) -> list[Any]:
+    """Return what a wrapper is made of, down to plain tensors."""
+    import torch
+
+    facts = [type(tensor), _of_tensor(tensor)]
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return facts
+    names, context = tensor.__tensor_flatten__()
+    held = [(name, getattr(tensor, name)) for name in names]
+    tensors = [[name, _wrapped(value)] for name, value in held if isinstance(value, torch.Tensor)]
+    # torch's key has a DTensor's placements and its mesh, and `compile_client.graphs.user_code.ranks` says the rest.
+    if type(tensor).__module__.startswith("torch.distributed.tensor"):
+        return [*facts, tensors]
+    others = [[name, getattr(value, "real_obj", value)] for name, value in held if not isinstance(value, torch.Tensor)]
+    return [*facts, context, tensors, others]
+
+
+def _of_tensor(tensor: Any) -> str:
+    import torch
+
+    strided = (tensor.stride(), tensor.storage_offset()) if tensor.layout is torch.strided else ()
+    return f"{tensor.dtype} {tensor.device} {tensor.layout} {tuple(tensor.shape)} {strided} {tensor.requires_grad}"
 
 
 def _registered() -> Iterator[tuple[str, Any]]:

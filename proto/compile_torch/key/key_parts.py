@@ -35,6 +35,7 @@ PARTS = (
     "settings",
     "user_code",
     "libraries",
+    "ranks",
 )
 """What the key is made of beside torch's own, by name."""
 
@@ -56,12 +57,18 @@ def full_key(torch_key: str, parts: Mapping[str, Value]) -> str:
 
 
 def gathered_parts(
-    version: TorchVersion, args: Sequence[Any], *, user_code: str = "", libraries: Sequence[Value] = ()
+    version: TorchVersion,
+    args: Sequence[Any],
+    *,
+    user_code: str = "",
+    libraries: Sequence[Value] = (),
+    ranks: Sequence[Value] = (),
 ) -> dict[str, Value]:
     """Return the parts for a graph with these (fake) inputs, as this process is now; an empty one adds nothing.
 
     `user_code` is a digest of the user's code that runs while the graph is compiled; no worker meets any. `libraries`
-    are those whose operators the graph names, as `compile_torch.library_operators.libraries_in` says them.
+    are those whose operators the graph names, as `compile_torch.library_operators.libraries_in` says them. `ranks` says
+    which rank the process is, where that may be compiled into the graph; no worker is any.
     """
     state = read_state()
     older = [] if version.key_complete else ["l", state["autocast"], state["default_dtype"], state["threads"]]
@@ -75,6 +82,7 @@ def gathered_parts(
         "settings": settings_changed(),
         "user_code": user_code,
         "libraries": list(libraries),
+        "ranks": list(ranks),
     }
 
 

@@ -15,6 +15,7 @@ from tests.twins.things.code.roles import ROLES
 from tests.twins.things.code.subclasses import SUBCLASSES
 from tests.twins.things.harmless import HARMLESS
 from tests.twins.things.surroundings.ambient import AMBIENT
+from tests.twins.things.surroundings.ranks import RANKS
 from tests.twins.things.surroundings.settings import SETTINGS
 from tests.twins.things.surroundings.switches import SWITCHES
 from tests.twins.things.values.burned import BURNED
@@ -32,6 +33,7 @@ THINGS: tuple[Thing, ...] = (
     *DECLARATIONS,
     *OPAQUE,
     *SUBCLASSES,
+    *RANKS,
     *PASSES,
     *GRADIENTS,
     *HOOKS,

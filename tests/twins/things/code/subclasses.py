@@ -100,6 +100,13 @@ TABLE = {'by': pick(2.0, 5.0)}
         "a number that a subclass's class has",
         "BY = 1.0\n" + _hidden("self.by", "context", "Scaled.factor") + "\n    factor = pick(2.0, 5.0)\n",
     ),
+    _subclass(
+        "context that a subclass's hash leaves out",
+        "a number in a subclass's context, of which the subclass's own hash for torch's key says nothing",
+        "BY = pick(2.0, 5.0)\n\n"
+        + _hidden("self.by", "context", "by")
+        + "\n    def _stable_hash_for_caching(self):\n        return 'a Scaled'\n",
+    ),
     Thing(
         name="function of a subclass",
         kind="tensor subclass",

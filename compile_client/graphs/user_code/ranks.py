@@ -1,0 +1,121 @@
+"""Which rank a process is, and of which groups: what code that knows of ranks may compile into a graph.
+
+A DTensor's operations are traced for the rank that traces them: its part of an uneven dimension, where its rows of an
+embedding begin. torch's key has the whole tensor's shape and the mesh, which are the same on every rank. A graph in
+which nothing can know of ranks has no such part, so that ranks go on sharing one artifact.
+"""
+
+# torch's internals are partly invisible to a type checker.
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from compile_client.graphs.user_code.operator_facts import is_own
+from compile_torch.operators import NAMESPACES, name_of
+from compile_wire.graph.spec import Value
+
+_KNOWN_TO_A_WORKER = (type(None), bool, int, float, complex, str, type(Ellipsis), slice, range)
+
+
+def ranks_of(gm: Any, inputs: Sequence[Any], user_code: str) -> list[Value]:
+    """Return this rank, how many there are, and each group's name and ranks, where the graph may depend on that.
+
+    Empty where it cannot: without `torch.distributed`, or where a graph's inputs, operators and constants are all such
+    as know of no rank. `user_code` is the digest of the user's code that takes part; any may ask for its rank.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return []
+    if not user_code and all(map(_knows_no_rank, _met(gm, inputs))):
+        return []
+    groups: dict[Any, str] = distributed.distributed_c10d._world.pg_names
+    rows = sorted((str(name), distributed.get_process_group_ranks(group)) for group, name in groups.items())
+    return [
+        distributed.get_rank(),
+        distributed.get_world_size(),
+        *(["l", name, *(int(rank) for rank in ranks)] for name, ranks in rows),
+    ]
+
+
+@contextlib.contextmanager
+def meshes_without_hashes(inputs: Sequence[Any]) -> Iterator[None]:
+    """Have the meshes among a graph's inputs forget their `hash()` while the block lasts; asked, they compute it again.
+
+    torch pickles a mesh for its key, with the hash that it keeps, and that of a text is another in each process: no
+    key was met again (2.13.0, wherever tensor parallelism is compiled).
+    """
+    kept = [(mesh, vars(mesh)["_hash"]) for mesh in _meshes(inputs) if "_hash" in vars(mesh)]
+    for mesh, _ in kept:
+        mesh._hash = None
+    try:
+        yield
+    finally:
+        for mesh, value in kept:
+            mesh._hash = value
+
+
+def _meshes(inputs: Sequence[Any]) -> list[Any]:
+    """Return the meshes among a graph's inputs, and those that they are parts of."""
+    kind: Any = getattr(sys.modules.get("torch.distributed.device_mesh"), "DeviceMesh", None)
+    found: dict[int, Any] = {}
+    waiting = [getattr(value, "real_obj", value) for value in inputs] if kind is not None else []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, kind) and id(value) not in found:
+            found[id(value)] = value
+            waiting.extend(vars(value).values())
+    return list(found.values())
+
+
+def _met(gm: Any, inputs: Sequence[Any]) -> Iterator[Any]:
+    """Yield what takes part in a graph: its inputs, tensors, modules, functions, and the constants among arguments."""
+    import torch
+
+    yield from inputs
+    yield from gm.parameters()
+    yield from gm.buffers()
+    for module in gm.modules():
+        if not isinstance(module, torch.fx.GraphModule):
+            yield module
+            continue
+        for node in module.graph.nodes:
+            if node.op == "call_function":
+                yield node.target
+            yield from _constants((node.args, node.kwargs))
+
+
+def _constants(value: Any) -> Iterator[Any]:
+    import torch
+
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _constants(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _constants(item)
+    elif not isinstance(value, torch.fx.Node):
+        yield value
+
+
+def _knows_no_rank(value: Any) -> bool:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if isinstance(value, torch.Tensor):
+        return type(value) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor}
+    if isinstance(value, torch._ops.OpOverload):
+        return value.namespace in NAMESPACES and not is_own(value._name.partition(".")[0])
+    if isinstance(value, torch.nn.Module):
+        return type(value).__module__.startswith("torch.nn.modules.")
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return True
+    if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
+        return True
+    return type(value) in _KNOWN_TO_A_WORKER or (callable(value) and name_of(value) is not None)
