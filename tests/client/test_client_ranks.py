@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,6 +103,31 @@ def test_each_group_is_in_the_key_with_its_ranks(mesh: DeviceMesh) -> None:
 
     assert (rank, ranks) == (2, 4)
     assert sorted(group[2:] for group in groups) == [[0, 1, 2, 3], [0, 2], [2, 3]]
+
+
+_COLLECTIVES = """
+from compile_client.graphs.user_code import registrations
+registrations.watch()
+import torch
+import torch.distributed._functional_collectives
+from compile_client.graphs.user_code.operator_facts import is_own
+
+names = [f"_c10d_functional::{name}" for name in dir(torch.ops._c10d_functional) if not name.startswith("_")]
+names += ["_c10d_functional::all_reduce", "_c10d_functional::all_gather_into_tensor", "_c10d_functional::wait_tensor"]
+assert any(map(registrations.kernels_of, names)), "torch registers none of them in Python any more"
+before = [name for name in names if is_own(name)]
+ours = torch.library.Library("_c10d_functional", "IMPL", "AutogradCPU")
+ours.impl("all_reduce", lambda x, how, group: x)
+print(before, is_own("_c10d_functional::all_reduce"))
+"""
+
+
+def test_torchs_collectives_are_torchs_until_a_program_puts_something_into_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COLLECTIVES], check=False, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.stdout.split("\n")[0] == "[] True", done.stderr
 
 
 def test_without_a_group_no_graph_has_a_rank_in_its_key() -> None:

@@ -23,6 +23,7 @@ def test_what_the_daemon_compiles_and_serves_is_what_torch_makes_here(lab: Lab) 
     assert cold.result == warm.result == plain.result
 
 
+@pytest.mark.slow
 def test_an_artifact_with_other_code_is_found_out_and_served_to_nobody_any_more(lab: Lab) -> None:
     daemon = lab.daemon()
     expected = lab.run("sharing.py", "shared").result

@@ -61,9 +61,9 @@ def meshes_without_hashes(inputs: Sequence[Any]) -> Iterator[None]:
 
 def _meshes(inputs: Sequence[Any]) -> list[Any]:
     """Return the meshes among a graph's inputs, and those that they are parts of."""
-    kind: Any = getattr(sys.modules.get("torch.distributed.device_mesh"), "DeviceMesh", None)
+    kind: Any = getattr(sys.modules.get("torch.distributed.device_mesh"), "DeviceMesh", ())
     found: dict[int, Any] = {}
-    waiting = [getattr(value, "real_obj", value) for value in inputs] if kind is not None else []
+    waiting = [getattr(value, "real_obj", value) for value in inputs] if kind else []
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
