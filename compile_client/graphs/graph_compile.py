@@ -13,7 +13,6 @@ from compile_client.graphs.eager_fallback import can_run_eagerly, is_static, run
 from compile_client.graphs.outcome import GraphOutcome, GraphState, Reason
 from compile_client.graphs.rounds import process_rounds
 from compile_client.graphs.source_lines import origin_of_named
-from compile_client.graphs.user_code.ranks import ranks_of
 from compile_client.graphs.verification import Sampling, chooses_by_measuring, code_differences, other_differences
 from compile_client.transport.messages import TRACED_AGAIN, Artifact, CompileRequest, LocalCompile, Part, Refusal
 from compile_torch.key.components import differing_parts, key_parts
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from compile_client.session.request import GraphRequest
     from compile_torch.kernels import SharedObjects
     from compile_wire.digest import Digest
+    from compile_wire.graph.spec import Value
 
 _MAX_COMPILES = 3
 """How often the daemon is asked for another compile because the guards of what it sent did not hold."""
@@ -54,6 +54,7 @@ class GraphCompile:
         version: TorchVersion,
         served: bool,
         user_code: str = "",
+        ranks: Sequence[Value] = (),
         code: str = "",
         number: int,
     ) -> None:
@@ -79,6 +80,7 @@ class GraphCompile:
         self._version = version
         self._code = code
         self._user_code = user_code
+        self._ranks = ranks
         holds = next(gm.parameters(), None) is not None or next(gm.buffers(), None) is not None
         self._holds = "tensors are part of it" if holds else ""
         self._key_parts: dict[str, Any] = {}
@@ -128,7 +130,7 @@ class GraphCompile:
                 args,
                 user_code=self._user_code,
                 libraries=libraries_in(self._gm),
-                ranks=ranks_of(self._gm, self._inputs, self._user_code),
+                ranks=self._ranks,
             )
         return full_key(torch_key, self._key_parts)
 

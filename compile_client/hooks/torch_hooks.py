@@ -38,7 +38,7 @@ from compile_client.graphs.graph_compile import GraphCompile
 from compile_client.graphs.installer import Installer
 from compile_client.graphs.outcome import GraphState, Reason
 from compile_client.graphs.rounds import process_rounds
-from compile_client.graphs.user_code.ranks import meshes_without_hashes
+from compile_client.graphs.user_code.ranks import meshes_without_hashes, ranks_of
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
 from compile_client.hooks.collector import graph_was_compiled
@@ -220,7 +220,7 @@ class TorchHooks:
             if graph is not None and graph.dynamic_shapes is not None:
                 # torch reads this off real inputs, and the second time it is given fakes.
                 config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
-            with meshes_without_hashes(example_inputs):
+            with meshes_without_hashes(example_inputs if graph is not None and graph.served else ()):
                 key, lines = original(mod, example_inputs, config, *args, **kwargs)
             if graph is not None and graph.served:
                 key = graph.full_key(key, example_inputs)
@@ -324,6 +324,7 @@ class TorchHooks:
                 version=self._version,
                 served=served and not user_code.why_not_shared,
                 user_code=user_code.digest,
+                ranks=ranks_of(gm, example_inputs, user_code.digest) if served else (),
                 code=code_name() if self.client.config.warm else "",
                 number=number,
             )

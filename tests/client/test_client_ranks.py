@@ -68,6 +68,13 @@ def test_a_graph_that_knows_of_no_rank_has_none_in_its_key(mesh: DeviceMesh, nam
     assert _ranks(SHARED[name], torch.ones(4, 4)) == []
 
 
+def test_tensors_in_a_list_are_as_tensors_are(mesh: DeviceMesh) -> None:
+    graph = torch.fx.symbolic_trace(lambda x: x[0] + 1)
+
+    assert ranks_of(graph, [[torch.ones(2), 1.5], {"a": torch.ones(2)}], "") == []
+    assert ranks_of(graph, [[DTensor.from_local(torch.ones(2), mesh, [Shard(0)])]], "") == THIRD_OF_FOUR
+
+
 def _redistributed(mesh: DeviceMesh) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: DTensor.from_local(x, mesh, [Replicate()]).redistribute(mesh, [Shard(0)]).to_local() * 2
 

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from compile_client.graphs.user_code.operator_facts import is_own
-from compile_torch.operators import NAMESPACES, name_of
+from compile_torch.operators import name_of
 from compile_wire.graph.spec import Value
 
 _KNOWN_TO_A_WORKER = (type(None), bool, int, float, complex, str, type(Ellipsis), slice, range)
@@ -61,9 +60,14 @@ def meshes_without_hashes(inputs: Sequence[Any]) -> Iterator[None]:
 
 def _meshes(inputs: Sequence[Any]) -> list[Any]:
     """Return the meshes among a graph's inputs, and those that they are parts of."""
+    import torch
+
     kind: Any = getattr(sys.modules.get("torch.distributed.device_mesh"), "DeviceMesh", ())
     found: dict[int, Any] = {}
-    waiting = [getattr(value, "real_obj", value) for value in inputs] if kind else []
+    waiting: list[Any] = []
+    if kind:
+        # torch has an object in place of a mesh that it traces with, which holds the mesh.
+        waiting = [getattr(value, "real_obj", value) for value in inputs if not isinstance(value, torch.Tensor)]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -78,7 +82,7 @@ def _met(gm: Any, inputs: Sequence[Any]) -> Iterator[Any]:
     """Yield what takes part in a graph: its inputs, tensors, modules, functions, and the constants among arguments."""
     import torch
 
-    yield from inputs
+    yield from _constants(inputs)
     yield from gm.parameters()
     yield from gm.buffers()
     for module in gm.modules():
@@ -110,8 +114,6 @@ def _knows_no_rank(value: Any) -> bool:
 
     if isinstance(value, torch.Tensor):
         return type(value) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor}
-    if isinstance(value, torch._ops.OpOverload):
-        return value.namespace in NAMESPACES and not is_own(value._name.partition(".")[0])
     if isinstance(value, torch.nn.Module):
         return type(value).__module__.startswith("torch.nn.modules.")
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
