@@ -38,7 +38,7 @@ from compile_client.graphs.graph_compile import GraphCompile
 from compile_client.graphs.installer import Installer
 from compile_client.graphs.outcome import GraphState, Reason
 from compile_client.graphs.rounds import process_rounds
-from compile_client.graphs.user_code.ranks import meshes_without_hashes, ranks_of
+from compile_client.graphs.user_code.ranks import meshes_without_hashes, ranks_of, why_ranks_compile_together
 from compile_client.graphs.user_code.search import UserCode, user_code_of
 from compile_client.graphs.verification import Sampling
 from compile_client.hooks.collector import graph_was_compiled
@@ -315,6 +315,9 @@ class TorchHooks:
             if served:
                 replace_messages(gm)
             user_code = user_code_of(gm, example_inputs) if served else UserCode()
+            ranks = ranks_of(gm, example_inputs, user_code.digest) if served else []
+            if ranks and (why := why_ranks_compile_together()):
+                user_code = UserCode(why_not_shared=user_code.why_not_shared or why)
             begun = GraphCompile(
                 gm,
                 example_inputs,
@@ -324,7 +327,7 @@ class TorchHooks:
                 version=self._version,
                 served=served and not user_code.why_not_shared,
                 user_code=user_code.digest,
-                ranks=ranks_of(gm, example_inputs, user_code.digest) if served else (),
+                ranks=ranks,
                 code=code_name() if self.client.config.warm else "",
                 number=number,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from compile_client.graphs.user_code.ranks import meshes_without_hashes, ranks_of
+from compile_client.graphs.user_code.ranks import _TOGETHER, meshes_without_hashes, ranks_of, why_ranks_compile_together
 
 THIRD_OF_FOUR = [2, 4, ["l", "0", 0, 1, 2, 3]]
 
@@ -101,6 +102,25 @@ def test_a_graph_that_speaks_to_other_ranks_has_the_rank_in_its_key(mesh: Device
 
 def test_a_graph_in_which_code_of_the_users_takes_part_has_the_rank_in_its_key(mesh: DeviceMesh) -> None:
     assert _ranks(torch.sin, torch.ones(4), user_code="a digest") == THIRD_OF_FOUR
+
+
+def test_ranks_that_speak_while_they_compile_are_told_by_torchs_settings() -> None:
+    importlib.import_module("torch._inductor.config_comms")
+
+    assert why_ranks_compile_together() == ""
+    found = []
+    for config, name in _TOGETHER:
+        holder: Any = sys.modules[f"torch.{config}"]
+        *way, last = name.split(".")
+        for part in way:
+            holder = getattr(holder, part)
+        if hasattr(holder, last):
+            before = getattr(holder, last)
+            setattr(holder, last, True)
+            found.append(why_ranks_compile_together())
+            setattr(holder, last, before)
+    assert len(set(found)) >= len(_TOGETHER) - 1, "torch 2.13 does not have one of them"
+    assert all("while they compile" in why for why in found)
 
 
 def test_each_group_is_in_the_key_with_its_ranks(mesh: DeviceMesh) -> None:

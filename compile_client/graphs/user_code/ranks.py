@@ -41,6 +41,32 @@ def ranks_of(gm: Any, inputs: Sequence[Any], user_code: str) -> list[Value]:
     ]
 
 
+def why_ranks_compile_together() -> str:
+    """Return with which settings ranks speak to each other while they compile; empty where each compiles by itself.
+
+    A rank that is served an artifact then leaves those waiting that are not: such graphs are nobody else's business.
+    """
+    for config, name in _TOGETHER:
+        holder: Any = sys.modules.get(f"torch.{config}")
+        for part in name.split("."):
+            holder = getattr(holder, part, None)
+        if holder:
+            return f"ranks speak to each other while they compile (torch.{config}.{name})"
+    return ""
+
+
+_TOGETHER = (
+    ("_functorch.config", "_sync_decision_cross_ranks"),
+    ("_functorch.config", "_sync_cache_decision_cross_ranks"),
+    ("_inductor.config", "reorder_for_compute_comm_overlap"),
+    ("_inductor.config", "distributed_max_autotune_gemm"),
+    ("_inductor.config", "aten_distributed_optimizations.enable_overlap_scheduling"),
+    ("_inductor.config", "aten_distributed_optimizations.spmd_check"),
+    ("_inductor.config_comms", "runtime_estimations_align_across_all_distributed_ranks"),
+)
+"""What leads to an exchange in torch 2.13 to 2.15, by its sources; all of it is off as torch comes."""
+
+
 @contextlib.contextmanager
 def meshes_without_hashes(inputs: Sequence[Any]) -> Iterator[None]:
     """Have the meshes among a graph's inputs forget their `hash()` while the block lasts; asked, they compute it again.
