@@ -1,7 +1,7 @@
 # One command for each thing a newcomer wants; all may be run in any order and again.
 #   make demo     set up, then the main job: one trainer four times, with and without the daemon
 #   make test     set up, then the tests
-#   make slow     set up, then the few tests that take a minute each; CI runs them, too
+#   make slow     set up, then the few tests that take a minute each; with SLICE=1/3 a third of them, as CI takes another third for each commit
 #   make newest   the tests that meet torch's internals, on the newest torch: in an environment of its own, of about 6 GB
 #                 With TORCH=2.15.0, and PYTHON=python3.12 if you like, both use an environment of its own beside .venv
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date
@@ -55,7 +55,7 @@ test: .venv
 	$(BIN)/python -m pytest -m "not slow" $(IN_TWO) $(PYTEST_ARGS)
 
 slow: .venv
-	$(BIN)/python -m pytest -m slow $(IN_TWO) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(IN_TWO) $(if $(SLICE),--slice $(SLICE)) $(PYTEST_ARGS)
 
 # What meets torch's internals: the worker, pairs of programs, and whole trainers. What goes over a wire, and what becomes
 # of it there, is every torch's.

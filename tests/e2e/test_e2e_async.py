@@ -18,6 +18,7 @@ def _right(rows: list[dict[str, Any]]) -> None:
         assert row["gradients_apart"] < 1e-5
 
 
+@pytest.mark.slow
 def test_several_graphs_run_eagerly_until_they_are_there_and_gradients_are_right_all_the_way(
     one_lab: Lab, daemon: Daemon
 ) -> None:

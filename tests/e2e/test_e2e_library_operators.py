@@ -34,6 +34,7 @@ def _is_right(outcome: Outcome) -> bool:
     return all(abs(a - b) < 1e-4 for ours, torchs in pairs for a, b in zip(ours, torchs, strict=True))
 
 
+@pytest.mark.slow
 def test_a_librarys_operator_is_compiled_by_the_daemon_and_not_served_once_the_library_is_another(
     lab: Lab, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_every_way_of_asking_for_a_compile_reaches_the_daemon_and_off_means_off(
     assert rows["off"]["graphs"] == 0
 
 
+@pytest.mark.slow
 def test_a_graph_for_another_first_size_is_another_graph_and_the_same_size_is_served(
     one_lab: Lab, daemon: Daemon
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_graph_for_another_first_size_is_another_graph_and_the_same_size_is_se
         assert outcome.result["compiled"] == outcome.result["eager"]
 
 
+@pytest.mark.slow
 def test_a_number_that_torch_makes_a_constant_of_is_served_with_that_value_alone(one_lab: Lab, daemon: Daemon) -> None:
     cold = one_lab.run("constants.py", "0.25", daemon=daemon)
     warm = one_lab.run("constants.py", "0.25", daemon=daemon)

@@ -40,9 +40,8 @@ def done(outcome: Any, what: str, *, loaded: int | None = None) -> list[str]:
     return [line.removeprefix("compiled ") for line in lines if line.startswith("compiled")]
 
 
-@pytest.mark.parametrize(
-    "what", ["plain", *(pytest.param(what, marks=pytest.mark.slow) for what in ("operator", "backward"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["plain", "operator", "backward"])
 def test_a_kernel_in_a_graph_is_compiled_by_the_first_trainer_and_by_nobody_else(
     one_lab: Lab, daemon: Daemon, tmp_path: Path, what: str
 ) -> None:
@@ -103,7 +102,7 @@ def test_why_a_graph_with_a_kernel_is_compiled_here_is_said_once_for_the_graph_a
         pytest.param("plain", "920", "x * 3.0 + y", "x * 4.0 + y", marks=pytest.mark.slow),
         pytest.param("operator", "930", "x * 3.0 + y", "x * 4.0 + y", marks=pytest.mark.slow),
         ("operator", "940", "out * 1.0", "out * 2.0"),
-        ("backward", "950", "grad * rate * (1.0 +", "grad * rate * (2.0 +"),
+        pytest.param("backward", "950", "grad * rate * (1.0 +", "grad * rate * (2.0 +", marks=pytest.mark.slow),
     ],
 )
 def test_an_edit_of_what_is_compiled_into_the_graph_is_another_graph(

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import Daemon, Lab, Outcome, check_accounts
 
 _LAUNCHER = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
@@ -36,6 +38,7 @@ def test_two_ranks_get_the_same_answer_for_the_same_graph_and_one_compile(one_la
     assert daemon.counters()["compiles_started"] == between["compiles_started"]
 
 
+@pytest.mark.slow
 def test_workers_that_load_data_are_forked_from_a_trainer_with_an_open_connection(one_lab: Lab, daemon: Daemon) -> None:
     alone = one_lab.run("loader.py")
     first = one_lab.run("loader.py", daemon=daemon)

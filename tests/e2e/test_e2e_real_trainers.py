@@ -34,7 +34,6 @@ class Row:
     launcher: tuple[str, ...] = ()
     in_folder: bool = False
     """Whether it is told a folder to change to."""
-    slow: bool = True
     by_daemon: bool = True
     """Whether the daemon compiles graphs of it; of the others each trainer compiles its own, and publishes them."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -59,16 +58,15 @@ ROWS = {
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
     "torchrun, tensor parallelism over gloo": Row(script="tensor_parallel.py", launcher=_RANKS, by_daemon=False),
     "python -m of a package that changes its folder": Row(
-        script="packaged", launcher=("-m", "packaged"), in_folder=True, slow=False, environment={"PYTHONPATH": _PATH}
+        script="packaged", launcher=("-m", "packaged"), in_folder=True, environment={"PYTHONPATH": _PATH}
     ),
     "a notebook's kernel": Row(script="notebook.py", needs=("ipykernel", "jupyter_client")),
 }
 
 
 @pytest.mark.timeout(1800)  # three trainers, one after the other, each with packages that take seconds to import
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if row.slow else [], id=name) for name, row in ROWS.items()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
 def test_a_trainer_of_another_package_is_what_it_is_without_the_daemon_and_is_served_the_second_time(
     name: str, one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:

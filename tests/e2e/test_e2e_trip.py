@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Daemon, Lab
 
 _FROM = "graphs/graph_compile.py _query_daemon"
 """This function captures the graph and asks the daemon."""
 
 
+@pytest.mark.slow
 def test_a_graph_reaches_the_socket_through_at_most_five_functions(one_lab: Lab, daemon: Daemon) -> None:
     trips = one_lab.run("trip.py", daemon=daemon, bare=True).result
 

@@ -70,7 +70,13 @@ def _wrong(results: list[Result]) -> list[str]:
     return [f"{result.name}: {said}" for result in results for said in (*result.differences, *result.lost)]
 
 
-_LONG = {"TORCHINDUCTOR_EMULATE_PRECISION_CASTS", "rank: half of a sum", "rank: a formula asks for it"}
+_LONG = {
+    "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
+    "rank: half of a sum",
+    "rank: a formula asks for it",
+    "harmless: another folder",
+    "harmless: hash seed",
+}
 """Those of about half a minute each: their programs are processes of their own."""
 
 
@@ -83,7 +89,7 @@ def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: S
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if "folder" in name else [], id=name) for name in _SERVED]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG else [], id=name) for name in _SERVED]
 )
 def test_a_harmless_twin_is_served_what_was_made_for_the_other(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SERVED[name]))
@@ -92,6 +98,7 @@ def test_a_harmless_twin_is_served_what_was_made_for_the_other(stage: Stage, nam
     assert all(result.graphs and not result.refused for result in results)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_another_one_every_time_is_found_out(stage: Stage) -> None:
     core = "return torch.tanh(x @ w) * SCALE"
     restless = Thing(
@@ -108,6 +115,7 @@ def test_a_program_that_is_another_one_every_time_is_found_out(stage: Stage) -> 
     assert result.lost, "it was compiled again, although it is said to be harmless"
 
 
+@pytest.mark.slow
 def test_a_missing_part_of_the_key_is_noticed(headers: Path, tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="twins-", dir="/tmp"))
 
