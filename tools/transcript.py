@@ -235,7 +235,8 @@ def _without_numbers(line: str) -> str:
     text = _KEPT.sub(lambda match: f"{chr(64 + min(26, int(match[1])))}\x00 {match[2]}", line)
     text = _OF_THE_MACHINE.sub(r"\1 ...", text)
     text = re.sub(r"(http://127\.0\.0\.1:\d+/)\S*", r"\1...", text)
-    text = re.sub(r"\b[0-9a-f]{6,64}\b", "ID", text)
+    # A kernel's key is another on another processor.
+    text = re.sub(r"\bk?[0-9a-f]{6,64}\b", "ID", text)
     text = re.sub(r"\ba[a-z2-7]{15}(?:[a-z2-7]{36})?\b", "KEY", text)
     text = re.sub(r"\d+([.,:]\d+)*", "N", text)
     text = re.sub(r"\bjust now\b|\bN (min|h|d) ago\b", "AGO", text)
