@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if chosen := config.getoption("slice"):
         part, parts = map(int, chosen.split("/"))
-        others = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts != part % parts]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in set(others)]
+        mine = [zlib.crc32(item.nodeid.encode()) % parts == part % parts for item in items]
+        config.hook.pytest_deselected(items=[item for item, taken in zip(items, mine, strict=True) if not taken])
+        items[:] = [item for item, taken in zip(items, mine, strict=True) if taken]
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)
 

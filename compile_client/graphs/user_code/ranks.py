@@ -1,8 +1,8 @@
 """Which rank a process is, and of which groups: what code that knows of ranks may compile into a graph.
 
-A DTensor's operations are traced for the rank that traces them: its part of an uneven dimension, where its rows of an
-embedding begin. torch's key has the whole tensor's shape and the mesh, which are the same on every rank. A graph in
-which nothing can know of ranks has no such part, so that ranks go on sharing one artifact.
+A DTensor's operations are traced for the rank that traces them: its part of an uneven dimension, the half of a whole
+tensor to which it adds. torch's key has the whole tensor's shape and the mesh, which are the same on every rank. A
+graph in which nothing can know of ranks has no such part, so that ranks go on sharing one artifact.
 """
 
 # torch's internals are partly invisible to a type checker.
