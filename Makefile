@@ -1,7 +1,7 @@
 # One command for each thing a newcomer wants; all may be run in any order and again.
 #   make demo     set up, then the main job: one trainer four times, with and without the daemon
 #   make test     set up, then the tests
-#   make slow     set up, then the few tests that take a minute each; with SLICE=1/3 a third of them, as CI takes another third for each commit
+#   make slow     set up, then the few tests that take a minute each; with SLICE=1/8 an eighth of them, as CI takes another eighth for each commit
 #   make newest   the tests that meet torch's internals, on the newest torch: in an environment of its own, of about 6 GB
 #                 With TORCH=2.15.0, and PYTHON=python3.12 if you like, both use an environment of its own beside .venv
 #   make check    set up, then formatting, lint, types, the arrows between the packages, stubs up to date

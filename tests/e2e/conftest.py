@@ -50,11 +50,15 @@ class Daemon:
     """Variables that are added to its environment."""
     launcher: tuple[str, ...] = ()
     """The command by way of which it is started."""
+    knows_processor: bool = True
+    """Whether it knows what torch's probes of the processor find, as every daemon does that has had a worker."""
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
 
     def start(self) -> Daemon:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         self._lend_headers()
+        self._lend_facts()
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.launcher, sys.executable, *self._command],
@@ -75,11 +79,20 @@ class Daemon:
     def _lend_headers(self) -> None:
         """Put torch's header where the daemon keeps it, because each worker would build the same one again."""
         kept = self.directory / "headers"
-        self.directory.mkdir(mode=0o700, exist_ok=True)
         kept.mkdir(mode=0o700, exist_ok=True)
         for made in (self.temporary / "headers").glob("*"):
             if not (kept / made.name).exists():
                 os.link(made, kept / made.name)
+
+    def _lend_facts(self) -> None:
+        """Give a new daemon what an earlier one would know of the processor.
+
+        Its first worker would start a process with torch for each instruction set, and so would a trainer that comes
+        before that worker.
+        """
+        store = self.directory / "store"
+        if self.knows_processor and not store.exists():
+            shutil.copytree(self.temporary / "known", store)
 
     def counters(self) -> dict[str, int]:
         """Return the daemon's counters; one that was never raised is missing."""
@@ -343,24 +356,36 @@ class Lab:
 
 
 _PREPARING = """
-import pathlib, tempfile
+import pathlib, sys, tempfile
+from compile_torch.environment import process_environment
 from compile_torch.patches import Patches
+from compile_torch.probes import Probes, probe_at_once
+from compile_wire.facts import Facts, encode_facts
+from compiler_daemon.store import Store, StoreConfig
 from compiler_daemon.worker.builds import Builds
-from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+from torch._inductor import cpu_vec_isa
 
-valid_vec_isa_list()
+patches, probes = Patches(), Probes(dict)
+patches.replace(cpu_vec_isa.VecISA, "check_build", probes.checking)
+probe_at_once()
+cpu_vec_isa.valid_vec_isa_list()
 builds = Builds(pathlib.Path(tempfile.mkdtemp()))
-builds.install(Patches())
+builds.install(patches)
 builds.warm()
 builds.wait_until_warm()
+with Store.open(StoreConfig(root=pathlib.Path(sys.argv[1]))) as store:
+    store.put_facts(store.put_environment(process_environment()), encode_facts(Facts(vec_isa=probes.seen)))
 """
 
 
 def with_probes(folder: Path, **environment: str) -> Path:
-    """Put torch's header and its probes of the instruction sets into `folder`, which serves as TMPDIR; return it."""
+    """Put torch's header and its probes of the instruction sets into `folder`, which serves as TMPDIR; return it.
+
+    `known` in it is a store with what the probes found, and nothing else.
+    """
     (folder / "probes").mkdir()
     subprocess.run(
-        [sys.executable, "-c", _PREPARING],
+        [sys.executable, "-c", _PREPARING, str(folder / "known")],
         env=clean_environment(TORCHINDUCTOR_CACHE_DIR=str(folder / "probes"), TMPDIR=str(folder), **environment),
         check=True,
         timeout=_DEADLINE_S,

@@ -15,6 +15,7 @@ def outcomes(outcome: Outcome) -> list[str]:
     return [row["outcome"] for row in rows]
 
 
+@pytest.mark.slow
 def test_all_kinds_of_graphs_get_the_keys_that_an_ordinary_run_has(one_lab: Lab, daemon: Daemon) -> None:
     ahead = one_lab.run("mixed.py", daemon=daemon, bare=True, TORCH_COMPILE_CLIENT_WARM="1")
     after = one_lab.run("mixed.py", daemon=daemon, bare=True)

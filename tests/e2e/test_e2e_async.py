@@ -34,6 +34,7 @@ def test_several_graphs_run_eagerly_until_they_are_there_and_gradients_are_right
     assert again.report["hits"] == 3
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_the_middle_ends_well_and_leaves_its_graphs_for_the_next(
     one_lab: Lab, daemon: Daemon
 ) -> None:

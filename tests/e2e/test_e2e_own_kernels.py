@@ -148,6 +148,7 @@ def test_kernels_that_torch_compiles_in_processes_of_its_own_are_published_with_
     assert second.result["numbers"] == first.result["numbers"]
 
 
+@pytest.mark.slow
 def test_an_artifact_without_its_kernels_is_used_and_they_are_compiled_here(
     one_lab: Lab, daemon: Daemon, tmp_path: Path
 ) -> None:

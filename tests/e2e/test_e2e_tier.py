@@ -20,7 +20,9 @@ _TWO_GRAPHS = ("4", "6")
 _SLOW = pytest.mark.slow
 
 
-@pytest.fixture(params=["directory", pytest.param("redis", marks=_SLOW), pytest.param("s3", marks=_SLOW)])
+@pytest.fixture(
+    params=[pytest.param("directory", marks=_SLOW), pytest.param("redis", marks=_SLOW), pytest.param("s3", marks=_SLOW)]
+)
 def tier(request: pytest.FixtureRequest, lab: Lab) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of an empty tier of each engine, and the variables that are needed to reach it."""
     with tempfile.TemporaryDirectory(prefix="tier-", dir="/tmp") as text:  # the name of a socket must be short

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.e2e.conftest import Lab, clean_environment
 
 
@@ -18,6 +20,7 @@ def keys(*arguments: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_trainer_elsewhere_is_compiled_for_and_served_over_tls(lab: Lab) -> None:
     directory = lab.folder / "daemon"
     keys("init", "--dir", str(directory))

@@ -83,6 +83,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     server.stop(None).wait()
 
 
+@pytest.mark.slow
 def test_one_trace_follows_a_graph_from_the_trainer_over_the_daemon_to_the_worker(
     lab: Lab, collector: Collector
 ) -> None:

@@ -49,7 +49,9 @@ def test_a_daemon_killed_during_a_compile_costs_that_graph_and_nothing_else(lab:
     assert outcome.report["fallbacks"]["unavailable"] >= 1
 
 
-@pytest.mark.parametrize("snapshot", ["before_the_handshake", "during_the_compile"])
+@pytest.mark.parametrize(
+    "snapshot", ["before_the_handshake", pytest.param("during_the_compile", marks=pytest.mark.slow)]
+)
 def test_a_stopped_daemon_is_given_up_within_the_deadlines(lab: Lab, alone: Outcome, snapshot: str) -> None:
     daemon = lab.daemon()
     if snapshot == "before_the_handshake":
@@ -74,6 +76,7 @@ def test_a_deadline_of_the_users_is_kept(lab: Lab, alone: Outcome) -> None:
     assert outcome.report["seconds_waited"] < 10
 
 
+@pytest.mark.slow
 def test_a_draining_daemon_finishes_what_it_began_and_exits_well(lab: Lab) -> None:
     daemon = lab.daemon()
     trainer = lab.start("deep.py", daemon=daemon)
@@ -105,6 +108,7 @@ def test_another_environment_is_refused_with_the_field_and_its_artifact_publishe
     assert second.result == first.result
 
 
+@pytest.mark.slow
 def test_a_byte_changed_in_the_store_is_a_miss(lab: Lab, alone: Outcome) -> None:
     daemon = lab.daemon()
     lab.run("perceptron.py", "5", "7", daemon=daemon)
@@ -137,6 +141,7 @@ def test_an_artifact_signed_by_another_daemon_is_not_loaded(one_lab: Lab, daemon
     assert outcome.report["compiled_here"] == 1
 
 
+@pytest.mark.slow
 def test_a_byte_changed_in_transit_is_not_loaded(one_lab: Lab, daemon: Daemon, tmp_path: Path) -> None:
     served = one_lab.run("perceptron.py", "13", daemon=daemon)
     folder = tmp_path / "proxy"

@@ -97,6 +97,7 @@ def test_a_graph_that_no_worker_can_compile_is_compiled_by_a_trainer_and_publish
     assert after.report["hits"] == after.report["graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_cell_that_passes_dynamos_limit_is_warned_of_with_what_to_do(
     one_lab: Lab, daemon: Daemon, tmp_path: Path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.forked import ForkServer
 from tests.faults.kit import Kit
 
 
@@ -19,6 +20,10 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def kit(short_folder: Path, headers: Path) -> Kit:
-    """The kit for all cells. It times only one form of the trainer."""
-    return Kit.prepare(short_folder / "kit", with_seconds=False, temporary=headers)
+def kit(short_folder: Path, headers: Path) -> Iterator[Kit]:
+    """The kit for all cells. It times only one form of the trainer, and trainers are forks, as in `make matrix`."""
+    kit = Kit.prepare(short_folder / "kit", with_seconds=False, temporary=headers)
+    (short_folder / "forks").mkdir()
+    kit.forks = ForkServer(kit.temporary, short_folder / "forks")
+    yield kit
+    kit.forks.close()

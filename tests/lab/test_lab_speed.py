@@ -84,6 +84,7 @@ def test_what_needs_no_compile_is_measured(tmp_path: Path) -> None:
     assert 20 < document["rows"]["daemon_idle"]["rss_mib"] < 100
 
 
+@pytest.mark.slow
 def test_a_start_is_taken_apart_for_the_model_of_each_bench(tmp_path: Path) -> None:
     quick = ("--rows", "eager", "--rounds", "1", "--resolutions", "16")
     models = "multires,gradients@1,backbones@2,gpt@1,dit@1"

@@ -71,16 +71,21 @@ def _wrong(results: list[Result]) -> list[str]:
 
 
 _LONG = {
+    "autocast dtype, autocast off",
+    "delta of Huber's loss",
     "TORCHINDUCTOR_EMULATE_PRECISION_CASTS",
     "rank: half of a sum",
     "rank: a formula asks for it",
     "harmless: another folder",
     "harmless: hash seed",
 }
-"""Those of about half a minute each: their programs are processes of their own."""
+"""Those of about half a minute each: their programs are processes of their own, or in several places."""
+_ALIKE = {"formula: a default argument", "formula: a partial", "formula: a list in a list", "both limits of a clamp"}
+"""Each is a brother of another one of the slice."""
+_SLOW = _LONG | _ALIKE
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in _LONG else []) for n in _SLICE])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in _SLOW else []) for n in _SLICE])
 def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SLICE[name]))
 
@@ -89,7 +94,7 @@ def test_a_program_computes_the_same_after_its_twin_as_without_a_daemon(stage: S
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG else [], id=name) for name in _SERVED]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else [], id=name) for name in _SERVED]
 )
 def test_a_harmless_twin_is_served_what_was_made_for_the_other(stage: Stage, name: str) -> None:
     results = play_briefly(stage, _twins(name, _SERVED[name]))
