@@ -29,11 +29,14 @@ from compile_wire.errors import MalformedError
 from compile_wire.facts import Facts, decode_facts, encode_facts
 from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import (
+    DTensorSpec,
     GraphSpec,
+    MeshSpec,
     ModuleSpec,
     NodeSpec,
     SymbolSpec,
     TensorSpec,
+    dtensor_value,
     encode_graph,
     tensor_value,
 )
@@ -274,6 +277,10 @@ def _graph() -> bytes:
         storage_bytes=["x", 2, "int"],
         item=None,
     )
+    shared_out = DTensorSpec(
+        mesh=0, placements=[["P", "S", 0]], shape=["z", 8, 4], stride=[4, 1], requires_grad=True, parameter=True,
+        part=tensor_value(tensor),
+    )  # fmt: skip
     plain = {"kwargs": ["d"], "type": "", "value": None, "source": -1, "static": "", "meta": ["d"]}
     nodes = [
         NodeSpec(op="placeholder", name="x", target="x", args=["t"], **{**plain, "type": "Tensor", "source": 1}),
@@ -299,7 +306,7 @@ def _graph() -> bytes:
                 ModuleSpec(tensors=[["buffer", "b", tensor_value(tensor)]], children=["body"], bodies=[1], **module),
                 ModuleSpec(tensors=[], children=[], bodies=[], **module),
             ],
-            inputs=[tensor_value(tensor), ["x", 1, "int"]],
+            inputs=[tensor_value(tensor), ["x", 1, "int"], ["M", 0], dtensor_value(shared_out)],
             params=[["x", 1]],
             symbols=[
                 SymbolSpec(name="s0", hint=5, source=1, lower=1, upper=None, positive=True, replacement=-1),
@@ -315,6 +322,8 @@ def _graph() -> bytes:
             state={"grad": True, "cudnn": ["l", True, False, True]},
             inductor={"max_autotune": True},
             functorch={},
+            ranks=[1, 2, ["l", "0", 0, 1]],
+            meshes=[MeshSpec(device="cpu", shape=[2], ranks=[0, 1], names=["tp"], groups=["0"])],
         )
     )
 

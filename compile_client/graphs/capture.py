@@ -10,6 +10,7 @@ refused with a reason that names the node.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.user_code.shipped_operators import why_not_as_shipped
 from compile_client.graphs.values import Values
 from compile_torch.checked_calls import check_call
+from compile_torch.dtensors import is_dtensor
 from compile_torch.key.state import read_state
 from compile_torch.library_operators import library_of
 from compile_torch.operators import check_method, name_of
@@ -45,6 +47,12 @@ _TYPE_NAMES = {
     bool: "bool",
 }
 
+_DISTRIBUTED = {
+    "torch.distributed.tensor.DTensor": "DTensor",
+    "torch.distributed.device_mesh.DeviceMesh": "DeviceMesh",
+}
+"""Types by the names that they give themselves: they are loaded only where they are used."""
+
 _META_DROPPED = frozenset(
     {
         # For people, logs and provenance only.
@@ -66,8 +74,12 @@ _MODULE_PLAIN = frozenset(vars(torch.nn.Module())) | {
 }  # fmt: skip
 
 
-def capture(gm: torch.fx.GraphModule, example_inputs: Any, *, dynamic_shapes: bool) -> bytes:
+def capture(
+    gm: torch.fx.GraphModule, example_inputs: Any, *, dynamic_shapes: bool, ranks: Sequence[Value] = ()
+) -> bytes:
     """Return the encoded spec of the graph `gm` with the inputs that the backend was called with.
+
+    `ranks` says which rank the process is, where the graph may depend on that.
 
     Raises `CannotCarryError` with a reason for people; `MalformedError` where a bound is broken.
     """
@@ -100,6 +112,8 @@ def capture(gm: torch.fx.GraphModule, example_inputs: Any, *, dynamic_shapes: bo
         state=_state(),
         inductor=inductor_settings(),
         functorch=functorch_settings(),
+        ranks=[*ranks],
+        meshes=tables.meshes,
     )
     return encode_graph(spec)
 
@@ -156,6 +170,8 @@ def _tensors(gm: torch.fx.GraphModule, values: Values, name: str) -> list[Value]
             if tensor is None:
                 raise CannotCarryError(f"the graph {name} has an empty {kind} {tensor_name}")
             where = f"the graph's {kind} {tensor_name}"
+            if is_dtensor(tensor):
+                raise CannotCarryError(f"{where} is a DTensor")
             rows.append([kind, tensor_name, values.encode(_fake(tensor, where), where)])
     return rows
 
@@ -242,7 +258,7 @@ def _target_text(node: torch.fx.Node) -> str:
 def _type(node: torch.fx.Node, where: str) -> str:
     if node.type is None:
         return ""
-    name = _TYPE_NAMES.get(node.type)
+    name = _TYPE_NAMES.get(node.type) or _DISTRIBUTED.get(f"{node.type.__module__}.{node.type.__qualname__}")
     if name is None and node.type is torch._subclasses.fake_tensor.FakeTensor:
         name = "FakeTensor"
     if name is None or name not in TYPES:

@@ -344,7 +344,7 @@ class GraphCompile:
         if self._spec is None and not self._cannot_capture:
             try:
                 with tracing.span("capture"):
-                    self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes)
+                    self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes, ranks=self._ranks)
             except (CannotCarryError, MalformedError) as error:
                 self._cannot_capture = True
                 self.compiled_here(Reason("not_carried", str(error)))

@@ -16,7 +16,8 @@ from typing import Any
 import sympy
 import torch
 
-from compile_wire.graph.spec import Value
+from compile_torch.dtensors import stands_alone
+from compile_wire.graph.spec import MeshSpec, Value
 
 
 class CannotCarryError(Exception):
@@ -42,6 +43,7 @@ class Tables:
         self.shape_env = shape_env
         self.sources: list[Value] = []
         self.expressions: list[Value] = []
+        self.meshes: list[MeshSpec] = []
         self._source_rows: dict[Any, int] = {}
         self._expression_rows: dict[Any, int] = {}
         self._symbols: dict[Any, None] = {}
@@ -77,6 +79,23 @@ class Tables:
         if isinstance(value, torch.dtype):
             return ["dt", str(value).removeprefix("torch.")]
         raise CannotCarryError(f"the source {source.name} holds a {type(value).__name__}")
+
+    def mesh(self, mesh: Any, where: str) -> int:
+        """Return the row of a mesh of devices: one for all that are alike, as those that torch copies are."""
+        if not stands_alone(mesh):
+            raise CannotCarryError(f"{where} has a mesh that is a part of another, or has parts")
+        if mesh.device_type != "cpu":
+            raise CannotCarryError(f"{where} has a mesh of {mesh.device_type}: workers take part in those of CPUs")
+        spec = MeshSpec(
+            device=mesh.device_type,
+            shape=[*mesh.mesh.shape],
+            ranks=mesh.mesh.flatten().tolist(),
+            names=None if mesh.mesh_dim_names is None else [*mesh.mesh_dim_names],
+            groups=[str(name) for name in mesh._dim_group_names],
+        )
+        if spec not in self.meshes:
+            self.meshes.append(spec)
+        return self.meshes.index(spec)
 
     def storage(self, storage: Any) -> int:
         """Return the number of a tensor's memory: the same for tensors that share it."""

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_torch.checked_calls import checked_name
+from compile_torch.dtensors import REDUCTIONS, is_dtensor, mesh_of
 from compile_torch.operators import name_of
-from compile_wire.graph.spec import TensorSpec, Value, tensor_value
+from compile_wire.graph.spec import DTensorSpec, TensorSpec, Value, dtensor_value, tensor_value
 
 
 class Values:
@@ -46,6 +48,8 @@ class Values:
             return self._tensor(value, where)
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             return self._symbolic(value, where)
+        if (mesh := mesh_of(value)) is not None:
+            return ["M", self._tables.mesh(mesh, where)]
         return self._named(value, where)
 
     def encode_input(self, fake: Any, given: Any, where: str) -> Value:
@@ -74,6 +78,8 @@ class Values:
             return ["mf", str(value).removeprefix("torch.")]
         if isinstance(value, torch.device):
             return ["dv", value.type, value.index]
+        if (placement := _placement(value)) is not None:
+            return placement
         if callable(value) and checked_name(value) is None and (name := name_of(value)) is not None:
             return ["f", name]
         raise CannotCarryError(f"{where} has a {type(value).__module__}.{type(value).__qualname__}")
@@ -90,7 +96,30 @@ class Values:
             return self._symbolic(value, where)
         return int(value)
 
+    def _dtensor(self, tensor: Any, where: str) -> Value:
+        held, part = tensor._spec, tensor._local_tensor
+        placements = [_placement(placement) for placement in held.placements]
+        if None in placements:
+            raise CannotCarryError(f"{where} is a DTensor whose parts lie as {held.placements}")
+        if any(isinstance(size, torch.SymInt) for one in (tensor, part) for size in (*one.shape, *one.stride())):
+            raise CannotCarryError(f"{where} is a DTensor of symbolic sizes")
+        if held.tensor_meta is None or not tensor.is_leaf or part.requires_grad:
+            raise CannotCarryError(f"{where} is a DTensor that a gradient goes through")
+        return dtensor_value(
+            DTensorSpec(
+                mesh=self._tables.mesh(mesh_of(held.mesh), where),
+                placements=placements,
+                shape=["z" if isinstance(held.tensor_meta.shape, torch.Size) else "t", *tensor.shape],
+                stride=[*tensor.stride()],
+                requires_grad=tensor.requires_grad,
+                parameter=isinstance(tensor, torch.nn.Parameter),
+                part=self._tensor(part, where),
+            )
+        )
+
     def _tensor(self, tensor: torch.Tensor, where: str, *, made_again: bool = False) -> Value:
+        if is_dtensor(tensor):
+            return self._dtensor(tensor, where)
         if not isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor):
             raise CannotCarryError(f"{where} is a {type(tensor).__name__}")
         for trait, found in (
@@ -127,6 +156,20 @@ class Values:
                 item=None if item is None else self._symbolic(item, where) if _is_symbolic(item) else item,
             )
         )
+
+
+def _placement(value: Any) -> Value:
+    """Return where a part of a DTensor lies, in one dimension of its mesh; None for anything else."""
+    module = sys.modules.get("torch.distributed.tensor")
+    if module is None:
+        return None
+    if type(value) is module.Shard:
+        return ["P", "S", value.dim]
+    if type(value) is module.Replicate:
+        return ["P", "R", None]
+    if type(value) is module.Partial and value.reduce_op in REDUCTIONS:
+        return ["P", value.reduce_op, None]
+    return None
 
 
 def _is_number(size: Any) -> bool:

@@ -44,6 +44,7 @@ from compile_client.graphs.verification import Sampling
 from compile_client.hooks.collector import graph_was_compiled
 from compile_client.reporting.process_report import program_name
 from compile_client.session.process import process_client
+from compile_torch.dtensors import inputs_for_key
 from compile_torch.entries import guards_of, why_not_cacheable
 from compile_torch.kernels import SharedObjects
 from compile_torch.messages import replace_messages
@@ -220,11 +221,11 @@ class TorchHooks:
             if graph is not None and graph.dynamic_shapes is not None:
                 # torch reads this off real inputs, and the second time it is given fakes.
                 config = dataclasses.replace(config, dynamic_shapes=graph.dynamic_shapes)
-            with meshes_without_hashes(example_inputs if graph is not None and graph.served else ()):
-                key, lines = original(mod, example_inputs, config, *args, **kwargs)
-            if graph is not None and graph.served:
-                key = graph.full_key(key, example_inputs)
-            return key, lines
+            if graph is None or not graph.served:
+                return original(mod, example_inputs, config, *args, **kwargs)
+            with meshes_without_hashes(example_inputs):
+                key, lines = original(mod, inputs_for_key(example_inputs), config, *args, **kwargs)
+            return graph.full_key(key, example_inputs), lines
 
         return autograd_cache_key
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, Value, tensor_from
+from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec, TensorSpec, Value, dtensor_from, tensor_from
 
 _MAX_TEXT = 240
 """Characters of one expression, source or argument list: a shared part may be written out only so often."""
@@ -205,6 +205,12 @@ class GraphText:
             return self._expressions[items[0]]
         if tag == "S":
             return self._sources[items[0]]
+        if tag == "D":
+            spec = dtensor_from(value)
+            lies = ", ".join(self._value(placement, nodes) for placement in spec.placements)
+            return _short(
+                f"DTensor {spec.shape[1:]} ({lies}) on mesh {spec.mesh}, of which {self.tensor(tensor_from(spec.part))}"
+            )
         return self.tensor(tensor_from(value)) if tag == "T" else "?"
 
     def _bound(self, row: Value, missing: str) -> str:
@@ -311,6 +317,8 @@ _VALUES: dict[str, Callable[[list[Any]], str]] = {
     "mf": lambda items: f"torch.{_clean(items[0])}",
     "dv": lambda items: f"device({_clean(items[0])!r}" + (")" if items[1] is None else f", {items[1]})"),
     "f": lambda items: _function(items[0]),
+    "M": lambda items: f"mesh {items[0]}",
+    "P": lambda items: _clean(items[0]) + ("" if items[1] is None else f"({items[1]})"),
     "?": lambda items: "?",
     "E": lambda items: f"{_clean(items[0])}.{_clean(items[1])}",
 }

@@ -31,6 +31,7 @@ from torch._inductor import codecache, compile_fx, cpu_vec_isa
 from torch._inductor import config as inductor_config
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
+from compile_torch.dtensors import inputs_for_key
 from compile_torch.entries import guards_of, scrub, why_not_cacheable
 from compile_torch.environment import process_environment
 from compile_torch.kernels import SharedObjects
@@ -55,6 +56,7 @@ from compiler_daemon.worker.known_facts import read_known
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
 from compiler_daemon.worker.libraries import import_named
 from compiler_daemon.worker.protocol import LAST
+from compiler_daemon.worker.ranks import as_rank, group_names, import_distributed
 from compiler_daemon.worker.rebuild import rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.texts import check_traced
@@ -96,6 +98,7 @@ class _Job:
     libraries: list[Value] = field(default_factory=list)
     """Whose operators the graph names; see `gathered_parts`."""
     objects: dict[str, str] = field(default_factory=dict)
+    meshes: list[Any] = field(default_factory=list)
 
 
 class Compiler:
@@ -108,6 +111,8 @@ class Compiler:
         self._job: _Job | None = None
         self._imported = False
         """Whether a library was imported for the graph at hand."""
+        self._was_rank = False
+        """Whether the graph at hand depends on the rank."""
         self._environment = environment_id(process_environment())
         self._known: Facts = Facts()
         self._probes = Probes(lambda: self._known.vec_isa)
@@ -161,11 +166,15 @@ class Compiler:
         With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
         The last message says with `spent` that the graph has left something behind, and this process must do no more.
         """
-        self._imported = False
+        self._imported = self._was_rank = False
         try:
             for message in self._answered(job_id, key, graph, replay=replay):
                 if message["type"] in LAST and (left := self._left(message)):
                     _logger.warning("a graph left behind: %s; this worker ends", ", ".join(left))
+                    message["spent"] = self.spent = True
+                if message["type"] in LAST and self._was_rank:
+                    # torch's DTensors remember much by their mesh, which does not say which rank it was made on.
+                    _logger.info("this worker has taken the part of a rank, and ends")
                     message["spent"] = self.spent = True
                 yield message
         finally:
@@ -229,15 +238,20 @@ class Compiler:
         if import_named(job.spec):
             self._imported = True
             self.remember()
+        if job.spec.ranks:
+            self._was_rank = True
+            if import_distributed():
+                self.remember()
         counters.clear()
         with (
             functorch_config.patch(functorch_patch(job.spec.functorch)),
             inductor_config.patch(inductor_patch(job.spec.inductor)),
             dynamo_config.patch(dynamo_patch(job.spec.state)),
             self._kernels.recorded() as objects,
+            as_rank(job.spec) as job.meshes,
         ):
             apply_state(job.spec.state)
-            rebuilt = rebuild(job.spec)
+            rebuilt = rebuild(job.spec, job.meshes)
             job.libraries = libraries_in(rebuilt.gm)
             context = torch._guards.TracingContext(rebuilt.fake_mode)
             job.objects = objects
@@ -275,13 +289,16 @@ class Compiler:
 
     def _keying(self, original: Any) -> Any:
         def autograd_cache_key(gm: Any, inputs: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+            met = inputs_for_key(inputs)
             if self._job is not None:
                 # The trainer passed real tensors where we pass fakes, and torch reads this field off that.
                 config = dataclasses.replace(config, dynamic_shapes=self._job.spec.dynamic_shapes)
-                self._job.recompute = lambda: original(gm, inputs, config, *args, **kwargs)
-            key, lines = original(gm, inputs, config, *args, **kwargs)
+                self._job.recompute = lambda: original(gm, met, config, *args, **kwargs)
+            key, lines = original(gm, met, config, *args, **kwargs)
             if self._job is not None:
-                self._job.parts = gathered_parts(self._version, inputs, libraries=self._job.libraries)
+                self._job.parts = gathered_parts(
+                    self._version, inputs, libraries=self._job.libraries, ranks=self._job.spec.ranks
+                )
                 key = full_key(key, self._job.parts)
             return key, lines
 
@@ -305,7 +322,7 @@ class Compiler:
     def _lowering(self, original: Any) -> Any:
         def fx_codegen_and_compile(gm: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                check_traced(gm)
+                check_traced(gm, group_names(self._job.spec) if self._job is not None else frozenset())
             except MalformedError as error:
                 raise _TextError(str(error)) from error
             return original(gm, *args, **kwargs)

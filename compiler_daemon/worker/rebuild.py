@@ -14,14 +14,16 @@ code before torch itself asks for it. (Run on torch 2.13.)
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._library.fake_class_registry import maybe_to_fake_obj
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from compile_torch.checked_calls import check_call, checked_calls
+from compile_torch.checked_calls import check_call, named_call
+from compile_torch.dtensors import mesh_of
 from compile_torch.operators import check_method, resolve
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import GraphSpec, ModuleSpec, NodeSpec
@@ -69,23 +71,26 @@ class Rebuilt:
     fake_mode: FakeTensorMode
 
 
-def rebuild(spec: GraphSpec) -> Rebuilt:
-    """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit."""
+def rebuild(spec: GraphSpec, meshes: Sequence[Any] = ()) -> Rebuilt:
+    """Return the graph of `spec`; raise `MalformedError` where it names what may not be named or does not fit.
+
+    `meshes` are those of the spec; see `compiler_daemon.worker.ranks`.
+    """
     try:
-        return _rebuilt(spec)
+        return _rebuilt(spec, meshes)
     except MalformedError:
         raise
     except Exception as error:  # torch's, sympy's or fx's own way to say that something does not fit
         raise MalformedError(f"the graph cannot be rebuilt: {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _rebuilt(spec: GraphSpec) -> Rebuilt:
+def _rebuilt(spec: GraphSpec, meshes: Sequence[Any]) -> Rebuilt:
     for value in spec.inputs:
         check_text(value)
     shapes = Shapes(spec)
     # Without fallbacks: torch would run an operator that it knows no shapes of, on real memory, to see what comes out.
     fake_mode = FakeTensorMode(shape_env=shapes.shape_env, allow_non_fake_inputs=True, allow_fallback_kernels=False)
-    values = Values(shapes, fake_mode)
+    values = Values(shapes, fake_mode, meshes)
     inputs = [values.decode(value, ()) for value in spec.inputs]
     shapes.guard(spec)
     gm = _module(spec, 0, shapes, values, inputs)
@@ -113,7 +118,8 @@ def _module(
         if node.op == "placeholder" and inputs is not None:
             if placeholders >= len(inputs):
                 raise MalformedError("the graph has more placeholders than inputs")
-            made.meta["example_value"] = inputs[placeholders]
+            given = inputs[placeholders]
+            made.meta["example_value"] = given if mesh_of(given) is None else maybe_to_fake_obj(values.fake_mode, given)
             placeholders += 1
         nodes.append(made)
     if inputs is not None and placeholders != len(inputs):
@@ -184,7 +190,7 @@ def _node(
     held: Collection[str],
 ) -> torch.fx.Node:
     if spec.op == "call_function":
-        target = checked_calls().get(spec.target) or resolve(spec.target)
+        target = named_call(spec.target) or resolve(spec.target)
     else:
         target = spec.target
         _check_target(spec, held)
@@ -199,9 +205,9 @@ def _node(
     check_call(target, args, kwargs, f"node {spec.name}")
     if spec.op == "call_method" and not (args and isinstance(args[0], torch.fx.Node)):
         raise MalformedError(f"node {spec.name} calls a method of something that is no node")
-    if spec.type and spec.type not in _TYPES:
+    if spec.type and _type(spec.type) is None:
         raise MalformedError(f"node {spec.name} is annotated with {spec.type!r:.60}")
-    node = graph.create_node(spec.op, target, args, kwargs, name=spec.name, type_expr=_TYPES.get(spec.type))
+    node = graph.create_node(spec.op, target, args, kwargs, name=spec.name, type_expr=_type(spec.type))
     if node.name != spec.name or not _is_name(spec.name):
         raise MalformedError(f"a node cannot be called {spec.name!r:.60}")
     if spec.value is not None:
@@ -216,6 +222,18 @@ def _node(
     check_metadata(spec.name, meta)
     node.meta.update(meta)
     return node
+
+
+def _type(name: str) -> Any:
+    if name == "DTensor":
+        from torch.distributed.tensor import DTensor
+
+        return DTensor
+    if name == "DeviceMesh":
+        from torch.distributed.device_mesh import DeviceMesh
+
+        return DeviceMesh
+    return _TYPES.get(name)
 
 
 def _check_target(spec: NodeSpec, held: Collection[str]) -> None:

@@ -27,6 +27,8 @@ _WORDS = frozenset(
     "reduced complete r ij xy relu silu forward backward ortho area bilinear bicubic trilinear nearest-exact "
     # devices and their parts
     "cpu cuda meta xpu mps "
+    # how ranks' parts come together
+    "avg product "
     # what a vmap says of random numbers
     "error different "
     # keywords of higher-order operators, and what flex attention and scan are told in them
@@ -106,8 +108,11 @@ def check_metadata(name: str, meta: Mapping[Any, Any]) -> None:
         raise MalformedError(f"node {name} has a tag that is not known")
 
 
-def check_traced(gm: torch.fx.GraphModule) -> None:
-    """Raise `MalformedError` where a graph that inductor is about to lower holds text that is not on the list."""
+def check_traced(gm: torch.fx.GraphModule, groups: frozenset[str] = frozenset()) -> None:
+    """Raise `MalformedError` where a graph that inductor is about to lower holds text that is not on the list.
+
+    `groups` are the numbers of the groups of ranks that it may speak of.
+    """
     for module in gm.modules():
         if not isinstance(module, torch.fx.GraphModule):
             raise MalformedError(f"the traced graph holds a {type(module).__name__}")
@@ -118,7 +123,7 @@ def check_traced(gm: torch.fx.GraphModule) -> None:
                 if name not in _METADATA and not (name == _NUMBERED and type(value) is int)
             }
             for text in _texts((node.args, _keywords(node), notes, node.meta.get("partitioner_tag"))):
-                if text not in _WORDS and not _MADE_BY_TORCH.fullmatch(text):
+                if text not in _WORDS and text not in groups and not _MADE_BY_TORCH.fullmatch(text):
                     raise MalformedError(
                         f"the operator {node.target} is given the text {text!r:.60}, no word known here"
                     )

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from compile_torch.key.state import dtype_of
 from compile_torch.operators import resolve
 from compile_wire.errors import MalformedError
-from compile_wire.graph.spec import TensorSpec, Value, tensor_from
+from compile_wire.graph.spec import TensorSpec, Value, dtensor_from, tensor_from
+from compiler_daemon.worker.ranks import dtensor, placement
 from compiler_daemon.worker.shapes import Shapes
 
 _LAYOUTS = {"strided": torch.strided}
@@ -29,9 +30,10 @@ _EVERYWHERE = frozenset({"cpu", "meta"})
 class Values:
     """Decodes the values of one graph. Tensors that shared memory share it again."""
 
-    def __init__(self, shapes: Shapes, fake_mode: FakeTensorMode) -> None:
+    def __init__(self, shapes: Shapes, fake_mode: FakeTensorMode, meshes: Sequence[Any] = ()) -> None:
+        self._meshes = meshes
         self._shapes = shapes
-        self._fake_mode = fake_mode
+        self.fake_mode = fake_mode
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def decode(self, value: Value, nodes: Sequence[torch.fx.Node]) -> Any:
@@ -57,6 +59,14 @@ class Values:
             return self._tensor(tensor_from(value))
         if tag == "f":
             return resolve(items[0])
+        if tag == "M":
+            return self._meshes[items[0]]
+        if tag == "P":
+            return placement(items[0], items[1])
+        if tag == "D":
+            spec = dtensor_from(value)
+            placements = [self.decode(item, ()) for item in spec.placements]
+            return dtensor(spec, self._tensor(tensor_from(spec.part)), self._meshes[spec.mesh], placements)
         return self._literal(tag, items)
 
     def _dict(self, items: list[Value], nodes: Sequence[torch.fx.Node]) -> dict[Any, Any]:
@@ -109,8 +119,8 @@ class Values:
                         plain = torch.ops.aten.alias.default(plain)
         except RuntimeError as error:
             raise MalformedError(f"a tensor cannot be made of its metadata: {str(error)[:200]}") from error
-        with self._fake_mode:
-            fake = FakeTensor(self._fake_mode, plain, device)
+        with self.fake_mode:
+            fake = FakeTensor(self.fake_mode, plain, device)
         if spec.parameter:
             fake._is_param = True
         if spec.item is not None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile_torch import dtensors
 from compile_wire.errors import MalformedError
 
 TENSOR_ATTRIBUTES = frozenset(
@@ -41,7 +42,12 @@ def checked_calls() -> dict[str, Any]:
 
 def checked_name(target: Any) -> str | None:
     """Return the name of one of these functions, or None for any other."""
-    return next((name for name, found in checked_calls().items() if target is found), None)
+    return next((name for name, found in {**checked_calls(), **dtensors.calls()}.items() if target is found), None)
+
+
+def named_call(name: str) -> Any:
+    """Return the function that a node names, or None where it is none of these."""
+    return checked_calls().get(name) or dtensors.calls().get(name)
 
 
 def check_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> None:
@@ -62,6 +68,8 @@ def check_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], wher
         ways = args[0] if len(args) == 2 and isinstance(args[0], (list, tuple)) else None
         if ways is None or kwargs or type(args[1]) is not bool or not all(_is_backend(way) for way in ways):
             raise MalformedError(f"{where} chooses attention's kernels by something else than their names")
+    elif name is not None:
+        dtensors.check_from_local(name, args, kwargs, where)
 
 
 def _is_node(value: Any) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from compile_torch import dtensors
 from compile_torch.checked_calls import checked_name
 from compile_torch.library_operators import library_of_name
 from compile_torch.schemas import has_tensor_overload, is_tensor_operator, is_tensor_packet
@@ -156,7 +157,7 @@ def check_method(name: str) -> None:
     """Raise `MalformedError` unless `name` is a method of tensors that a graph may call."""
     import torch
 
-    if name in DUNDER_METHODS:
+    if name in DUNDER_METHODS or name in dtensors.METHODS:
         return
     known = name in METHODS_WITHOUT_SCHEMA or (name.isidentifier() and has_tensor_overload(f"aten::{name}"))
     if name.startswith("_") or name in METHODS_DENIED or not (known and callable(getattr(torch.Tensor, name, None))):

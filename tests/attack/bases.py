@@ -6,13 +6,17 @@ import importlib.util
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from compile_wire.kernel.spec import encode_kernel
 from compile_wire.limits import MAX_GRAPH_BYTES
 from compile_wire.packing import unpack
-from tests.worker.worker_samples import captured, graph
+from tests.worker.worker_samples import Captured, captured, graph
 
 
 def _gated(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
@@ -33,6 +37,24 @@ def _asserting(x: torch.Tensor) -> torch.Tensor:
     return torch.func.grad(lambda y: y.sin().sum())(x)
 
 
+def _shared_out() -> Captured:
+    """Return a graph of rank 1 of 2, with a tensor of which each has a half."""
+    dist.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
+        whole = distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)])
+        return captured(
+            lambda x, y: (
+                DTensor.from_local(x, mesh, [Partial()]).redistribute(mesh, [Replicate()]).to_local()
+                + y.to_local().sum()
+            ),
+            torch.ones(4, 4),
+            whole,
+        )
+    finally:
+        dist.destroy_process_group()
+
+
 def graphs() -> list[Any]:
     """Return the graphs as messages that are not yet packed."""
     from compile_wire.graph.spec import encode_graph
@@ -45,6 +67,7 @@ def graphs() -> list[Any]:
         captured(_in_half, leaf).spec,
         captured(_recomputed, leaf).spec,
         captured(_asserting, leaf).spec,
+        _shared_out().spec,
     ]
     return [unpack(spec, max_bytes=MAX_GRAPH_BYTES, what="graph") for spec in specs]
 

@@ -18,6 +18,7 @@ from compile_wire.kernel.spec import decode_kernel
 from compile_wire.packing import pack
 from compiler_daemon.worker.compiler import Compiler
 from compiler_daemon.worker.leftovers import Leftovers, process_probes, torch_probes
+from compiler_daemon.worker.ranks import as_rank, import_distributed
 from compiler_daemon.worker.rebuild import Rebuilt, rebuild
 from compiler_daemon.worker.settings import functorch_patch, inductor_patch
 from compiler_daemon.worker.texts import check_traced
@@ -53,6 +54,7 @@ class Reading:
     """Reads, rebuilds and runs graphs and kernels in this process, and traces some of them through AOTAutograd."""
 
     def __init__(self) -> None:
+        import_distributed()
         self.start = read_state()
         self.compiler: Compiler | None = None
         self._chosen: set[str] = set()
@@ -66,13 +68,14 @@ class Reading:
         try:
             spec = decode_graph(pack(message))
             self._settings(repr((spec.inductor, spec.functorch)), spec)
-            rebuilt = rebuild(spec)
-            reached = "rebuilt"
-            with rebuilt.fake_mode, contextlib.suppress(Exception):
-                Watched(rebuilt.gm, seen).run(*rebuilt.inputs)
-                reached = "run"
-            if trace and reached == "run":
-                reached = _traced(rebuilt, seen)
+            with as_rank(spec) as meshes:
+                rebuilt = rebuild(spec, meshes)
+                reached = "rebuilt"
+                with rebuilt.fake_mode, contextlib.suppress(Exception):
+                    Watched(rebuilt.gm, seen).run(*rebuilt.inputs)
+                    reached = "run"
+                if trace and reached == "run":
+                    reached = _traced(rebuilt, seen)
         except (MalformedError, ValueError, OverflowError, TypeError):  # packing such a message may fail, too
             pass
         return reached, [*seen, *self._left()]

@@ -113,7 +113,7 @@ def test_the_fuzzer_finds_nothing_in_a_few_thousand_cases() -> None:
         assert tally["crashes"] == 0
 
 
-@pytest.mark.parametrize("name", [*field_names(GraphSpec), "v"])
+@pytest.mark.parametrize("name", sorted({*field_names(GraphSpec), "v"} - {"ranks", "meshes"}))
 def test_every_field_of_a_graph_is_needed_and_no_other(name: str) -> None:
     fields = msgpack.unpackb(encode_graph(graph()))
 

@@ -17,6 +17,8 @@ import torch
 from torch._dynamo.symbolic_convert import TensorifyState
 
 from compile_client.graphs.capture import capture
+from compile_client.graphs.user_code.ranks import ranks_of
+from compile_torch.dtensors import inputs_for_key
 from compile_torch.key.key_parts import full_key, gathered_parts
 from compile_torch.key.state import read_state
 from compile_torch.messages import replace_messages
@@ -70,12 +72,13 @@ def all_captured(
     found: list[Captured] = []
 
     def backend(gm: torch.fx.GraphModule, inputs: Any) -> Any:
+        ranks = ranks_of(gm, inputs, "")
+
         def keying(original: Any) -> Any:
             def autograd_cache_key(module: Any, example_inputs: Any, config: Any, *rest: Any, **named: Any) -> Any:
-                key = full_key(
-                    original(module, example_inputs, config, *rest, **named)[0], gathered_parts(version, example_inputs)
-                )
-                spec = capture(gm, inputs, dynamic_shapes=config.dynamic_shapes)
+                torchs, _ = original(module, inputs_for_key(example_inputs), config, *rest, **named)
+                key = full_key(torchs, gathered_parts(version, example_inputs, ranks=ranks))
+                spec = capture(gm, inputs, dynamic_shapes=config.dynamic_shapes, ranks=ranks)
                 found.append(Captured(spec=spec, key=key, code=""))
                 raise _KeyKnown
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from compile_torch.dtensors import without_hashes
 from compile_torch.operators import name_of
 from compile_wire.graph.spec import Value
 
@@ -67,21 +68,9 @@ _TOGETHER = (
 """What leads to an exchange in torch 2.13 to 2.15, by its sources; all of it is off as torch comes."""
 
 
-@contextlib.contextmanager
-def meshes_without_hashes(inputs: Sequence[Any]) -> Iterator[None]:
-    """Have the meshes among a graph's inputs forget their `hash()` while the block lasts; asked, they compute it again.
-
-    torch pickles a mesh for its key, with the hash that it keeps, and that of a text is another in each process: no
-    key was met again (2.13.0, wherever tensor parallelism is compiled).
-    """
-    kept = [(mesh, vars(mesh)["_hash"]) for mesh in _meshes(inputs) if "_hash" in vars(mesh)]
-    for mesh, _ in kept:
-        mesh._hash = None
-    try:
-        yield
-    finally:
-        for mesh, value in kept:
-            mesh._hash = value
+def meshes_without_hashes(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+    """Have the meshes among a graph's inputs forget their `hash()` while torch pickles them for its key."""
+    return without_hashes(_meshes(inputs))
 
 
 def _meshes(inputs: Sequence[Any]) -> list[Any]:

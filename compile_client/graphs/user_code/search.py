@@ -22,6 +22,7 @@ from compile_client.graphs.user_code.operator_facts import is_own, operator_fact
 from compile_client.graphs.user_code.reach import CannotTellError, Reach
 from compile_client.graphs.user_code.reach_names import is_versioned_module, is_versioned_type
 from compile_client.graphs.user_code.shipped_operators import why_not_as_shipped
+from compile_torch.dtensors import is_dtensor
 from compile_torch.key.modes import why_modes_are_not_shared
 from compile_torch.library_operators import library_of_name
 from compile_torch.operators import NAMESPACES, name_of
@@ -187,6 +188,9 @@ def _of_inputs(gm: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         yield f"the tensor class {kind.__qualname__}", kind
     for position, value in enumerate(held):
+        # Of a DTensor among the inputs the key says it otherwise: `compile_torch.dtensors.parts_held`.
+        if position < len(inputs) and is_dtensor(value) and not hasattr(value._local_tensor, "__tensor_flatten__"):
+            continue
         if isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
             yield f"the tensor {position}, a {type(value).__qualname__}", _wrapped(value)
 
@@ -211,7 +215,7 @@ def _wrapped(tensor: Any) -> list[Any]:
     names, context = tensor.__tensor_flatten__()
     held = [(name, getattr(tensor, name)) for name in names]
     tensors = [[name, _wrapped(value)] for name, value in held if isinstance(value, torch.Tensor)]
-    # torch's key has a DTensor's placements and its mesh, and `compile_client.graphs.user_code.ranks` says the rest.
+    # torch's key has a DTensor's placements and its mesh, and the key's part `ranks` says the rest.
     if type(tensor).__module__.startswith("torch.distributed.tensor"):
         return [*facts, tensors]
     others = [[name, getattr(value, "real_obj", value)] for name, value in held if not isinstance(value, torch.Tensor)]

@@ -116,6 +116,12 @@ class Words:
                 return "..."
             case "T":
                 return f"a tensor of shape {self.sizes(items[0][3])}"
+            case "D":
+                return f"a DTensor of shape {self.sizes(items[0][2][1:])}"
+            case "M":
+                return f"mesh {items[0]}"
+            case "P":
+                return _shortened(f"{items[0]}({items[1]})" if items[1] is not None else str(items[0]))
             case "?":
                 return "something that is not carried"
             case _:

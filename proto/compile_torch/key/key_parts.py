@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile_torch.dtensors import parts_held
 from compile_torch.key.compile_reads import settings_changed, variables_set
 from compile_torch.key.modes import active_modes
 from compile_torch.key.sizes import known_of_symbols
@@ -68,7 +69,7 @@ def gathered_parts(
 
     `user_code` is a digest of the user's code that runs while the graph is compiled; no worker meets any. `libraries`
     are those whose operators the graph names, as `compile_torch.library_operators.libraries_in` says them. `ranks` says
-    which rank the process is, where that may be compiled into the graph; no worker is any.
+    which rank the process is, where that may be compiled into the graph; a worker takes the part of the trainer's.
     """
     state = read_state()
     older = [] if version.key_complete else ["l", state["autocast"], state["default_dtype"], state["threads"]]
@@ -82,7 +83,7 @@ def gathered_parts(
         "settings": settings_changed(),
         "user_code": user_code,
         "libraries": list(libraries),
-        "ranks": list(ranks),
+        "ranks": [*ranks, *parts_held(args)] if ranks else [],
     }
 
 

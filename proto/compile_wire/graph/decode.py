@@ -6,14 +6,18 @@ operator or a class may be used is decided where it is looked up.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import (
     NODE_OPS,
     VERSION,
+    DTensorSpec,
     GraphSpec,
+    MeshSpec,
     ModuleSpec,
     NodeSpec,
     SymbolSpec,
@@ -33,7 +37,12 @@ from compile_wire.limits import (
 )
 from compile_wire.packing import unpack
 
-_TAGS = frozenset({"n", "l", "t", "z", "d", "s", "i", "c", "e", "dt", "ly", "mf", "dv", "f", "x", "T", "?", "S", "E"})
+_TAGS = frozenset(
+    {"n", "l", "t", "z", "d", "s", "i", "c", "e", "dt", "ly", "mf", "dv", "f", "x", "T", "?", "S", "E", "M", "P", "D"}
+)
+_RANKED = {"ranks", "meshes"}
+"""Fields that only a graph has that depends on the rank."""
+_MAX_RANKS = 1 << 16
 _INTEGER = re.compile(r"-?[0-9]{1,4096}")
 
 
@@ -42,13 +51,16 @@ def decode_graph(data: bytes, *, max_lists: int = MAX_LISTS) -> GraphSpec:
     top = unpack(data, max_bytes=MAX_GRAPH_BYTES, what="graph", max_lists=max_lists)
     if not isinstance(top, dict) or top.get("v") != VERSION:
         raise MalformedError("not a graph of a version known here")
-    names = {"v", *field_names(GraphSpec)}
+    names = {"v", *field_names(GraphSpec)} - (_RANKED - set(top))
     if set(top) != names:
         raise MalformedError(f"graph fields {sorted(set(top) ^ names)[:8]} are missing or unknown")
     check = _Check()
     expressions = check.rows(top["expressions"], MAX_TABLE, "expressions")
     sources = check.rows(top["sources"], MAX_TABLE, "sources")
     check.expression_rows, check.source_rows = len(expressions), len(sources)
+    groups = check.ranks(top.get("ranks", []))
+    meshes = [check.mesh(row, groups) for row in check.rows(top.get("meshes", []), MAX_MODULES, "meshes")]
+    check.mesh_rows = len(meshes)
     for index, expression in enumerate(expressions):
         check.expression(expression, index)
     for index, source in enumerate(sources):
@@ -82,6 +94,8 @@ def decode_graph(data: bytes, *, max_lists: int = MAX_LISTS) -> GraphSpec:
         state=check.settings(top["state"], "state"),
         inductor=check.settings(top["inductor"], "inductor"),
         functorch=check.settings(top["functorch"], "functorch"),
+        ranks=top.get("ranks", []),
+        meshes=meshes,
     )
 
 
@@ -92,6 +106,7 @@ class _Check:
         self.budget = MAX_VALUES
         self.expression_rows = 0
         self.source_rows = 0
+        self.mesh_rows = 0
 
     def rows(self, value: Any, most: int, what: str) -> list[Any]:
         if not isinstance(value, list) or len(value) > most:
@@ -139,8 +154,8 @@ class _Check:
             self.text(name, "source's field")
             self.value(value, nodes=0, sources=index)
 
-    def _spend(self, row: Any, what: str) -> None:
-        if not isinstance(row, list) or not row or len(row) > 4096:
+    def _spend(self, row: Any, what: str, *, most: int = 4096) -> None:
+        if not isinstance(row, list) or not row or len(row) > most:
             raise MalformedError(f"{what} is a short list")
         self.text(row[0], f"{what}'s head")
         self.budget -= len(row)
@@ -238,6 +253,14 @@ class _Check:
                 self.value(item, nodes=nodes)
         elif tag == "T":
             self.tensor(items[0])
+        elif tag == "M":
+            self.row(items[0], self.mesh_rows, "mesh")
+        elif tag == "P":
+            self.text(items[0], "placement")
+            if items[1] is not None:
+                self.row(items[1], MAX_RANK, "dimension", lowest=-MAX_RANK)
+        elif tag == "D":
+            self.dtensor(items[0])
         elif tag == "i":
             if not isinstance(items[0], str) or not _INTEGER.fullmatch(items[0]):
                 raise MalformedError("a long integer is written in decimal")
@@ -271,6 +294,66 @@ class _Check:
         if tensor.item is not None:
             self.value(tensor.item, nodes=0)
 
+    def dtensor(self, row: Any) -> None:
+        tensor = DTensorSpec(**self._named(row, DTensorSpec))
+        self.row(tensor.mesh, self.mesh_rows, "mesh")
+        for placement in self.rows(tensor.placements, MAX_RANK, "placements"):
+            if not isinstance(placement, list) or placement[:1] != ["P"]:
+                raise MalformedError("a DTensor's placements are placements")
+            self.value(placement, nodes=0)
+        shape = self.rows(tensor.shape, MAX_RANK + 1, "sizes")
+        if shape[:1] not in (["z"], ["t"]):
+            raise MalformedError("a DTensor's sizes are a tuple")
+        for sizes in (shape[1:], self.rows(tensor.stride, MAX_RANK, "strides")):
+            for size in sizes:
+                self.row(size, 2**63, "size")
+        if len(shape) - 1 != len(tensor.stride):
+            raise MalformedError("a tensor has as many strides as sizes")
+        for flag in (tensor.requires_grad, tensor.parameter):
+            self.flag(flag, "tensor's flag")
+        if not isinstance(tensor.part, list) or tensor.part[:1] != ["T"]:
+            raise MalformedError("a DTensor's part is a tensor")
+        self.value(tensor.part, nodes=0)
+
+    def ranks(self, value: Any) -> dict[str, list[int]]:
+        """Check which rank the process is, and of which groups; return these by name."""
+        groups: dict[str, list[int]] = {}
+        if not self.rows(value, MAX_MODULES, "ranks"):
+            return groups
+        if len(value) < 2:
+            raise MalformedError("ranks are [rank, how many there are, group, ...]")
+        size = self.row(value[1], _MAX_RANKS + 1, "number of ranks", lowest=1)
+        self.row(value[0], size, "rank")
+        for group in value[2:]:
+            self._spend(group, "group", most=_MAX_RANKS + 2)
+            if len(group) < 3 or group[0] != "l" or self.text(group[1], "group") in groups:
+                raise MalformedError("a group has a name of its own, and ranks")
+            for rank in group[2:]:
+                self.row(rank, size, "group's rank")
+            groups[group[1]] = group[2:]
+        return groups
+
+    def mesh(self, row: Any, groups: Mapping[str, Any]) -> MeshSpec:
+        mesh = MeshSpec(**self._named(row, MeshSpec))
+        self.text(mesh.device, "device")
+        for size in self.rows(mesh.shape, MAX_RANK, "mesh"):
+            self.row(size, _MAX_RANKS + 1, "mesh's size", lowest=1)
+        for rank in self.rows(mesh.ranks, _MAX_RANKS, "mesh's ranks"):
+            self.row(rank, _MAX_RANKS, "rank")
+        self.budget -= len(mesh.ranks)
+        if self.budget < 0:
+            raise MalformedError(f"more than {MAX_VALUES} values")
+        if math.prod(mesh.shape) != len(mesh.ranks) or len(set(mesh.ranks)) != len(mesh.ranks):
+            raise MalformedError("a mesh has a rank in each place, and none twice")
+        for names in (mesh.names, mesh.groups):
+            for name in self.rows([] if names is None else names, MAX_RANK, "mesh's names"):
+                self.text(name, "mesh's name")
+        if len(mesh.groups) != len(mesh.shape) or not set(mesh.groups) <= set(groups):
+            raise MalformedError("a mesh has a known group for each dimension")
+        if mesh.names is not None and len(mesh.names) != len(mesh.shape):
+            raise MalformedError("a mesh has a name for each dimension, or none")
+        return mesh
+
     def size(self, value: Value) -> None:
         if type(value) is int and 0 <= value < 2**63:
             return
@@ -282,5 +365,5 @@ class _Check:
 
 _ARITY = {
     "n": 1, "s": 3, "i": 1, "c": 2, "e": 0, "dt": 1, "ly": 1, "mf": 1, "dv": 2, "f": 1, "x": 2, "T": 1, "?": 1, "S": 1,
-    "E": 2,
+    "E": 2, "M": 1, "P": 2, "D": 1,
 }  # fmt: skip

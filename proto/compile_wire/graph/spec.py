@@ -22,12 +22,16 @@ Values
   ["f", name]               a function, by the name under which both ends look it up
   ["x", row, kind]          a symbolic number: row of the table of expressions; kind "int", "float" or "bool"
   ["T", tensor]             a tensor's metadata, see TensorSpec
+  ["M", row]                a mesh of devices: row of the table of meshes
+  ["P", kind, of]           where a part of a DTensor lies: "S" with a dimension, "R" with None, "sum" (or another
+                            reduction of partial results) with None
+  ["D", tensor]             a DTensor's metadata, see DTensorSpec
   ["?", why]                there was a value, but it is not carried; allowed only where nothing depends on it
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from compile_wire.digest import Digest, digest_of
@@ -63,6 +67,37 @@ class TensorSpec:
     storage_bytes: Value
     item: Value
     """The symbolic number that `.item()` gives, where dynamo made the tensor from a number; else None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DTensorSpec:
+    """A DTensor without its data: the whole tensor's sizes, where its parts lie, and the part that this rank has."""
+
+    mesh: int
+    """Row in the table of meshes."""
+    placements: list[Value]
+    """A ["P", ...] for each dimension of the mesh."""
+    shape: Value
+    """Numbers, tagged "z" or "t": torch's key has whether they are a `torch.Size`."""
+    stride: list[int]
+    requires_grad: bool
+    parameter: bool
+    part: Value
+    """["T", ...]"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshSpec:
+    """A mesh of devices, as `torch.distributed.device_mesh.DeviceMesh` has it."""
+
+    device: str
+    shape: list[int]
+    ranks: list[int]
+    """In the order of the mesh, the last dimension first to change."""
+    names: list[str] | None
+    """Of its dimensions, where they have any."""
+    groups: list[str]
+    """The group of each dimension, by its name in `GraphSpec.ranks`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +179,15 @@ class GraphSpec:
     """torch's global settings by name."""
     inductor: dict[str, Value]
     functorch: dict[str, Value]
+    ranks: list[Value] = field(default_factory=list)
+    """[rank, how many there are, ["l", group, *its ranks], ...] of a graph that depends on it; else empty."""
+    meshes: list[MeshSpec] = field(default_factory=list)
 
 
-TYPES = ("Tensor", "Parameter", "SymInt", "SymFloat", "SymBool", "int", "float", "bool", "FakeTensor")
+TYPES = (
+    "Tensor", "Parameter", "SymInt", "SymFloat", "SymBool", "int", "float", "bool", "FakeTensor", "DTensor",
+    "DeviceMesh",
+)  # fmt: skip
 """Annotations of placeholders that are carried by name."""
 
 
@@ -167,6 +208,8 @@ def encode_graph(spec: GraphSpec) -> bytes:
             "state": spec.state,
             "inductor": spec.inductor,
             "functorch": spec.functorch,
+            **({"ranks": spec.ranks} if spec.ranks else {}),
+            **({"meshes": [_row(mesh) for mesh in spec.meshes]} if spec.meshes else {}),
         }
     )
     if len(data) > MAX_GRAPH_BYTES:
@@ -189,9 +232,19 @@ def tensor_from(value: Value) -> TensorSpec:
     return TensorSpec(**dict(zip(field_names(TensorSpec), value[1], strict=True)))
 
 
+def dtensor_value(tensor: DTensorSpec) -> Value:
+    """Return a DTensor's metadata as a value."""
+    return ["D", _row(tensor)]
+
+
+def dtensor_from(value: Value) -> DTensorSpec:
+    """Return the metadata in a checked ["D", ...] value."""
+    return DTensorSpec(**dict(zip(field_names(DTensorSpec), value[1], strict=True)))
+
+
 def field_names(kind: type[Any]) -> list[str]:
     """Return the fields of one of the specs, in the order in which their row has them."""
-    return [field.name for field in fields(kind)]
+    return [one.name for one in fields(kind)]
 
 
 def _row(item: Any) -> list[Value]:
