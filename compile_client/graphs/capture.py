@@ -258,7 +258,8 @@ def _target_text(node: torch.fx.Node) -> str:
 def _type(node: torch.fx.Node, where: str) -> str:
     if node.type is None:
         return ""
-    name = _TYPE_NAMES.get(node.type) or _DISTRIBUTED.get(f"{node.type.__module__}.{node.type.__qualname__}")
+    said = f"{getattr(node.type, '__module__', '')}.{getattr(node.type, '__qualname__', '')}"
+    name = _TYPE_NAMES.get(node.type) or _DISTRIBUTED.get(said)
     if name is None and node.type is torch._subclasses.fake_tensor.FakeTensor:
         name = "FakeTensor"
     if name is None or name not in TYPES:

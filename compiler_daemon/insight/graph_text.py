@@ -128,7 +128,8 @@ class GraphText:
         name = _clean(node.name) if node else f"input {number}"
         source = self._sources[node.source] if node and node.source >= 0 else ""
         if not _is_tensor(value):
-            kind = f"Sym({self._value(value, None)})" if isinstance(value, list) else self._value(value, None)
+            symbolic = isinstance(value, list) and value[0] not in {"D", "M"}
+            kind = f"Sym({self._value(value, None)})" if symbolic else self._value(value, None)
             return InputText(
                 name=name, kind=kind, stride="", device="", parameter=False, requires_grad=False, source=source
             )

@@ -63,8 +63,10 @@ def inputs_for_key(args: Sequence[Any]) -> list[Any]:
 
 
 def stands_alone(mesh: Any) -> bool:
-    """Whether a mesh is no part of another, and has none."""
-    return mesh._root_mesh is None and not mesh._flatten_mapping and mesh._thread_id is None
+    """Whether a mesh is no part of another, and has none; False where this torch does not say it."""
+    if not hasattr(mesh, "_dim_group_names") or getattr(mesh, "_thread_id", 0) is not None:
+        return False
+    return getattr(mesh, "_root_mesh", mesh) is None and getattr(mesh, "_flatten_mapping", None) == {}
 
 
 def _described(mesh: Any) -> str:

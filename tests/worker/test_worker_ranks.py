@@ -26,6 +26,8 @@ from compile_torch.versions import torch_version
 from compile_wire.errors import MalformedError
 from compile_wire.graph.decode import decode_graph
 from compile_wire.graph.spec import GraphSpec, encode_graph
+from compiler_daemon.insight.explain import Request, differences
+from compiler_daemon.insight.graph_text import GraphText
 from compiler_daemon.worker.ranks import as_rank, import_distributed
 from compiler_daemon.worker.rebuild import rebuild
 from tests.worker.worker_samples import Captured, Worker, captured
@@ -116,6 +118,30 @@ def test_how_a_part_lies_in_memory_is_in_the_key() -> None:
     plain, turned = torch.ones(2, 3), torch.ones(3, 2).t()
     keys = {captured(torch.sin, DTensor.from_local(x, mesh, [Shard(0)], run_check=False)).key for x in (plain, turned)}
     assert len(keys) == 2
+
+
+def test_an_explanation_begins_with_the_rank_and_says_what_the_rank_has() -> None:
+    requests = []
+    for rank in (_Rank(0, 2), _Rank(1, 2)):
+        rank.begin()
+        spec = decode_graph(PROGRAMS["uneven parts"](init_device_mesh("cpu", (2,))).spec)
+        requests.append(Request(environment={}, spec=spec))
+        dist.destroy_process_group()
+
+    first, *others = differences(requests[1], requests[0])
+
+    assert first.text == "compiled for rank 1 of 2, was for rank 0 of 2"
+    assert any("of which the rank has [2, 3], was" in other.text for other in others)
+    assert differences(requests[0], requests[0]) == []
+
+
+def test_the_text_of_a_graph_says_where_parts_lie() -> None:
+    _Rank(1, 2).begin()
+    spec = decode_graph(PROGRAMS["uneven parts"](init_device_mesh("cpu", (2,))).spec)
+
+    (given,) = GraphText(spec).inputs()
+
+    assert given.kind == "DTensor [5, 3] (S(0)) on mesh 0, of which f32[2, 3]"
 
 
 def _refused(function: Callable[..., Any], *inputs: Any) -> str:

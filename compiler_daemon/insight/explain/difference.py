@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 ORDER = (
     # What makes every graph of a process another one.
-    "torch", "python", "gpu", "system", "cpu", "compiler", "environment",
+    "torch", "python", "gpu", "system", "cpu", "compiler", "environment", "rank",
     # What a kernel is, and for what.
     "target", "code",
     # What a user has switched.

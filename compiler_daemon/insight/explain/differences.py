@@ -38,6 +38,7 @@ def _graph_differences(ours: GraphSpec, theirs: GraphSpec, *, torch_told: bool) 
     found: list[Difference] = []
     if ours.torch != theirs.torch and not torch_told:
         found.append(Difference(kind="torch", text=f"torch {ours.torch}, was {theirs.torch}", cost=2.0))
+    found += _rank_differences(ours, theirs)
     inputs = compare_inputs(ours, theirs)
     found += inputs.differences
     found += compare_nodes(ours, theirs, pairs=inputs.pairs, sizes=inputs.sizes, dynamic=inputs.dynamic)
@@ -49,3 +50,17 @@ def _graph_differences(ours: GraphSpec, theirs: GraphSpec, *, torch_told: bool) 
         text = f"compiled with {now} shapes, was {'dynamic' if theirs.dynamic_shapes else 'static'}"
         found.append(Difference(kind="dynamic", text=text, cost=2.0))
     return found
+
+
+def _rank_differences(ours: GraphSpec, theirs: GraphSpec) -> list[Difference]:
+    """Return in what the ranks differ that two graphs were traced on, or the groups and meshes of these ranks."""
+    now, before = _rank(ours), _rank(theirs)
+    if now != before:
+        return [Difference(kind="rank", text=f"compiled for {now}, was for {before}")]
+    if (ours.ranks, ours.meshes) != (theirs.ranks, theirs.meshes):
+        return [Difference(kind="rank", text="the groups of ranks or their meshes are others")]
+    return []
+
+
+def _rank(spec: GraphSpec) -> str:
+    return f"rank {spec.ranks[0]} of {spec.ranks[1]}" if spec.ranks else "no rank"

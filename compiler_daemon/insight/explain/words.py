@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from compile_wire.graph.spec import GraphSpec, Value
+from compile_wire.graph.spec import DTensorSpec, GraphSpec, Value, dtensor_from, tensor_from
 
 _MAX_TEXT = 120
 _MAX_DEPTH = 12
@@ -117,7 +117,7 @@ class Words:
             case "T":
                 return f"a tensor of shape {self.sizes(items[0][3])}"
             case "D":
-                return f"a DTensor of shape {self.sizes(items[0][2][1:])}"
+                return self._dtensor(dtensor_from(value))
             case "M":
                 return f"mesh {items[0]}"
             case "P":
@@ -126,6 +126,12 @@ class Words:
                 return "something that is not carried"
             case _:
                 return _shortened(str(items[0]) if items else tag)
+
+    def _dtensor(self, spec: DTensorSpec) -> str:
+        placed = ", ".join(self.value(placement) for placement in spec.placements)
+        part = self.sizes(tensor_from(spec.part).shape)
+        whole = self.sizes(spec.shape[1:])
+        return _shortened(f"a DTensor of shape {whole}, placed {placed}, of which the rank has {part}")
 
 
 def _shortened(text: str) -> str:
