@@ -179,8 +179,11 @@ class GraphCompile:
 
     @property
     def can_run_uncompiled(self) -> bool:
-        """Whether it can run without having been compiled."""
-        return can_run_eagerly(self._gm, self._inputs)
+        """Whether it can run without having been compiled.
+
+        Not where it depends on the rank: what one rank runs must send what the others wait for, in the same order.
+        """
+        return not self._ranks and can_run_eagerly(self._gm, self._inputs)
 
     def compile_in_background(self, args: Sequence[Any], aot_config: Any) -> Callable[..., Any] | None:
         """Have the graph compiled in the background; return what to run instead, None where torch must go on.

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,21 @@ def test_a_trainer_of_another_package_is_what_it_is_without_the_daemon_and_is_se
     assert (second["compiled_here"], second["fallbacks"]) == (0, 0), second
     assert second["cpp_builds"] == 0, second
     _write(name, first, second)
+
+
+@pytest.mark.slow
+def test_in_async_mode_ranks_that_speak_to_each_other_wait_for_what_is_compiled(
+    one_lab: Lab, daemon: Daemon, tmp_path: Path
+) -> None:
+    row = ROWS["torchrun, tensor parallelism over gloo"]
+    waiting = replace(row, environment={"TORCH_COMPILE_CLIENT_ASYNC": "1"})
+
+    outcome = _run(waiting, one_lab, daemon, tmp_path / "waiting")
+
+    counts = _sums(outcome)
+    assert counts["graphs"] == 2
+    assert counts["deferred"] == 0, "a rank that runs eagerly need not send what another one waits for"
+    assert outcome.result == _run(row, one_lab, None, tmp_path / "alone").result
 
 
 def _run(row: Row, lab: Lab, daemon: Daemon | None, folder: Path) -> Outcome:
