@@ -164,7 +164,8 @@ class Compiler:
         """Compile; yield progress, the blobs, and at last `done` or `refused`.
 
         With `replay` the graph may be another torch's, and with an empty key only `keyed` comes: what its key is here.
-        The last message says with `spent` that the graph has left something behind, and this process must do no more.
+        The last message says with `spent` that this process must do no more: the graph has left something behind, or it
+        depends on the rank.
         """
         self._imported = self._was_rank = False
         try:

@@ -18,8 +18,8 @@ worker -> daemon
   done      id, manifest (bytes), facts (bytes): the artifact is complete; its blobs came before
   refused   id, reason (name of a Refused.Reason without its prefix), message, fields (list of text)
 
-The last three end a job, and may say `spent`: true. Then the job has left something behind in the worker, which takes
-no other and ends.
+The last three end a job, and may say `spent`: true. Then the job has left something behind in the worker, or the worker
+has taken the part of a rank for it; the worker takes no other and ends.
 
 The worker ends, with code 0, when its stdin does.
 

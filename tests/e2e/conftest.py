@@ -50,8 +50,6 @@ class Daemon:
     """Variables that are added to its environment."""
     launcher: tuple[str, ...] = ()
     """The command by way of which it is started."""
-    knows_processor: bool = True
-    """Whether it knows what torch's probes of the processor find, as every daemon does that has had a worker."""
     process: subprocess.Popen[bytes] | None = None
     address: str = ""
 
@@ -91,7 +89,7 @@ class Daemon:
         before that worker.
         """
         store = self.directory / "store"
-        if self.knows_processor and not store.exists():
+        if not store.exists():
             shutil.copytree(self.temporary / "known", store)
 
     def counters(self) -> dict[str, int]:
