@@ -278,7 +278,8 @@ def _graph() -> bytes:
         item=None,
     )
     shared_out = DTensorSpec(
-        mesh=0, placements=[["P", "S", 0]], shape=["z", 8, 4], stride=[4, 1], requires_grad=True, parameter=True,
+        mesh=0, placements=[["P", "S", 0, None]], shape=["z", 8, 4], stride=[4, 1], requires_grad=True, leaf=True,
+        parameter=True,
         part=tensor_value(tensor),
     )  # fmt: skip
     plain = {"kwargs": ["d"], "type": "", "value": None, "source": -1, "static": "", "meta": ["d"]}
@@ -323,7 +324,11 @@ def _graph() -> bytes:
             inductor={"max_autotune": True},
             functorch={},
             ranks=[1, 2, ["l", "0", 0, 1]],
-            meshes=[MeshSpec(device="cpu", shape=[2], ranks=[0, 1], names=["tp"], groups=["0"])],
+            meshes=[
+                MeshSpec(
+                    device="cpu", ranks=[0, 1], axes=[[[2], [1]]], names=["tp"], groups=["0"], root=-1, flattened=""
+                )
+            ],
         )
     )
 

@@ -20,7 +20,6 @@ from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_client.graphs.user_code.shipped_operators import why_not_as_shipped
 from compile_client.graphs.values import Values
 from compile_torch.checked_calls import check_call
-from compile_torch.dtensors import is_dtensor
 from compile_torch.key.state import read_state
 from compile_torch.library_operators import library_of
 from compile_torch.operators import check_method, name_of
@@ -170,9 +169,7 @@ def _tensors(gm: torch.fx.GraphModule, values: Values, name: str) -> list[Value]
             if tensor is None:
                 raise CannotCarryError(f"the graph {name} has an empty {kind} {tensor_name}")
             where = f"the graph's {kind} {tensor_name}"
-            if is_dtensor(tensor):
-                raise CannotCarryError(f"{where} is a DTensor")
-            rows.append([kind, tensor_name, values.encode(_fake(tensor, where), where)])
+            rows.append([kind, tensor_name, values.encode_held(_fake(tensor, where), tensor, where)])
     return rows
 
 

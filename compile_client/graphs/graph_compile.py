@@ -343,9 +343,12 @@ class GraphCompile:
 
     def _capture(self, *, dynamic_shapes: bool) -> bytes | None:
         from compile_client.graphs.capture import CannotCarryError, capture
+        from compile_client.graphs.user_code.ranks import check_as_keyed
 
         if self._spec is None and not self._cannot_capture:
             try:
+                if self._ranks:
+                    check_as_keyed(self._gm, self._key_parts.get("ranks", []))
                 with tracing.span("capture"):
                     self._spec = capture(self._gm, self._inputs, dynamic_shapes=dynamic_shapes, ranks=self._ranks)
             except (CannotCarryError, MalformedError) as error:

@@ -16,7 +16,7 @@ from typing import Any
 import sympy
 import torch
 
-from compile_torch.dtensors import stands_alone
+from compile_torch.dtensors import described, family_of, layout_of
 from compile_wire.graph.spec import MeshSpec, Value
 
 
@@ -44,6 +44,7 @@ class Tables:
         self.sources: list[Value] = []
         self.expressions: list[Value] = []
         self.meshes: list[MeshSpec] = []
+        self._mesh_rows: dict[str | None, int] = {}
         self._source_rows: dict[Any, int] = {}
         self._expression_rows: dict[Any, int] = {}
         self._symbols: dict[Any, None] = {}
@@ -82,20 +83,32 @@ class Tables:
 
     def mesh(self, mesh: Any, where: str) -> int:
         """Return the row of a mesh of devices: one for all that are alike, as those that torch copies are."""
-        if not stands_alone(mesh):
-            raise CannotCarryError(f"{where} has a mesh that is a part of another, or has parts")
         if mesh.device_type != "cpu":
             raise CannotCarryError(f"{where} has a mesh of {mesh.device_type}: workers take part in those of CPUs")
-        spec = MeshSpec(
-            device=mesh.device_type,
-            shape=[*mesh.mesh.shape],
-            ranks=mesh.mesh.flatten().tolist(),
-            names=None if mesh.mesh_dim_names is None else [*mesh.mesh_dim_names],
-            groups=[str(name) for name in mesh._dim_group_names],
+        family = family_of(mesh)
+        if family is None:
+            raise CannotCarryError(f"{where} has a mesh that the rank has no part in, or that this torch has otherwise")
+        _, root = family[0]
+        for name, one in family:
+            self._mesh_row(one, root, name)
+        return self._mesh_rows[described(mesh)]
+
+    def _mesh_row(self, mesh: Any, root: Any, name: str) -> None:
+        if (text := described(mesh)) in self._mesh_rows:
+            return
+        ranks, axes, names, groups = layout_of(mesh) or ([], [], None, [])
+        self._mesh_rows[text] = len(self.meshes)
+        self.meshes.append(
+            MeshSpec(
+                device=mesh.device_type,
+                ranks=ranks if mesh is root else [],
+                axes=axes,
+                names=names,
+                groups=groups,
+                root=-1 if mesh is root else self._mesh_rows[described(root)],
+                flattened=name,
+            )
         )
-        if spec not in self.meshes:
-            self.meshes.append(spec)
-        return self.meshes.index(spec)
 
     def storage(self, storage: Any) -> int:
         """Return the number of a tensor's memory: the same for tensors that share it."""

@@ -12,7 +12,8 @@ import torch
 
 from compile_client.graphs.tables import CannotCarryError, Tables
 from compile_torch.checked_calls import checked_name
-from compile_torch.dtensors import REDUCTIONS, is_dtensor, mesh_of
+from compile_torch.collectives import REDUCTIONS
+from compile_torch.dtensors import is_dtensor, mesh_of
 from compile_torch.operators import name_of
 from compile_wire.graph.spec import DTensorSpec, TensorSpec, Value, dtensor_value, tensor_value
 
@@ -96,22 +97,32 @@ class Values:
             return self._symbolic(value, where)
         return int(value)
 
-    def _dtensor(self, tensor: Any, where: str) -> Value:
+    def encode_held(self, fake: torch.Tensor, given: torch.Tensor, where: str) -> Value:
+        """Return what stands for a tensor that the graph holds itself: torch's key has the real one, not the `fake`."""
+        return self._dtensor(fake, where, said_of=given) if is_dtensor(given) else self.encode(fake, where)
+
+    def _dtensor(self, tensor: Any, where: str, *, said_of: Any = None) -> Value:
         held, part = tensor._spec, tensor._local_tensor
+        said = held.tensor_meta if said_of is None else said_of._spec.tensor_meta
         placements = [_placement(placement) for placement in held.placements]
         if None in placements:
             raise CannotCarryError(f"{where} is a DTensor whose parts lie as {held.placements}")
-        if any(isinstance(size, torch.SymInt) for one in (tensor, part) for size in (*one.shape, *one.stride())):
-            raise CannotCarryError(f"{where} is a DTensor of symbolic sizes")
-        if held.tensor_meta is None or not tensor.is_leaf or part.requires_grad:
-            raise CannotCarryError(f"{where} is a DTensor that a gradient goes through")
+        if said is None:
+            raise CannotCarryError(f"{where} is a DTensor that does not say what the whole of it is")
+        ordered = type(held)(held.mesh, held.placements, tensor_meta=held.tensor_meta)
+        if any(getattr(ordered, name, None) != getattr(held, name, None) for name in _ORDER):
+            raise CannotCarryError(f"{where} is a DTensor cut in another order than that of its mesh")
         return dtensor_value(
             DTensorSpec(
                 mesh=self._tables.mesh(mesh_of(held.mesh), where),
                 placements=placements,
-                shape=["z" if isinstance(held.tensor_meta.shape, torch.Size) else "t", *tensor.shape],
-                stride=[*tensor.stride()],
+                shape=[
+                    "z" if isinstance(said.shape, torch.Size) else "t",
+                    *(self._size(size, where) for size in tensor.shape),
+                ],
+                stride=[self._size(size, where) for size in tensor.stride()],
                 requires_grad=tensor.requires_grad,
+                leaf=tensor.is_leaf,
                 parameter=isinstance(tensor, torch.nn.Parameter),
                 part=self._tensor(part, where),
             )
@@ -158,17 +169,22 @@ class Values:
         )
 
 
+_ORDER = ("shard_order", "use_strided_shard_as_shard_order")
+
+
 def _placement(value: Any) -> Value:
     """Return where a part of a DTensor lies, in one dimension of its mesh; None for anything else."""
     module = sys.modules.get("torch.distributed.tensor")
     if module is None:
         return None
     if type(value) is module.Shard:
-        return ["P", "S", value.dim]
+        return ["P", "S", value.dim, None]
+    if type(value) is getattr(module.placement_types, "_StridedShard", None) and type(value.split_factor) is int:
+        return ["P", "S", value.dim, value.split_factor]
     if type(value) is module.Replicate:
-        return ["P", "R", None]
+        return ["P", "R", None, None]
     if type(value) is module.Partial and value.reduce_op in REDUCTIONS:
-        return ["P", value.reduce_op, None]
+        return ["P", value.reduce_op, None, None]
     return None
 
 

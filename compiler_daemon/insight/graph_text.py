@@ -209,9 +209,8 @@ class GraphText:
         if tag == "D":
             spec = dtensor_from(value)
             lies = ", ".join(self._value(placement, nodes) for placement in spec.placements)
-            return _short(
-                f"DTensor {spec.shape[1:]} ({lies}) on mesh {spec.mesh}, of which {self.tensor(tensor_from(spec.part))}"
-            )
+            whole, part = self._value(["l", *spec.shape[1:]], None), self.tensor(tensor_from(spec.part))
+            return _short(f"DTensor {whole} ({lies}) on mesh {spec.mesh}, of which {part}")
         return self.tensor(tensor_from(value)) if tag == "T" else "?"
 
     def _bound(self, row: Value, missing: str) -> str:
@@ -309,6 +308,10 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def _given(items: list[Any]) -> str:
+    return ", ".join(str(item) for item in items if item is not None)
+
+
 _VALUES: dict[str, Callable[[list[Any]], str]] = {
     "i": lambda items: _short(items[0]),
     "c": lambda items: repr(complex(items[0], items[1])),
@@ -319,7 +322,7 @@ _VALUES: dict[str, Callable[[list[Any]], str]] = {
     "dv": lambda items: f"device({_clean(items[0])!r}" + (")" if items[1] is None else f", {items[1]})"),
     "f": lambda items: _function(items[0]),
     "M": lambda items: f"mesh {items[0]}",
-    "P": lambda items: _clean(items[0]) + ("" if items[1] is None else f"({items[1]})"),
+    "P": lambda items: _clean(items[0]) + (f"({given})" if (given := _given(items[1:])) else ""),
     "?": lambda items: "?",
     "E": lambda items: f"{_clean(items[0])}.{_clean(items[1])}",
 }

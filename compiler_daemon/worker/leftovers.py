@@ -159,15 +159,21 @@ def _strange_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith(_OWN_THREADS))
 
 
+_BYTECODE = (".pyc", ".pyc (deleted)")
+
+
 def _open_files() -> list[str]:
-    """Return the paths of open files; sockets and pipes are those of compilers under way."""
+    """Return the paths of open files; sockets and pipes are those of compilers under way.
+
+    Nor is Python's own bytecode one of them: torch has threads that import while a graph begins or ends.
+    """
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that the folder itself was read by
             continue
-        if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
+        if target.startswith("/") and not target.startswith(("/dev/", "/proc/")) and not target.endswith(_BYTECODE):
             found.append(target)
     return sorted(found)
 

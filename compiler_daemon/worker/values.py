@@ -62,11 +62,13 @@ class Values:
         if tag == "M":
             return self._meshes[items[0]]
         if tag == "P":
-            return placement(items[0], items[1])
+            return placement(items[0], items[1], items[2])
         if tag == "D":
             spec = dtensor_from(value)
             placements = [self.decode(item, ()) for item in spec.placements]
-            return dtensor(spec, self._tensor(tensor_from(spec.part)), self._meshes[spec.mesh], placements)
+            sizes, strides = map(self._size, spec.shape[1:]), map(self._size, spec.stride)
+            part = self._tensor(tensor_from(spec.part))
+            return dtensor(spec, part, self._meshes[spec.mesh], placements, tuple(sizes), tuple(strides))
         return self._literal(tag, items)
 
     def _dict(self, items: list[Value], nodes: Sequence[torch.fx.Node]) -> dict[Any, Any]:

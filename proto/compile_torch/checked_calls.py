@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compile_torch import dtensors
+from compile_torch import collectives, dtensors
 from compile_wire.errors import MalformedError
 
 TENSOR_ATTRIBUTES = frozenset(
@@ -42,12 +42,24 @@ def checked_calls() -> dict[str, Any]:
 
 def checked_name(target: Any) -> str | None:
     """Return the name of one of these functions, or None for any other."""
-    return next((name for name, found in {**checked_calls(), **dtensors.calls()}.items() if target is found), None)
+    name = _names().get(id(target))
+    return name if name is not None else next((name for name, of in dtensors.calls().items() if target is of), None)
 
 
 def named_call(name: str) -> Any:
     """Return the function that a node names, or None where it is none of these."""
-    return checked_calls().get(name) or dtensors.calls().get(name)
+    return _always_there().get(name) or dtensors.calls().get(name)
+
+
+@functools.cache
+def _always_there() -> dict[str, Any]:
+    return {**checked_calls(), **collectives.collectives()}
+
+
+@functools.cache
+def _names() -> dict[int, str]:
+    """Return their names by identity: both ends ask it of each node. None of them is ever let go."""
+    return {id(found): name for name, found in _always_there().items()}
 
 
 def check_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> None:
@@ -70,6 +82,13 @@ def check_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], wher
             raise MalformedError(f"{where} chooses attention's kernels by something else than their names")
     elif name is not None:
         dtensors.check_from_local(name, args, kwargs, where)
+        collectives.check_collective(name, args, kwargs, where)
+
+
+def knows_ranks(target: Any) -> bool:
+    """Whether it is one of those that are traced for the rank that traces them."""
+    name = checked_name(target)
+    return name is not None and (name in collectives.collectives() or name in dtensors.calls())
 
 
 def _is_node(value: Any) -> bool:

@@ -132,5 +132,5 @@ def value(rng: random.Random, hostile: list[str], depth: int = 0) -> Any:
     if kind == 11:
         return [rng.choice(["S", "E", "T", "c", "zz", "M", "D"]), *some]
     if kind == 12 and rng.random() < 0.3:
-        return ["P", rng.choice([*hostile, "S", "R", "sum"]), rng.choice([None, 0, -1, 63])]
+        return ["P", rng.choice([*hostile, "S", "R", "sum"]), rng.choice([None, 0, -1, 63]), rng.choice([None, 1, 2])]
     return [rng.choice("ltz"), *some]

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.conftest import REPOSITORY, TRAINERS, Daemon, Lab, Outcome
 
 _RANKS = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
+_PAIRS = tuple(part.replace("node=2", "node=4") for part in _RANKS)
 _ACCELERATE = (
     "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no",
     "--dynamo_backend=inductor",
@@ -55,6 +56,7 @@ ROWS = {
     "a DataLoader with workers": Row(script="loading.py"),
     "torchrun, FSDP2 over gloo": Row(script="sharded.py", launcher=_RANKS),
     "torchrun, tensor parallelism over gloo": Row(script="tensor_parallel.py", launcher=_RANKS),
+    "torchrun, two dimensions, collectives, compiled optimizer": Row(script="two_dimensions.py", launcher=_PAIRS),
     "python -m of a package that changes its folder": Row(
         script="packaged", launcher=("-m", "packaged"), in_folder=True, environment={"PYTHONPATH": _PATH}
     ),

@@ -31,9 +31,17 @@ _PART = tensor_value(
     )
 )  # fmt: skip
 _TENSOR = DTensorSpec(
-    mesh=0, placements=[["P", "S", 0]], shape=["t", 4, 3], stride=[3, 1], requires_grad=True, parameter=True, part=_PART
+    mesh=0,
+    placements=[["P", "S", 0, None]],
+    shape=["t", 4, 3],
+    stride=[3, 1],
+    requires_grad=True,
+    leaf=True,
+    parameter=True,
+    part=_PART,
 )
-_MESH = MeshSpec(device="cpu", shape=[2], ranks=[0, 1], names=["tp"], groups=["0"])
+_MESH = MeshSpec(device="cpu", ranks=[0, 1], axes=[[[2], [1]]], names=["tp"], groups=["0"], root=-1, flattened="")
+_PARTLY = MeshSpec(device="cpu", ranks=[], axes=[[[2], [1]]], names=["tp"], groups=["0"], root=0, flattened="")
 _RANKS: list[Value] = [1, 2, ["l", "0", 0, 1]]
 
 
@@ -47,6 +55,13 @@ def test_ranks_meshes_and_their_tensors_arrive_as_they_were_sent() -> None:
 
     assert (spec.ranks, spec.meshes) == (_RANKS, [_MESH])
     assert dtensor_from(spec.inputs[1]) == _TENSOR
+
+
+def test_a_part_of_a_mesh_arrives_with_the_whole_one() -> None:
+    flat = dataclasses.replace(_PARTLY, flattened="f")
+    spec = decode_graph(encode_graph(_graph(meshes=[_MESH, flat, _PARTLY])))
+
+    assert spec.meshes == [_MESH, flat, _PARTLY]
 
 
 def test_a_graph_without_ranks_has_the_bytes_that_it_always_had() -> None:
@@ -78,19 +93,37 @@ MALFORMED: dict[str, Callable[[], GraphSpec]] = {
     "a mesh of an unknown group": _mesh(groups=["1"]),
     "a mesh with a group too many": _mesh(groups=["0", "0"]),
     "a mesh with a name too many": _mesh(names=["a", "b"]),
-    "a mesh with a place too many": _mesh(shape=[3]),
-    "a mesh of nothing": _mesh(shape=[0], ranks=[]),
+    "a mesh with a place too many": _mesh(axes=[[[3], [1]]]),
+    "a mesh of nothing": _mesh(axes=[[[0], [1]]], ranks=[]),
     "a mesh with a rank twice": _mesh(ranks=[1, 1]),
     "a mesh with text for a rank": _mesh(ranks=["0", 1]),
-    "a mesh whose sizes would overflow": _mesh(shape=[1 << 16, 1 << 16]),
+    "a mesh whose sizes would overflow": _mesh(
+        axes=[[[1 << 16], [1]], [[1 << 16], [1]]], groups=["0", "0"], names=None
+    ),
+    "a mesh of many places and few ranks": _mesh(axes=[[[2] * 8, [1] * 8]]),
+    "a mesh whose axis is a number": _mesh(axes=[2]),
+    "a mesh whose axis has no strides": _mesh(axes=[[[2]]]),
+    "a mesh whose axis has a stride too few": _mesh(axes=[[[2], []]]),
+    "a mesh that goes nowhere": _mesh(axes=[[[2], [0]]]),
+    "a mesh that is a part of itself": _mesh(root=0, ranks=[]),
+    "a mesh that is a part of a later one": lambda: _graph(meshes=[_PARTLY, _MESH]),
+    "a mesh that is a part of a part": lambda: _graph(meshes=[_MESH, _PARTLY, dataclasses.replace(_PARTLY, root=1)]),
+    "a part with ranks of its own": lambda: _graph(meshes=[_MESH, dataclasses.replace(_PARTLY, ranks=[0, 1])]),
+    "a part that is larger than the whole": lambda: _graph(
+        meshes=[_MESH, dataclasses.replace(_PARTLY, axes=[[[2], [2]]])]
+    ),
+    "a whole mesh that is flattened": _mesh(flattened="f"),
+    "a mesh whose name is a number": lambda: _graph(meshes=[_MESH, dataclasses.replace(_PARTLY, flattened=1)]),
+    "a placement with a number of pieces that is text": _tensor(placements=[["P", "S", 0, "2"]]),
+    "a placement of no pieces": _tensor(placements=[["P", "S", 0, 0]]),
     "a mesh that is none": lambda: _graph(inputs=[["M", 1]]),
     "a tensor of a mesh that is none": _tensor(mesh=1),
     "a tensor whose placement is a number": _tensor(placements=[0]),
     "a tensor whose placement is a tensor": _tensor(placements=[_PART]),
-    "a dimension far outside": _tensor(placements=[["P", "S", 1 << 40]]),
-    "a placement of a placement": _tensor(placements=[["P", "S", ["P", "R", None]]]),
+    "a dimension far outside": _tensor(placements=[["P", "S", 1 << 40, None]]),
+    "a placement of a placement": _tensor(placements=[["P", "S", ["P", "R", None, None], None]]),
     "sizes without their tag": _tensor(shape=[4, 3]),
-    "a symbolic size": _tensor(shape=["t", ["x", 0, "int"], 3]),
+    "a symbolic size of no expression": _tensor(shape=["t", ["x", 1 << 20, "int"], 3]),
     "a negative size": _tensor(shape=["t", -4, 3]),
     "a stride too few": _tensor(stride=[1]),
     "a part that is a number": _tensor(part=1),

@@ -110,7 +110,9 @@ def values(*, nodes: int = 0, expressions: int = 0) -> st.SearchStrategy[Any]:
         st.tuples(finite, finite).map(lambda parts: ["c", *parts]),
         st.sampled_from(["dt", "ly", "mf", "f", "?"]).flatmap(lambda tag: names.map(lambda name: [tag, name])),
         st.tuples(names, st.none() | st.integers(0, 100)).map(lambda parts: ["dv", *parts]),
-        st.tuples(names, st.none() | st.integers(-64, 63)).map(lambda parts: ["P", *parts]),
+        st.tuples(names, st.none() | st.integers(-64, 63), st.none() | st.integers(1, 63)).map(
+            lambda parts: ["P", *parts]
+        ),
     )
     if nodes:
         leaves |= st.integers(0, nodes - 1).map(lambda row: ["n", row])

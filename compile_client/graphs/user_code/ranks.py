@@ -15,7 +15,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from compile_torch.dtensors import without_hashes
+from compile_client.graphs.tables import CannotCarryError
+from compile_torch.checked_calls import knows_ranks
+from compile_torch.dtensors import parts_held, without_hashes
 from compile_torch.operators import name_of
 from compile_wire.graph.spec import Value
 
@@ -40,6 +42,18 @@ def ranks_of(gm: Any, inputs: Sequence[Any], user_code: str) -> list[Value]:
         distributed.get_world_size(),
         *(["l", name, *(int(rank) for rank in ranks)] for name, ranks in rows),
     ]
+
+
+def check_as_keyed(gm: Any, keyed: Sequence[Value]) -> None:
+    """Raise `CannotCarryError` where dynamo's fakes of DTensors are not as those that torch computed its key from.
+
+    torch makes these once more of the real ones, and where the parts begin inside of other memory, their sizes can be
+    symbols then that dynamo has numbers for: a worker would arrive at another key.
+    """
+    fakes = [node.meta.get("example_value") for node in gm.graph.nodes if node.op == "placeholder"]
+    said = [row[2:] for row in parts_held(fakes)]
+    if said and said != [row[2:] for row in keyed if isinstance(row, list)][-len(said) :]:
+        raise CannotCarryError("torch has other sizes of a DTensor's part in its key than dynamo has")
 
 
 def why_ranks_compile_together() -> str:
@@ -135,4 +149,6 @@ def _knows_no_rank(value: Any) -> bool:
         return True
     if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
         return True
-    return type(value) in _KNOWN_TO_A_WORKER or (callable(value) and name_of(value) is not None)
+    if type(value) in _KNOWN_TO_A_WORKER:
+        return True
+    return callable(value) and name_of(value) is not None and not knows_ranks(value)

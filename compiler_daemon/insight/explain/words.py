@@ -121,7 +121,7 @@ class Words:
             case "M":
                 return f"mesh {items[0]}"
             case "P":
-                return _shortened(f"{items[0]}({items[1]})" if items[1] is not None else str(items[0]))
+                return _shortened(items[0] + (f"({numbers})" if (numbers := _numbers(items[1:])) else ""))
             case "?":
                 return "something that is not carried"
             case _:
@@ -132,6 +132,10 @@ class Words:
         part = self.sizes(tensor_from(spec.part).shape)
         whole = self.sizes(spec.shape[1:])
         return _shortened(f"a DTensor of shape {whole}, placed {placed}, of which the rank has {part}")
+
+
+def _numbers(values: Sequence[Value]) -> str:
+    return ", ".join(str(value) for value in values if value is not None)
 
 
 def _shortened(text: str) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from compile_torch.dtensors import is_dtensor
 from compile_torch.key.state import numbers_made_constants
 from compile_torch.patches import Patches
 from compile_wire.graph.spec import Value
@@ -108,7 +109,7 @@ def _numbers(value: Any) -> list[Any]:
         numbers = [*value.shape]
         if value.layout is torch.strided:
             numbers += [*value.stride(), value.storage_offset()]
-        return numbers
+        return [*numbers, *_numbers(value._local_tensor)] if is_dtensor(value) else numbers
     return [value]
 
 

@@ -6,9 +6,8 @@ operator or a class may be used is decided where it is looked up.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compile_wire.errors import MalformedError
@@ -59,7 +58,9 @@ def decode_graph(data: bytes, *, max_lists: int = MAX_LISTS) -> GraphSpec:
     sources = check.rows(top["sources"], MAX_TABLE, "sources")
     check.expression_rows, check.source_rows = len(expressions), len(sources)
     groups = check.ranks(top.get("ranks", []))
-    meshes = [check.mesh(row, groups) for row in check.rows(top.get("meshes", []), MAX_MODULES, "meshes")]
+    meshes: list[MeshSpec] = []
+    for row in check.rows(top.get("meshes", []), MAX_MODULES, "meshes"):
+        meshes.append(check.mesh(row, groups, meshes))
     check.mesh_rows = len(meshes)
     for index, expression in enumerate(expressions):
         check.expression(expression, index)
@@ -195,7 +196,7 @@ class _Check:
             if not isinstance(item, list) or len(item) != 3 or item[0] not in ("parameter", "buffer"):
                 raise MalformedError("a tensor of a graph is [kind, name, tensor]")
             self.text(item[1], "tensor's name")
-            if not isinstance(item[2], list) or item[2][:1] != ["T"]:
+            if not isinstance(item[2], list) or item[2][:1] not in (["T"], ["D"]):
                 raise MalformedError("a tensor of a graph is a tensor")
             self.value(item[2], nodes=0)
         self.flag(spec.training, "training")
@@ -259,6 +260,8 @@ class _Check:
             self.text(items[0], "placement")
             if items[1] is not None:
                 self.row(items[1], MAX_RANK, "dimension", lowest=-MAX_RANK)
+            if items[2] is not None:
+                self.row(items[2], _MAX_RANKS, "number of pieces", lowest=1)
         elif tag == "D":
             self.dtensor(items[0])
         elif tag == "i":
@@ -306,10 +309,10 @@ class _Check:
             raise MalformedError("a DTensor's sizes are a tuple")
         for sizes in (shape[1:], self.rows(tensor.stride, MAX_RANK, "strides")):
             for size in sizes:
-                self.row(size, 2**63, "size")
+                self.size(size)
         if len(shape) - 1 != len(tensor.stride):
             raise MalformedError("a tensor has as many strides as sizes")
-        for flag in (tensor.requires_grad, tensor.parameter):
+        for flag in (tensor.requires_grad, tensor.leaf, tensor.parameter):
             self.flag(flag, "tensor's flag")
         if not isinstance(tensor.part, list) or tensor.part[:1] != ["T"]:
             raise MalformedError("a DTensor's part is a tensor")
@@ -333,26 +336,44 @@ class _Check:
             groups[group[1]] = group[2:]
         return groups
 
-    def mesh(self, row: Any, groups: Mapping[str, Any]) -> MeshSpec:
+    def mesh(self, row: Any, groups: Mapping[str, Any], earlier: Sequence[MeshSpec]) -> MeshSpec:
         mesh = MeshSpec(**self._named(row, MeshSpec))
         self.text(mesh.device, "device")
-        for size in self.rows(mesh.shape, MAX_RANK, "mesh"):
-            self.row(size, _MAX_RANKS + 1, "mesh's size", lowest=1)
+        self.text(mesh.flattened, "mesh's name")
         for rank in self.rows(mesh.ranks, _MAX_RANKS, "mesh's ranks"):
             self.row(rank, _MAX_RANKS, "rank")
         self.budget -= len(mesh.ranks)
         if self.budget < 0:
             raise MalformedError(f"more than {MAX_VALUES} values")
-        if math.prod(mesh.shape) != len(mesh.ranks) or len(set(mesh.ranks)) != len(mesh.ranks):
+        whole = mesh
+        if self.row(mesh.root, len(earlier), "mesh", lowest=-1) >= 0:
+            whole = earlier[mesh.root]
+        if (whole.root, bool(mesh.ranks)) != (-1, whole is mesh) or (whole is mesh and mesh.flattened):
+            raise MalformedError("a mesh has ranks, or is a part of one that has")
+        if len(set(whole.ranks)) != len(whole.ranks) or self._reach(mesh.axes) >= len(whole.ranks):
             raise MalformedError("a mesh has a rank in each place, and none twice")
         for names in (mesh.names, mesh.groups):
             for name in self.rows([] if names is None else names, MAX_RANK, "mesh's names"):
                 self.text(name, "mesh's name")
-        if len(mesh.groups) != len(mesh.shape) or not set(mesh.groups) <= set(groups):
+        if len(mesh.groups) != len(mesh.axes) or not set(mesh.groups) <= set(groups):
             raise MalformedError("a mesh has a known group for each dimension")
-        if mesh.names is not None and len(mesh.names) != len(mesh.shape):
+        if mesh.names is not None and len(mesh.names) != len(mesh.axes):
             raise MalformedError("a mesh has a name for each dimension, or none")
         return mesh
+
+    def _reach(self, axes: Any) -> int:
+        """Return the last place in the row of ranks that a mesh's dimensions come to."""
+        last, places = 0, 1
+        for axis in self.rows(axes, MAX_RANK, "mesh"):
+            pair = [self.rows(one, MAX_RANK, "mesh's axis") for one in self.rows(axis, 2, "mesh's axis")]
+            if len(pair) != 2 or len(pair[0]) != len(pair[1]):
+                raise MalformedError("a mesh's axis has as many strides as sizes")
+            for size, stride in zip(*pair, strict=True):
+                last += (self.row(size, _MAX_RANKS + 1, "mesh's size", lowest=2) - 1) * self.row(
+                    stride, _MAX_RANKS + 1, "mesh's stride", lowest=1
+                )
+                places *= size
+        return max(last, places - 1)
 
     def size(self, value: Value) -> None:
         if type(value) is int and 0 <= value < 2**63:
@@ -365,5 +386,5 @@ class _Check:
 
 _ARITY = {
     "n": 1, "s": 3, "i": 1, "c": 2, "e": 0, "dt": 1, "ly": 1, "mf": 1, "dv": 2, "f": 1, "x": 2, "T": 1, "?": 1, "S": 1,
-    "E": 2, "M": 1, "P": 2, "D": 1,
+    "E": 2, "M": 1, "P": 3, "D": 1,
 }  # fmt: skip

@@ -23,8 +23,9 @@ Values
   ["x", row, kind]          a symbolic number: row of the table of expressions; kind "int", "float" or "bool"
   ["T", tensor]             a tensor's metadata, see TensorSpec
   ["M", row]                a mesh of devices: row of the table of meshes
-  ["P", kind, of]           where a part of a DTensor lies: "S" with a dimension, "R" with None, "sum" (or another
-                            reduction of partial results) with None
+  ["P", kind, of, every]    where a part of a DTensor lies: "S" with a dimension, and with into how many pieces this
+                            was cut before, where that is not in the order of the mesh; "R"; or "sum" or another
+                            reduction of partial results. None for what there is not
   ["D", tensor]             a DTensor's metadata, see DTensorSpec
   ["?", why]                there was a value, but it is not carried; allowed only where nothing depends on it
 """
@@ -78,9 +79,10 @@ class DTensorSpec:
     placements: list[Value]
     """A ["P", ...] for each dimension of the mesh."""
     shape: Value
-    """Numbers, tagged "z" or "t": torch's key has whether they are a `torch.Size`."""
-    stride: list[int]
+    """Sizes, tagged "z" or "t": torch's key has whether they are a `torch.Size`."""
+    stride: list[Value]
     requires_grad: bool
+    leaf: bool
     parameter: bool
     part: Value
     """["T", ...]"""
@@ -91,13 +93,18 @@ class MeshSpec:
     """A mesh of devices, as `torch.distributed.device_mesh.DeviceMesh` has it."""
 
     device: str
-    shape: list[int]
     ranks: list[int]
-    """In the order of the mesh, the last dimension first to change."""
+    """Those of the whole mesh in one row; none for a mesh that is a part of another, which has that one's."""
+    axes: list[Value]
+    """[sizes, strides] of each dimension in that row, as torch's layouts have them; neither for a size of 1."""
     names: list[str] | None
     """Of its dimensions, where they have any."""
     groups: list[str]
     """The group of each dimension, by its name in `GraphSpec.ranks`."""
+    root: int
+    """Row of the whole mesh that it is a part of; -1 where it is none."""
+    flattened: str
+    """The name by which the whole mesh knows it, where its dimensions were flattened; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +137,7 @@ class ModuleSpec:
     scalars: Value
     """Attributes that are plain values, as ["d", name, value, ...]."""
     tensors: list[Value]
-    """[kind, name, ["T", ...]] of the tensors that the graph holds itself; the kind is "parameter" or "buffer"."""
+    """[kind, name, ["T", ...] or ["D", ...]] of the tensors that the graph holds: of kind "parameter" or "buffer"."""
     training: bool
     nodes: list[NodeSpec]
     children: list[str]
