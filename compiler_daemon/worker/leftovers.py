@@ -9,8 +9,10 @@ stayed would refuse or compile the next graph under it, so that it takes no othe
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -159,13 +161,18 @@ def _strange_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith(_OWN_THREADS))
 
 
-_BYTECODE = (".pyc", ".pyc (deleted)")
+@functools.cache
+def _packages() -> tuple[str, ...]:
+    """Return the folders of the interpreter's own modules and of installed packages."""
+    paths = sysconfig.get_paths()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({f"{os.path.realpath(paths[name])}{os.sep}" for name in names})
 
 
 def _open_files() -> list[str]:
     """Return the paths of open files; sockets and pipes are those of compilers under way.
 
-    Nor is Python's own bytecode one of them: torch has threads that import while a graph begins or ends.
+    Nor is anything of installed packages one of them: torch has threads that import while a graph begins or ends.
     """
     found = []
     for name in os.listdir("/proc/self/fd"):
@@ -173,7 +180,7 @@ def _open_files() -> list[str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that the folder itself was read by
             continue
-        if target.startswith("/") and not target.startswith(("/dev/", "/proc/")) and not target.endswith(_BYTECODE):
+        if target.startswith("/") and not target.startswith(("/dev/", "/proc/", *_packages())):
             found.append(target)
     return sorted(found)
 

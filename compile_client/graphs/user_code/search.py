@@ -188,8 +188,8 @@ def _of_inputs(gm: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     for kind in sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__)):
         yield f"the tensor class {kind.__qualname__}", kind
     for position, value in enumerate(held):
-        # Of a DTensor among the inputs the key says it otherwise: `compile_torch.dtensors.parts_held`.
-        if position < len(inputs) and is_dtensor(value) and not hasattr(value._local_tensor, "__tensor_flatten__"):
+        # Of a DTensor the key says it otherwise: `compile_torch.dtensors.parts_held`, of the graph's own, too.
+        if is_dtensor(value) and not hasattr(value._local_tensor, "__tensor_flatten__"):
             continue
         if isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__"):
             yield f"the tensor {position}, a {type(value).__qualname__}", _wrapped(value)
