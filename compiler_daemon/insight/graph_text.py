@@ -308,7 +308,8 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _given(items: list[Any]) -> str:
+def placed(items: list[Any]) -> str:
+    """Return what a placement is told beside its kind, empty where that is nothing."""
     return ", ".join(str(item) for item in items if item is not None)
 
 
@@ -322,7 +323,7 @@ _VALUES: dict[str, Callable[[list[Any]], str]] = {
     "dv": lambda items: f"device({_clean(items[0])!r}" + (")" if items[1] is None else f", {items[1]})"),
     "f": lambda items: _function(items[0]),
     "M": lambda items: f"mesh {items[0]}",
-    "P": lambda items: _clean(items[0]) + (f"({given})" if (given := _given(items[1:])) else ""),
+    "P": lambda items: _clean(items[0]) + (f"({given})" if (given := placed(items[1:])) else ""),
     "?": lambda items: "?",
     "E": lambda items: f"{_clean(items[0])}.{_clean(items[1])}",
 }

@@ -8,12 +8,12 @@ are walked, and there only the words of a short list may stand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE
+from compile_torch.messages import MESSAGE_AT, MESSAGE_NAMES, SENTENCE, texts_in
 from compile_wire.errors import MalformedError
 from compile_wire.graph.spec import Value
 
@@ -122,7 +122,7 @@ def check_traced(gm: torch.fx.GraphModule, groups: frozenset[str] = frozenset())
                 for name, value in node.meta.get("custom", {}).items()
                 if name not in _METADATA and not (name == _NUMBERED and type(value) is int)
             }
-            for text in _texts((node.args, _keywords(node), notes, node.meta.get("partitioner_tag"))):
+            for text in texts_in((node.args, _keywords(node), notes, node.meta.get("partitioner_tag"))):
                 if text not in _WORDS and text not in groups and not _MADE_BY_TORCH.fullmatch(text):
                     raise MalformedError(
                         f"the operator {node.target} is given the text {text!r:.60}, no word known here"
@@ -145,17 +145,3 @@ def _operator(node: torch.fx.Node) -> torch._ops.OpOverload | None:
     if isinstance(node.target, torch._ops.HigherOrderOperator) and node.target.name() in _RUNNING_ANOTHER:
         return next((given for given in node.args if isinstance(given, torch._ops.OpOverload)), None)
     return None
-
-
-def _texts(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-        elif isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, slice):
-            waiting += [item.start, item.stop, item.step]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile_torch.messages import texts_in
 from compile_wire.errors import MalformedError
 
 REDUCTIONS = frozenset({"sum", "avg", "max", "min", "product"})
@@ -31,7 +32,7 @@ _OPERATORS: Mapping[str, tuple[str, ...]] = {
     ),
     "_c10d_functional_autograd": ("all_gather_into_tensor", "all_to_all_single", "reduce_scatter_tensor"),
 }  # fmt: skip
-"""Without those of two ranks alone (`isend`): which rank a pair of them would wait for is not in a graph."""
+"""Without those between two ranks alone (`isend`, `irecv`, `batch_p2p_ops`), which were never run."""
 
 
 @functools.cache
@@ -53,18 +54,6 @@ def check_collective(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], 
     """Raise `MalformedError` where a collective is given text that is neither a reduction nor a numbered group."""
     if name not in collectives():
         return
-    for text in _texts([*args, *kwargs.values()]):
+    for text in texts_in([*args, *kwargs.values()]):
         if text not in REDUCTIONS and not GROUP.fullmatch(text):
             raise MalformedError(f"{where} is given {text!r:.60}: no reduction, and no group that torch numbered")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-        elif isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]

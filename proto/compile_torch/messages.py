@@ -17,6 +17,7 @@ torch is imported inside the functions, because both ends share this and neither
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SENTENCE = "An assertion of the model failed. Its own message is shown without the compile daemon."
@@ -101,3 +102,18 @@ def _found(name: str) -> Any:
         return operator.attrgetter(name.replace("op:", "ops.").removeprefix("torch."))(torch)
     except AttributeError:
         return None
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the text in a value, however deep, with the keys of dicts."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, Mapping):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, slice):
+            waiting += [item.start, item.stop, item.step]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compile_wire.graph.spec import DTensorSpec, GraphSpec, Value, dtensor_from, tensor_from
+from compiler_daemon.insight.graph_text import placed
 
 _MAX_TEXT = 120
 _MAX_DEPTH = 12
@@ -121,7 +122,7 @@ class Words:
             case "M":
                 return f"mesh {items[0]}"
             case "P":
-                return _shortened(items[0] + (f"({numbers})" if (numbers := _numbers(items[1:])) else ""))
+                return _shortened(items[0] + (f"({given})" if (given := placed(items[1:])) else ""))
             case "?":
                 return "something that is not carried"
             case _:
@@ -132,10 +133,6 @@ class Words:
         part = self.sizes(tensor_from(spec.part).shape)
         whole = self.sizes(spec.shape[1:])
         return _shortened(f"a DTensor of shape {whole}, placed {placed}, of which the rank has {part}")
-
-
-def _numbers(values: Sequence[Value]) -> str:
-    return ", ".join(str(value) for value in values if value is not None)
 
 
 def _shortened(text: str) -> str:
